@@ -1,0 +1,86 @@
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .main import Context
+
+_DAYS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")
+
+
+def _filters(command: "Callable[..., None]") -> "Callable[..., None]":
+    time = click.DateTime(formats=_DAYS)
+    for option in (
+        click.option("--until", type=time, help="Before this time (UTC)."),
+        click.option("--since", type=time, help="From this time on (UTC)."),
+        click.option("--result", type=click.Choice(["allow", "deny", "fail"])),
+        click.option("--actor", metavar="WHO", help="user@host, or a partner's alias."),
+        click.option("--act", metavar="ACT", help='An act such as "feed.publish", or all of "feed".'),
+    ):
+        command = option(command)
+    return command
+
+
+def _query(ctx: "Context", since: datetime | None, until: datetime | None, **filters: Any) -> dict[str, Any]:
+    seconds = {
+        name: None if time is None else int(time.replace(tzinfo=UTC).timestamp())
+        for name, time in (("since", since), ("until", until))
+    }
+    chosen = ctx.project().id if ctx.project_chosen else None
+    return {**filters, **seconds, "project_id": chosen}
+
+
+@click.group()
+def cli() -> None:
+    """See who did what, and check that nobody changed the log."""
+
+
+@cli.command("list")
+@_filters
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), metavar="N", help="The newest N.")
+@click.pass_obj
+def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
+    """List acts, newest first, of all projects or of the one named with --project.
+
+    \b
+    Example: vesica audit list --act policy --result deny
+    """
+    rows = [entry.as_dict() for entry in ctx.node().audit.list(**_query(ctx, **filters), limit=limit)]
+    names = ("number", "at", "actor", "act", "target", "result")
+    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+
+
+@cli.command()
+@click.option("--head", metavar="NUMBER:HEX", help="A head noted earlier, which must be in the log.")
+@click.pass_obj
+def verify(ctx: "Context", head: str | None) -> None:
+    """Recompute the chain of hashes and print its head; exit code 1 if a row was changed, added or taken out."""
+    from node.audit import Head
+
+    found = ctx.node().audit.verify(upto=None if head is None else Head.parse(head))
+    document = {"rows": found.number, "head": str(found)}
+    output.emit(ctx, document, lambda: click.echo(f"{found.number} rows, none changed; head {found}"))
+
+
+@cli.command()
+@click.option("--format", "format_", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
+@click.option("--output", "path", type=click.Path(dir_okay=False), metavar="FILE", help="Default: standard output.")
+@_filters
+@click.pass_obj
+def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str | None, **filters: Any) -> None:
+    """Write acts, oldest first, as CSV or JSON."""
+    text = ctx.node().audit.export("json" if ctx.json else format_, **_query(ctx, **filters))
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        from pathlib import Path
+
+        from node.files import write_atomically
+
+        write_atomically(Path(path), text.encode())
+        output.emit(ctx, {"written": path}, lambda: click.echo(f"written to {path}"))

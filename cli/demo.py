@@ -1,0 +1,281 @@
+"""The demo: two real nodes on loopback, driven by the commands that a user types."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+    from .sample import Sample
+
+MINIMUM = 1_000  # of the default terms
+SMALL = 6_000  # under this size the default minimums would hide everything
+WAIT_SECONDS = 60
+FEED = "summer"
+
+
+class DemoFailed(click.ClickException):
+    pass
+
+
+class Side:
+    """One organisation: a home, and the commands that its people type."""
+
+    def __init__(self, name: str, folder: Path, *, show: bool) -> None:
+        self.name, self.home, self._show = name, folder / name, show
+
+    def run(self, *arguments: str) -> Any:
+        """Run one `vesica` command and return its JSON document."""
+        if self._show:
+            shown = " ".join(_short(each) for each in arguments)
+            click.echo(click.style(f"{self.name}$ ", bold=True) + f"vesica {shown}")
+        done = subprocess.run(  # noqa: S603 - our own command
+            [*_command(), *arguments, "--home", str(self.home), "--json"], capture_output=True, text=True, check=False
+        )
+        try:
+            document = json.loads(done.stdout)
+        except ValueError:
+            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {done.stderr or done.stdout}") from None
+        if done.returncode:
+            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {document['error']['message']}")
+        return document
+
+    def refused(self, *arguments: str) -> str:
+        """Run a command that must be refused and return what it says."""
+        try:
+            self.run(*arguments)
+        except DemoFailed as error:
+            return error.message.partition(": ")[2].partition(": ")[2]
+        raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)} should have been refused")
+
+    @contextmanager
+    def serving(self, address: str) -> Iterator[None]:
+        """Keep this side's service running meanwhile."""
+        with (self.home / "service.log").open("w") as log:
+            process = subprocess.Popen(  # noqa: S603
+                [*_command(), "node", "serve", "--listen", address, "--home", str(self.home)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+            try:
+                assert process.stdout is not None
+                if not process.stdout.readline():
+                    raise DemoFailed(f"{self.name}: the service did not start, see {log.name}")
+                yield
+            finally:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@click.command()
+@click.option("--size", default=10_000, show_default=True, type=click.IntRange(200, 1_000_000), help="People a side.")
+@click.option("--keep", metavar="DIR", type=click.Path(), help="Leave both nodes and the sample files there.")
+@click.pass_obj
+def cli(ctx: "Context", size: int, keep: str | None) -> None:
+    """Show it all: two nodes on this machine, sample files, an estimate, a feed, a release.
+
+    A retailer (opt-out) shares three segments with a publisher (opt-in). At the end stands what each side learned, next to
+    what a plain join of the two files gives; they must agree, or the demo fails.
+
+    \b
+    Example: vesica demo --size 20000
+    """
+    from .sample import Sample
+
+    folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="vesica-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        sample = Sample.make(size)
+        sample.write(folder)
+        document = _story(folder, sample, size, show=not ctx.json)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    output.emit(ctx, document, lambda: _print(document))
+    wrong = _wrong(document)
+    if wrong:
+        raise DemoFailed(f"the protocol and the plain join differ: {', '.join(wrong)}")
+
+
+def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str, Any]:
+    retailer, publisher = Side("retailer", folder, show=show), Side("publisher", folder, show=show)
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    minimum = MINIMUM if size >= SMALL else size // 20
+    if show:
+        click.echo(f"A retailer and a publisher with {size:,} people each, half of them in common, in {folder}\n")
+        if minimum < MINIMUM:
+            click.echo(f"With so few people both sides lower the agreed minimums from {MINIMUM:,} to {minimum:,}.\n")
+    for side, address in ((retailer, addresses[0]), (publisher, addresses[1])):
+        side.run("node", "init", "--org", f"{side.name.title()} Ltd", "--address", address, "--listen", address)
+        if minimum < MINIMUM:
+            names = ("--minimum-universe", "--minimum-segment", "--minimum-overlap")
+            side.run("project", "terms", *(word for name in names for word in (name, str(minimum))))
+    _load(retailer, publisher, folder)
+    with ExitStack() as services:
+        services.enter_context(retailer.serving(addresses[0]))
+        services.enter_context(publisher.serving(addresses[1]))
+        connect_id = publisher.run("partner", "id")["connect_id"]
+        terms = retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")["terms"]
+        publisher.run("partner", "accept", "retailer-ltd")
+        _until(retailer, ("partner", "list"), lambda rows: rows[0]["status"] == "active")
+        spelled = [item for name in ("email_sha256", "phone_sha256") for item in ("--namespace", name)]
+        share = ("--partner", "publisher", *spelled)
+        refusal = retailer.refused("feed", "create", "scores", "--segment", "good-credit", *share)
+        segments = [item for name in _segments() for item in ("--segment", name)]
+        retailer.run("feed", "create", FEED, *segments, *share, "--restrict", "export-to-third-party")
+        estimates = retailer.run("feed", "estimate", FEED)
+        retailer.run("feed", "publish", FEED)
+        _until(publisher, ("feed", "list"), lambda feeds: bool(feeds["received"]))
+        publisher.run("feed", "enable", FEED)
+        _until(retailer, ("feed", "list"), lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled")
+        runs = retailer.run("feed", "sync", FEED)["runs"]
+        members = {name: _members(publisher, folder, name) for name in _segments()}
+    for side in (retailer, publisher):
+        side.run("audit", "verify")
+    return {
+        "terms": terms,
+        "refused": {"segment": "good-credit", "message": refusal},
+        "estimates": [_compared(row, sample) for row in estimates],
+        "members": [
+            {
+                "segment": name,
+                "count": len(found),
+                "expected_count": len(sample.members(name)),
+                "equal": found == sample.members(name),
+            }
+            for name, found in members.items()
+        ],
+        "runs": runs,
+        "learned": {
+            "retailer": "the estimates above and that the publisher took the release; not who matched, nor how many",
+            "publisher": "which of its own people are in the three segments; nothing about anyone else",
+            "anyone else": "nothing: there is no third party",
+        },
+    }
+
+
+def _load(retailer: Side, publisher: Side, folder: Path) -> None:
+    retailer.run("consent", "model", "opt-out")
+    publisher.run("consent", "model", "opt-in")
+    retailer.run(
+        *("profile", "import", str(folder / "retailer.csv"), "--dataset", "crm", "--id", "customer"),
+        *("--identity", "e-mail=email_sha256", "--identity", "mobile=phone_sha256", "--region", "GB"),
+        *("--consent", "share", "--attribute", "orders", "--attribute", "credit_score"),
+    )
+    publisher.run(
+        *("profile", "import", str(folder / "publisher.csv.gz"), "--dataset", "readers", "--id", "user"),
+        *("--identity", "email_hash=email_sha256", "--identity", "phone=phone_sha256", "--region", "GB"),
+        *("--consent", "share"),
+    )
+    retailer.run("segment", "create", "frequent-buyers", "--rule", "orders >= 6")
+    for name in ("lapsed", "new-parents"):
+        retailer.run("segment", "create", name, "--members", str(folder / f"{name}.csv"))
+    retailer.run("segment", "create", "good-credit", "--rule", "credit_score >= 700")
+    retailer.run("label", "apply", "C11", "--field", "crm.credit_score")
+
+
+def _members(publisher: Side, folder: Path, segment: str) -> set[str]:
+    name = f"demo-{segment}"
+    publisher.run("segment", "create", name, "--rule", f"received.retailer-ltd.{segment}")
+    file = folder / f"{name}.csv"
+    publisher.run("segment", "export", name, str(file))
+    return set(file.read_text().splitlines()[1:])
+
+
+def _compared(row: dict[str, Any], sample: "Sample") -> dict[str, Any]:
+    namespace = row["namespace"].partition("/")[0]
+    overlap, consented = sample.estimate(row["segment"], namespace)
+    return {**row, "expected": {"overlap": overlap, "consented": consented}}
+
+
+def _wrong(document: dict[str, Any]) -> list[str]:
+    wrong = [f"members of {row['segment']}" for row in document["members"] if not row["equal"]]
+    for row in document["estimates"]:
+        for name, interval in (("overlap", "interval"), ("consented", "consented_interval")):
+            if row[name] is not None:
+                half = max(row[interval][1] - row[name], row[name] - row[interval][0])
+                if abs(row[name] - row["expected"][name]) > 3 * half:
+                    wrong.append(f"{name} of {row['segment']} by {row['namespace']}")
+    return wrong
+
+
+def _print(document: dict[str, Any]) -> None:
+    click.echo(f"\nRefused by a usage label: {document['refused']['message']}")
+    click.echo("\nBefore anything was shared, the retailer learned (with noise, by agreement):")
+    output.table(
+        ("segment", "matched by", "in common", "plain join", "with consent", "plain join "),
+        (
+            [
+                row["segment"],
+                row["namespace"].partition("_")[0],
+                _estimate(row["overlap"], row["interval"], row["status"]),
+                row["expected"]["overlap"],
+                _estimate(row["consented"], row["consented_interval"], row["status"]),
+                row["expected"]["consented"],
+            ]
+            for row in document["estimates"]
+        ),
+    )
+    click.echo("\nThe publisher then learned which of its own people are in each segment:")
+    output.table(
+        ("segment", "members", "plain join", "the same people"),
+        ([row["segment"], row["count"], row["expected_count"], row["equal"]] for row in document["members"]),
+    )
+    click.echo("\nWhat each side learned:")
+    output.lines(document["learned"].items())
+
+
+def _estimate(value: int | None, interval: list[int] | None, status: str) -> str:
+    if value is None or interval is None:
+        return status.replace("_", " ")
+    return f"{value:,} ± {max(interval[1] - value, value - interval[0]):,}"
+
+
+def _until(side: Side, arguments: Sequence[str], holds: Any) -> None:
+    """Repeat a command until its document holds: the other side's letters take a moment."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    quiet = Side(side.name, side.home.parent, show=False)
+    while not holds(quiet.run(*arguments)):
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"{side.name}: waited in vain for {' '.join(arguments)}")
+        time.sleep(0.2)
+
+
+def _segments() -> tuple[str, ...]:
+    from .sample import SEGMENTS
+
+    return SEGMENTS
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+
+
+def _short(text: str) -> str:
+    shown = f"{text[:24]}..." if text.startswith("vesica1") else Path(text).name if text.startswith(os.sep) else text
+    return f"'{shown}'" if " " in shown else shown
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]

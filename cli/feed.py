@@ -1,0 +1,302 @@
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+PARTNER = click.option("--partner", metavar="NAME", help="Whose feed, where two partners offer one of that name.")
+REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side is told.")
+
+
+@click.group()
+def cli() -> None:
+    """Share segments with partners, and take theirs."""
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--segment", "segments", multiple=True, required=True, metavar="NAME", help="A segment of ours.")
+@click.option("--namespace", "namespaces", multiple=True, required=True, metavar="NAME", help="What to match by.")
+@click.option("--partner", "partners", multiple=True, required=True, metavar="NAME", help="Whom to share it with.")
+@click.option("--restrict", "restricted", multiple=True, metavar="USE", help="What partners may not do with it.")
+@click.option("--description", default="", metavar="TEXT", help="What partners read about it.")
+@click.pass_obj
+def create(
+    ctx: "Context",
+    name: str,
+    segments: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    partners: tuple[str, ...],
+    restricted: tuple[str, ...],
+    description: str,
+) -> None:
+    """Draft a feed; nothing leaves before it is published and a partner has enabled it.
+
+    USE is one of analytics, combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party,
+    onsite-advertising, onsite-personalisation, segment-match, single-identity-personalisation.
+
+    \b
+    Example: vesica feed create summer --segment vip --namespace email_sha256 --partner acme \\
+                 --restrict export-to-third-party
+    """
+    _sync(ctx)
+    ctx.project().feeds.create(
+        name,
+        segments=segments,
+        namespaces=namespaces,
+        partners=partners,
+        restricted_uses=restricted,
+        description=description,
+    )
+    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"drafted feed {name}"))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--partner", metavar="NAME", help="Ask only this partner.")
+@click.pass_obj
+def estimate(ctx: "Context", name: str, partner: str | None) -> None:
+    """Ask the feed's partners how many people both know, before anything is shared."""
+    _sync(ctx)
+    with output.progress(ctx) as report:
+        rows = ctx.project().feeds.estimate(name, partner, report)
+    output.emit(ctx, rows, lambda: _estimates(rows))
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def publish(ctx: "Context", name: str) -> None:
+    """Offer a feed to its partners."""
+    _sync(ctx)
+    ctx.project().feeds.publish(name)
+    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"published feed {name}"))
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List the feeds that we share, and those that partners share with us."""
+    _sync(ctx)
+    project = ctx.project()
+    document = {"shared": project.feeds.list(), "received": project.received.list()}
+
+    def text() -> None:
+        click.echo("Shared")
+        output.table(
+            ("feed", "status", "version", "segments", "partners"),
+            (_shared(row) for row in document["shared"]),
+            empty="no feeds are shared",
+        )
+        click.echo("\nReceived")
+        names = ("partner", "feed", "status", "version", "offered", "members")
+        output.table(names, (_received(row) for row in document["received"]), empty="no feeds were offered")
+
+    output.emit(ctx, document, text)
+
+
+@cli.command()
+@click.argument("name")
+@PARTNER
+@click.pass_obj
+def show(ctx: "Context", name: str, partner: str | None) -> None:
+    """Show a feed, ours or received: its definition and hash, states, estimates and runs."""
+    _sync(ctx)
+    project = ctx.project()
+    ours = partner is None and any(feed["name"] == name for feed in project.feeds.list())
+    document = project.feeds.show(name) if ours else project.received.show(name, partner)
+    output.emit(ctx, document, lambda: _show(document))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--remove-segment", "segments", multiple=True, metavar="NAME")
+@click.option("--remove-namespace", "namespaces", multiple=True, metavar="NAME")
+@click.option("--remove-restriction", "restricted", multiple=True, metavar="USE")
+@click.option("--description", metavar="TEXT")
+@click.pass_obj
+def edit(
+    ctx: "Context",
+    name: str,
+    segments: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    restricted: tuple[str, ...],
+    description: str | None,
+) -> None:
+    """Take something out of a feed; it takes effect at once on both sides. Additions do not exist yet.
+
+    \b
+    Example: vesica feed edit summer --remove-segment vip
+    """
+    from node.feeds import Removal
+
+    if not (segments or namespaces or restricted or description is not None):
+        raise click.UsageError("Name what to take out.")
+    _sync(ctx)
+    removal = Removal(segments=segments, namespaces=namespaces, restricted_uses=restricted)
+    version = ctx.project().feeds.edit(name, removal, description=description)
+    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"feed {name} is at version {version}"))
+
+
+@cli.command()
+@click.argument("name")
+@PARTNER
+@click.pass_obj
+def enable(ctx: "Context", name: str, partner: str | None) -> None:
+    """Take a feed that a partner offers, or go on with a paused one."""
+    _sync(ctx)
+    ctx.project().received.enable(name, partner)
+    _say(ctx, name, "enabled")
+
+
+@cli.command()
+@click.argument("name")
+@PARTNER
+@REASON
+@click.pass_obj
+def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
+    """Pause a received feed; what came stays, the next runs are not taken."""
+    _sync(ctx)
+    ctx.project().received.disable(name, partner, reason)
+    _say(ctx, name, "disabled")
+
+
+@cli.command()
+@click.argument("name")
+@PARTNER
+@REASON
+@click.pass_obj
+def decline(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
+    """Turn a received feed down; what it gave is purged."""
+    _sync(ctx)
+    ctx.project().received.decline(name, partner, reason)
+    _say(ctx, name, "declined")
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def sync(ctx: "Context", name: str | None) -> None:
+    """Exchange letters with partners, and bring our published feeds to those who enabled them."""
+    with output.progress(ctx) as report:
+        _sync(ctx, report)
+        runs = ctx.project().feeds.sync(name, report)
+        _sync(ctx, report)
+
+    def text() -> None:
+        columns = ("feed", "partner", "status", "version", "revision", "sent", "without_consent")
+        rows = ([run.get(column) for column in columns] for run in runs)
+        names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
+        output.table(names, rows, empty="no feed of ours is enabled by a partner")
+
+    output.emit(ctx, {"runs": runs}, text)
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--segment", metavar="NAME", help="Take this segment from all partners.")
+@click.option("--partner", metavar="NAME", help="Take the feed from this partner.")
+@REASON
+@click.pass_obj
+def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None, reason: str) -> None:
+    """Take a segment from all partners, or the whole feed from one; they purge it and sign that they did."""
+    _sync(ctx)
+    ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
+    _say(ctx, name, f"without {segment or partner}")
+
+
+@cli.command()
+@click.argument("name")
+@REASON
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
+    """End a feed for good; every partner purges it and signs that it did."""
+    _sync(ctx)
+    output.confirm(ctx, f"End feed {name} for good? Partners purge what it gave them.", yes=yes)
+    ctx.project().feeds.revoke(name, reason)
+    _say(ctx, name, "revoked")
+
+
+def _sync(ctx: "Context", report: Any = None) -> None:
+    """Let letters that wait on either side arrive first; a service does this by itself."""
+    ctx.node().exchange_letters(report)
+
+
+def _say(ctx: "Context", name: str, status: str) -> None:
+    output.emit(ctx, {"feed": name, "status": status}, lambda: click.echo(f"feed {name} is {status}"))
+
+
+def _shared(row: dict[str, Any]) -> list[Any]:
+    partners = [f"{name}: {status}" for name, status in row["partners"].items()]
+    return [row["name"], row["status"], row["version"], row["segments"], partners]
+
+
+def _received(row: dict[str, Any]) -> list[Any]:
+    members = [f"{name}: {size:,}" for name, size in row["segments"].items()]
+    return [row["partner"], row["name"], row["status"], row["accepted_version"], row["offered_version"], members]
+
+
+def _estimates(rows: list[dict[str, Any]]) -> None:
+    columns = ("partner", "segment", "namespace", "in common", "with consent", "computed")
+    output.table(
+        columns,
+        (
+            [
+                row["partner"],
+                row["segment"],
+                row["namespace"],
+                _number(row["overlap"], row["interval"], row["status"]),
+                _number(row["consented"], row["consented_interval"], row["status"]),
+                output.time(row["computed_at"]),
+            ]
+            for row in rows
+        ),
+        empty="no estimate was made yet: vesica feed estimate NAME",
+    )
+    if rows:
+        click.echo(
+            "A person who matches in two namespaces counts once in each. Ranges hold the truth in 95 of 100 cases."
+        )
+
+
+def _number(value: int | None, interval: list[int] | None, status: str) -> str:
+    if value is None or interval is None:
+        return status.replace("_", " ")
+    return f"{value:,} ({interval[0]:,} to {interval[1]:,})" if interval[0] != interval[1] else f"{value:,}"
+
+
+def _show(document: dict[str, Any]) -> None:
+    output.lines(
+        [
+            ("feed", document["name"]),
+            ("status", document["status"]),
+            ("version", document["version"]),
+            ("version hash", document["hash"]),
+            ("description", document["description"] or "-"),
+            ("segments", [_labelled(each) for each in document["segments"]]),
+            ("namespaces", document["namespaces"]),
+            ("restricted uses", document["restricted_uses"]),
+        ]
+    )
+    if "partner" in document:
+        output.lines(
+            [("from", document["partner"]), ("members", [f"{n}: {size:,}" for n, size in document["members"].items()])]
+        )
+    else:
+        columns = ("alias", "status", "accepted_version", "last_revision", "reason")
+        names = ("partner", "status", "accepted version", "revision", "reason")
+        click.echo()
+        output.table(names, ([each[column] for column in columns] for each in document["partners"]))
+        click.echo()
+        _estimates(document["estimates"])
+    click.echo()
+    rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
+    output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+
+
+def _labelled(segment: dict[str, Any]) -> str:
+    return f"{segment['name']} ({', '.join(segment['labels'])})" if segment["labels"] else str(segment["name"])

@@ -1,0 +1,92 @@
+from typing import TYPE_CHECKING
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node.labels import Kind
+
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """Say what data may be used for: on datasets, fields and segments."""
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List the labels and where each one was put."""
+    rows = [
+        {
+            "name": label.name,
+            "description": label.description,
+            "standard": label.standard,
+            "applied_to": [str(origin) for origin in label.applied_to],
+        }
+        for label in ctx.project().labels.list()
+    ]
+    names = ("name", "description", "applied_to")
+    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--description", required=True, metavar="TEXT", help="What the label says about data.")
+@click.pass_obj
+def create(ctx: "Context", name: str, description: str) -> None:
+    """Add a label of your own.
+
+    \b
+    Example: vesica label create legal-hold --description "Not to leave while the case is open"
+    """
+    ctx.project().labels.create(name, description)
+    output.emit(ctx, {"name": name, "description": description}, lambda: click.echo(f"made label {name}"))
+
+
+def _place(command: "Callable[..., None]") -> "Callable[..., None]":
+    command = click.option("--segment", metavar="NAME", help="A segment.")(command)
+    command = click.option("--field", metavar="DATASET.FIELD", help="A column of a dataset.")(command)
+    return click.option("--dataset", metavar="NAME", help="A dataset, and so all its fields.")(command)
+
+
+def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tuple[Kind, str]":
+    from node.labels import Kind
+
+    named = {Kind.DATASET: dataset, Kind.FIELD: field, Kind.SEGMENT: segment}
+    given = [(kind, target) for kind, target in named.items() if target is not None]
+    if len(given) != 1:
+        raise click.UsageError("name one of --dataset, --field and --segment")
+    return given[0]
+
+
+@cli.command()
+@click.argument("label")
+@_place
+@click.pass_obj
+def apply(ctx: "Context", label: str, dataset: str | None, field: str | None, segment: str | None) -> None:
+    """Put a label on a dataset, a field or a segment; what builds on it inherits it.
+
+    \b
+    Example: vesica label apply C11 --field crm.income
+    """
+    kind, target = _chosen(dataset, field, segment)
+    ctx.project().labels.apply(label, kind, target)
+    document = {"label": label, "kind": kind, "target": target}
+    output.emit(ctx, document, lambda: click.echo(f"{label} is on {kind} {target}"))
+
+
+@cli.command()
+@click.argument("label")
+@_place
+@click.pass_obj
+def remove(ctx: "Context", label: str, dataset: str | None, field: str | None, segment: str | None) -> None:
+    """Take a label off where it was put; an inherited one is read-only."""
+    kind, target = _chosen(dataset, field, segment)
+    ctx.project().labels.remove(label, kind, target)
+    document = {"label": label, "kind": kind, "target": target}
+    output.emit(ctx, document, lambda: click.echo(f"{label} is off {kind} {target}"))

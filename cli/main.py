@@ -1,0 +1,185 @@
+"""The command `vesica`: the options that every command takes, and the one place where errors are shown."""
+
+import errno
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psi.errors import VesicaError
+
+if TYPE_CHECKING:
+    from node.node import Node
+    from node.project import Project
+
+GROUPS = (
+    "demo",
+    "match",
+    "node",
+    "project",
+    "profile",
+    "consent",
+    "label",
+    "policy",
+    "segment",
+    "partner",
+    "feed",
+    "audit",
+    "job",
+)
+
+
+class Context:
+    """What the common options say. The node is opened at first use and closed when the command ends."""
+
+    def __init__(self) -> None:
+        self.home = Path.home() / ".vesica"
+        self.project_name = "default"
+        self.project_chosen = False
+        self.json = False
+        self._node: Node | None = None
+
+    def node(self) -> "Node":
+        if self._node is None:
+            from node.node import Node
+
+            self._node = Node.open(self.home)
+        return self._node
+
+    def project(self) -> "Project":
+        return self.node().project(self.project_name)
+
+    def close(self) -> None:
+        if self._node is not None:
+            self._node.close()
+            self._node = None
+
+
+class Groups(click.Group):
+    """The command groups: each is the `cli` of its own module, imported when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        try:
+            command: click.Command = importlib.import_module(f"cli.{cmd_name}").cli
+        except ModuleNotFoundError as error:
+            if error.name != f"cli.{cmd_name}":
+                raise
+            return None
+        _add_common(command)
+        return command
+
+
+def _set_home(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Context).home = Path(value)
+
+
+def _set_project(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        found = ctx.ensure_object(Context)
+        found.project_name, found.project_chosen = value, True
+
+
+def _set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Context).json = True
+
+
+def _common(*, root: bool) -> list[click.Parameter]:
+    """Return the options that may stand anywhere; the environment is asked once, at the root."""
+    kind = click.Path(file_okay=False)
+    return [
+        click.Option(
+            ["--home"],
+            type=kind,
+            metavar="DIR",
+            envvar="VESICA_HOME" if root else None,
+            expose_value=False,
+            callback=_set_home,
+            help="The node's directory (VESICA_HOME, else ~/.vesica).",
+        ),
+        click.Option(
+            ["--project"],
+            metavar="NAME",
+            envvar="VESICA_PROJECT" if root else None,
+            expose_value=False,
+            callback=_set_project,
+            help='The project (VESICA_PROJECT, else "default").',
+        ),
+        click.Option(["--json"], is_flag=True, expose_value=False, callback=_set_json, help="Print one JSON document."),
+    ]
+
+
+def _add_common(command: click.Command) -> None:
+    if not any(parameter.callback is _set_json for parameter in command.params):
+        command.params += _common(root=False)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _add_common(each)
+
+
+@click.group(cls=Groups, params=_common(root=True), context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vesica", prog_name="vesica")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Find out how many people two organisations both know, and share segments for exactly those people.
+
+    Neither side shows the other its list, and nobody stands in the middle. Begin with 'vesica demo'.
+    """
+    ctx.call_on_close(ctx.ensure_object(Context).close)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 refused or failed, 2 a mistake in the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        result = cli.main(arguments, prog_name="vesica", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "vesica"
+        return _fail(as_json, "usage", error.format_message(), f"'{command} --help' shows how", exit_code=2)
+    except click.ClickException as error:
+        return _fail(as_json, "failed", error.format_message(), "")
+    except (click.Abort, KeyboardInterrupt):
+        return _fail(as_json, "interrupted", "interrupted", "run the command again: it goes on or starts cleanly")
+    except VesicaError as error:
+        if os.environ.get("VESICA_TRACEBACK"):
+            raise
+        return _fail(as_json, error.code, str(error), error.hint)
+    except Exception as error:
+        if os.environ.get("VESICA_TRACEBACK"):
+            raise
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if isinstance(error, OSError) and error.strerror:
+            where = f": {error.filename}" if error.filename else ""
+            return _fail(as_json, "failed", f"{error.strerror}{where}", "")
+        name = type(error).__name__  # its text could hold data
+        return _fail(as_json, "internal", f"internal error ({name})", "VESICA_TRACEBACK=1 shows where")
+
+
+def _fail(as_json: bool, code: str, message: str, hint: str, *, exit_code: int = 1) -> int:
+    if as_json:
+        document: dict[str, Any] = {"error": {"code": code, "message": message, "hint": hint}}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return exit_code
+    from .output import printable
+
+    click.echo(f"vesica: error: {printable(message)}", err=True)
+    if hint:
+        click.echo(f"vesica: hint: {printable(hint)}", err=True)
+    return exit_code

@@ -1,0 +1,282 @@
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node.adhoc import Columns
+    from node.dialler import Outcome
+    from node.importer import ImportReport
+    from node.listener import Learned
+
+    from .main import Context
+
+PHASES = {  # what the steps of an exchange are for people
+    "commitment": "agreeing",
+    "universe": "their points",
+    "tags": "our tags",
+    "questions": "our question",
+    "answer": "the answer",
+    "key": "their key",
+    "blinded": "our blinded points",
+    "evaluated": "their evaluation",
+    "manifest": "agreeing",
+    "records": "their records",
+    "receipt": "receipt",
+    "countersigned": "receipt",
+}
+
+
+@click.group()
+def cli() -> None:
+    """Match two files once, without a node: one side listens, the other dials."""
+
+
+def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
+    for option in reversed(
+        [
+            click.option("--input", "path", required=True, metavar="FILE", help="CSV, JSON lines or Parquet."),
+            click.option(
+                "--column",
+                "columns",
+                required=True,
+                multiple=True,
+                metavar="COLUMN=NAMESPACE[/RULE][:raw|:hashed]",
+                help="What a column holds, such as email=email_sha256; may be repeated.",
+            ),
+            click.option("--region", metavar="CC", help="The country of phone numbers without a prefix, such as GB."),
+            click.option(
+                "--minimum",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="No match of fewer identities, no count below N (default: 1000); the larger of both holds.",
+            ),
+            click.option("--exact", is_flag=True, help="A count without noise, if the other side says so too."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_inputs
+@click.option("--allow", type=click.Choice(["count", "members"]), default="count", show_default=True)
+@click.option("--listen", "bind_to", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
+@click.option("--address", metavar="HOST:PORT", help="Where the other side reaches it, if that is another address.")
+@click.pass_obj
+def listen(
+    ctx: "Context",
+    path: str,
+    columns: tuple[str, ...],
+    region: str | None,
+    minimum: int | None,
+    exact: bool,
+    allow: Any,
+    bind_to: str,
+    address: str | None,
+) -> None:
+    """Print a Connect ID, answer whoever dials it, and end.
+
+    Who dials learns about how many identities both files share; with --allow members also which of its own rows they
+    are. The listener learns how many identities the other side has, and, of a count, the exact number in common.
+    The session ends after one match, or after an hour.
+
+    \b
+    Example: vesica match listen --input customers.csv --column email=email_sha256 --listen 0.0.0.0:8471 \\
+                 --address match.example.com:8471
+    """
+    from node.listener import listen as run
+
+    def ready(connect_id: str, where: str) -> None:
+        if ctx.json:  # the one document comes at the end; the invitation must be read before
+            click.echo(connect_id, err=True)
+            return
+        click.echo(f"Connect ID: {connect_id}")
+        click.echo(f"listening on {where}; the other side runs: vesica match dial CONNECT_ID --input FILE --column ...")
+
+    read, report, _ = _read(ctx, path, columns, region)
+    with output.progress(ctx) as progress:
+        learned = run(
+            read,
+            allow=allow,
+            bind_to=bind_to,
+            address=address,
+            minimum=minimum,
+            exact=exact,
+            ready=ready,
+            progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
+        )
+    output.emit(ctx, _listened(learned, report), lambda: _print(_listened(learned, report)["learned"]))
+
+
+@cli.command()
+@click.argument("connect_id")
+@_inputs
+@click.option("--count", "count", is_flag=True, help="Learn about how many identities both files share (the default).")
+@click.option("--members", is_flag=True, help="Learn which rows of the own file the other side has; needs --output.")
+@click.option("--output", "target", metavar="FILE", help="Where the own rows that matched are written, as they stand.")
+@click.pass_obj
+def dial(
+    ctx: "Context",
+    connect_id: str,
+    path: str,
+    columns: tuple[str, ...],
+    region: str | None,
+    minimum: int | None,
+    exact: bool,
+    count: bool,
+    members: bool,
+    target: str | None,
+) -> None:
+    """Match a file with the one behind a Connect ID.
+
+    \b
+    Example: vesica match dial vesica1... --input users.csv --column mail=email_sha256 --members --output both.csv
+    """
+    if count and members:
+        raise click.UsageError("--count and --members exclude each other.")
+    if members != (target is not None):
+        raise click.UsageError("--members and --output FILE go together.")
+    from node.dialler import check
+    from node.dialler import dial as run
+
+    check(connect_id)
+    read, report, records = _read(ctx, path, columns, region)
+    with output.progress(ctx) as progress:
+        outcome = run(
+            connect_id,
+            read,
+            members=members,
+            minimum=minimum,
+            exact=exact,
+            progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
+        )
+    rows = _write(outcome, read, records, target) if target is not None else 0
+    document = _dialled(outcome, report, rows, target)
+    output.emit(ctx, document, lambda: _print(document["learned"]))
+
+
+def _read(
+    ctx: "Context", path: str, columns: tuple[str, ...], region: str | None
+) -> "tuple[Columns, ImportReport, list[str]]":
+    from node.adhoc import Column
+    from node.importer import IdentityColumn, read_identities
+
+    with output.progress(ctx) as progress:
+        wanted = [IdentityColumn.parse(each) for each in columns]
+        found, report, records = read_identities(
+            path, wanted, region, lambda done, total: progress("reading", done, total)
+        )
+        read = {name: Column.of_rows(values, rows) for name, (values, rows) in found.items()}
+    if not ctx.json:
+        for name, column in read.items():
+            click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
+        for reason, lines in report.rejected.items():
+            click.echo(f"rejected, {reason}: {lines}", err=True)
+    return read, report, records
+
+
+def _write(outcome: "Outcome", read: "Columns", records: list[str], target: str) -> int:
+    """Write the own rows that matched in any namespace, in the file's order, and return their number."""
+    from pathlib import Path
+
+    from node.files import write_atomically
+
+    rows = sorted({int(row) for found in outcome.found for row in read[found.namespace].rows_with(found.indices)})
+    lines = [records[0]] if records[0] else []
+    lines += [records[row] for row in rows]
+    write_atomically(Path(target).absolute(), "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    return len(rows)
+
+
+def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
+    you = [f"The other side has {size:,} identities in {name}." for name, size in learned.theirs.items()]
+    you += [f"Exactly {hits:,} of them are in your file ({name})." for name, hits in learned.overlap.items()]
+    if learned.mode == "count":
+        other = ["The number of your identities, rounded up with points that stand for nobody."]
+        other += [f"{_told(name, told.overlap, told.half_width)}" for name, told in learned.told.items()]
+    else:
+        other = ["The number of your identities, and which of its own are among them.", "No identity that it had not."]
+    return {
+        "mode": learned.mode,
+        "terms": None if learned.agreement is None else learned.agreement.terms.as_dict(),
+        "results": [
+            {"namespace": name, "theirs": size, "overlap": learned.overlap.get(name)}
+            for name, size in learned.theirs.items()
+        ],
+        "report": report.as_dict(),
+        "learned": {"you": you, "other": other},
+    }
+
+
+def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str | None) -> dict[str, Any]:
+    terms = outcome.agreement.terms
+    results: list[dict[str, Any]] = []
+    you, other = [], []
+    for each in outcome.counted:
+        interval = None
+        if each.overlap is not None and each.half_width is not None:
+            interval = [max(0, each.overlap - each.half_width), min(each.ours, each.overlap + each.half_width)]
+        results.append(
+            {
+                "namespace": each.namespace,
+                "ours": each.ours,
+                "theirs_at_most": each.theirs_at_most,
+                "overlap": each.overlap,
+                "interval": interval,
+                "status": "below_minimum" if each.overlap is None else "ok",
+            }
+        )
+        you.append(_told(each.namespace, each.overlap, each.half_width))
+        you.append(f"The other side has at most {each.theirs_at_most:,} identities in {each.namespace}.")
+        other.append(f"You have {each.ours:,} identities in {each.namespace}; how many of them it has, exactly.")
+    for found in outcome.found:
+        results.append(
+            {
+                "namespace": found.namespace,
+                "ours": found.ours,
+                "theirs": found.theirs,
+                "matched": len(found.indices),
+            }
+        )
+        you.append(
+            f"{len(found.indices):,} of your {found.ours:,} identities in {found.namespace} are among the "
+            f"{found.theirs:,} of the other side."
+        )
+        other.append(f"You have {found.ours:,} identities in {found.namespace}; not which, and not how many matched.")
+    if target is not None:
+        you.append(f"{rows:,} of your rows match: {target}")
+    if outcome.counted:
+        noise = (
+            "The count is exact: both sides said so." if terms.epsilon is None else f"Noise: epsilon {terms.epsilon}."
+        )
+        you.append(f"{noise} There is no budget over several ad hoc sessions: each one tells more.")
+    return {
+        "mode": "count" if outcome.counted else "members",
+        "terms": terms.as_dict(),
+        "results": results,
+        "rows": rows if target is not None else None,
+        "report": report.as_dict(),
+        "learned": {"you": you, "other": other},
+    }
+
+
+def _told(namespace: str, overlap: int | None, half_width: int | None) -> str:
+    if overlap is None:
+        return f"In {namespace}: below minimum, so no number."
+    if not half_width:
+        return f"Both have {overlap:,} identities in {namespace}."
+    low, high = max(0, overlap - half_width), overlap + half_width
+    return f"Both have about {overlap:,} identities in {namespace} (95 %: {low:,} to {high:,})."
+
+
+def _print(learned: dict[str, list[str]]) -> None:
+    click.echo("What you learned:")
+    for line in learned["you"]:
+        click.echo(f"  {output.printable(line)}")
+    click.echo("What the other side learned:")
+    for line in learned["other"]:
+        click.echo(f"  {output.printable(line)}")

@@ -1,0 +1,69 @@
+from typing import TYPE_CHECKING
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """Make a node, run its service, see how it is."""
+
+
+@cli.command()
+@click.option("--org", "organisation", required=True, metavar="NAME", help="Your organisation, as partners see it.")
+@click.option("--database", metavar="URL", help="A PostgreSQL for the control rows (default: SQLite in the home).")
+@click.option("--listen", metavar="HOST:PORT", help="Where the service listens (default: 127.0.0.1:8470).")
+@click.option("--address", default="", metavar="HOST:PORT", help="Where partners reach it; none: this node calls them.")
+@click.option("--proxy", is_flag=True, help="TLS ends at a web server in front of the service.")
+@click.pass_obj
+def init(
+    ctx: "Context", organisation: str, database: str | None, listen: str | None, address: str, proxy: bool
+) -> None:
+    """Make a home with fresh keys and the project "default".
+
+    Set VESICA_PASSPHRASE, now and for every later command, to keep the keys under a passphrase.
+
+    \b
+    Example: vesica node init --org "Fern Retail" --address fern.example:8470
+    """
+    from node.node import Node
+
+    made = Node.create(ctx.home, organisation, database=database, listen=listen, address=address, proxy=proxy)
+    with made as node:
+        document = {"home": str(node.home), "organisation": organisation, "key": node.key.hex()}
+    output.emit(ctx, document, lambda: output.lines(document.items()))
+
+
+@cli.command()
+@click.option("--listen", metavar="HOST:PORT", help="Where to listen (default: as the home was made).")
+@click.pass_obj
+def serve(ctx: "Context", listen: str | None) -> None:
+    """Answer partners and run jobs until it is stopped."""
+    from node.service import serve as run
+
+    node = ctx.node()
+    run(node, listen or node.config.listen)
+
+
+@cli.command()
+@click.option("--alerts", "count", default=10, show_default=True, metavar="N", help="How many alerts to show.")
+@click.pass_obj
+def status(ctx: "Context", count: int) -> None:
+    """Show the node, its projects, open jobs and the newest alerts."""
+    document = ctx.node().status(alerts=count)
+
+    def show() -> None:
+        head = ("organisation", "home", "key", "address", "serving")
+        output.lines((name, document[name]) for name in head)
+        click.echo()
+        columns = ("project", "partners", "open jobs")
+        output.table(columns, ((each["name"], each["partners"], each["open_jobs"]) for each in document["projects"]))
+        click.echo()
+        alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
+        output.table(("at (UTC)", "project", "alert"), alerts, empty="no alerts")
+
+    output.emit(ctx, document, show)

@@ -1,0 +1,131 @@
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """Connect with other organisations, and end connections."""
+
+
+@cli.command("id")
+@click.option("--regenerate", is_flag=True, help="Make a new one; the old one is refused from then on.")
+@click.pass_obj
+def id_(ctx: "Context", regenerate: bool) -> None:
+    """Print this project's Connect ID, to be given to a partner by a way that you both trust.
+
+    \b
+    Example: vesica partner id
+    """
+    connect_id = ctx.project().partners.connect_id(regenerate=regenerate)
+    document = {"connect_id": connect_id.encode(), "address": connect_id.address, "expires": connect_id.expires}
+
+    def text() -> None:
+        click.echo(connect_id.encode())
+        click.echo(f"expires {output.time(connect_id.expires)} UTC; whoever has it may ask to connect", err=True)
+
+    output.emit(ctx, document, text)
+
+
+@cli.command()
+@click.argument("connect_id")
+@click.option("--as", "alias", metavar="NAME", help="What to call the partner here.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def request(ctx: "Context", connect_id: str, alias: str | None, yes: bool) -> None:
+    """Ask the project behind a Connect ID to connect; shows who it is and the terms first.
+
+    \b
+    Example: vesica partner request vesica1aeaq... --as acme
+    """
+    partners = ctx.project().partners
+    found = partners.look_up(connect_id)
+    shown = found.as_dict()
+    if not ctx.json:
+        output.lines(
+            [
+                ("organisation", shown["organisation"]),
+                ("project", shown["project"]),
+                ("matches by", shown["namespaces"]),
+                *_differences(shown),
+                *((name.replace("_", " "), value) for name, value in shown["terms"].items()),
+            ]
+        )
+    output.confirm(ctx, f"Ask {shown['organisation']} to connect on these terms?", yes=yes)
+    name = partners.request(found, alias=alias)
+    document = {**shown, "alias": name, "status": "pending"}
+    output.emit(ctx, document, lambda: click.echo(f"partner {name} is pending until it accepts"))
+
+
+def _differences(shown: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            "will not match",
+            f"{each['namespace']}: we normalise by {', '.join(each['ours'])}, they by {', '.join(each['theirs'])}",
+        )
+        for each in shown["mismatches"]
+    ]
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List partners with their status and the number of segments shared and received."""
+    _post(ctx)
+    rows = ctx.project().partners.list()
+    columns = ("alias", "organisation", "project", "status", "segments_shared", "segments_received")
+    names = ("partner", "organisation", "project", "status", "shared", "received")
+    output.emit(
+        ctx,
+        rows,
+        lambda: output.table(names, ([row[column] for column in columns] for row in rows), empty="no partners"),
+    )
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def accept(ctx: "Context", name: str) -> None:
+    """Accept a partner's request: both sides are active then, and either may share."""
+    _post(ctx)
+    ctx.project().partners.accept(name)
+    _done(ctx, name, "active")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
+@click.pass_obj
+def decline(ctx: "Context", name: str, reason: str) -> None:
+    """Turn a partner's request down."""
+    _post(ctx)
+    ctx.project().partners.decline(name, reason)
+    _done(ctx, name, "declined")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
+    """End a connection: feeds stop, and memberships are purged on both sides."""
+    _post(ctx)
+    question = f"End the connection with {name}? Feeds stop, and what was shared is purged on both sides."
+    output.confirm(ctx, question, yes=yes)
+    ctx.project().partners.disconnect(name, reason)
+    _done(ctx, name, "disconnected")
+
+
+def _done(ctx: "Context", name: str, status: str) -> None:
+    output.emit(ctx, {"alias": name, "status": status}, lambda: click.echo(f"partner {name} is {status}"))
+
+
+def _post(ctx: "Context") -> None:
+    """Let letters that wait on either side arrive first; a service does this by itself."""
+    ctx.node().exchange_letters()

@@ -1,0 +1,91 @@
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """Make isolated data spaces, see what sharing needs, set terms."""
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def create(ctx: "Context", name: str) -> None:
+    """Make a project: its profiles, segments, partners and feeds are its own.
+
+    \b
+    Example: vesica project create loyalty
+    """
+    project = ctx.node().create_project(name)
+    output.emit(ctx, {"id": project.id, "name": name}, lambda: click.echo(f"made project {name}"))
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List the projects of this node."""
+    rows = [{"id": each.id, "name": each.name, "consent_model": each.consent_model} for each in ctx.node().projects()]
+    names = ("name", "consent_model", "id")
+    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def show(ctx: "Context", name: str | None) -> None:
+    """Show a project: namespaces, consent model, sharing label and policy, terms, and what sharing still needs."""
+    project = ctx.node().project(name or ctx.project_name)
+    document = project.show()
+
+    def people() -> None:
+        output.lines([("project", document["name"]), ("id", document["id"])])
+        click.echo()
+        needs = document["prerequisites"]
+        rows = ((each["name"], each["state"], None if each["met"] else each["command"]) for each in needs)
+        output.table(("what sharing needs", "is", "set it with"), rows)
+        click.echo()
+        output.lines(_terms(document["terms"]))
+        click.echo()
+        output.lines((name.replace("_", " "), count) for name, count in document["counts"].items())
+
+    output.emit(ctx, document, people)
+
+
+@cli.command()
+@click.option("--minimum-universe", type=click.IntRange(0), metavar="N", help="Smallest universe to match against.")
+@click.option("--minimum-segment", type=click.IntRange(0), metavar="N", help="Smallest segment to estimate or share.")
+@click.option("--minimum-overlap", type=click.IntRange(0), metavar="N", help="Smallest overlap to tell a number of.")
+@click.option("--epsilon", metavar="E", help='Noise of one count, such as 1/20; "none" for none, if both sides say so.')
+@click.option("--budget", metavar="E", help="Epsilon that one partner may use up in a window.")
+@click.option("--window-days", type=click.IntRange(1), metavar="N", help="Days of that window.")
+@click.option("--generations", type=click.IntRange(1), metavar="N", help="Universes shown to a partner in an epoch.")
+@click.option("--evaluations", metavar="F", help="Points evaluated in an epoch, as a multiple of the universe.")
+@click.option("--epoch-days", type=click.IntRange(1), metavar="N", help="Days until keys change.")
+@click.option(
+    "--hide-unconsented/--count-unconsented", default=None, help="Keep people without consent out of estimates or not."
+)
+@click.pass_obj
+def terms(ctx: "Context", /, hide_unconsented: bool | None, **options: Any) -> None:
+    """Show the terms that this project asks of new agreements, or set some; the stricter side wins.
+
+    \b
+    Example: vesica project terms --minimum-overlap 500 --epsilon 1/50
+    """
+    project = ctx.project()
+    given = {name: value for name, value in options.items() if value is not None}
+    if given:
+        project.set_terms(**given)
+    if hide_unconsented is not None:
+        project.set_hide_unconsented(hide_unconsented)
+    document = {**project.terms.as_dict(), "hide_unconsented": project.hide_unconsented}
+    output.emit(ctx, document, lambda: output.lines(_terms(document)))
+
+
+def _terms(document: "dict[str, Any]") -> "list[tuple[str, Any]]":
+    return [(name, "none" if value is None else value) for name, value in document.items()]

@@ -1,0 +1,37 @@
+"""What a person should look at: a connection request, a feed, a key that changed, a partner that cheats."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, select
+
+from .tables import alerts as rows
+
+if TYPE_CHECKING:
+    from .project import Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    id: str
+    kind: str
+    text: str
+    at: int
+
+
+class Alerts:
+    def __init__(self, project: "Project") -> None:
+        self._project = project
+
+    def add(self, tx: Connection, kind: str, text: str) -> None:
+        """Add an alert in the caller's transaction; `text` names no identity."""
+        node = self._project.node
+        tx.execute(
+            rows.insert().values(id=node.new_id(), project_id=self._project.id, kind=kind, text=text, at=node.now())
+        )
+
+    def list(self) -> list[Alert]:
+        """Return the project's alerts, newest first."""
+        query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.at.desc(), rows.c.id)
+        with self._project.node.store.read() as connection:
+            return [Alert(id=row.id, kind=row.kind, text=row.text, at=row.at) for row in connection.execute(query)]

@@ -1,0 +1,407 @@
+"""A project's data: immutable files and the manifest row that names them.
+
+A reader pins a `Snapshot`. A writer makes a `Draft` of the newest one inside its transaction: new files are on disk
+before the manifest row that names them, so a kill leaves the old generation or the new one, and at worst files that
+nobody names.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+from sqlalchemy import Connection, select
+
+from psi.values import U8, Values
+
+from . import consent, tables
+from .errors import Failure
+from .files import write_atomically
+
+if TYPE_CHECKING:
+    from .project import Project
+
+Bools = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
+Indices = npt.NDArray[np.intp]
+
+KEPT_GENERATIONS = 8  # how long a reader may hold on to a pinned snapshot
+MAX_ID = 255  # bytes of a profile id
+NUMBER = "#"  # the column of attribute files that holds profile numbers
+NOTED = np.dtype(
+    [("profile", "<u4"), ("code", "u1"), ("at", "<i8")]
+)  # consent of a profile's identities in a namespace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identities:
+    """The identities of one namespace, sorted by value and profile, each pair once.
+
+    `profiles` is uint32 (n,); `consent` is uint8 (n,), the code for this profile's identities in this namespace.
+    """
+
+    values: Values
+    profiles: Numbers
+    consent: U8
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Snapshot:
+    """One generation of a project's data, read from memory-mapped files."""
+
+    def __init__(self, directory: Path, generation: int, content: dict[str, Any]) -> None:
+        self.directory = directory
+        self.generation = generation
+        self.content = content
+
+    @classmethod
+    def open(cls, project: "Project", connection: Connection | None = None) -> "Snapshot":
+        """Pin the newest generation, as `connection` sees it if one is given; 0 is the empty one."""
+        if connection is None:
+            with project.node.store.read() as reading:
+                return cls.open(project, reading)
+        rows = tables.manifests
+        query = select(rows.c.generation, rows.c.content).where(rows.c.project_id == project.id)
+        row = connection.execute(query.order_by(rows.c.generation.desc()).limit(1)).first()
+        return cls(project.data_directory, row.generation if row else 0, dict(row.content) if row else {})
+
+    # Profiles
+
+    @property
+    def profile_count(self) -> int:
+        return int(self.content.get("count", 0))
+
+    @cached_property
+    def profile_ids(self) -> npt.NDArray[np.bytes_]:
+        """The ids, UTF-8 in rows of one width; a profile's number is its place."""
+        return self._array("ids", np.dtype("S1"))
+
+    @cached_property
+    def profile_consent(self) -> U8:
+        return self._array("consent", np.dtype(np.uint8))
+
+    @cached_property
+    def profile_consent_at(self) -> npt.NDArray[np.int64]:
+        return self._array("consent_at", np.dtype(np.int64))
+
+    def numbers(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """Return the numbers of profiles by id, -1 for those that are not there."""
+        known = self.profile_ids
+        if not len(known) or not len(ids):
+            return np.full(len(ids), -1, np.int64)
+        order = self._array("order", np.dtype(np.uint32))
+        places = np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)
+        found = order[places].astype(np.int64)
+        return np.where(known[found] == ids, found, -1)
+
+    # Identities
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces with rule ids ("email_sha256/lc-v1") that hold identities, sorted."""
+        return sorted(self.content.get("identities", {}))
+
+    def identities(self, namespace: str) -> Identities:
+        """Return one namespace's identities; empty where there are none."""
+        held = Held.read(self, namespace)
+        if self.content.get("identities", {}).get(namespace, {}).get("repeated"):  # two datasets know the same
+            held = held.take(np.flatnonzero(_first(held.values, held.profiles)))
+        codes = np.zeros(self.profile_count, np.uint8)
+        noted = self.noted(namespace)
+        codes[noted["profile"]] = noted["code"]
+        return Identities(values=held.values, profiles=held.profiles, consent=codes[held.profiles])
+
+    def starts(self, namespace: str) -> Indices:
+        """Return where each distinct value begins in `identities(namespace)`, for `reduceat` over its holders."""
+        return np.flatnonzero(_first(self.identities(namespace).values))
+
+    def distinct(self, namespace: str) -> tuple[Values, Indices]:
+        """Return the distinct values, sorted, and where each begins in `identities(namespace)`."""
+        values = self.identities(namespace).values
+        starts = np.flatnonzero(_first(values))
+        return values.take(starts), starts
+
+    def primary(self, namespace: str) -> Bools:
+        """Say for each row of `identities(namespace)` whether it is its profile's primary identity.
+
+        That is the one marked so at import, else the first given.
+        """
+        best = np.full(self.profile_count, np.iinfo(np.int64).max, np.int64)
+        for place, name in enumerate(self.namespaces):
+            held = Held.read(self, name)
+            np.minimum.at(best, held.profiles, held.key(place))
+        held = Held.read(self, namespace)
+        primary = best[held.profiles] == held.key(self.namespaces.index(namespace)) if len(held.profiles) else []
+        mask = np.asarray(primary, bool)
+        if self.content["identities"].get(namespace, {}).get("repeated"):
+            first = np.flatnonzero(_first(held.values, held.profiles))
+            mask = np.logical_or.reduceat(mask, first)
+        return mask
+
+    def noted(self, namespace: str) -> npt.NDArray[Any]:
+        """Return the consent noted for single namespaces, NOTED rows in order of profile."""
+        name = self.content.get("noted", {}).get(namespace.partition("/")[0])
+        return self._load(name) if name else np.zeros(0, NOTED)
+
+    # Attributes and segments
+
+    @property
+    def attributes(self) -> dict[str, Path]:
+        """A Parquet file per dataset: the column NUMBER (of the profile), then text columns."""
+        return {name: self.directory / file for name, file in self.content.get("attributes", {}).items()}
+
+    def members(self, segment_id: str) -> BitMap:
+        """Return a segment's profile numbers as they were last evaluated."""
+        name = self.content.get("segments", {}).get(segment_id)
+        return BitMap.deserialize(self._bytes(name)) if name else BitMap()
+
+    def _array(self, key: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        name = self.content.get(key)
+        return self._load(name) if name else np.zeros(0, dtype)
+
+    def _load(self, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.load(self.directory / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        except (OSError, ValueError, EOFError) as error:
+            raise self._missing(name) from error
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> Failure:
+        return Failure(
+            f"the data file {name} of generation {self.generation} is missing or damaged",
+            hint="run the command again; if it stays so, restore the home from a backup",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Identity rows as they are stored: which dataset gave each (`source`), and how early in its profile (`rank`)."""
+
+    values: Values
+    profiles: Numbers
+    sources: npt.NDArray[np.uint16]
+    ranks: npt.NDArray[np.uint16]
+
+    @classmethod
+    def read(cls, snapshot: Snapshot, namespace: str) -> "Held":
+        files = snapshot.content.get("identities", {}).get(namespace)
+        if files is None:
+            return cls(
+                values=Values(np.zeros((0, 0), np.uint8)),
+                profiles=np.zeros(0, np.uint32),
+                sources=np.zeros(0, np.uint16),
+                ranks=np.zeros(0, np.uint16),
+            )
+        lengths = snapshot._load(files["lengths"]) if files["lengths"] else None
+        return cls(
+            values=Values(snapshot._load(files["rows"]), lengths),
+            profiles=snapshot._load(files["profiles"]),
+            sources=snapshot._load(files["sources"]),
+            ranks=snapshot._load(files["ranks"]),
+        )
+
+    def take(self, indices: Indices | Bools) -> "Held":
+        return Held(
+            values=self.values.take(indices),
+            profiles=self.profiles[indices],
+            sources=self.sources[indices],
+            ranks=self.ranks[indices],
+        )
+
+    def join(self, other: "Held") -> "Held":
+        return Held(
+            values=_join(self.values, other.values),
+            profiles=np.concatenate([self.profiles, other.profiles]),
+            sources=np.concatenate([self.sources, other.sources]),
+            ranks=np.concatenate([self.ranks, other.ranks]),
+        )
+
+    def sorted(self) -> "Held":
+        """Return the rows in order of value, profile, source, each such triple once, with its lowest rank."""
+        ordered = self.take(order(self.values, self.profiles, self.sources, self.ranks))
+        return ordered.take(_first(ordered.values, ordered.profiles, ordered.sources))
+
+    def key(self, place: int) -> npt.NDArray[np.int64]:
+        """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
+        rows = np.arange(len(self.profiles), dtype=np.int64)
+        return (self.ranks.astype(np.int64) << 44) | (np.int64(place) << 36) | rows
+
+
+def order(values: Values, *then: npt.NDArray[Any]) -> Indices:
+    """Return the permutation that sorts by value, then by further columns."""
+    count, width = values.rows.shape
+    words = -(-width // 8)
+    padded = np.zeros((count, words * 8), np.uint8)
+    padded[:, :width] = values.rows
+    keys = padded.view(">u8").astype(np.uint64).reshape(count, words)
+    columns = [keys[:, word] for word in range(words)]
+    if values.lengths is not None:
+        columns.append(values.lengths.astype(np.uint64))
+    if not columns:
+        return np.lexsort(then[::-1])
+    found = np.lexsort([*then[::-1], columns[0]])
+    first = columns[0][found]
+    same = first[1:] == first[:-1]
+    if len(columns) > 1 and any((each[found][1:][same] != each[found][:-1][same]).any() for each in columns[1:]):
+        found = np.lexsort([*then[::-1], *columns[::-1]])  # equal beginnings of different values: hashes have none
+    return found
+
+
+def _first(values: Values, *columns: npt.NDArray[Any]) -> Bools:
+    """Say which of sorted rows differ from the row before."""
+    first = np.ones(len(values), bool)
+    if len(values) > 1:
+        first[1:] = (values.rows[1:] != values.rows[:-1]).any(axis=1)
+        for column in (*columns, *([] if values.lengths is None else [values.lengths])):
+            first[1:] |= column[1:] != column[:-1]
+    return first
+
+
+def _join(ours: Values, others: Values) -> Values:
+    if not len(ours):
+        return others
+    width = max(ours.rows.shape[1], others.rows.shape[1])
+    rows = np.concatenate([_widened(ours.rows, width), _widened(others.rows, width)])
+    if ours.lengths is None or others.lengths is None:
+        return Values(rows)
+    return Values(rows, np.concatenate([ours.lengths, others.lengths]))
+
+
+def _widened(rows: U8, width: int) -> U8:
+    return rows if rows.shape[1] == width else np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+@dataclass(slots=True)
+class Draft:
+    """The generation after `base`, being written in one transaction."""
+
+    project: "Project"
+    tx: Connection
+    base: Snapshot = field(init=False)
+    content: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = Snapshot.open(self.project, self.tx)
+        self.content = {
+            key: dict(value) if isinstance(value, dict) else value for key, value in self.base.content.items()
+        }
+
+    def save(self, kind: str, array: npt.NDArray[Any]) -> str:
+        """Write an array and return the file's name."""
+        file = BytesIO()
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        return self.save_bytes(f"{kind}.npy", file.getbuffer())
+
+    def save_bytes(self, kind: str, data: bytes | memoryview) -> str:
+        name = f"{self.project.node.random(8).hex()}-{kind}"
+        write_atomically(self.project.data_directory / name, data)
+        return name
+
+    def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """Return the number of each id; those not there yet get the next numbers, in order of first appearance."""
+        distinct, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        numbers = self.base.numbers(distinct)
+        new = np.flatnonzero(numbers < 0)
+        new = new[np.argsort(first[new])]
+        numbers[new] = self.base.profile_count + np.arange(len(new))
+        if len(new):
+            known = np.concatenate([self.base.profile_ids, distinct[new]]) if self.base.profile_count else distinct[new]
+            self.content["count"] = len(known)
+            self.content["ids"] = self.save("ids", known)
+            self.content["order"] = self.save("order", np.argsort(known, kind="stable").astype(np.uint32))
+            for key, column in (("consent", self.base.profile_consent), ("consent_at", self.base.profile_consent_at)):
+                self.content[key] = self.save(key, np.concatenate([column, np.zeros(len(new), column.dtype)]))
+        return numbers[inverse]
+
+    def note_consent(self, profiles: npt.NDArray[np.int64], codes: U8, at: npt.NDArray[np.int64]) -> int:
+        """Note what profiles said; the newest time wins, at the same time the stricter. Returns how many changed."""
+        now = Snapshot(self.base.directory, self.base.generation, self.content)
+        kept, kept_at = np.array(now.profile_consent), np.array(now.profile_consent_at)
+        changed = consent.merge(kept, kept_at, profiles, codes, at)
+        if changed:
+            self.content["consent"] = self.save("consent", kept)
+            self.content["consent_at"] = self.save("consent_at", kept_at)
+        return changed
+
+    def note_consent_in(
+        self, namespace: str, profiles: npt.NDArray[np.int64], codes: U8, at: npt.NDArray[np.int64]
+    ) -> int:
+        """Note what profiles said about their identities in one namespace; returns how many changed."""
+        noted = self.base.noted(namespace)
+        size = int(self.content.get("count", 0))
+        kept, kept_at = np.zeros(size, np.uint8), np.zeros(size, np.int64)
+        kept[noted["profile"]], kept_at[noted["profile"]] = noted["code"], noted["at"]
+        changed = consent.merge(kept, kept_at, profiles, codes, at)
+        rows = np.flatnonzero(kept)
+        table = np.zeros(len(rows), NOTED)
+        table["profile"], table["code"], table["at"] = rows, kept[rows], kept_at[rows]
+        self.content.setdefault("noted", {})[namespace.partition("/")[0]] = self.save("noted", table)
+        return changed
+
+    def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: Held) -> None:
+        """Let a dataset's rows for the touched profiles be `given` (sorted); what other datasets say stays."""
+        held = Held.read(self.base, namespace)
+        stays = (held.sources != self.source(dataset)) | ~touched[held.profiles]
+        merged = held.take(stays).join(given).sorted() if stays.any() else given
+        repeated = not _first(merged.values, merged.profiles).all()
+        self.content.setdefault("identities", {})[namespace] = {
+            "rows": self.save("rows", merged.values.rows),
+            "lengths": None if merged.values.lengths is None else self.save("lengths", merged.values.lengths),
+            "profiles": self.save("profiles", merged.profiles),
+            "sources": self.save("sources", merged.sources),
+            "ranks": self.save("ranks", merged.ranks),
+            "repeated": bool(repeated),
+        }
+
+    def source(self, dataset: str) -> int:
+        """Return the number by which identity rows name a dataset."""
+        names = self.content.get("sources", [])
+        if dataset not in names:
+            names = self.content["sources"] = [*names, dataset]
+        return int(names.index(dataset))
+
+    def set_members(self, segment_id: str, members: BitMap | None) -> None:
+        """Replace a segment's members; None takes the segment away."""
+        segments = self.content.setdefault("segments", {})
+        if members is None:
+            segments.pop(segment_id, None)
+        else:
+            segments[segment_id] = self.save_bytes("members.roaring", members.serialize())
+
+    def publish(self) -> Snapshot:
+        """Make this the newest generation, and drop the files that none of the last generations names."""
+        rows, generation = tables.manifests, self.base.generation + 1
+        self.tx.execute(
+            rows.insert().values(
+                id=self.project.node.new_id(),
+                project_id=self.project.id,
+                generation=generation,
+                content=self.content,
+                created=self.project.node.now(),
+            )
+        )
+        mine = rows.c.project_id == self.project.id
+        old = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        gone = {name for row in old for name in _files(row.content)}
+        recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - KEPT_GENERATIONS))
+        self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        for name in gone - {name for row in recent for name in _files(row.content)}:
+            (self.project.data_directory / name).unlink(missing_ok=True)
+        return Snapshot(self.project.data_directory, generation, self.content)
+
+
+def _files(content: Any) -> set[str]:
+    if isinstance(content, dict):
+        return {name for value in content.values() for name in _files(value)}
+    return {content} if isinstance(content, str) else set()

@@ -1,0 +1,87 @@
+"""Who enters a match, and who may be released: pure functions of a pinned snapshot.
+
+An identity that several profiles hold counts once. It is consented only if every holder may be shared: releasing a
+household's phone would otherwise speak about the member who said no.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from psi.join import Indices
+from psi.values import U8, Values
+
+from . import consent
+
+if TYPE_CHECKING:
+    from .data import Snapshot
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """The distinct identities of one namespace that are in at least one of k segments.
+
+    `segments` is bool (k, n); `consented` is bool (n,): every holder may be shared.
+    """
+
+    values: Values
+    segments: Bools
+    consented: Bools
+
+    def take(self, mask: Bools) -> "Audience":
+        return Audience(values=self.values.take(mask), segments=self.segments[:, mask], consented=self.consented[mask])
+
+    def bitmaps(self, width: int) -> U8:
+        """Return one bitmap over the segments per identity, uint8 (n, width), the first segment in the highest bit."""
+        packed = np.packbits(self.segments.T, axis=1)
+        return np.pad(packed, ((0, 0), (0, width - packed.shape[1])))
+
+
+def audience(snapshot: "Snapshot", namespace: str, members: Sequence[BitMap], *, model: str) -> Audience:
+    """Return the distinct identities in `namespace` of the members of each segment."""
+    held = snapshot.identities(namespace)
+    values, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
+    rows = np.stack([_mask(segment, snapshot.profile_count)[held.profiles] for segment in members])
+    segments = np.logical_or.reduceat(rows, starts, axis=1)
+    allowed = consent.may_share(model, snapshot.profile_consent[held.profiles], held.consent)
+    consented: Bools = np.asarray(np.logical_and.reduceat(allowed, starts))
+    asked: Bools = np.asarray(segments.any(axis=0))
+    return Audience(values=values.take(asked), segments=segments[:, asked], consented=consented[asked])
+
+
+def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
+    """Return the distinct identities that may be matched against, and their places among the snapshot's distinct ones.
+
+    Nobody's who has opted out is among them, whatever the consent model.
+    """
+    held = snapshot.identities(namespace)
+    values, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return values, starts
+    out = consent.opted_out(snapshot.profile_consent[held.profiles], held.consent)
+    kept = np.flatnonzero(~np.logical_or.reduceat(out, starts))
+    return values.take(kept), kept
+
+
+def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
+    """Return the profiles that hold one of the distinct identities at `places`."""
+    held = snapshot.identities(namespace)
+    _, starts = snapshot.distinct(namespace)
+    wanted = np.zeros(len(starts), bool)
+    wanted[places] = True
+    lengths = np.diff(np.append(starts, len(held.profiles)))
+    return BitMap(held.profiles[np.repeat(wanted, lengths)])
+
+
+def _mask(members: BitMap, size: int) -> Bools:
+    mask = np.zeros(size, bool)
+    mask[np.array(members.to_array(), np.uint32)] = True
+    return mask

@@ -1,0 +1,94 @@
+"""Key epochs of a connection: one random secret each, wrapped in the store, destroyed with its caches when the epoch ends.
+
+Both nodes count epochs of a connection together: the opener of an exchange says its number, the lower side follows. A
+partner may pull us forward once a day at most, and what it has used up is counted by the wall clock, not by the epoch.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from protocol.agreement import Agreement
+
+from .errors import Refused
+from .tables import epochs
+
+if TYPE_CHECKING:
+    from .project import Project
+
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    number: int
+    secret: bytes = field(repr=False)
+
+
+def current(project: "Project", tx: Connection, connection: Row[Any]) -> Epoch:
+    """Return the running epoch, beginning one where there is none or the last one is over."""
+    row = tx.execute(
+        select(epochs).where(epochs.c.connection_id == connection.id).order_by(epochs.c.number.desc()).limit(1)
+    ).first()
+    now = project.node.now()
+    if row is None:
+        return _begin(project, tx, connection, 1)
+    if row.ended is not None or now >= row.started + _length(connection):
+        return _begin(project, tx, connection, row.number + 1)
+    return Epoch(row.number, project.node.secrets.unwrap(row.secret, _purpose(connection, row.number)))
+
+
+def running(project: "Project", tx: Connection, connection: Row[Any]) -> Epoch | None:
+    """Return the epoch that is not over, beginning none."""
+    row = tx.execute(select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))).first()
+    if row is None or project.node.now() >= row.started + _length(connection):
+        return None
+    return Epoch(row.number, project.node.secrets.unwrap(row.secret, _purpose(connection, row.number)))
+
+
+def follow(project: "Project", tx: Connection, connection: Row[Any], number: int) -> Epoch:
+    """Return the partner's epoch `number`, which is above ours, by ending ours; refused where that comes too early."""
+    ours = current(project, tx, connection)
+    if number <= ours.number:
+        return ours
+    row = tx.execute(
+        select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.number == ours.number)
+    ).one()
+    if project.node.now() < row.started + DAY:
+        raise Refused(
+            f"the partner asks for key epoch {number} less than a day after epoch {ours.number} began",
+            hint="ask the partner whether it restored a backup; the next epoch can begin a day after the last one",
+        )
+    return _begin(project, tx, connection, number)
+
+
+def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int) -> Epoch:
+    now = project.node.now()
+    tx.execute(
+        update(epochs)
+        .where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))
+        .values(secret=b"", ended=now)
+    )
+    shutil.rmtree(project.node.home / "cache" / connection.id, ignore_errors=True)
+    secret = project.node.random(32)
+    tx.execute(
+        insert(epochs).values(
+            id=project.node.new_id(),
+            connection_id=connection.id,
+            number=number,
+            secret=project.node.secrets.wrap(secret, _purpose(connection, number)),
+            started=now,
+            ended=None,
+        )
+    )
+    return Epoch(number, secret)
+
+
+def _length(connection: Row[Any]) -> int:
+    return Agreement.decode(connection.agreement).terms.epoch_days * DAY
+
+
+def _purpose(connection: Row[Any], number: int) -> bytes:
+    return f"epoch {connection.id} {number}".encode()

@@ -1,0 +1,77 @@
+"""What a node refuses, and what it could not do."""
+
+import re
+
+from psi.errors import VesicaError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class Failure(VesicaError):
+    """The base of what the machine could not do, as against what a rule refused: audited as fail, not as deny."""
+
+    code = "failed"
+
+
+class InvalidName(VesicaError):
+    code = "invalid_name"
+
+
+class InvalidInput(VesicaError):
+    code = "invalid_input"
+
+
+class NotFound(VesicaError):
+    code = "not_found"
+
+
+class AlreadyExists(VesicaError):
+    code = "already_exists"
+
+
+class Refused(VesicaError):
+    """An act that a rule of this node forbids."""
+
+    code = "refused"
+
+
+class NoHome(VesicaError):
+    code = "no_home"
+
+
+class WrongPassphrase(VesicaError):
+    code = "wrong_passphrase"
+
+
+class AuditBroken(VesicaError):
+    code = "audit_broken"
+
+
+class DiskFull(Failure):
+    code = "disk_full"
+
+
+class StoreUnavailable(Failure):
+    code = "store_unavailable"
+
+
+class StoreBusy(Failure):
+    code = "store_busy"
+
+
+class JobFailed(Failure):
+    """A job that ended with an error somewhere else: it carries that error's code, text and hint."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def check_name(name: str, noun: str) -> str:
+    """Return `name` if it is a legal name for a `noun` ("segment"), else raise InvalidName."""
+    if not _NAME.fullmatch(name):
+        raise InvalidName(
+            f"{name[:80]!r} is not a {noun} name",
+            hint="use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
+        )
+    return name

@@ -1,0 +1,390 @@
+"""F(x) = the sender's keyed function, once per identity and epoch: what the receiver asks, and what the sender answers.
+
+Both sides keep what they have computed in the epoch's cache, so a later run costs only what is new. The sender counts
+distinct points across feeds and restarts, by the wall clock; the same point again tells nothing new and is free.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, func, insert, select
+
+from protocol.agreement import Agreement
+from protocol.exchange import Opened, Opening, Role
+from protocol.messages import SignedKey
+from protocol.release import EvaluateReceiver, EvaluateSender, Evaluation, Lookup, state_key
+from protocol.states import Kind, Part
+from psi import oprf
+from psi.hashing import context as psi_context
+from psi.join import match, order
+from psi.keys import Key, Purpose
+from psi.values import U8, Values
+
+from . import decisions, epochs
+from .cache import Cache
+from .data import Snapshot
+from .endpoint import Refusal
+from .epochs import DAY, Epoch
+from .errors import Refused
+from .exchanges import FINISHED, ROLES, run_exchange
+from .jobs import Progress
+from .tables import feed_partners, feeds, ledger, received_feeds
+
+if TYPE_CHECKING:
+    from .project import Project
+
+SEEN_BYTES = 16  # of a point, to tell whether it came before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One direction of a connection in one namespace and epoch: from the sender to the receiver."""
+
+    connection: bytes
+    direction: bytes
+    context: bytes
+    namespace: str
+    epoch: Epoch
+
+    @classmethod
+    def of(
+        cls, project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, *, protocol: str, outward: bool
+    ) -> "Channel":
+        """`outward`: we are the sender (or the asker)."""
+        ours, theirs = fingerprint(project.node.key), fingerprint(connection.peer_key)
+        first, second = (ours, theirs) if outward else (theirs, ours)
+        connection_id = bytes.fromhex(connection.id)
+        return cls(
+            connection=connection_id,
+            direction=first + second,
+            context=psi_context(
+                protocol=protocol, from_key=first, to_key=second, connection=connection_id, namespace=namespace
+            ),
+            namespace=namespace,
+            epoch=epoch,
+        )
+
+    def key(self, purpose: Purpose, extra: bytes = b"") -> Key:
+        return Key.derive(
+            self.epoch.secret,
+            connection=self.connection,
+            direction=self.direction,
+            namespace=self.namespace,
+            epoch=self.epoch.number,
+            purpose=purpose,
+            extra=extra,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a receiver has of one namespace: F(y), uint8 (n, 64), of present identities.
+
+    `groups` (n,) are their places among the snapshot's distinct identities; `evaluated` counts all points of the epoch,
+    also those of identities that have left.
+    """
+
+    prf: U8
+    groups: npt.NDArray[np.intp]
+    public: bytes
+    evaluated: int
+    missing: Values
+
+    def lookup(self) -> Lookup:
+        return Lookup(prf=self.prf, public=self.public, evaluated=self.evaluated)
+
+
+def fingerprint(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def cache_of(project: "Project", connection: Row[Any], epoch: Epoch) -> Cache:
+    return Cache(project.node.home, connection.id, epoch, project.node.random)
+
+
+# The receiver
+
+
+def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> Known:
+    """Return what we know of F for the identities that may be matched now, and which are still to be asked."""
+    values, groups = decisions.universe(snapshot, namespace)
+    stored = cache_of(project, connection, epoch).load(f"prf {namespace}")
+    if stored is None:
+        empty = np.empty((0, 64), np.uint8)
+        return Known(prf=empty, groups=groups[:0], public=b"", evaluated=0, missing=values)
+    places, found = match(_keys(_values(stored)), _keys(values))
+    missing = np.ones(len(values), bool)
+    missing[found] = False
+    return Known(
+        prf=np.ascontiguousarray(stored["prf"][places]).astype(np.uint8, copy=False),
+        groups=groups[found],
+        public=stored["public"].tobytes(),
+        evaluated=len(stored["prf"]),
+        missing=values.take(missing),
+    )
+
+
+def receiver(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, snapshot: Snapshot) -> Role:
+    """Make the role that asks for F of our identities that are new in this epoch."""
+    channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=False)
+    have = known(project, connection, epoch, namespace, snapshot)
+    return EvaluateReceiver(
+        context=channel.context,
+        direction=channel.direction,
+        epoch=epoch.number,
+        values=have.missing,
+        key=channel.key(Purpose.RELEASE_BLIND),
+        peer_key=connection.peer_key,
+        pinned=have.public or None,
+    )
+
+
+def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, evaluation: Evaluation) -> None:
+    """Add what the sender evaluated to the epoch's cache, and find new people of ours in what feeds gave us before."""
+    cache = cache_of(project, connection, epoch)
+    stored = cache.load(f"prf {namespace}")
+    values, prf = evaluation.values, evaluation.prf
+    if stored is not None:
+        before = _values(stored)
+        _, again = match(_keys(before), _keys(values))
+        fresh = np.ones(len(values), bool)
+        fresh[again] = False
+        values = _joined(before, values.take(fresh))
+        prf = np.concatenate([stored["prf"].astype(np.uint8, copy=False), prf[fresh]])
+    arrangement = order(_keys(values))
+    values = values.take(arrangement)
+    arrays: dict[str, Any] = {"rows": values.rows, "prf": prf[arrangement]}
+    if values.lengths is not None:
+        arrays["lengths"] = values.lengths
+    arrays["public"] = np.frombuffer(evaluation.statement.statement.public, np.uint8)
+    cache.save(f"prf {namespace}", **arrays)
+    if len(evaluation.values):
+        project.received.join_all(connection)
+
+
+# The sender
+
+
+def sender(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> Role:
+    """Make the role that evaluates the receiver's points, within the evaluations agreed on."""
+    channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
+    return EvaluateSender(
+        key=channel.key(Purpose.RELEASE_PRF),
+        statement=statement(project, connection, namespace, epoch),
+        charge=_charge(project, connection, namespace, epoch),
+        random=project.node.random,
+    )
+
+
+def statement(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> SignedKey:
+    """Return our signed statement of the epoch's key, always the same one."""
+    cache = cache_of(project, connection, epoch)
+    stored = cache.load(f"statement {namespace}")
+    if stored is not None:
+        return SignedKey.decode(stored["statement"].tobytes())
+    channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
+    made = state_key(
+        channel.key(Purpose.RELEASE_PRF),
+        context=channel.context,
+        direction=channel.direction,
+        epoch=epoch.number,
+        random=project.node.random,
+        sign=project.node.sign,
+    )
+    cache.save(f"statement {namespace}", statement=np.frombuffer(made.encode(), np.uint8))
+    return made
+
+
+def evaluated(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> int:
+    """Return how many distinct points we have evaluated for the partner in this epoch."""
+    return len(_seen(cache_of(project, connection, epoch), namespace))
+
+
+def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, values: Values) -> U8:
+    """Return F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again."""
+    cache = cache_of(project, connection, epoch)
+    stored = cache.load(f"own {namespace}")
+    result = np.empty((len(values), 64), np.uint8)
+    missing = np.ones(len(values), bool)
+    if stored is not None:
+        places, found = match(_keys(_values(stored)), _keys(values))
+        result[found] = stored["prf"][places]
+        missing[found] = False
+    if missing.any() or stored is None:
+        channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
+        result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
+        arrays: dict[str, Any] = {"rows": values.rows, "prf": result}
+        if values.lengths is not None:
+            arrays["lengths"] = values.lengths
+        cache.save(f"own {namespace}", **arrays)
+    return result
+
+
+def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> Callable[[U8], None]:
+    """Return what refuses points beyond the agreed evaluations and remembers the others.
+
+    The ledger row comes before the points are remembered: a kill in between charges them twice, never not at all.
+    """
+    cache = cache_of(project, connection, epoch)
+
+    def charge(points: U8) -> None:
+        seen = _seen(cache, namespace)
+        fresh = points[:, :SEEN_BYTES]
+        _, again = match(seen, fresh) if len(seen) else (None, np.empty(0, np.intp))
+        new = len(points) - len(again)
+        if not new:
+            return
+        with project.node.store.begin() as tx:
+            allowed = _allowance(project, tx, connection, namespace)
+            if new > allowed:
+                raise Refusal(
+                    "evaluations_spent",
+                    f"{len(points)} more points are above the evaluations agreed for this epoch ({allowed} are left)",
+                    hint="the partner's universe grew: disable and enable the feed to agree on its new size, or wait",
+                )
+            tx.execute(
+                insert(ledger).values(
+                    id=project.node.new_id(),
+                    project_id=project.id,
+                    peer_key=connection.peer_key,
+                    kind="evaluations",
+                    amount=new,
+                    note=namespace,
+                    at=project.node.now(),
+                )
+            )
+        cache.save(f"seen {namespace} {project.node.new_id()}", points=fresh)
+
+    return charge
+
+
+def _allowance(project: "Project", tx: Connection, connection: Row[Any], namespace: str) -> int:
+    terms = Agreement.decode(connection.agreement).terms
+    query = (
+        select(feed_partners.c.universes)
+        .join(feeds, feeds.c.id == feed_partners.c.feed_id)
+        .where(feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled")
+    )
+    agreed = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
+    spent = tx.scalar(
+        select(func.sum(ledger.c.amount)).where(
+            ledger.c.project_id == project.id,
+            ledger.c.peer_key == connection.peer_key,
+            ledger.c.kind == "evaluations",
+            ledger.c.note == namespace,
+            ledger.c.at > project.node.now() - terms.epoch_days * DAY,
+        )
+    )
+    return int(agreed * terms.evaluations) - int(spent or 0)
+
+
+def _seen(cache: Cache, namespace: str) -> U8:
+    parts = [stored["points"] for name in cache.names(f"seen {namespace} ") if (stored := cache.load(name)) is not None]
+    if not parts:
+        return np.empty((0, SEEN_BYTES), np.uint8)
+    seen = np.unique(np.concatenate(parts).astype(np.uint8, copy=False), axis=0)
+    return np.ascontiguousarray(seen)
+
+
+# Both
+
+
+def run(
+    project: "Project", connection: Row[Any], namespace: str, part: Part, progress: Progress, snapshot: Snapshot
+) -> None:
+    """Bring the receiver's F up to date, as the side that calls."""
+    inputs = b""
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+    if part is Part.RECEIVER:
+        inputs = _digest(known(project, connection, epoch, namespace, snapshot).missing)
+
+    numbers: list[int] = []
+
+    def role(number: int) -> Role:
+        numbers.append(number)
+        now = epoch_of(project, connection, number)
+        if part is Part.RECEIVER:
+            return receiver(project, connection, namespace, now, snapshot)
+        return sender(project, connection, namespace, now)
+
+    evaluation = run_exchange(
+        project, connection, {"namespace": namespace}, Kind.EVALUATE, part, role, inputs=inputs, progress=progress
+    )
+    if part is Part.RECEIVER:
+        keep(project, connection, namespace, epoch_of(project, connection, numbers[-1]), evaluation)
+
+
+def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
+    namespace = str(opening.subject["namespace"])
+    if namespace not in Agreement.decode(connection.agreement).namespaces:
+        raise Refusal("namespace", "this namespace was not agreed on")
+    epoch = epoch_of(project, connection, opening.epoch)
+    with project.node.store.read() as tx:
+        if opening.part is Part.RECEIVER:
+            query = select(feed_partners.c.id).where(
+                feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled"
+            )
+        else:
+            query = select(received_feeds.c.id).where(
+                received_feeds.c.connection_id == connection.id, received_feeds.c.status == "enabled"
+            )
+        if tx.execute(query).first() is None:
+            raise Refusal("no_feed", "no feed is enabled between us, so there is nothing to evaluate")
+    if opening.part is Part.RECEIVER:
+        return opened(project, opening), sender(project, connection, namespace, epoch)
+    return opened(project, opening), receiver(project, connection, namespace, epoch, Snapshot.open(project))
+
+
+def _finished(project: "Project", connection: Row[Any], opening: Opening, role: Role) -> None:
+    if isinstance(role, EvaluateReceiver):
+        epoch = epoch_of(project, connection, opening.epoch)
+        keep(project, connection, str(opening.subject["namespace"]), epoch, role.result)
+
+
+def opened(project: "Project", opening: Opening) -> Opened:
+    """Say yes to an opening."""
+    return Opened(exchange=opening.exchange, epoch=opening.epoch, nonce=project.node.random(32))
+
+
+def epoch_of(project: "Project", connection: Row[Any], number: int) -> Epoch:
+    """Return the running epoch, which must be `number`."""
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+    if epoch.number != number:
+        raise Refused(f"key epoch {number} is over", hint="run it again")
+    return epoch
+
+
+def _values(stored: dict[str, Any]) -> Values:
+    return Values(stored["rows"], stored.get("lengths"))
+
+
+def _joined(first: Values, second: Values) -> Values:
+    if first.lengths is None or second.lengths is None:
+        return Values(np.concatenate([first.rows, second.rows]))
+    width = max(first.rows.shape[1], second.rows.shape[1])
+    rows = [np.pad(each.rows, ((0, 0), (0, width - each.rows.shape[1]))) for each in (first, second)]
+    return Values(np.concatenate(rows), np.concatenate([first.lengths, second.lengths]))
+
+
+def _keys(values: Values) -> U8:
+    """Return rows that compare as the values do, of one width whatever the batch: uint8 (n, a multiple of 8)."""
+    if values.lengths is None:
+        width = max(16, -(-values.rows.shape[1] // 8) * 8)
+        return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
+    rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
+    return np.concatenate([rows, values.lengths[:, None]], axis=1)
+
+
+def _digest(values: Values) -> bytes:
+    lengths = b"" if values.lengths is None else values.lengths.tobytes()
+    return hashlib.sha256(values.rows.tobytes() + lengths).digest()
+
+
+ROLES[Kind.EVALUATE] = _answer
+FINISHED[Kind.EVALUATE] = _finished

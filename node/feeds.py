@@ -1,0 +1,527 @@
+"""Feeds that we send: drafts, immutable versions, and each partner's state of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from protocol.agreement import Agreement
+from protocol.errors import RemoteProtocolError
+from protocol.feed import MARKETING_USES, Definition, SegmentRef
+from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged
+from protocol.wire import Message
+
+from . import matching, releases, versions
+from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from .jobs import Progress, no_progress
+from .letters import HANDLERS as LETTERS
+from .policies import Violation
+from .tables import connections, estimates, feed_partners, feeds, runs, segments
+
+if TYPE_CHECKING:
+    from .project import Project
+
+ESTIMATE_DAYS = 7  # after that an estimate is shown as expired
+DAY = 86_400
+GOING = ("pending", "enabled", "disabled")
+
+Documents = list[dict[str, Any]]
+Rows = list[Row[Any]]
+Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
+
+
+class PolicyViolation(Refused):
+    """A policy forbids to share what a feed holds."""
+
+    code = "policy_violation"
+
+    def __init__(self, violations: dict[str, Sequence[Violation]]) -> None:
+        self.violations = violations
+        segment, found = next(iter(violations.items()))
+        first = found[0]
+        super().__init__(
+            f"policy {first.policy} ({first.condition}) forbids {first.action} of segment {segment}: "
+            f"{', '.join(first.lineage)}",
+            hint=f"leave the segment out, or take the label off: {first.fixes[0]}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What an edit takes out of a feed."""
+
+    segments: Sequence[str] = ()
+    namespaces: Sequence[str] = ()
+    restricted_uses: Sequence[str] = ()
+
+
+class Feeds:
+    def __init__(self, project: "Project") -> None:
+        self._project, self._node = project, project.node
+
+    def create(
+        self,
+        name: str,
+        *,
+        segments: Sequence[str],
+        namespaces: Sequence[str],
+        partners: Sequence[str],
+        restricted_uses: Sequence[str] = (),
+        description: str = "",
+    ) -> None:
+        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so."""
+        with self._project.act("feed.create", name) as tx:
+            check_name(name, "feed")
+            if self._find(name, tx) is not None:
+                raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
+            if not segments or not namespaces or not partners:
+                raise InvalidInput("a feed needs a segment, a namespace and a partner")
+            for use in restricted_uses:
+                if use not in MARKETING_USES:
+                    raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
+            self._check_prerequisites()
+            rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
+            feed_id, now = self._node.new_id(), self._node.now()
+            definition = Definition(
+                feed=bytes.fromhex(feed_id),
+                version=1,
+                name=name,
+                description=description,
+                segments=tuple(self._segment(tx, segment) for segment in dict.fromkeys(segments)),
+                namespaces=tuple(self._namespace(each, rows) for each in dict.fromkeys(namespaces)),
+                restricted_uses=tuple(sorted(set(restricted_uses))),
+                created=now,
+            )
+            self.check_policies(definition, tx)
+            tx.execute(
+                insert(feeds).values(
+                    id=feed_id,
+                    project_id=self._project.id,
+                    name=name,
+                    description=description,
+                    status="draft",
+                    version=1,
+                    revision=0,
+                    created=now,
+                    changed=now,
+                )
+            )
+            versions.keep(self._project, tx, definition)
+            for row in rows:
+                tx.execute(
+                    insert(feed_partners).values(
+                        id=self._node.new_id(),
+                        feed_id=feed_id,
+                        connection_id=row.id,
+                        status="draft",
+                        last_revision=0,
+                        changed=now,
+                    )
+                )
+
+    def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
+        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
+        self._check_prerequisites()
+        feed = self.get(name)
+        definition = self.definition(feed)
+        rows = [
+            row
+            for row, state in self._partners(feed)
+            if state.status in ("draft", *GOING) and partner in (None, row.alias)
+        ]
+        if not rows:
+            raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
+        for row in rows:
+            for namespace in definition.namespaces:
+                parameters = {
+                    "connection": row.id,
+                    "namespace": namespace,
+                    "segments": [segment.name for segment in definition.segments],
+                }
+                self._node.jobs.run(matching.JOB, parameters, self._project, progress)
+        return self.estimates(name)
+
+    def estimates(self, name: str) -> Documents:
+        """Return the newest estimate per partner, segment and namespace of a feed, with its age."""
+        feed = self.get(name)
+        definition = self.definition(feed)
+        wanted = {segment.name for segment in definition.segments}
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        with self._node.store.read() as tx:
+            query = (
+                select(estimates, connections.c.alias)
+                .join(connections, connections.c.id == estimates.c.connection_id)
+                .join(feed_partners, feed_partners.c.connection_id == connections.c.id)
+                .where(feed_partners.c.feed_id == feed.id)
+                .order_by(estimates.c.at)
+            )
+            for row in tx.execute(query):
+                if row.segment in wanted and row.namespace in definition.namespaces:
+                    found[row.alias, row.segment, row.namespace] = self._estimate(row)
+        return [found[key] for key in sorted(found)]
+
+    def publish(self, name: str) -> None:
+        """Offer a feed to its partners; members leave only after a partner has enabled it."""
+        with self._project.act("feed.publish", name) as tx:
+            feed = self.get(name, tx)
+            if feed.status == "revoked":
+                raise Refused(f"feed {name} was revoked", hint="create a new one")
+            self._check_prerequisites()
+            definition = self.definition(feed, tx)
+            self.check_policies(definition, tx)
+            offered = []
+            for row, state in self._partners(feed, tx):
+                if state.status != "draft":
+                    continue
+                if row.status != "active":
+                    raise Refused(f"partner {row.alias} is {row.status}", hint="vesica partner list")
+                self._check_sizes(tx, definition, row)
+                self._project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
+                self._set_state(tx, state, status="pending")
+                offered.append(row)
+            if not offered:
+                raise Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
+            self._set(tx, feed, status="published")
+        self._deliver(offered)
+
+    def edit(self, name: str, removal: Removal, *, description: str | None = None) -> int:
+        """Take segments, namespaces or restrictions out of a feed; returns the new version.
+
+        It takes effect at once on both sides: what was released through what is removed is purged at the receivers.
+        """
+        with self._project.act("feed.edit", name) as tx:
+            feed = self.get(name, tx)
+            before = self.definition(feed, tx)
+            for given, known in (
+                (removal.segments, [segment.name for segment in before.segments]),
+                (removal.namespaces, [each.partition("/")[0] for each in before.namespaces] + list(before.namespaces)),
+                (removal.restricted_uses, list(before.restricted_uses)),
+            ):
+                for each in given:
+                    if each not in known:
+                        raise NotFound(f"feed {name} has no {each!r}", hint=f"vesica feed show {name}")
+            gone = set(removal.namespaces)
+            after = replace(
+                before,
+                version=before.version + 1,
+                description=before.description if description is None else description,
+                segments=tuple(each for each in before.segments if each.name not in removal.segments),
+                namespaces=tuple(
+                    each for each in before.namespaces if each not in gone and each.partition("/")[0] not in gone
+                ),
+                restricted_uses=tuple(each for each in before.restricted_uses if each not in removal.restricted_uses),
+                created=self._node.now(),
+            )
+            if not after.segments or not after.namespaces:
+                raise Refused(
+                    f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
+                )
+            versions.keep(self._project, tx, after)
+            self._set(tx, feed, version=after.version, description=after.description)
+            told = []
+            for row, state in self._partners(feed, tx):
+                if state.status in GOING:
+                    self._project.letters.send(tx, row.id, "feed.unshare", FeedVersion(definition=after))
+                    if state.accepted_version is not None:
+                        self._set_state(tx, state, accepted_version=after.version)
+                    told.append(row)
+        self._deliver(told)
+        return after.version
+
+    def unshare(self, name: str, *, segment: str | None = None, partner: str | None = None, reason: str = "") -> None:
+        """Take one segment from all partners, or the whole feed from one partner; they purge it and sign that they did."""
+        if (segment is None) == (partner is None):
+            raise InvalidInput("name what to unshare", hint="--segment NAME or --partner NAME")
+        if segment is not None:
+            self.edit(name, Removal(segments=[segment]))
+            return
+        with self._project.act("feed.unshare", name) as tx:
+            feed = self.get(name, tx)
+            told = [row for row, state in self._partners(feed, tx) if row.alias == partner]
+            if not told:
+                raise NotFound(f"feed {name} does not go to a partner {partner!r}", hint=f"vesica feed show {name}")
+            self._revoke(tx, feed, told, reason)
+        self._deliver(told)
+
+    def revoke(self, name: str, reason: str = "") -> None:
+        """End a feed for good: every receiver purges its memberships and signs a statement of it."""
+        with self._project.act("feed.revoke", name) as tx:
+            feed = self.get(name, tx)
+            if feed.status == "revoked":
+                raise Refused(f"feed {name} was revoked already")
+            told = [row for row, _ in self._partners(feed, tx)]
+            self._revoke(tx, feed, told, reason)
+            self._set(tx, feed, status="revoked")
+        self._deliver(told)
+
+    def sync(self, name: str | None = None, progress: Progress = no_progress) -> Documents:
+        """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs."""
+        done = []
+        wanted = [self.get(name)] if name is not None else self._rows("published")
+        for feed in wanted:
+            for row, state in self._partners(feed):
+                if state.status == "enabled":
+                    parameters = {"connection": row.id, "feed": feed.id}
+                    done.append(self._node.jobs.run(releases.JOB, parameters, self._project, progress))
+        return done
+
+    def list(self) -> Documents:
+        """Return our feeds, with each partner's state."""
+        return [
+            {
+                "name": feed.name,
+                "status": feed.status,
+                "version": feed.version,
+                "segments": [segment.name for segment in self.definition(feed).segments],
+                "partners": {row.alias: state.status for row, state in self._partners(feed)},
+            }
+            for feed in self._rows()
+        ]
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Return one of our feeds whole: definition, version hash, partners, estimates and runs."""
+        feed = self.get(name)
+        definition = self.definition(feed)
+        with self._node.store.read() as tx:
+            query = (
+                select(runs).where(runs.c.feed_id == feed.id, runs.c.ours).order_by(runs.c.revision.desc()).limit(20)
+            )
+            recent = list(tx.execute(query))
+        aliases = {row.id: row.alias for row, _ in self._partners(feed)}
+        return {
+            **versions.describe(definition),
+            "status": feed.status,
+            "partners": [
+                {
+                    "alias": row.alias,
+                    "status": state.status,
+                    "accepted_version": state.accepted_version,
+                    "last_revision": state.last_revision,
+                    "reason": state.reason,
+                    "purged": releases.purge_document(state.purge_statement),
+                }
+                for row, state in self._partners(feed)
+            ],
+            "estimates": self.estimates(name),
+            "runs": [
+                {
+                    "partner": aliases.get(run.connection_id),
+                    "version": run.version,
+                    "revision": run.revision,
+                    "state": run.state,
+                    "at": run.changed,
+                    **run.report,
+                }
+                for run in recent
+            ],
+        }
+
+    def get(self, name: str, tx: Connection | None = None) -> Row[Any]:
+        feed = self._find(name, tx)
+        if feed is None:
+            raise NotFound(f"there is no feed {name!r}", hint="'vesica feed list' shows them")
+        return feed
+
+    def definition(self, feed: Row[Any], tx: Connection | None = None) -> Definition:
+        """Return a feed's newest version."""
+        if tx is not None:
+            return versions.get(tx, feed.id, feed.version)
+        with self._node.store.read() as reading:
+            return versions.get(reading, feed.id, feed.version)
+
+    def segments_shared(self, connection_id: str) -> int:
+        """Return how many distinct segments a partner is offered or gets."""
+        names: set[str] = set()
+        for feed in self._rows("published"):
+            if any(row.id == connection_id and state.status in GOING for row, state in self._partners(feed)):
+                names |= {segment.name for segment in self.definition(feed).segments}
+        return len(names)
+
+    def check_policies(self, definition: Definition, tx: Connection) -> None:
+        """Raise PolicyViolation if a policy forbids to share one of the segments over one of the namespaces."""
+        found = {
+            segment.name: self._project.policies.check(segment.name, namespaces=definition.namespaces, connection=tx)
+            for segment in definition.segments
+        }
+        violations: dict[str, Sequence[Violation]] = {name: each for name, each in found.items() if each}
+        if violations:
+            raise PolicyViolation(violations)
+
+    def _check_prerequisites(self) -> None:
+        for each in self._project.prerequisites():
+            if not each.met:
+                raise Refused(f"sharing needs a {each.name} ({each.state})", hint=each.command)
+
+    def _segment(self, tx: Connection, name: str) -> SegmentRef:
+        if name.startswith("received."):
+            raise Refused(f"{name} was received: only first-party segments can be shared")
+        query = select(segments).where(segments.c.project_id == self._project.id, segments.c.name == name)
+        row = tx.execute(query).first()
+        if row is None:
+            raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
+        if self._is_received(tx, name):
+            raise Refused(f"segment {name} is made of received segments: only first-party segments can be shared")
+        labels = tuple(sorted(self._project.labels.labels_of_segment(name, tx)))
+        return SegmentRef(id=bytes.fromhex(row.id), name=name, labels=labels)
+
+    def _is_received(self, tx: Connection, name: str) -> bool:
+        """Say whether a segment is made of a received one, directly or through segments of ours."""
+        rows = tx.execute(select(segments.c.name, segments.c.uses).where(segments.c.project_id == self._project.id))
+        uses = {row.name: row.uses for row in rows}
+        waiting, met = [name], set()
+        while waiting:
+            for use in uses.get(waiting.pop(), ()):
+                if use.startswith("received."):
+                    return True
+                if use.startswith("own.") and use not in met:
+                    met.add(use)
+                    waiting.append(use.removeprefix("own."))
+        return False
+
+    def _namespace(self, given: str, rows: Sequence[Row[Any]]) -> str:
+        known = [each for each in self._project.namespaces() if given in (each, each.partition("/")[0])]
+        if len(known) != 1:
+            offered = ", ".join(self._project.namespaces()) or "none"
+            raise NotFound(f"{given!r} is not one namespace of this project", hint=f"it has {offered}")
+        for row in rows:
+            agreed = Agreement.decode(row.agreement).namespaces
+            if known[0] not in agreed:
+                raise Refused(
+                    f"partner {row.alias} does not match by {known[0]}",
+                    hint=f"agreed were {', '.join(agreed) or 'none'}",
+                )
+        return known[0]
+
+    def _check_sizes(self, tx: Connection, definition: Definition, row: Row[Any]) -> None:
+        minimum = Agreement.decode(row.agreement).terms.minimum_segment
+        for segment in definition.segments:
+            size = tx.scalar(select(segments.c.size).where(segments.c.id == segment.id.hex())) or 0
+            if size < minimum:
+                raise Refused(
+                    f"segment {segment.name} is below the minimum of {minimum:,} agreed with {row.alias}",
+                    hint=f"leave it out: vesica feed edit {definition.name} --remove-segment {segment.name}",
+                )
+
+    def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
+        for row, state in self._partners(feed, tx):
+            if row.id in {each.id for each in told} and state.status in ("draft", *GOING):
+                if state.status in GOING and row.status == "active":
+                    notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=reason)
+                    self._project.letters.send(tx, row.id, "feed.revoke", notice)
+                self._set_state(tx, state, status="revoked", reason=reason)
+
+    def _partners(self, feed: Row[Any], tx: Connection | None = None) -> Pairs:
+        if tx is None:
+            with self._node.store.read() as reading:
+                return self._partners(feed, reading)
+        states = list(tx.execute(select(feed_partners).where(feed_partners.c.feed_id == feed.id)))
+        pairs = [(self._project.partners.by_id(state.connection_id, tx), state) for state in states]
+        return sorted(pairs, key=lambda pair: str(pair[0].alias))
+
+    def _estimate(self, row: Row[Any]) -> dict[str, Any]:
+        expired = self._node.now() - row.at > ESTIMATE_DAYS * DAY
+        return {
+            "partner": row.alias,
+            "segment": row.segment,
+            "namespace": row.namespace,
+            "status": "expired" if expired else row.status,
+            "overlap": None if expired else row.overlap,
+            "consented": None if expired else row.consented,
+            "interval": None if expired or row.overlap is None else _interval(row.overlap, row.half_width),
+            "consented_interval": None
+            if expired or row.consented is None
+            else _interval(row.consented, row.consented_half_width),
+            "computed_at": row.at,
+            **row.detail,
+        }
+
+    def _find(self, name: str, tx: Connection | None) -> Row[Any] | None:
+        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.name == name)
+        if tx is not None:
+            return tx.execute(query).first()
+        with self._node.store.read() as reading:
+            return reading.execute(query).first()
+
+    def _rows(self, status: str | None = None) -> Rows:
+        with self._node.store.read() as tx:
+            query = select(feeds).where(feeds.c.project_id == self._project.id).order_by(feeds.c.name)
+            return [feed for feed in tx.execute(query) if status in (None, feed.status)]
+
+    def _set(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
+        tx.execute(update(feeds).where(feeds.c.id == feed.id).values(changed=self._node.now(), **values))
+
+    def _set_state(self, tx: Connection, state: Row[Any], **values: Any) -> None:
+        tx.execute(
+            update(feed_partners).where(feed_partners.c.id == state.id).values(changed=self._node.now(), **values)
+        )
+
+    def _deliver(self, rows: Sequence[Row[Any]]) -> None:
+        for row in rows:
+            self._project.letters.deliver_soon(row)
+
+
+def state_of(project: "Project", tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[Any]]:
+    """Return our feed that a partner speaks of and the partner's state of it; raises RemoteProtocolError for any other."""
+    query = (
+        select(feed_partners)
+        .join(feeds, feeds.c.id == feed_partners.c.feed_id)
+        .where(feed_partners.c.feed_id == feed.hex(), feed_partners.c.connection_id == row.id)
+    )
+    state = tx.execute(query).first()
+    if state is None or state.status == "draft":
+        raise RemoteProtocolError("manifest", "there is no such feed for this partner")
+    return tx.execute(select(feeds).where(feeds.c.id == feed.hex())).one(), state
+
+
+def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+    """Handle feed.accept: the partner takes this very version, so runs may begin."""
+    assert isinstance(message, FeedAccept)
+    feed, state = state_of(project, tx, row, message.feed)
+    definition = project.feeds.definition(feed, tx)
+    if state.status not in GOING:
+        return
+    if message.version != definition.version or message.definition != definition.digest():
+        return  # it crossed with a newer version, which is on its way
+    universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
+    project.feeds._set_state(
+        tx, state, status="enabled", accepted_version=message.version, universes=universes, reason=None
+    )
+    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}")
+
+
+def noticed(status: str) -> Any:
+    """Return the handler of feed.decline, feed.disable or feed.enable."""
+
+    def handle(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+        assert isinstance(message, FeedNotice)
+        feed, state = state_of(project, tx, row, message.feed)
+        if state.status not in GOING or (status == "enabled" and state.accepted_version is None):
+            return
+        reason = "".join(each for each in message.reason if each.isprintable())
+        project.feeds._set_state(tx, state, status=status, reason=reason)
+        project.alerts.add(tx, f"feed_{status}", f"{row.alias} has feed {feed.name} {status}")
+
+    return handle
+
+
+def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+    """Handle feed.purged: keep the partner's signed statement."""
+    assert isinstance(message, Purged)
+    statement = message.statement
+    feed, state = state_of(project, tx, row, statement.feed)
+    if statement.connection.hex() != row.id:
+        raise RemoteProtocolError("signature", "the statement is about another connection")
+    statement.verify(message.signature, row.peer_key)
+    project.feeds._set_state(tx, state, purge_statement=message.encode())
+    project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged feed {feed.name}")
+
+
+def _interval(value: int, half_width: int) -> list[int]:
+    return [max(0, value - half_width), value + half_width]
+
+
+LETTERS["feed.accept"] = accepted
+LETTERS["feed.decline"] = noticed("declined")
+LETTERS["feed.disable"] = noticed("disabled")
+LETTERS["feed.purged"] = purged

@@ -1,0 +1,553 @@
+"""A file of people into a project: identities hashed on the way, consent, attributes, and a report of what was taken.
+
+Raw e-mail addresses and phone numbers never get past this file: an identity column is hashed, any other column that
+holds them is refused. The report counts and gives line numbers, never values.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psi.errors import VesicaError
+from psi.values import U8, Values
+
+from . import tables
+from .consent import UNKNOWN, read_codes
+from .data import MAX_ID, NUMBER, Draft, Held, Indices
+from .errors import DiskFull, InvalidInput, check_name
+from .normalize import Form, Normalised, Reason, Rule, check_region, normalise, parse_phone, rule
+from .sources import Batch, Progress, Source
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from .project import Project
+
+LINES_SHOWN = 100  # line numbers per reason in a report
+SAMPLE = 1_000  # distinct values of a column that are tried as national phone numbers
+RESERVED = ("own", "received")  # datasets of these names could not be told from segments in a rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityColumn:
+    """A column that holds identities. Without a `form` the whole column is looked at: all hashes, or none."""
+
+    column: str
+    rule: Rule
+    form: Form | None = None
+    primary: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "IdentityColumn":
+        """Read "COLUMN=NAMESPACE[/RULE][:raw|:hashed][:primary]"."""
+        column, equals, rest = text.rpartition("=")
+        name, *words = rest.split(":")
+        if not (equals and column and name) or not set(words) <= {"raw", "hashed", "primary"} or len(words) > 2:
+            raise InvalidInput(
+                f"{text[:80]!r} does not say what a column holds",
+                hint="write COLUMN=NAMESPACE, such as email=email_sha256 or mobile=phone_sha256:raw:primary",
+            )
+        if {"raw", "hashed"} <= set(words):
+            raise InvalidInput(f"{text[:80]!r} is both raw and hashed", hint="give one of the two, or neither")
+        found = rule(name)
+        form: Form | None = "raw" if "raw" in words else "hashed" if "hashed" in words else None
+        if form == "hashed" and not found.hashed:
+            raise InvalidInput(f"{found.id} is not hashed", hint=f"write {column}={name}")
+        return cls(column=column, rule=found, form=form, primary="primary" in words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnReport:
+    """What one identity column gave. `forms` counts raw, hex, 0x hex, Base64 and URL-safe Base64 among the accepted."""
+
+    column: str
+    rule: str
+    accepted: int
+    duplicates: int
+    forms: dict[str, int]
+    dropped: dict[str, dict[str, Any]]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What an import read and took; per reason {"count", "lines"}, physical lines (rows in Parquet), never values."""
+
+    file: str
+    kind: str
+    encoding: str
+    delimiter: str
+    rows: int
+    accepted: int
+    rejected: dict[str, dict[str, Any]]
+    columns: list[ColumnReport]
+    profiles_added: int = 0
+    profiles_updated: int = 0
+    consents_changed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def tally(lines: Sequence[int]) -> dict[str, Any]:
+    """Return how many lines there are, and the first of them."""
+    return {"count": len(lines), "lines": sorted(lines)[:LINES_SHOWN]}
+
+
+def read_identities(
+    path: Path | str,
+    columns: Sequence[IdentityColumn],
+    region: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, tuple[Values, npt.NDArray[np.int64]]], ImportReport, list[str]]:
+    """Read a file's identities without a node: by namespace with rule id the values, in order of rows and with
+    repetitions, and the row of each; the report; and the records as they stand, `records[0]` being the header ("" where
+    there is none) and `records[row]` the rows. Raises InvalidInput.
+    """
+    reading = _Reading(Source.open(path, [each.column for each in columns]), columns, check_region(region))
+    records = [reading.source.header_record]
+    found: dict[str, list[tuple[Values, npt.NDArray[np.int64]]]] = {each.rule.id: [] for each in columns}
+    for batch in reading.source.batches(progress):
+        base = len(records)
+        records += batch.records
+        for column in reading.take(batch):
+            where = np.flatnonzero(column.normalised.keep)
+            found[column.rule.id].append((column.normalised.values.take(where), where + base))
+    reading.check()
+    identities = {
+        name: (_stack([values for values, _ in parts]), np.concatenate([rows for _, rows in parts] or [_NO_ROWS]))
+        for name, parts in found.items()
+    }
+    return identities, reading.report({}), records
+
+
+def import_file(
+    project: "Project",
+    path: Path | str,
+    *,
+    dataset: str,
+    id_column: str,
+    identities: Sequence[IdentityColumn],
+    consent_column: str | None = None,
+    attributes: Sequence[str] = (),
+    region: str | None = None,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Bring a file's people into the project as one dataset, by profile id.
+
+    What its rows say about a profile takes the place of what the same dataset said before. The file is read before
+    the transaction, which only merges. An id column of e-mail addresses or phone numbers that is an identity column too
+    gives ids that are the hash in hex. Raises InvalidInput; a broken row costs only itself.
+    """
+    detail: dict[str, Any] = {}
+    try:
+        check_name(dataset, "dataset")
+        if dataset in RESERVED:
+            raise InvalidInput(f"a dataset cannot be called {dataset}", hint="choose another name")
+        people = _People(path, id_column, identities, consent_column, attributes, check_region(region))
+        people.read(progress)
+    except VesicaError:
+        with project.act("profile.import", dataset, detail=detail):
+            raise
+    with project.act("profile.import", dataset, detail=detail) as tx:
+        draft = Draft(project, tx)
+        before = draft.base.profile_count
+        numbers = draft.add_profiles(people.ids)
+        count = int(draft.content["count"])
+        touched = np.zeros(count, bool)
+        touched[numbers] = True
+        duplicates = people.merge_identities(draft, dataset, numbers, touched)
+        spoke = np.flatnonzero(people.codes)
+        now = np.full(len(spoke), project.node.now(), np.int64)
+        changed = draft.note_consent(numbers[spoke], people.codes[spoke], now) if len(spoke) else 0
+        if attributes:
+            people.merge_attributes(draft, dataset, numbers)
+        people.record_fields(draft, dataset)
+        draft.publish()
+        report = people.reading.report(
+            duplicates,
+            profiles_added=count - before,
+            profiles_updated=int(touched[:before].sum()),
+            consents_changed=changed,
+        )
+        detail |= {"rows": report.rows, "accepted": report.accepted, "added": report.profiles_added}
+    return report
+
+
+# Reading
+
+_NO_ROWS = np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class _Column:
+    """What has been seen of one identity column so far; `normalised` is the last batch's."""
+
+    spec: IdentityColumn
+    normalised: Normalised = field(init=False)
+    forms: Counter[str] = field(default_factory=Counter)
+    dropped: dict[Reason, list[int]] = field(default_factory=dict)
+    counts: Counter[Reason] = field(default_factory=Counter)
+    accepted: int = 0
+    raw: int = 0
+    hashed: int = 0
+
+    @property
+    def rule(self) -> Rule:
+        return self.spec.rule
+
+
+class _Reading:
+    """One pass over a file's identity columns."""
+
+    def __init__(self, source: Source, columns: Sequence[IdentityColumn], region: str | None) -> None:
+        names = [each.column for each in columns]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(f"column {name!r} is given twice", hint="name each identity column once")
+        if sum(each.primary for each in columns) > 1:
+            raise InvalidInput("two columns are marked primary", hint="a profile has one primary identity")
+        self.source = source
+        self.region = region
+        self.columns = [_Column(each) for each in columns]
+        self.rows = 0
+
+    def take(self, batch: Batch) -> list[_Column]:
+        """Normalise a batch's identities; each column's `normalised` has a row per row of the batch."""
+        self.rows += len(batch.lines)
+        for column in self.columns:
+            spec = column.spec
+            texts = batch.columns[spec.column]
+            found = column.normalised = normalise(spec.rule, texts, form=spec.form, region=self.region)
+            column.forms += found.forms
+            column.raw += found.raw
+            column.hashed += found.hashed
+            column.accepted += int(found.keep.sum())
+            for number in np.unique(found.reasons[~found.keep]).tolist():
+                lines = batch.lines[found.reasons == number]
+                column.counts[Reason(number)] += len(lines)
+                shown = column.dropped.setdefault(Reason(number), [])
+                shown += lines[: LINES_SHOWN - len(shown)].tolist()
+            if not spec.rule.hashed and spec.rule.name == "opaque-v1":
+                _refuse_personal(texts, spec.column, batch.lines)
+        return self.columns
+
+    def check(self) -> None:
+        """Refuse what only the whole file shows: nothing taken, or hashes and raw values mixed."""
+        for column in self.columns:
+            if column.spec.form is None and column.raw and column.hashed:
+                name = f"{column.spec.column}={column.rule.id}"
+                raise InvalidInput(
+                    f"column {column.spec.column!r} holds {column.hashed} hashes and {column.raw} raw values",
+                    hint=f"say which to keep: {name}:raw or {name}:hashed; rows of the other kind are then dropped",
+                )
+        if not self.rows:
+            reasons = "; ".join(f"{len(lines)} with {reason}" for reason, lines in self.source.rejected.items())
+            raise InvalidInput(
+                f"no row of {self.source.path.name} could be read: {reasons or 'it has only a header'}",
+                hint="check the delimiter and the quotes; the cells of a row must be as many as the header's",
+            )
+        if self.columns and not any(column.accepted for column in self.columns):
+            why = {reason.text for column in self.columns for reason in column.counts}
+            hint = "check which column holds what, and the namespace that is given for it"
+            if any(Reason.NO_REGION in column.counts for column in self.columns):
+                hint = "give the country of national phone numbers, such as --region GB"
+            raise InvalidInput(
+                f"no identity of {self.source.path.name} could be taken: {', '.join(sorted(why))}", hint=hint
+            )
+
+    def report(self, duplicates: dict[str, int], **counts: int) -> ImportReport:
+        broken = sum(map(len, self.source.rejected.values()))
+        return ImportReport(
+            file=self.source.path.name,
+            kind=self.source.kind,
+            encoding=self.source.encoding,
+            delimiter=self.source.delimiter,
+            rows=self.rows + broken - self._unread,
+            accepted=self.rows - self._unread,
+            rejected={reason: tally(lines) for reason, lines in self.source.rejected.items() if lines},
+            columns=[
+                ColumnReport(
+                    column=column.spec.column,
+                    rule=column.rule.id,
+                    accepted=column.accepted,
+                    duplicates=duplicates.get(column.spec.column, 0),
+                    forms=dict(column.forms),
+                    dropped={
+                        reason.text: {"count": count, "lines": column.dropped[reason]}
+                        for reason, count in sorted(column.counts.items())
+                    },
+                    note=_HASHED_NOTE.format(column.rule.id) if column.hashed and column.spec.form != "raw" else "",
+                )
+                for column in self.columns
+            ],
+            **counts,
+        )
+
+    _unread = 0  # rows that were read but then rejected, and so counted on both sides
+
+
+_HASHED_NOTE = "hashed before: whether it followed {} cannot be checked"
+
+
+class _People:
+    """A file's rows as columns: ids, identities, consent codes, attributes."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        id_column: str,
+        identities: Sequence[IdentityColumn],
+        consent_column: str | None,
+        attributes: Sequence[str],
+        region: str | None,
+    ) -> None:
+        self.id_column = id_column
+        self.consent_column = consent_column
+        self.attributes = list(dict.fromkeys(attributes))
+        personal = [each.column for each in identities if each.column in self.attributes and each.rule.hashed]
+        if personal:
+            raise InvalidInput(
+                f"column {personal[0]!r} holds personal identities: it cannot be kept as an attribute",
+                hint="leave it out of the attributes",
+            )
+        lowered = [name.lower() for name in self.attributes]
+        for name in self.attributes:
+            if lowered.count(name.lower()) > 1 or name == NUMBER:
+                raise InvalidInput(f"attribute {name!r} has a name like another", hint="rename that column")
+        wanted = [id_column, *(each.column for each in identities), *self.attributes]
+        source = Source.open(path, [*wanted, *([consent_column] if consent_column else [])])
+        self.reading = _Reading(source, identities, region)
+        self.parts: list[list[tuple[Values, npt.NDArray[np.int64]]]] = [[] for _ in identities]
+        self.texts: dict[str, list[str]] = {name: [] for name in self.attributes}
+        self.ids: npt.NDArray[np.bytes_] = np.zeros(0, "S1")
+        self.codes: U8 = np.zeros(0, np.uint8)
+
+    def read(self, progress: Progress | None) -> None:
+        ids: list[npt.NDArray[np.bytes_]] = []
+        codes: list[U8] = []
+        samples: dict[str, dict[str, None]] = {name: {} for name in self.attributes}
+        row = 0
+        hashed = (each for each in self.reading.columns if each.rule.hashed)
+        hashed_id = next((each for each in hashed if each.spec.column == self.id_column), None)
+        if hashed_id is None:
+            samples[self.id_column] = {}
+        rejected = self.reading.source.rejected
+        for batch in self.reading.source.batches(progress):
+            self.reading.take(batch)
+            found = _ids(batch.columns[self.id_column], hashed_id.normalised if hashed_id else None)
+            code = np.zeros(len(found), np.uint8)
+            if self.consent_column is not None:
+                code = read_codes(batch.columns[self.consent_column])
+            lengths = np.char.str_len(found)
+            good = np.ones(len(found), bool)
+            for reason, bad in (
+                ("no profile id", lengths == 0),
+                (f"a profile id over {MAX_ID} bytes", lengths > MAX_ID),
+                ("a consent value that is none of the known ones", code == UNKNOWN),
+            ):
+                if (bad & good).any():
+                    rejected[reason] += batch.lines[bad & good].tolist()
+                good &= ~bad
+            self.reading._unread += int((~good).sum())
+            ids.append(found[good])
+            codes.append(code[good])
+            place = np.cumsum(good) - 1 + row
+            row += int(good.sum())
+            for column, parts in zip(self.reading.columns, self.parts, strict=True):
+                where = np.flatnonzero(column.normalised.keep & good)
+                parts.append((column.normalised.values.take(where), place[where]))
+            kept = np.flatnonzero(good).tolist()
+            for name, sample in samples.items():
+                column_texts = batch.columns[name]
+                _refuse_personal(column_texts, name, batch.lines)
+                if len(sample) < SAMPLE:
+                    sample.update(dict.fromkeys(column_texts))
+                if name in self.texts:
+                    self.texts[name] += column_texts if len(kept) == len(good) else [column_texts[i] for i in kept]
+        self.reading.check()
+        if not row:
+            raise InvalidInput(
+                f"no row of {self.reading.source.path.name} could be taken: {', '.join(rejected)}",
+                hint="check the --id and --consent columns; consent is y, n, p, u, dy, dn or a legal basis",
+            )
+        for name, sample in samples.items():
+            _refuse_phones(list(sample)[:SAMPLE], name, self.reading.region)
+        self.ids, self.codes = np.concatenate(ids), np.concatenate(codes)
+
+    def merge_identities(
+        self, draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], touched: npt.NDArray[np.bool_]
+    ) -> dict[str, int]:
+        """Put every namespace's identities into the draft; returns the repetitions within each column."""
+        source, duplicates = draft.source(dataset), {}
+        given: dict[str, Held] = {}
+        for place, (column, parts) in enumerate(zip(self.reading.columns, self.parts, strict=True)):
+            values, rows = _stack([each for each, _ in parts]), np.concatenate([where for _, where in parts])
+            profiles = numbers[rows].astype(np.uint32)
+            first = 0 if column.spec.primary else (place + 1) << 8
+            held = Held(
+                values=values,
+                profiles=profiles,
+                sources=np.full(len(rows), source, np.uint16),
+                ranks=(first + np.minimum(_occurrence(profiles), 255)).astype(np.uint16),
+            )
+            unique = held.sorted()
+            duplicates[column.spec.column] = len(rows) - len(unique.profiles)
+            before = given.get(column.rule.id)
+            given[column.rule.id] = unique if before is None else before.join(unique).sorted()
+        for namespace, held in given.items():
+            draft.replace_identities(namespace, dataset, touched, held)
+        return duplicates
+
+    def merge_attributes(self, draft: Draft, dataset: str, numbers: npt.NDArray[np.int64]) -> None:
+        """Write the dataset's attributes: a profile's last row in the file wins, columns not in the file stay."""
+        import duckdb
+
+        last = np.full(int(draft.content["count"]), -1, np.int64)
+        last[numbers] = np.arange(len(numbers))
+        profiles = np.flatnonzero(last >= 0)
+        rows = last[profiles].tolist()
+        table: dict[str, npt.NDArray[Any]] = {"number": profiles.astype(np.uint32)}
+        for index, name in enumerate(self.attributes):
+            texts = self.texts[name]
+            table[f"c{index}"] = np.array([texts[row].strip() or None for row in rows], object)
+        old = draft.base.attributes.get(dataset)
+        written = draft.project.data_directory / f".{draft.project.node.random(8).hex()}.parquet"
+        written.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with duckdb.connect(":memory:", config={"memory_limit": "2GB"}) as connection:
+                connection.register("given", table)
+                query = _merged(connection, self.attributes, old)
+                target = str(written).replace("'", "''")
+                connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
+            data = written.read_bytes()
+        except (duckdb.IOException, OSError) as error:
+            raise DiskFull("the attributes could not be written", hint="make room and run the import again") from error
+        finally:
+            written.unlink(missing_ok=True)
+        draft.content.setdefault("attributes", {})[dataset] = draft.save_bytes("attributes.parquet", data)
+
+    def record_fields(self, draft: Draft, dataset: str) -> None:
+        """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
+        new_id, tx = draft.project.node.new_id, draft.tx
+        datasets, fields = tables.datasets, tables.fields
+        mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
+        dataset_id = tx.scalar(datasets.select().with_only_columns(datasets.c.id).where(mine))
+        if dataset_id is None:
+            dataset_id = new_id()
+            created = draft.project.node.now()
+            tx.execute(
+                datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created)
+            )
+        known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
+        wanted: dict[str, tuple[str, str | None]] = dict.fromkeys(self.attributes, ("attribute", None))
+        if self.consent_column:
+            wanted[self.consent_column] = ("consent", None)
+        wanted[self.id_column] = ("id", None)
+        wanted |= {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
+        for name, (kind, rule_id) in wanted.items():
+            if name in known:
+                this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
+                tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
+            else:
+                tx.execute(
+                    fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id)
+                )
+
+
+def _merged(connection: "DuckDBPyConnection", names: Sequence[str], old: Path | None) -> str:
+    """Return the query that lays the table "given" (number, c0, c1, ...) over an older file of the dataset."""
+    if old is None:
+        columns = [f"c{index} AS {quoted(name)}" for index, name in enumerate(names)]
+        return f"SELECT number AS {quoted(NUMBER)}, {', '.join(columns)} FROM given ORDER BY 1"  # noqa: S608
+    connection.execute("CREATE TABLE old AS SELECT * FROM read_parquet(?)", [str(old)])
+    rows = connection.execute("DESCRIBE old").fetchall()
+    known = {row[0].lower(): row[0] for row in rows if row[0] != NUMBER}
+    columns = [f"o.{quoted(name)}" for key, name in known.items() if key not in {each.lower() for each in names}]
+    for index, name in enumerate(names):
+        before = f"o.{quoted(known[name.lower()])}" if name.lower() in known else "NULL"
+        columns.append(f"CASE WHEN g.number IS NULL THEN {before} ELSE g.c{index} END AS {quoted(name)}")
+    number = f"coalesce(g.number, o.{quoted(NUMBER)})"
+    return (
+        f"SELECT {number} AS {quoted(NUMBER)}, {', '.join(columns)} FROM old o "  # noqa: S608 - quoted names
+        f"FULL JOIN given g ON g.number = o.{quoted(NUMBER)} ORDER BY 1"
+    )
+
+
+def quoted(name: str) -> str:
+    """Return a name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:
+    if identity is not None:
+        return np.array([value.hex() if value else "" for value in _each(identity)], np.bytes_)
+    ids = [text.strip().encode("utf-8", "surrogatepass") for text in texts]
+    return np.array(ids, np.bytes_) if ids else np.zeros(0, "S1")
+
+
+def _each(identity: Normalised) -> Iterable[bytes]:
+    for index, keep in enumerate(identity.keep.tolist()):
+        yield identity.values[index] if keep else b""
+
+
+def _stack(parts: Sequence[Values]) -> Values:
+    """Join batches of one namespace; rows of custom namespaces are widened to the longest."""
+    if not parts:
+        return Values(np.zeros((0, 0), np.uint8))
+    width = max(part.rows.shape[1] for part in parts)
+    rows = [np.pad(part.rows, ((0, 0), (0, width - part.rows.shape[1]))) for part in parts]
+    lengths = [part.lengths for part in parts if part.lengths is not None]
+    return Values(np.concatenate(rows), np.concatenate(lengths) if lengths else None)
+
+
+def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:
+    """Return how many rows of the same profile came before each row."""
+    order = np.argsort(profiles, kind="stable")
+    first = np.ones(len(order), bool)
+    first[1:] = profiles[order][1:] != profiles[order][:-1]
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    found = np.empty(len(order), np.intp)
+    found[order] = np.arange(len(order)) - starts
+    return found
+
+
+# Personal data where it does not belong
+
+_EMAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
+_PHONE = re.compile(r"^\s*(?:tel:)?\+[1-9][\d .()/-]{6,18}\s*$", re.ASCII | re.IGNORECASE)
+
+
+def _refuse_personal(texts: Sequence[str], column: str, lines: npt.NDArray[np.int64]) -> None:
+    """Refuse a column that is kept as it is and holds an e-mail address or an international phone number."""
+    joined = "\n".join(texts)
+    for sign, pattern, noun in (("@", _EMAIL, "e-mail addresses"), ("+", _PHONE, "phone numbers")):
+        if sign in joined:
+            found = [index for index, text in enumerate(texts) if sign in text and pattern.search(text)]
+            if found:
+                raise _personal_data(column, noun, f" (line {lines[found[0]]})")
+
+
+def _refuse_phones(texts: Sequence[str], column: str, region: str | None) -> None:
+    """Refuse a column of which most values are valid numbers of the region."""
+    if region is None:
+        return
+    texts = [text for text in texts if 7 <= sum(map(str.isdigit, text)) <= 15]
+    if len(texts) >= 3 and sum(bool(parse_phone(text, region)) for text in texts) > len(texts) / 2:
+        looks = [text for text in texts if re.search(r"[ ()-]|^0", text.strip())]
+        if len(looks) > len(texts) / 2:
+            raise _personal_data(column, "phone numbers", "")
+
+
+def _personal_data(column: str, noun: str, where: str) -> InvalidInput:
+    return InvalidInput(
+        f"column {column!r} holds {noun}{where}: raw personal data is not kept",
+        hint=f"leave it out, or give it as an identity: --identity {column}="
+        + ("email_sha256" if noun.startswith("e-mail") else "phone_sha256"),
+    )

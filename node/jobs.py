@@ -1,0 +1,275 @@
+"""Work that computes or talks to a partner: a row with a lease, run by the service if there is one, else here.
+
+A job whose process was killed keeps its row; when its lease has run out it is claimed again, and its handler resumes or
+starts cleanly.
+"""
+
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, and_, or_, select
+
+from psi.errors import VesicaError
+
+from .errors import Failure, JobFailed, NotFound
+from .tables import jobs as rows
+
+if TYPE_CHECKING:
+    from .node import Node
+    from .project import Project
+
+LEASE_SECONDS = 60
+HEARTBEAT_SECONDS = 1.0  # how often progress is written and the lease looked after
+POLL_SECONDS = 0.2
+
+Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it, of how much if that is known
+Handler = Callable[["Project", dict[str, Any], Progress], Any]  # returns what JSON can hold
+
+HANDLERS: dict[str, Handler] = {}  # filled by the modules that do the work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    id: str
+    project_id: str
+    kind: str
+    parameters: dict[str, Any]
+    state: str  # queued, running, waiting, done, failed
+    progress: dict[str, Any] | None
+    result: Any
+    error: dict[str, str] | None
+    created: int
+    changed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "state": self.state,
+            "progress": self.progress,
+            "result": self.result,
+            "error": self.error,
+            "created": self.created,
+            "changed": self.changed,
+        }
+
+
+def no_progress(_what: str, _done: int, _total: int | None) -> None:
+    """Show nothing."""
+
+
+class Jobs:
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{os.urandom(4).hex()}"
+
+    def run(
+        self, kind: str, parameters: Mapping[str, Any], project: "Project", progress: Progress = no_progress
+    ) -> Any:
+        """Do the work and return its result, here or in the service; raises what the handler raised.
+
+        An error in the service comes back as JobFailed with the same code, text and hint.
+        """
+        if serving(self._node.home):
+            return self.wait(self.submit(kind, parameters, project), progress)
+        with self._node.store.begin() as tx:
+            job_id = self._insert(tx, kind, parameters, project, owner=self._owner)
+        return self._execute(self.show(job_id), progress)
+
+    def submit(self, kind: str, parameters: Mapping[str, Any], project: "Project", tx: Connection | None = None) -> str:
+        """Queue a job for the service, in the caller's transaction if one is given, and return its id."""
+        if tx is not None:
+            return self._insert(tx, kind, parameters, project, owner=None)
+        with self._node.store.begin() as own:
+            return self._insert(own, kind, parameters, project, owner=None)
+
+    def wait(self, job_id: str, progress: Progress = no_progress) -> Any:
+        """Follow a job to its end; if the service goes away, take the job over."""
+        shown = None
+        while True:
+            job = self.show(job_id)
+            if job.state == "done":
+                return job.result
+            if job.state == "failed":
+                error = job.error or {}
+                raise JobFailed(
+                    error.get("message", "the job failed"),
+                    code=error.get("code", JobFailed.code),
+                    hint=error.get("hint", ""),
+                )
+            if job.progress and job.progress != shown:
+                shown = job.progress
+                progress(shown["what"], shown["done"], shown["total"])
+            if not serving(self._node.home):
+                claimed = self._claim(rows.c.id == job_id)
+                if claimed is not None:
+                    return self._execute(claimed, progress)
+            time.sleep(POLL_SECONDS)
+
+    def claim_next(self) -> Job | None:
+        """Take the lease of the oldest job that is queued, or that whoever ran it has left; None if there is none."""
+        return self._claim()
+
+    def execute(self, job: Job, progress: Progress = no_progress) -> None:
+        """Run a claimed job to its end; an error is kept in its row, not raised."""
+        with suppress(Exception):
+            self._execute(job, progress)
+
+    def list(self, project: "Project | None" = None, *, state: str | None = None) -> list[Job]:
+        """Return jobs, newest first."""
+        query = select(rows).order_by(rows.c.created.desc(), rows.c.id)
+        if project is not None:
+            query = query.where(rows.c.project_id == project.id)
+        if state is not None:
+            query = query.where(rows.c.state == state)
+        with self._node.store.read() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def show(self, job_id: str) -> Job:
+        with self._node.store.read() as connection:
+            row = connection.execute(select(rows).where(rows.c.id == job_id)).first()
+        if row is None:
+            raise NotFound(f"there is no job {job_id!r}", hint="'vesica job list' shows them")
+        return _job(row)
+
+    def _insert(
+        self, tx: Connection, kind: str, parameters: Mapping[str, Any], project: "Project", *, owner: str | None
+    ) -> str:
+        now = self._node.now()
+        job_id = self._node.new_id()
+        tx.execute(
+            rows.insert().values(
+                id=job_id,
+                project_id=project.id,
+                kind=kind,
+                parameters=dict(parameters),
+                state="running" if owner else "queued",
+                owner=owner,
+                lease_until=now + LEASE_SECONDS if owner else None,
+                created=now,
+                changed=now,
+            )
+        )
+        return job_id
+
+    def _claim(self, *conditions: Any) -> Job | None:
+        now = self._node.now()
+        free = or_(rows.c.state == "queued", and_(rows.c.state == "running", rows.c.lease_until < now))
+        query = select(rows).where(free, *conditions).order_by(rows.c.created, rows.c.id).limit(1)
+        with self._node.store.read() as connection:
+            if connection.execute(query).first() is None:
+                return None
+        with self._node.store.begin() as tx:
+            row = tx.execute(query).first()
+            if row is not None:
+                lease = {"state": "running", "owner": self._owner, "lease_until": now + LEASE_SECONDS, "changed": now}
+                tx.execute(rows.update().where(rows.c.id == row.id).values(**lease))
+        return None if row is None else self.show(row.id)
+
+    def _execute(self, job: Job, progress: Progress) -> Any:
+        try:
+            handler = HANDLERS.get(job.kind)
+            if handler is None:
+                raise Failure(f"nothing here does jobs of kind {job.kind!r}", hint="was it queued by another release?")
+            project = self._node.project_by_id(job.project_id)
+            with self._heartbeat(job.id, progress) as report:
+                result = handler(project, job.parameters, report)
+        except BaseException as error:  # also Ctrl-C: nobody else should take the job up again
+            with suppress(Failure):
+                self._finish(job.id, state="failed", error=_document(error))
+            raise
+        self._finish(job.id, state="done", result=result)
+        return result
+
+    @contextmanager
+    def _heartbeat(self, job_id: str, progress: Progress) -> Iterator[Progress]:
+        """Keep the lease and write the newest progress into the row while the body runs."""
+        stop = threading.Event()
+        newest: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            newest["progress"] = {"what": what, "done": done, "total": total}
+            progress(what, done, total)
+
+        def beat() -> None:
+            written, renewed = None, self._node.now()
+            while not stop.wait(HEARTBEAT_SECONDS):
+                now, latest = self._node.now(), newest.get("progress")
+                if latest is written and now - renewed < LEASE_SECONDS // 3:
+                    continue
+                with suppress(Failure), self._node.store.begin() as tx:  # a busy store: the next beat tries again
+                    values = {"progress": latest, "lease_until": now + LEASE_SECONDS, "changed": now}
+                    tx.execute(self._mine(job_id).values(**values))
+                    written, renewed = latest, now
+
+        thread = threading.Thread(target=beat, name=f"heartbeat {job_id}", daemon=True)
+        thread.start()
+        try:
+            yield report
+        finally:
+            stop.set()
+            thread.join()
+
+    def _finish(self, job_id: str, **values: Any) -> None:
+        with self._node.store.begin() as tx:
+            tx.execute(self._mine(job_id).values(**values, lease_until=None, changed=self._node.now()))
+
+    def _mine(self, job_id: str) -> Any:
+        return rows.update().where(rows.c.id == job_id, rows.c.owner == self._owner, rows.c.state == "running")
+
+
+@contextmanager
+def service_lock(home: Path) -> Iterator[int | None]:
+    """Hold the home as its one service; yields None, or the pid of the service that holds it already.
+
+    The command line looks at the lock with `serving`, which holds it for an instant: hence the second try.
+    """
+    with open(home / "lock", "a+") as file:
+        for attempt in range(20):
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield None
+                return
+            if attempt < 19:
+                time.sleep(0.05)
+        file.seek(0)
+        text = file.read().strip()
+        yield int(text) if text.isdigit() else 0
+
+
+def serving(home: Path) -> bool:
+    """Tell whether a service holds this home."""
+    try:
+        with open(home / "lock") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _document(error: BaseException) -> dict[str, str]:
+    if isinstance(error, VesicaError):
+        return {"code": error.code, "message": str(error), "hint": error.hint}
+    if isinstance(error, KeyboardInterrupt):
+        return {"code": "interrupted", "message": "the job was interrupted", "hint": "run the command again"}
+    name = type(error).__name__  # its text could hold data
+    return {"code": "internal", "message": f"internal error ({name})", "hint": "VESICA_TRACEBACK=1 shows where"}
+
+
+def _job(row: Row[Any]) -> Job:
+    values = row._asdict()
+    del values["owner"], values["lease_until"]
+    return Job(**values)

@@ -1,0 +1,246 @@
+"""One organisation's installation: the one object that front ends call."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Connection, Table, func, select
+
+from protocol.connectid import check_address
+from psi.errors import VesicaError
+
+from . import policies, tables
+from .audit import Audit, Result
+from .config import Config
+from .errors import AlreadyExists, Failure, NotFound, Refused, StoreBusy, check_name
+from .files import explained
+from .project import Project
+from .secrets import Secrets
+from .store import Store
+
+if TYPE_CHECKING:
+    from .jobs import Jobs, Progress
+
+DEFAULT_PROJECT = "default"
+
+
+def _clock() -> int:
+    return int(time.time())
+
+
+class Node:
+    """An open home: store, keys, clock, randomness, audit log, jobs and projects; a context manager that closes it."""
+
+    def __init__(
+        self, home: Path, config: Config, store: Store, *, now: Callable[[], int], random: Callable[[int], bytes]
+    ) -> None:
+        self.home = home
+        self.config = config
+        self.store = store
+        self.now = now
+        self.random = random
+        self.secrets = Secrets(home, random)
+        self.audit = Audit(store, now)
+
+    @classmethod
+    def create(
+        cls,
+        home: Path | str,
+        organisation: str,
+        *,
+        database: str | None = None,
+        listen: str | None = None,
+        address: str = "",
+        proxy: bool = False,
+        now: Callable[[], int] = _clock,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> "Node":
+        """Make a home with keys, tables and the project "default". A creation that was killed can be run again.
+
+        Raises AlreadyExists where there is a node.
+        """
+        home = Path(home).absolute()
+        if (home / "config.json").exists():
+            raise AlreadyExists(f"there is a node in {home} already", hint="use it, or name another --home")
+        if address:
+            check_address(address)
+        config = Config(organisation=organisation, database=database, address=address, proxy=proxy)
+        if listen is not None:
+            config = replace(config, listen=listen)
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("keys", "data", "spool", "cache"):
+                (home / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise explained(error, home) from error
+        node = cls(home, config, Store.open(database or home / "control.db"), now=now, random=random)
+        if node.projects() and not (home / "keys" / "node.key").exists():
+            node.close()
+            raise Refused("that database belongs to another node", hint="give each node a database of its own")
+        node.secrets.create()
+        if not node.projects():
+            with node.act("node.init", organisation) as tx:
+                node._insert_project(tx, DEFAULT_PROJECT)
+        config.save(home)
+        return node
+
+    @classmethod
+    def open(
+        cls, home: Path | str, *, now: Callable[[], int] = _clock, random: Callable[[int], bytes] = os.urandom
+    ) -> "Node":
+        """Open a home and bring its tables up to date; raises NoHome where there is none."""
+        home = Path(home).absolute()
+        config = Config.load(home)
+        return cls(home, config, Store.open(config.database or home / "control.db"), now=now, random=random)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> "Node":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def key(self) -> bytes:
+        """The node's Ed25519 public key, 32 bytes."""
+        return self.secrets.public
+
+    def sign(self, message: bytes) -> bytes:
+        return self.secrets.sign(message)
+
+    def new_id(self) -> str:
+        """Return a fresh UUID as 32 hex digits."""
+        return uuid.UUID(bytes=self.random(16), version=4).hex
+
+    @cached_property
+    def jobs(self) -> "Jobs":
+        from .jobs import Jobs
+
+        return Jobs(self)
+
+    @contextmanager
+    def act(
+        self,
+        act: str,
+        target: str,
+        *,
+        project_id: str | None = None,
+        actor: str | None = None,
+        detail: MutableMapping[str, Any] | None = None,
+    ) -> Iterator[Connection]:
+        """Hold one transaction for a change and its audit row ("feed.publish", the feed's name).
+
+        `detail` is read at the end, so the body may add to it. A VesicaError undoes the change and leaves a deny row (a
+        Failure and anything else: a fail row).
+        """
+        detail = {} if detail is None else detail
+        try:
+            with self.store.begin() as tx:
+                yield tx
+                self.audit.record(tx, act, target, project_id=project_id, detail=detail, actor=actor)
+        except StoreBusy:  # nothing was tried, and a row would have to wait as long again
+            raise
+        except Exception as error:
+            reason = {"code": error.code if isinstance(error, VesicaError) else "internal"}
+            if isinstance(error, VesicaError):
+                reason["message"] = str(error)
+            else:
+                reason["type"] = type(error).__name__  # its text could hold data
+            refused = isinstance(error, VesicaError) and not isinstance(error, Failure)
+            result: Result = "deny" if refused else "fail"
+            detail = {**detail, "error": reason}
+            with suppress(Failure), self.store.begin() as tx:  # what is not kept is the refusal, and it stands anyway
+                self.audit.record(tx, act, target, project_id=project_id, result=result, detail=detail, actor=actor)
+            raise
+
+    def exchange_letters(self, progress: "Progress | None" = None) -> None:
+        """Deliver and fetch what waits on either side, and do what partners ask for; a running service does it itself."""
+        from .exchanges import register
+        from .jobs import no_progress, serving
+
+        if serving(self.home):
+            return
+        register()
+        for project in self.projects():
+            for row in project.partners.rows("pending", "requested", "active", "declined", "disconnected"):
+                project.letters.sync(row)
+        while (job := self.jobs.claim_next()) is not None:
+            self.jobs.execute(job, progress or no_progress)
+
+    def project(self, name: str = DEFAULT_PROJECT) -> Project:
+        """Return a project by name; raises NotFound."""
+        for project in self.projects():
+            if project.name == name:
+                return project
+        raise NotFound(f"there is no project {name!r}", hint="'vesica project list' shows them")
+
+    def project_by_id(self, project_id: str) -> Project:
+        for project in self.projects():
+            if project.id == project_id:
+                return project
+        raise NotFound(f"there is no project with the id {project_id}", hint="'vesica project list --json' shows them")
+
+    def projects(self) -> list[Project]:
+        with self.store.read() as connection:
+            return [Project(self, row) for row in connection.execute(select(tables.projects).order_by("name"))]
+
+    def create_project(self, name: str) -> Project:
+        """Make an isolated data space with its own profiles, segments, partners and feeds."""
+        with self.act("project.create", name) as tx:
+            check_name(name, "project")
+            if tx.scalar(select(tables.projects.c.id).where(tables.projects.c.name == name)) is not None:
+                raise AlreadyExists(f"there is a project {name!r} already", hint="choose another name")
+            self._insert_project(tx, name)
+        return self.project(name)
+
+    def status(self, *, alerts: int = 10) -> dict[str, Any]:
+        """Return who the node is, whether a service runs, partners and open jobs per project, and the newest alerts."""
+        from .jobs import serving
+
+        projects = self.projects()
+        partners = self._count(tables.connections, tables.connections.c.status == "active")
+        jobs = self._count(tables.jobs, tables.jobs.c.state.in_(("queued", "running", "waiting")))
+        newest = [(alert, project.name) for project in projects for alert in project.alerts.list()]
+        newest.sort(key=lambda each: each[0].at, reverse=True)
+        return {
+            "organisation": self.config.organisation,
+            "home": str(self.home),
+            "key": self.key.hex(),
+            "address": self.config.address or None,
+            "serving": serving(self.home),
+            "projects": [
+                {"name": each.name, "partners": partners.get(each.id, 0), "open_jobs": jobs.get(each.id, 0)}
+                for each in projects
+            ],
+            "alerts": [
+                {"at": alert.at, "project": name, "kind": alert.kind, "text": alert.text}
+                for alert, name in newest[:alerts]
+            ],
+        }
+
+    def _count(self, table: Table, condition: ColumnElement[bool]) -> dict[str, int]:
+        query = select(table.c.project_id, func.count()).where(condition).group_by(table.c.project_id)
+        with self.store.read() as connection:
+            return {row.project_id: row[1] for row in connection.execute(query)}
+
+    def _insert_project(self, tx: Connection, name: str) -> None:
+        project_id = self.new_id()
+        tx.execute(
+            tables.projects.insert().values(
+                id=project_id,
+                name=name,
+                hide_unconsented=False,
+                terms={},
+                count_secret=self.random(32),
+                created=self.now(),
+            )
+        )
+        policies.insert_standard(tx, project_id, self.new_id)

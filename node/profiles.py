@@ -1,0 +1,99 @@
+"""Profiles: people's records, by id."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .consent import CODES
+from .data import NUMBER, Snapshot
+from .errors import NotFound
+from .importer import IdentityColumn, ImportReport, import_file
+
+if TYPE_CHECKING:
+    from .project import Project
+    from .sources import Progress
+
+
+class Profiles:
+    def __init__(self, project: "Project") -> None:
+        self._project = project
+
+    def import_(
+        self,
+        path: Path | str,
+        *,
+        dataset: str,
+        id_column: str,
+        identities: Sequence[IdentityColumn],
+        consent_column: str | None = None,
+        attributes: Sequence[str] = (),
+        region: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> ImportReport:
+        """Bring a file's people in; see `node.importer.import_file`."""
+        return import_file(
+            self._project,
+            path,
+            dataset=dataset,
+            id_column=id_column,
+            identities=identities,
+            consent_column=consent_column,
+            attributes=attributes,
+            region=region,
+            progress=progress,
+        )
+
+    def count(self) -> dict[str, Any]:
+        """Return how many profiles there are, and per namespace identities and profiles that have one."""
+        snapshot = Snapshot.open(self._project)
+        namespaces = {}
+        for name in snapshot.namespaces:
+            held = snapshot.identities(name)
+            namespaces[name] = {
+                "identities": len(snapshot.starts(name)),
+                "profiles": int(np.count_nonzero(np.bincount(held.profiles, minlength=1))),
+            }
+        return {"profiles": snapshot.profile_count, "namespaces": namespaces}
+
+    def show(self, profile: str) -> dict[str, Any]:
+        """Return one profile: its identities as they are stored (hashes in hex), consent, attributes and segments."""
+        import duckdb
+
+        snapshot = Snapshot.open(self._project)
+        number = int(snapshot.numbers(np.array([profile.encode()], np.bytes_))[0])
+        if number < 0:
+            raise NotFound("there is no profile with that id", hint="the ids are those of the imported --id column")
+        identities = []
+        for name in snapshot.namespaces:
+            held = snapshot.identities(name)
+            where = np.flatnonzero(held.profiles == number)
+            primary = snapshot.primary(name)
+            text = name.endswith(("/opaque-v1", "ecid/digits-v1"))
+            for row in where.tolist():
+                value, code = held.values[row], CODES[held.consent[row]]
+                shown = value.decode(errors="replace") if text else value.hex()
+                identities.append(
+                    {"namespace": name, "value": shown, "primary": bool(primary[row]), "share": code or None}
+                )
+        attributes = {}
+        with duckdb.connect(":memory:") as connection:
+            for dataset, path in snapshot.attributes.items():
+                query = f'SELECT * FROM read_parquet(?) WHERE "{NUMBER}" = ?'  # noqa: S608 - a name of our own
+                found = connection.execute(query, [str(path), number])
+                names = [column[0] for column in found.description or []]
+                for cells in found.fetchall():
+                    attributes[dataset] = dict(zip(names[1:], cells[1:], strict=True))
+        said = snapshot.profile_consent[number]
+        at = datetime.fromtimestamp(int(snapshot.profile_consent_at[number]), UTC)
+        segments = self._project.segments.list()
+        return {
+            "id": profile,
+            "identities": identities,
+            "share": CODES[said] or None,
+            "share_at": at.strftime("%Y-%m-%dT%H:%M:%SZ") if said else None,
+            "attributes": attributes,
+            "segments": [each.name for each in segments if number in snapshot.members(each.id)],
+        }

@@ -1,0 +1,441 @@
+"""Feeds that partners share with us: offered, enabled, paused, declined; and the memberships that came with them.
+
+A release is kept as it came (sealed records, of which only our own people's open) until the next one replaces it.
+Memberships are computed from it and from what we know of our own people, so a new profile of ours, an opt-out, or a
+removal by the sender takes effect without asking anybody.
+"""
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from protocol.agreement import Agreement
+from protocol.errors import RemoteProtocolError
+from protocol.feed import Definition
+from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged
+from protocol.receipt import PurgeStatement
+from protocol.wire import Message
+from psi import membership
+from psi.values import U8
+
+from . import decisions, epochs, evaluations, versions
+from .data import Snapshot
+from .errors import NotFound, Refused
+from .files import write_atomically
+from .letters import HANDLERS as LETTERS
+from .tables import connections, memberships, received_feeds, runs
+
+if TYPE_CHECKING:
+    from .project import Project
+
+REALIZED, EXISTING, EXITED = "realized", "existing", "exited"
+ALIVE = ("enabled", "disabled")
+
+Documents = list[dict[str, Any]]
+Rows = list[Row[Any]]
+Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and a feed that came over it
+Found = list[tuple[str, str, BitMap]]  # name, id and members of a segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """The records of one release as they are kept: by namespace, uint8 (n, 16 + width), sorted by tag."""
+
+    version: int
+    revision: int
+    epoch: int
+    records: dict[str, U8]
+
+
+class Received:
+    def __init__(self, project: "Project") -> None:
+        self._project, self._node = project, project.node
+
+    def list(self) -> Documents:
+        """Return what partners have offered us, and what became of it."""
+        with self._node.store.read() as tx:
+            return [
+                {
+                    "partner": connection.alias,
+                    "name": feed.name,
+                    "status": feed.status,
+                    "accepted_version": feed.accepted_version,
+                    "offered_version": feed.offered_version,
+                    "revision": feed.last_revision,
+                    "segments": {row.name: row.size for row in self._memberships(tx, feed)},
+                    "restricted_uses": list(self._definition(tx, feed).restricted_uses),
+                }
+                for connection, feed in self._rows(tx)
+            ]
+
+    def show(self, name: str, partner: str | None = None) -> dict[str, Any]:
+        """Return a received feed: its definition and hash, our state of it, and how many members it gave us."""
+        with self._node.store.read() as tx:
+            connection, feed = self.get(name, partner, tx)
+            query = (
+                select(runs).where(runs.c.feed_id == feed.id, ~runs.c.ours).order_by(runs.c.revision.desc()).limit(20)
+            )
+            return {
+                **versions.describe(self._definition(tx, feed)),
+                "partner": connection.alias,
+                "status": feed.status,
+                "reason": feed.reason,
+                "accepted_version": feed.accepted_version,
+                "offered_version": feed.offered_version,
+                "revision": feed.last_revision,
+                "members": {row.name: row.size for row in self._memberships(tx, feed)},
+                "runs": [
+                    {
+                        "version": run.version,
+                        "revision": run.revision,
+                        "state": run.state,
+                        "at": run.changed,
+                        **run.report,
+                    }
+                    for run in tx.execute(query)
+                ],
+            }
+
+    def enable(self, name: str, partner: str | None = None) -> None:
+        """Take a feed, or go on with a paused one; nothing of it is stored before."""
+        with self._project.act("feed.enable", name) as tx:
+            connection, feed = self.get(name, partner, tx)
+            if feed.status not in ("pending", "disabled"):
+                raise Refused(f"feed {name} is {feed.status}", hint="vesica feed list")
+            version = feed.offered_version or feed.accepted_version
+            definition = self._definition(tx, feed, version)
+            snapshot = Snapshot.open(self._project)
+            sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+            minimum = Agreement.decode(connection.agreement).terms.minimum_universe
+            if max(sizes.values()) < minimum:
+                raise Refused(
+                    f"this project has fewer than the {minimum:,} identities that the agreement with {connection.alias} asks",
+                    hint="import more profiles, or agree on other terms: vesica project terms",
+                )
+            self._set(tx, feed, status="enabled", accepted_version=version, offered_version=None, reason=None)
+            letter = FeedAccept(
+                feed=definition.feed, version=definition.version, definition=definition.digest(), universes=sizes
+            )
+            self._project.letters.send(tx, connection.id, "feed.accept", letter)
+        self._project.letters.deliver_soon(connection)
+
+    def disable(self, name: str, partner: str | None = None, reason: str = "") -> None:
+        """Pause a feed: the next runs are not taken, what came stays."""
+        self._notify("feed.disable", name, partner, reason, {"enabled": "disabled"})
+
+    def decline(self, name: str, partner: str | None = None, reason: str = "") -> None:
+        """Turn a feed down; what it gave is purged, and the sender sees the reason."""
+        self._notify(
+            "feed.decline",
+            name,
+            partner,
+            reason,
+            {"pending": "declined", "enabled": "declined", "disabled": "declined"},
+        )
+
+    def members(self, partner: str, segment: str) -> BitMap:
+        """Return the profile numbers of a received segment's present members; raises NotFound."""
+        with self._node.store.read() as tx:
+            for connection, feed in self._rows(tx):
+                if connection.alias == partner and feed.status in ALIVE:
+                    for row in self._memberships(tx, feed):
+                        if row.name == segment:
+                            return self._members(feed, row)
+        raise NotFound(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
+
+    def statuses(self, name: str, segment: str, partner: str | None = None) -> dict[str, BitMap]:
+        """Return a received segment's profiles by status: realized in the last revision, existing, and exited."""
+        with self._node.store.read() as tx:
+            _, feed = self.get(name, partner, tx)
+            for row in self._memberships(tx, feed):
+                if row.name == segment:
+                    present = self._members(feed, row)
+                    changes = self._changes(feed, row)
+                    realized = BitMap(changes[REALIZED])
+                    return {REALIZED: realized, EXISTING: present - realized, EXITED: BitMap(changes[EXITED])}
+        raise NotFound(f"feed {name} has no segment {segment!r} here", hint=f"vesica feed show {name}")
+
+    def segments_received(self, connection_id: str) -> int:
+        with self._node.store.read() as tx:
+            return sum(
+                len(self._memberships(tx, feed))
+                for connection, feed in self._rows(tx)
+                if connection.id == connection_id and feed.status in ALIVE
+            )
+
+    def get(self, name: str, partner: str | None, tx: Connection) -> tuple[Row[Any], Row[Any]]:
+        """Return the connection and row of a received feed; the partner is needed where two offer one of that name."""
+        found = [(c, f) for c, f in self._rows(tx) if f.name == name and partner in (None, c.alias)]
+        live = [(c, f) for c, f in found if f.status not in ("declined", "revoked")] or found
+        if not live:
+            raise NotFound(f"no partner has offered a feed {name!r}", hint="'vesica feed list' shows what was offered")
+        if len({connection.id for connection, _ in live}) > 1:
+            raise Refused(f"several partners offer a feed {name!r}", hint="name one with --partner")
+        return live[-1]
+
+    def keep(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> None:
+        """Replace what the last release left by this one, and compute the memberships."""
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {name.replace("/", "|"): rows for name, rows in sealed.records.items()}
+        np.savez(content, **arrays)
+        name = f"records-{sealed.version}-{sealed.revision}.npz"
+        write_atomically(self._path(feed, name), content.getbuffer())
+        self._set(tx, feed, last_revision=sealed.revision, records=name, epoch=sealed.epoch)
+        self.join(tx, feed, sealed)
+
+    def join_all(self, connection: Row[Any]) -> None:
+        """Look for people who are new on our side in what a partner's feeds gave us before."""
+        with self._node.store.begin() as tx:
+            for other, feed in self._rows(tx):
+                if other.id == connection.id and (sealed := self._sealed(feed)) is not None:
+                    self.join(tx, feed, sealed)
+
+    def join(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> None:
+        """Compute the memberships anew from sealed records, today's universe, and the feed's accepted version.
+
+        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release.
+        """
+        connection = self._project.partners.by_id(feed.connection_id, tx)
+        epoch = epochs.running(self._project, tx, connection)
+        if feed.status not in ALIVE or epoch is None or epoch.number != sealed.epoch:
+            return
+        then = self._definition(tx, feed, sealed.version)
+        now = self._definition(tx, feed, feed.accepted_version)
+        snapshot = Snapshot.open(self._project, tx)
+        wanted = {segment.id: segment for segment in now.segments}
+        found = {segment.id: BitMap() for segment in now.segments}
+        for namespace in now.namespaces:
+            if namespace not in sealed.records:
+                continue
+            known = evaluations.known(self._project, connection, epoch, namespace, snapshot)
+            rows, bitmaps = membership.open_records(
+                sealed.records[namespace], known.prf, feed=then.feed, version=sealed.version, revision=sealed.revision
+            )
+            bits = np.unpackbits(bitmaps, axis=1)
+            for position, segment in enumerate(then.segments):
+                if segment.id in wanted and len(rows):
+                    places = known.groups[rows[bits[:, position] == 1]]
+                    found[segment.id] |= decisions.holders(snapshot, namespace, places)
+        self._store(tx, feed, sealed.revision, [(wanted[each].name, each.hex(), found[each]) for each in found])
+
+    def purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], *, reason: str) -> None:
+        """Remove everything that a feed gave us, and tell the sender so, signed."""
+        if feed.status == "revoked":
+            return
+        self._drop(tx, feed, self._memberships(tx, feed))
+        self._set(tx, feed, status="revoked", reason=reason, records=None)
+        shutil.rmtree(self._folder(feed), ignore_errors=True)
+        self._sign_purge(tx, connection, feed, ())
+
+    def offered(self, tx: Connection, connection: Row[Any], definition: Definition) -> None:
+        """Take note of a feed or version that a partner offers; a pure removal takes effect at once."""
+        agreed = Agreement.decode(connection.agreement).namespaces
+        if not set(definition.namespaces) <= set(agreed):
+            raise RemoteProtocolError("manifest", "the feed uses a namespace that was not agreed on")
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == definition.feed.hex())).first()
+        if feed is None:
+            versions.keep(self._project, tx, definition)
+            tx.execute(
+                insert(received_feeds).values(
+                    id=definition.feed.hex(),
+                    connection_id=connection.id,
+                    name=definition.name,
+                    status="pending",
+                    offered_version=definition.version,
+                    last_revision=0,
+                    changed=self._node.now(),
+                )
+            )
+            self._project.alerts.add(
+                tx,
+                "feed_offered",
+                f"{connection.alias} offers feed {definition.name}: vesica feed enable {definition.name}",
+            )
+            return
+        if feed.connection_id != connection.id:
+            raise RemoteProtocolError("manifest", "this feed belongs to another connection")
+        newest = feed.offered_version or feed.accepted_version or 0
+        if definition.version <= newest or feed.status in ("declined", "revoked"):
+            return
+        before = self._definition(tx, feed, newest)
+        versions.keep(self._project, tx, definition)
+        if not _only_removes(before, definition) or feed.accepted_version is None:
+            self._set(tx, feed, offered_version=definition.version)
+            self._project.alerts.add(tx, "feed_changed", f"{connection.alias} offers a new version of {feed.name}")
+            return
+        left = {segment.id for segment in definition.segments}
+        gone = [segment for segment in before.segments if segment.id not in left]
+        names = {segment.name for segment in gone}
+        self._drop(tx, feed, [row for row in self._memberships(tx, feed) if row.name in names])
+        self._set(tx, feed, accepted_version=definition.version)
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
+        sealed = self._sealed(feed)
+        if sealed is not None:
+            self.join(tx, feed, sealed)
+        if gone or set(before.namespaces) != set(definition.namespaces):
+            self._sign_purge(tx, connection, feed, tuple(segment.id for segment in gone))
+        self._project.alerts.add(tx, "feed_changed", f"{connection.alias} took something out of {feed.name}")
+
+    def _notify(self, kind: str, name: str, partner: str | None, reason: str, moves: dict[str, str]) -> None:
+        with self._project.act(kind, name) as tx:
+            connection, feed = self.get(name, partner, tx)
+            if feed.status not in moves:
+                raise Refused(f"feed {name} is {feed.status}", hint="vesica feed list")
+            status = moves[feed.status]
+            version = feed.accepted_version or feed.offered_version
+            self._set(tx, feed, status=status, reason=reason)
+            notice = FeedNotice(feed=bytes.fromhex(feed.id), version=version, reason=reason)
+            self._project.letters.send(tx, connection.id, kind, notice)
+            if status == "declined":
+                self._drop(tx, feed, self._memberships(tx, feed))
+                shutil.rmtree(self._folder(feed), ignore_errors=True)
+        self._project.letters.deliver_soon(connection)
+
+    def _store(self, tx: Connection, feed: Row[Any], revision: int, found: Found) -> None:
+        before = {row.segment_id: row for row in self._memberships(tx, feed)}
+        for name, segment_id, members in found:
+            row = before.get(segment_id)
+            old = self._members(feed, row) if row else BitMap()
+            exited = BitMap()
+            if row:
+                exited = BitMap(self._changes(feed, row)[EXITED])
+            changes = io.BytesIO()
+            np.savez(
+                changes,
+                realized=np.array((members - old).to_array(), np.uint32),
+                exited=np.array(((exited | old) - members).to_array(), np.uint32),
+            )
+            stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
+            write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
+            write_atomically(self._path(feed, f"{stem}.changes"), changes.getvalue())
+            values = {
+                "name": name,
+                "revision": revision,
+                "file": f"{stem}.members",
+                "changes": f"{stem}.changes",
+                "size": len(members),
+                "changed": self._node.now(),
+            }
+            if row:
+                tx.execute(update(memberships).where(memberships.c.id == row.id).values(**values))
+            else:
+                tx.execute(
+                    insert(memberships).values(id=self._node.new_id(), feed_id=feed.id, segment_id=segment_id, **values)
+                )
+        gone = [row for segment_id, row in before.items() if segment_id not in {each for _, each, _ in found}]
+        self._drop(tx, feed, gone)
+
+    def _drop(self, tx: Connection, feed: Row[Any], rows: Rows) -> None:
+        for row in rows:
+            tx.execute(delete(memberships).where(memberships.c.id == row.id))
+            self._path(feed, row.file).unlink(missing_ok=True)
+            self._path(feed, row.changes).unlink(missing_ok=True)
+
+    def sweep(self, feed_id: str) -> None:
+        """Remove files that no row names any more: what a release replaced, or a kill left behind."""
+        with self._node.store.read() as tx:
+            feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).one()
+            kept = {name for row in self._memberships(tx, feed) for name in (row.file, row.changes)} | {feed.records}
+        if self._folder(feed).is_dir():
+            for path in self._folder(feed).iterdir():
+                if path.name not in kept:
+                    path.unlink(missing_ok=True)
+
+    def _members(self, feed: Row[Any], row: Row[Any]) -> BitMap:
+        """Return a segment's present members; none where a purge that a kill cut short has removed the file."""
+        path = self._path(feed, row.file)
+        return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
+
+    def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[np.uint32]]:
+        path = self._path(feed, row.changes)
+        if not path.exists():
+            return {REALIZED: np.empty(0, np.uint32), EXITED: np.empty(0, np.uint32)}
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def _sealed(self, feed: Row[Any]) -> Sealed | None:
+        if feed.records is None or not self._path(feed, feed.records).exists():
+            return None
+        _, version, revision = feed.records.removesuffix(".npz").split("-")
+        with np.load(self._path(feed, feed.records), allow_pickle=False) as stored:
+            records = {name.replace("|", "/"): stored[name] for name in stored.files}
+        return Sealed(version=int(version), revision=int(revision), epoch=feed.epoch, records=records)
+
+    def _sign_purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], segments: tuple[bytes, ...]) -> None:
+        statement = PurgeStatement(
+            connection=bytes.fromhex(connection.id),
+            feed=bytes.fromhex(feed.id),
+            revision=feed.last_revision,
+            segments=segments,
+            made=self._node.now(),
+        )
+        letter = Purged(statement=statement, signature=statement.sign(self._node.sign))
+        self._project.letters.send(tx, connection.id, "feed.purged", letter)
+
+    def _rows(self, tx: Connection) -> Pairs:
+        feeds = tx.execute(
+            select(received_feeds)
+            .join(connections, connections.c.id == received_feeds.c.connection_id)
+            .where(connections.c.project_id == self._project.id)
+            .order_by(received_feeds.c.changed)
+        ).all()
+        return [(self._project.partners.by_id(feed.connection_id, tx), feed) for feed in feeds]
+
+    def _memberships(self, tx: Connection, feed: Row[Any]) -> Rows:
+        return list(
+            tx.execute(select(memberships).where(memberships.c.feed_id == feed.id).order_by(memberships.c.name))
+        )
+
+    def _definition(self, tx: Connection, feed: Row[Any], version: int | None = None) -> Definition:
+        return versions.get(tx, feed.id, version or feed.accepted_version or feed.offered_version)
+
+    def _set(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
+        tx.execute(
+            update(received_feeds).where(received_feeds.c.id == feed.id).values(changed=self._node.now(), **values)
+        )
+
+    def _folder(self, feed: Row[Any]) -> Path:
+        return self._project.data_directory / "received" / str(feed.id)
+
+    def _path(self, feed: Row[Any], name: str) -> Path:
+        return self._folder(feed) / name
+
+
+def _only_removes(before: Definition, after: Definition) -> bool:
+    return (
+        set(after.segments) <= set(before.segments)
+        and set(after.namespaces) <= set(before.namespaces)
+        and set(after.restricted_uses) <= set(before.restricted_uses)
+    )
+
+
+def published(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
+    """Handle feed.publish and feed.unshare."""
+    assert isinstance(message, FeedVersion)
+    project.received.offered(tx, connection, message.definition)
+
+
+def revoked(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
+    """Handle feed.revoke: purge, and say so, signed."""
+    assert isinstance(message, FeedNotice)
+    query = select(received_feeds).where(
+        received_feeds.c.id == message.feed.hex(), received_feeds.c.connection_id == connection.id
+    )
+    feed = tx.execute(query).first()
+    if feed is None:
+        raise RemoteProtocolError("manifest", "there is no such feed from this partner")
+    reason = "".join(each for each in message.reason if each.isprintable())
+    project.received.purge(tx, connection, feed, reason=reason)
+    project.alerts.add(tx, "feed_revoked", f"{connection.alias} revoked feed {feed.name}")
+
+
+LETTERS["feed.publish"] = published
+LETTERS["feed.unshare"] = published
+LETTERS["feed.revoke"] = revoked

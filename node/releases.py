@@ -1,0 +1,517 @@
+"""Releases: one data revision of a feed to one partner, from the decision to the receipt that both sign.
+
+A revision's sealed records are on disk before its first byte leaves: after a kill the same bytes go out again, or a
+new number does. The receiver takes a revision whole or not at all.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, insert, select, update
+
+from protocol.agreement import Agreement
+from protocol.errors import RemoteProtocolError
+from protocol.exchange import Opened, Opening, Role
+from protocol.feed import Definition
+from protocol.letters import Purged, Wanted
+from protocol.messages import Manifest
+from protocol.receipt import NO_RECEIPT, Receipt, SignedReceipt
+from protocol.release import Released, ReleaseReceiver, ReleaseSender, manifest
+from protocol.states import Kind, Part
+from protocol.wire import Message
+from psi import membership
+from psi.hashing import length_prefixed
+from psi.values import U8
+
+from . import decisions, epochs, evaluations, versions
+from .client import PeerRefused
+from .data import Snapshot
+from .endpoint import Refusal
+from .epochs import Epoch
+from .errors import Refused
+from .evaluations import cache_of, epoch_of, opened
+from .exchanges import FINISHED, ROLES, run_exchange
+from .jobs import HANDLERS as JOBS
+from .jobs import Progress
+from .letters import HANDLERS as LETTERS
+from .received import Sealed
+from .tables import feed_partners, feeds, received_feeds, runs
+
+if TYPE_CHECKING:
+    from .project import Project
+
+JOB = "release"
+WANTED_JOB = "wanted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a run may release: by namespace, the identities and their bitmaps; and why the others stay.
+
+    Numbers are distinct identities of members, one namespace after the other: considered = sent + unconsented + small.
+    """
+
+    audiences: dict[str, decisions.Audience]
+    considered: int
+    unconsented: int
+    small: int
+    small_segments: list[str]
+
+    def digest(self, definition: Definition, epoch: Epoch) -> bytes:
+        """Return what tells whether anything changed since the last run (32 bytes)."""
+        parts = [definition.digest(), str(epoch.number).encode()]
+        for namespace, audience in sorted(self.audiences.items()):
+            lengths = b"" if audience.values.lengths is None else audience.values.lengths.tobytes()
+            parts += [namespace.encode(), audience.values.rows.tobytes(), lengths, audience.segments.tobytes()]
+        return hashlib.sha256(length_prefixed(*parts)).digest()
+
+    def report(self) -> dict[str, Any]:
+        sent = sum(len(audience.values) for audience in self.audiences.values())
+        return {
+            "considered": self.considered,
+            "without_consent": self.unconsented,
+            "in_small_segments_only": self.small,
+            "sent": sent,
+            "small_segments": self.small_segments,
+        }
+
+
+def select_members(
+    project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot, model: str
+) -> Selection:
+    """Decide what may leave: members whose every holder may be shared, of segments that are large enough."""
+    minimum = max(1, Agreement.decode(connection.agreement).terms.minimum_segment)
+    names = [segment.name for segment in definition.segments]
+    members = [project.segments.members(name, snapshot) for name in names]
+    audiences, considered, unconsented, small = {}, 0, 0, 0
+    too_small = set(names)
+    found = {each: decisions.audience(snapshot, each, members, model=model) for each in definition.namespaces}
+    for audience in found.values():
+        too_small -= {name for name, size in zip(names, audience.segments.sum(axis=1), strict=True) if size >= minimum}
+    keep = np.array([name not in too_small for name in names], bool)
+    for namespace, audience in found.items():
+        allowed = audience.take(audience.consented)
+        large = decisions.Audience(
+            values=allowed.values, segments=allowed.segments & keep[:, None], consented=allowed.consented
+        )
+        sent = large.take(np.asarray(large.segments.any(axis=0)))
+        audiences[namespace] = sent
+        considered += len(audience.values)
+        unconsented += len(audience.values) - len(allowed.values)
+        small += len(allowed.values) - len(sent.values)
+    return Selection(
+        audiences=audiences,
+        considered=considered,
+        unconsented=unconsented,
+        small=small,
+        small_segments=sorted(too_small),
+    )
+
+
+# The sender
+
+
+def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
+    """Do the job: bring one partner to the newest revision of one feed."""
+    connection = project.partners.by_id(parameters["connection"])
+    feed, definition = _ready(project, connection, parameters["feed"])
+    snapshot = Snapshot.open(project)
+    if not connection.peer_address:
+        prepared = _prepare(project, connection, feed, definition, snapshot, progress)
+        with project.act("feed.run", f"{feed.name} {connection.alias}", detail={"waiting": True}) as tx:
+            for namespace in definition.namespaces:
+                wanted = Wanted(kind=Kind.EVALUATE, subject={"namespace": namespace})
+                project.letters.send(tx, connection.id, "exchange.wanted", wanted)
+            if prepared is not None:
+                project.letters.send(
+                    tx, connection.id, "exchange.wanted", Wanted(kind=Kind.RELEASE, subject=_subject(prepared))
+                )
+        return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
+    for namespace in definition.namespaces:
+        evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
+    unfinished = _prepared(project, connection, feed, definition)
+    if unfinished is not None:
+        try:
+            _send(project, connection, unfinished, progress)
+        except (PeerRefused, RemoteProtocolError):  # audited; the next revision takes its place
+            with project.node.store.begin() as tx:
+                _set_run(tx, project, unfinished, state="failed")
+    prepared = _prepare(project, connection, feed, definition, snapshot, progress)
+    if prepared is None:
+        return {"feed": feed.name, "partner": connection.alias, "status": "unchanged"}
+    _send(project, connection, prepared, progress)
+    return {
+        "feed": feed.name,
+        "partner": connection.alias,
+        "status": "done",
+        "version": prepared.version,
+        "revision": prepared.revision,
+        **{key: value for key, value in prepared.report.items() if key not in ("content", "epoch")},
+    }
+
+
+def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
+    """Return the feed and the version that the partner accepted; refused where anything forbids a run now."""
+    with project.act("feed.check", feed_id) as tx:
+        feed = tx.execute(select(feeds).where(feeds.c.id == feed_id)).one()
+        state = tx.execute(
+            select(feed_partners).where(
+                feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id
+            )
+        ).one()
+        if connection.status != "active" or feed.status != "published" or state.status != "enabled":
+            raise Refused(
+                f"feed {feed.name} does not run to {connection.alias}: the feed is {feed.status}, there it is {state.status}",
+                hint=f"vesica feed show {feed.name}",
+            )
+        definition = versions.get(tx, feed_id, state.accepted_version)
+        project.feeds.check_policies(definition, tx)
+        if project.row(tx).consent_model is None:
+            raise Refused("no consent model is chosen", hint="vesica consent model opt-in|opt-out")
+    return feed, definition
+
+
+def _prepared(project: "Project", connection: Row[Any], feed: Row[Any], definition: Definition) -> Row[Any] | None:
+    """Return a run that was made ready and not finished, if it can still go out as it is; give up all others."""
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+        query = select(runs).where(
+            runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, runs.c.ours, runs.c.state == "prepared"
+        )
+        found = None
+        for row in tx.execute(query.order_by(runs.c.revision)).all():
+            usable = row.version == definition.version and row.report["epoch"] == epoch.number
+            if usable and cache_of(project, connection, epoch).load(f"run {row.id}") is not None:
+                found = row
+            else:
+                _set_run(tx, project, row, state="failed")
+        return found
+
+
+def _prepare(
+    project: "Project",
+    connection: Row[Any],
+    feed: Row[Any],
+    definition: Definition,
+    snapshot: Snapshot,
+    progress: Progress,
+) -> Row[Any] | None:
+    """Make the next data revision ready on disk, or return None where nothing changed since the last one."""
+    model = project.row().consent_model
+    selection = select_members(project, connection, definition, snapshot, model)
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+        last = tx.execute(
+            select(runs)
+            .where(
+                runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, runs.c.ours, runs.c.state == "done"
+            )
+            .order_by(runs.c.revision.desc())
+            .limit(1)
+        ).first()
+        content = selection.digest(definition, epoch).hex()
+        if last is not None and last.report["content"] == content:
+            return None
+        revision = int(tx.scalar(select(feeds.c.revision).where(feeds.c.id == feed.id)) or 0) + 1
+        tx.execute(update(feeds).where(feeds.c.id == feed.id).values(revision=revision))
+    sealed: dict[str, U8] = {}
+    for place, (namespace, audience) in enumerate(sorted(selection.audiences.items())):
+        progress(f"seal {namespace}", place + 1, len(selection.audiences))
+        prf = evaluations.prf_of(project, connection, namespace, epoch, audience.values)
+        bitmaps = audience.bitmaps(definition.width)
+        sealed[namespace] = membership.seal(
+            prf, bitmaps, feed=definition.feed, version=definition.version, revision=revision
+        )
+    run_id = project.node.new_id()
+    cache = cache_of(project, connection, epoch)
+    cache.save(f"run {run_id}", **{name.replace("/", "|"): rows for name, rows in sealed.items()})
+    with project.node.store.begin() as tx:
+        tx.execute(
+            insert(runs).values(
+                id=run_id,
+                connection_id=connection.id,
+                feed_id=feed.id,
+                ours=True,
+                version=definition.version,
+                revision=revision,
+                digest=bytes.fromhex(content),
+                state="prepared",
+                report={**selection.report(), "content": content, "epoch": epoch.number},
+                created=project.node.now(),
+                changed=project.node.now(),
+            )
+        )
+        return tx.execute(select(runs).where(runs.c.id == run_id)).one()
+
+
+def _manifest(
+    project: "Project",
+    tx: Connection,
+    connection: Row[Any],
+    definition: Definition,
+    sealed: dict[str, U8],
+    revision: int,
+    epoch: Epoch,
+) -> Manifest:
+    state = tx.execute(
+        select(feed_partners).where(
+            feed_partners.c.feed_id == definition.feed.hex(), feed_partners.c.connection_id == connection.id
+        )
+    ).one()
+    statements = {each: evaluations.statement(project, connection, each, epoch) for each in sealed}
+    return manifest(
+        definition,
+        sealed,
+        revision=revision,
+        full=True,
+        evaluated={each: evaluations.evaluated(project, connection, each, epoch) for each in sealed},
+        publics={each: signed.statement.public for each, signed in statements.items()},
+        previous=state.last_receipt or NO_RECEIPT,
+        made=project.node.now(),
+    )
+
+
+def _sender(project: "Project", connection: Row[Any], run: Row[Any], number: int) -> Role:
+    epoch = epoch_of(project, connection, number)
+    cache = cache_of(project, connection, epoch)
+    stored = cache.load(f"run {run.id}")
+    if stored is None or run.report["epoch"] != number:
+        raise Refused(f"revision {run.revision} was made ready in another key epoch", hint="run it again")
+    sealed = {name.replace("|", "/"): rows.astype(np.uint8, copy=False) for name, rows in stored.items()}
+    kept = cache.load(f"manifest {run.id}")
+    if kept is None:  # made when it is first sent, and never again
+        with project.node.store.read() as tx:
+            definition = versions.get(tx, run.feed_id, run.version)
+            announced = _manifest(project, tx, connection, definition, sealed, run.revision, epoch)
+        cache.save(f"manifest {run.id}", manifest=np.frombuffer(announced.encode(), np.uint8))
+    else:
+        announced = Manifest.decode(kept["manifest"].tobytes())
+    return ReleaseSender(
+        connection=bytes.fromhex(connection.id),
+        manifest=announced,
+        records=sealed,
+        peer_key=connection.peer_key,
+        sign=project.node.sign,
+    )
+
+
+def _send(project: "Project", connection: Row[Any], run: Row[Any], progress: Progress) -> None:
+    receipt = run_exchange(
+        project,
+        connection,
+        _subject(run),
+        Kind.RELEASE,
+        Part.SENDER,
+        lambda number: _sender(project, connection, run, number),
+        inputs=run.digest,
+        progress=progress,
+    )
+    _sent(project, connection, run, receipt)
+
+
+def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: SignedReceipt) -> None:
+    """Keep the receipt that both signed; the next revision's receipt names it."""
+    detail = {"version": run.version, "revision": run.revision, **run.report}
+    with project.act("feed.run", f"{run.feed_id} {connection.alias}", detail=detail) as tx:
+        _set_run(tx, project, run, state="done", receipt=receipt.encode())
+        tx.execute(
+            update(feed_partners)
+            .where(feed_partners.c.feed_id == run.feed_id, feed_partners.c.connection_id == connection.id)
+            .values(last_revision=run.revision, last_receipt=receipt.receipt.digest(), changed=project.node.now())
+        )
+        epoch = epochs.current(project, tx, connection)
+    for kind in ("run", "manifest"):
+        cache_of(project, connection, epoch).drop(f"{kind} {run.id}")
+
+
+# The receiver
+
+
+def _receiver(project: "Project", connection: Row[Any], subject: dict[str, Any], number: int) -> Role:
+    with project.node.store.read() as tx:
+        feed = tx.execute(
+            select(received_feeds).where(
+                received_feeds.c.id == subject["feed"].hex(), received_feeds.c.connection_id == connection.id
+            )
+        ).first()
+        if feed is None or feed.status != "enabled":
+            raise Refusal(
+                "not_enabled", "this feed is not enabled here", hint="the receiver enables it: vesica feed enable"
+            )
+        if feed.accepted_version != subject["version"]:
+            raise Refusal("version", "another version of this feed is accepted here", status=409)
+        definition = versions.get(tx, feed.id, feed.accepted_version)
+        signed = tx.scalars(
+            select(runs.c.digest).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.state == "signed")
+        ).all()
+    epoch, snapshot = epoch_of(project, connection, number), Snapshot.open(project)
+    known = {
+        each: evaluations.known(project, connection, epoch, each, snapshot).lookup() for each in definition.namespaces
+    }
+    return ReleaseReceiver(
+        connection=bytes.fromhex(connection.id),
+        definition=definition,
+        lookup=known,
+        last_revision=feed.last_revision,
+        previous={feed.last_receipt or NO_RECEIPT, *signed},
+        peer_key=connection.peer_key,
+        sign=project.node.sign,
+        signing=lambda receipt: _signing(project, connection, receipt),
+    )
+
+
+def _signing(project: "Project", connection: Row[Any], receipt: Receipt) -> None:
+    """Note a receipt before our signature leaves: the sender may go on from it even if we never see its own."""
+    with project.node.store.begin() as tx:
+        known = select(runs.c.id).where(
+            runs.c.connection_id == connection.id,
+            runs.c.feed_id == receipt.feed.hex(),
+            runs.c.revision == receipt.revision,
+        )
+        if tx.execute(known).first() is None:
+            tx.execute(
+                insert(runs).values(
+                    id=project.node.new_id(),
+                    connection_id=connection.id,
+                    feed_id=receipt.feed.hex(),
+                    ours=False,
+                    version=receipt.version,
+                    revision=receipt.revision,
+                    digest=receipt.digest(),
+                    state="signed",
+                    report={},
+                    created=project.node.now(),
+                    changed=project.node.now(),
+                )
+            )
+
+
+def _received(project: "Project", connection: Row[Any], released: Released, number: int) -> None:
+    """Keep a release that both signed for: its records, its memberships, its receipt."""
+    announced, receipt = released.manifest, released.receipt
+    report = {
+        "records": {tally.namespace: tally.records for tally in announced.tallies},
+        "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
+    }
+    with project.node.store.read() as tx:
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == announced.feed.hex())).one()
+    if feed.last_revision >= announced.revision:
+        return  # a kill came between keeping it and closing the exchange
+    detail = {"version": announced.version, "revision": announced.revision, **report}
+    with project.act("feed.received", feed.name, actor=connection.alias, detail=detail) as tx:
+        project.received.keep(
+            tx,
+            feed,
+            Sealed(version=announced.version, revision=announced.revision, epoch=number, records=released.records),
+        )
+        tx.execute(
+            update(received_feeds)
+            .where(received_feeds.c.id == feed.id)
+            .values(last_receipt=receipt.receipt.digest(), changed=project.node.now())
+        )
+        tx.execute(
+            update(runs)
+            .where(runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, ~runs.c.ours)
+            .where(runs.c.revision == announced.revision)
+            .values(state="done", receipt=receipt.encode(), report=report, changed=project.node.now())
+        )
+    project.received.sweep(feed.id)
+
+
+# Either side
+
+
+def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
+    subject: dict[str, Any] = dict(opening.subject)
+    if opening.part is Part.SENDER:
+        return opened(project, opening), _receiver(project, connection, subject, opening.epoch)
+    run = _called_for(project, connection, subject)
+    return opened(project, opening), _sender(project, connection, run, opening.epoch)
+
+
+def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any]) -> Row[Any]:
+    with project.node.store.read() as tx:
+        query = select(runs).where(
+            runs.c.connection_id == connection.id,
+            runs.c.feed_id == subject["feed"].hex(),
+            runs.c.revision == subject["revision"],
+            runs.c.ours,
+        )
+        run = tx.execute(query).first()
+    if run is None:
+        raise Refusal("no_feed", "there is no such revision")
+    return run
+
+
+def _finished(project: "Project", connection: Row[Any], opening: Opening, role: Role) -> None:
+    if isinstance(role, ReleaseReceiver):
+        _received(project, connection, role.result, opening.epoch)
+    elif isinstance(role, ReleaseSender):
+        run = _called_for(project, connection, dict(opening.subject))
+        if run.state != "done":
+            _sent(project, connection, run, role.result)
+
+
+def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
+    """Do the job: open the exchange that a partner without our address asked for."""
+    from . import matching
+
+    connection = project.partners.by_id(parameters["connection"])
+    kind = Kind(parameters["kind"])
+    if kind is Kind.COUNT:
+        matching.answer_wanted(project, connection, parameters["namespace"], progress)
+    elif kind is Kind.EVALUATE:
+        evaluations.run(project, connection, parameters["namespace"], Part.RECEIVER, progress, Snapshot.open(project))
+    else:
+        subject: dict[str, Any] = {
+            "feed": bytes.fromhex(parameters["feed"]),
+            "version": parameters["version"],
+            "revision": parameters["revision"],
+        }
+        numbers: list[int] = []
+
+        def role(number: int) -> Role:
+            numbers.append(number)
+            return _receiver(project, connection, subject, number)
+
+        released = run_exchange(project, connection, subject, kind, Part.RECEIVER, role, progress=progress)
+        _received(project, connection, released, numbers[-1])
+    return {"status": "done"}
+
+
+def wanted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+    """Handle exchange.wanted: queue the exchange that the partner asks for."""
+    assert isinstance(message, Wanted)
+    subject = {key: value.hex() if isinstance(value, bytes) else value for key, value in message.subject.items()}
+    parameters = {"connection": row.id, "kind": message.kind.value, **subject}
+    project.node.jobs.submit(WANTED_JOB, parameters, project, tx)
+
+
+def purge_document(statement: bytes | None) -> dict[str, Any] | None:
+    """Return a partner's signed word that it purged a feed, for people and programs."""
+    if statement is None:
+        return None
+    purged = Purged.decode(statement)
+    return {
+        "revision": purged.statement.revision,
+        "segments": [segment.hex() for segment in purged.statement.segments],
+        "made": purged.statement.made,
+        "signature": purged.signature.hex(),
+    }
+
+
+def _subject(run: Row[Any]) -> dict[str, str | bytes | int]:
+    return {"feed": bytes.fromhex(run.feed_id), "version": run.version, "revision": run.revision}
+
+
+def _set_run(tx: Connection, project: "Project", run: Row[Any], **values: Any) -> None:
+    tx.execute(update(runs).where(runs.c.id == run.id).values(changed=project.node.now(), **values))
+
+
+ROLES[Kind.RELEASE] = _answer
+FINISHED[Kind.RELEASE] = _finished
+JOBS[JOB] = _run
+JOBS[WANTED_JOB] = _run_wanted
+LETTERS["exchange.wanted"] = wanted

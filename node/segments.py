@@ -1,0 +1,266 @@
+"""Segments: sets of profiles, imported by id or evaluated from a rule, kept as roaring bitmaps of profile numbers."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyroaring import BitMap
+from sqlalchemy import Connection, Row, select
+
+from . import rules, tables
+from .data import Draft, Snapshot
+from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from .files import write_atomically
+
+if TYPE_CHECKING:
+    from .project import Project
+
+ID_HEADERS = ("id", "profile", "profile_id", "customer", "customer_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """`size` counts profiles as last evaluated; `unknown` the ids of a members file that are no profile."""
+
+    id: str
+    name: str
+    kind: str  # members, rule
+    rule: str | None
+    tree: dict[str, Any] | None
+    uses: list[str]
+    size: int
+    evaluated: int
+    unknown: int = field(default=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Segments:
+    def __init__(self, project: "Project") -> None:
+        self._project = project
+
+    def create(self, name: str, *, rule: str | None = None, members_file: Path | str | None = None) -> Segment:
+        """Make a segment from a rule, or from a file with a profile id per row, and evaluate it."""
+        detail: dict[str, Any] = {}
+        with self._project.act("segment.create", name, detail=detail) as tx:
+            check_name(name, "segment")
+            if (rule is None) == (members_file is None):
+                raise InvalidInput("a segment has a rule or members", hint="give --rule EXPR or --members FILE")
+            if self._find(tx, name) is not None:
+                raise AlreadyExists(f"there is a segment {name!r} already", hint="delete it, or choose another name")
+            draft, unknown = Draft(self._project, tx), 0
+            parsed = None
+            if rule is not None:
+                parsed = rules.parse(rule, self._names(tx))
+                members = self._evaluate(tx, draft, parsed.tree)
+            elif members_file is not None:
+                members, unknown = self._read_members(tx, draft.base, Path(members_file))
+            segment = Segment(
+                id=self._project.node.new_id(),
+                name=name,
+                kind="members" if parsed is None else "rule",
+                rule=rule,
+                tree=None if parsed is None else parsed.tree,
+                uses=[] if parsed is None else parsed.uses,
+                size=len(members),
+                evaluated=self._project.node.now(),
+                unknown=unknown,
+            )
+            values = {key: value for key, value in segment.as_dict().items() if key != "unknown"}
+            created = self._project.node.now()
+            tx.execute(tables.segments.insert().values(**values, project_id=self._project.id, created=created))
+            draft.set_members(segment.id, members)
+            draft.publish()
+            detail |= {"kind": segment.kind, "size": segment.size}
+        return segment
+
+    def evaluate(self, name: str | None = None) -> list[Segment]:
+        """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then."""
+        detail: dict[str, Any] = {}
+        with self._project.act("segment.evaluate", name or "all", detail=detail) as tx:
+            found = {row.name: row for row in self._rows(tx)}
+            if name is not None and name not in found:
+                raise _missing(name)
+            draft, done = Draft(self._project, tx), []
+            for row in _in_order(found, [name] if name is not None else sorted(found)):
+                if row.tree is None:
+                    continue
+                members = self._evaluate(tx, draft, row.tree)
+                draft.set_members(row.id, members)
+                rows, now = tables.segments, self._project.node.now()
+                tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
+                done.append(row.name)
+            if done:
+                draft.publish()
+            detail["segments"] = len(done)
+            return [_segment(row) for row in self._rows(tx) if row.name in done or row.name == name]
+
+    def list(self) -> "list_[Segment]":
+        with self._project.node.store.read() as connection:
+            return [_segment(row) for row in self._rows(connection)]
+
+    def show(self, name: str) -> Segment:
+        with self._project.node.store.read() as connection:
+            row = self._find(connection, name)
+        if row is None:
+            raise _missing(name)
+        return _segment(row)
+
+    def members(self, name: str, snapshot: Snapshot | None = None) -> BitMap:
+        """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest."""
+        segment = self.show(name)
+        return (snapshot or Snapshot.open(self._project)).members(segment.id)
+
+    def export(self, name: str, path: Path | str) -> int:
+        """Write the ids of a segment's profiles as CSV and return how many; refused if a label forbids any export."""
+        detail: dict[str, Any] = {}
+        with self._project.act("segment.export", name, detail=detail) as tx:
+            row = self._find(tx, name)
+            if row is None:
+                raise _missing(name)
+            origins = self._project.labels.labels_of_segment(name, tx).get("C12")
+            if origins:
+                raise Refused(
+                    f"segment {name} must not be exported: C12 from {', '.join(map(str, origins))}",
+                    hint="use a segment without that label, or take the label off where it was put",
+                )
+            snapshot = Snapshot.open(self._project, tx)
+            numbers = np.array(snapshot.members(row.id).to_array(), np.uint32)
+            file = io.StringIO(newline="")
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id"])
+            writer.writerows([each.decode()] for each in snapshot.profile_ids[numbers].tolist())
+            write_atomically(Path(path), file.getvalue().encode())
+            detail["size"] = len(numbers)
+        return len(numbers)
+
+    def delete(self, name: str) -> None:
+        """Take a segment away; refused while another one is composed of it."""
+        with self._project.act("segment.delete", name) as tx:
+            row = self._find(tx, name)
+            if row is None:
+                raise _missing(name)
+            users = [each.name for each in self._rows(tx) if f"own.{name}" in each.uses]
+            if users:
+                raise Refused(f"segment {name} is used by {', '.join(users)}", hint="delete those first")
+            uses = tables.label_uses
+            mine = (uses.c.project_id == self._project.id) & (uses.c.kind == "segment")
+            tx.execute(uses.delete().where(mine, uses.c.target == name))
+            tx.execute(tables.segments.delete().where(tables.segments.c.id == row.id))
+            draft = Draft(self._project, tx)
+            draft.set_members(row.id, None)
+            draft.publish()
+
+    def _rows(self, connection: Connection) -> "list_[Row[Any]]":
+        rows = tables.segments
+        query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.name)
+        return [*connection.execute(query)]
+
+    def _find(self, connection: Connection, name: str) -> Row[Any] | None:
+        return next((row for row in self._rows(connection) if row.name == name), None)
+
+    def _names(self, connection: Connection) -> dict[str, rules.Field]:
+        """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it."""
+        fields, datasets = tables.fields, tables.datasets
+        query = (
+            select(datasets.c.name.label("dataset"), fields.c.name)
+            .join(datasets, datasets.c.id == fields.c.dataset_id)
+            .where(datasets.c.project_id == self._project.id, fields.c.kind == "attribute")
+        )
+        found = [(row.dataset, row.name) for row in connection.execute(query)]
+        alone = [field for _, field in found]
+        names = {field: (dataset, field) for dataset, field in found if alone.count(field) == 1}
+        return names | {f"{dataset}.{field}": (dataset, field) for dataset, field in found}
+
+    def _evaluate(self, tx: Connection, draft: Draft, tree: rules.Tree) -> BitMap:
+        now = Snapshot(draft.base.directory, draft.base.generation, draft.content)
+        references = {leaf["field"] for leaf in rules.leaves(tree)}
+        segments = {
+            name: self._referred(tx, now, name) for name in references if name.startswith(("own.", "received."))
+        }
+        return rules.evaluate(
+            tree, count=now.profile_count, attributes=now.attributes, fields=self._names(tx), segments=segments
+        )
+
+    def _referred(self, tx: Connection, snapshot: Snapshot, reference: str) -> BitMap:
+        kind, _, name = reference.partition(".")
+        if kind == "own":
+            row = self._find(tx, name)
+            if row is None:
+                raise _missing(name)
+            return snapshot.members(row.id)
+        partner, _, segment = name.partition(".")
+        return self._project.received.members(partner, segment)
+
+    def _read_members(self, tx: Connection, snapshot: Snapshot, path: Path) -> tuple[BitMap, int]:
+        """Return the profiles that a file names and how many ids are none.
+
+        The ids stand in the column that is called as the id column of a dataset (or id, profile, customer), else in the
+        first; a header is not needed.
+        """
+        from .sources import Source
+
+        source = Source.open(path, [])
+        datasets, fields = tables.datasets, tables.fields
+        query = (
+            select(fields.c.name)
+            .join(datasets, datasets.c.id == fields.c.dataset_id)
+            .where(datasets.c.project_id == self._project.id, fields.c.kind == "id")
+        )
+        known = [*tx.scalars(query), *ID_HEADERS]
+        source.columns = [next((name for name in source.header if name in known), source.header[0])]
+        texts = [text for batch in source.batches() for text in batch.columns[source.columns[0]]]
+        ids = np.array([text.strip().encode() for text in [source.columns[0], *texts]], np.bytes_)
+        numbers = snapshot.numbers(ids)
+        has_header = source.kind != "CSV" or numbers[0] < 0  # the first line is a member if it is a profile's id
+        if has_header:
+            numbers = numbers[1:]
+        found = numbers[numbers >= 0]
+        if not len(found):
+            raise InvalidInput(
+                f"none of the {len(numbers)} ids of {path.name} is a profile's",
+                hint="give the ids of the imported --id column, one per row, after the import",
+            )
+        return BitMap(found.astype(np.uint32)), int((numbers < 0).sum())
+
+
+list_ = list  # inside the class `list` is the method
+
+
+def _segment(row: Row[Any]) -> Segment:
+    return Segment(
+        id=row.id,
+        name=row.name,
+        kind=row.kind,
+        rule=row.rule,
+        tree=row.tree,
+        uses=row.uses,
+        size=row.size,
+        evaluated=row.evaluated,
+    )
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"there is no segment {name[:80]!r}", hint="'vesica segment list' shows them")
+
+
+def _in_order(rows: dict[str, Row[Any]], names: list[str]) -> Iterator[Row[Any]]:
+    """Yield the rows, each after the ones that it is composed of."""
+    seen: set[str] = set()
+
+    def walk(name: str) -> Iterator[Row[Any]]:
+        if name in seen or name not in rows:
+            return
+        seen.add(name)
+        for used in rows[name].uses:
+            if used.startswith("own."):
+                yield from walk(used.removeprefix("own."))
+        yield rows[name]
+
+    for name in names:
+        yield from walk(name)

@@ -1,0 +1,122 @@
+"""A node's process: its endpoint, its jobs, and the post, until it is told to stop."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import select
+
+from psi.errors import VesicaError
+
+from . import letters, tls
+from .dialogue import Answering
+from .endpoint import Call, Route, Unwelcome, address_of, application, bind, log_to_stderr, server
+from .errors import Refused
+from .exchanges import NodeAnswers, forget_old, register
+from .jobs import service_lock
+from .tables import connections
+
+if TYPE_CHECKING:
+    from .node import Node
+
+CONNECT_PATH = "/vesica/1/connect"
+JOB_WORKERS = 2  # one waits for a partner while the other computes
+IDLE_SECONDS = 0.3
+KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
+UPKEEP_SECONDS = 600.0
+STOP_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], None] | None = None) -> None:
+    """Answer partners, run jobs, and carry letters, until SIGTERM or SIGINT.
+
+    `ready` is told the address once it is bound (by default one line on stdout). Raises Refused if a service has this
+    home, and Failure if the address cannot be had.
+    """
+    with service_lock(node.home) as holder:
+        if holder is not None:
+            raise Refused(
+                f"a service is running on this home already (pid {holder})",
+                hint=f"stop it first: kill {holder}",
+            )
+        log_to_stderr(logging.INFO)
+        register()
+        bound = bind(listen or node.config.listen)
+        context = tls.server_context(node.secrets.signing_key, node.now())
+        endpoint = server(application(node, _routes(node), Doorkeeper(node)), context)
+        stop = threading.Event()
+
+        def upkeep() -> None:
+            renewed = time.monotonic()
+            while not stop.wait(UPKEEP_SECONDS):
+                if time.monotonic() - renewed > tls.RENEW_SECONDS:
+                    tls.renew(context, node.secrets.signing_key, node.now())
+                    renewed = time.monotonic()
+                forget_old(node)
+
+        work: list[Callable[[], None]] = [letters.Post(node, stop).run, upkeep]
+        work += [lambda: _run_jobs(node, stop)] * JOB_WORKERS
+        threads = [threading.Thread(target=each, daemon=True) for each in work]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # the server raises what it caught again when it has ended
+        for thread in threads:
+            thread.start()
+        (ready or _say)(address_of(bound))
+        try:
+            endpoint.run(sockets=[bound])
+        finally:
+            stop.set()
+            deadline = time.monotonic() + STOP_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _say(address: str) -> None:
+    print(f"listening on {address}", flush=True)
+
+
+def _routes(node: "Node") -> list[Route]:
+    def connect(call: Call) -> bytes:
+        from .partners import answer
+
+        return answer(node, call.caller, call.body)
+
+    return [Route("POST", CONNECT_PATH, connect), *letters.routes(node), *Answering(NodeAnswers(node)).routes()]
+
+
+class Doorkeeper:
+    """Lets in whoever asks to connect, and the keys of connections; what they may do there is the handlers' matter."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._known: dict[bytes, float] = {}
+
+    def __call__(self, caller: bytes, path: str) -> None:
+        if path == CONNECT_PATH or self._known.get(caller, 0.0) > time.monotonic():
+            return
+        query = select(connections.c.id).where(
+            connections.c.peer_key == caller, connections.c.status.in_(letters.CORRESPONDING)
+        )
+        with self._node.store.read() as reading:
+            if reading.execute(query).first() is None:
+                raise Unwelcome("there is no connection with the caller")
+        self._known[caller] = time.monotonic() + KNOWN_SECONDS
+
+
+def _run_jobs(node: "Node", stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            job = node.jobs.claim_next()
+        except VesicaError as error:
+            log.warning("jobs wait", code=error.code)
+            job = None
+        if job is None:
+            stop.wait(IDLE_SECONDS)
+        else:
+            node.jobs.execute(job)

@@ -1,0 +1,457 @@
+"""Input files as batches of columns: CSV, JSON lines, Parquet, each perhaps gzipped, in whatever encoding they come.
+
+A broken row costs only itself and keeps its physical line number (header = 1). That is why CSV is not read by DuckDB:
+an unclosed quote ends its whole read, accepted rows have no line numbers, and no raw value may be copied to disk for
+it. The delimiter is not guessed from statistics: it is the one under which the header holds the columns asked for.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import Failure, InvalidInput
+
+BLOCK = 1 << 22  # characters read at a time: some ten thousand rows
+ROWS = 1 << 16  # rows read at a time from Parquet
+MAX_LINE = 1 << 24  # longer is no line of a table
+MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
+DELIMITERS = (",", ";", "\t", "|")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows: a list of text per column asked for, the physical line of each row, and the rows as they stand."""
+
+    columns: dict[str, list[str]]
+    lines: npt.NDArray[np.int64]
+    records: list[str]
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """An opened input file. `rejected` fills up with line numbers per reason while `batches()` is consumed."""
+
+    path: Path
+    kind: str  # CSV, JSON lines, Parquet
+    encoding: str = ""
+    delimiter: str = ""
+    header: list[str] = field(default_factory=list)
+    header_record: str = ""
+    columns: list[str] = field(default_factory=list)
+    bad_bytes: bool = False
+    rejected: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def open(cls, path: Path | str, columns: Sequence[str]) -> "Source":
+        """Look at a file and find the columns; raises InvalidInput that says what to do."""
+        path = Path(path)
+        columns = list(dict.fromkeys(columns))
+        head = _head(path)
+        if head.startswith(b"PAR1"):
+            source = cls(path=path, kind="Parquet", columns=columns)
+            source.header = [name for name, _ in _parquet_columns(path)]
+            source.header_record = _as_csv([source.header])[0]
+            _require(source.header, columns, path)
+            return source
+        encoding, bad_bytes = _encoding(path, head)
+        source = cls(path=path, kind="CSV", encoding=encoding, bad_bytes=bad_bytes, columns=columns)
+        with source._text() as text:
+            first = _first_line(text, path)
+            if first.lstrip().startswith("{"):
+                source.kind = "JSON lines"
+                source.header = _keys(first + "\n" + text.read(BLOCK))
+                _require(source.header, columns, path)
+            else:
+                source.delimiter, source.header = _delimiter(first, columns, path)
+                source.header_record = first
+        return source
+
+    def batches(self, progress: Progress | None = None) -> Iterator[Batch]:
+        """Read the rows. `progress` gets bytes (rows for Parquet) done and in all."""
+        if self.kind == "Parquet":
+            return self._rows_of_parquet(progress)
+        return self._rows_of_text(progress)
+
+    def _text(self) -> io.TextIOWrapper:
+        errors = "surrogateescape" if self.encoding.startswith("utf-8") else "strict"
+        return io.TextIOWrapper(_open(self.path), encoding=self.encoding, errors=errors, newline=None)
+
+    def _rows_of_text(self, progress: Progress | None) -> Iterator[Batch]:
+        total = self.path.stat().st_size
+        is_csv = self.kind == "CSV"
+        parse = self._csv if is_csv else self._json
+        number, rest = 1, ""
+        with _explained(self.path), self._text() as text:
+            if is_csv:
+                text.readline()
+                number = 2
+            while True:
+                block = text.read(BLOCK)
+                if not block and not rest:
+                    return
+                lines = (rest + block).split("\n")
+                rest = lines.pop() if block else ""
+                if len(rest) > MAX_LINE:
+                    raise InvalidInput(
+                        f"{self.path.name}: line {number + len(lines)} is over {MAX_LINE} characters long",
+                        hint="give a CSV, JSON lines or Parquet file",
+                    )
+                batch, used = parse(lines, number, final=not block)
+                number += used
+                if used < len(lines):  # the beginning of a record that goes on
+                    rest = "\n".join([*lines[used:], rest])
+                if batch is not None:
+                    yield batch
+                if progress is not None:
+                    progress(_position(text), total)
+
+    def _csv(self, lines: list[str], number: int, *, final: bool) -> tuple[Batch | None, int]:
+        """Split lines into cells; returns how many of them were used up, fewer than all if a quote is still open."""
+        used = len(lines)
+        numbers = np.arange(number, number + used)
+        if "" in lines:
+            numbers = numbers[np.fromiter(map(bool, lines), bool, len(lines))]
+            full = [line for line in lines if line]
+        else:
+            full = lines
+        full, numbers = self._decodable(full, numbers)
+        width = len(self.header)
+        quoted = any('"' in line for line in full)
+        if not quoted:
+            counts = np.fromiter((line.count(self.delimiter) for line in full), np.int64, len(full))
+            good = counts == width - 1
+            if not good.all():
+                for line, count in zip(numbers[~good].tolist(), counts[~good].tolist(), strict=True):
+                    self._reject(line, _fields(count + 1, width))
+                full = [full[index] for index in np.flatnonzero(good).tolist()]
+                numbers = numbers[good]
+            cells = self.delimiter.join(full).split(self.delimiter) if full else []
+        else:
+            plain = _plain_records(full, self.delimiter, width)
+            if plain is not None:
+                cells = plain
+            else:
+                cells, full, numbers, open_lines = self._careful(lines, number, final)
+                used -= open_lines
+        if not full:
+            return None, used
+        places = [(name, self.header.index(name)) for name in self.columns]
+        return Batch({name: cells[place::width] for name, place in places}, numbers, full), used
+
+    def _careful(
+        self, lines: list[str], number: int, final: bool
+    ) -> tuple[list[str], list[str], npt.NDArray[np.int64], int]:
+        """Read record by record. A quote that never closes, or closes into nonsense, costs the line it began on."""
+        cells: list[str] = []
+        records: list[str] = []
+        kept: list[int] = []
+        width, start = len(self.header), 0
+        while start < len(lines):
+            end, quotes = start + 1, lines[start].count('"')
+            while quotes % 2 and end < len(lines) and end - start < MAX_RECORD_LINES:
+                quotes += lines[end].count('"')
+                end += 1
+            if quotes % 2 and end == len(lines) and not final and end - start < MAX_RECORD_LINES:
+                return cells, records, np.array(kept, np.int64), len(lines) - start
+            record = "\n".join(lines[start:end])
+            row = _record(record, self.delimiter)
+            line = number + start
+            if self.bad_bytes and _SURROGATE.search(lines[start]):
+                start += 1  # counted already
+                continue
+            if row is None or (end - start > 1 and len(row) != width):
+                self._reject(line, "a broken or unclosed quote")
+                start += 1
+                continue
+            start = end
+            if not record:
+                continue
+            if len(row) != width:
+                self._reject(line, _fields(len(row), width))
+                continue
+            cells += row
+            records.append(record)
+            kept.append(line)
+        return cells, records, np.array(kept, np.int64), 0
+
+    def _json(self, lines: list[str], number: int, *, final: bool) -> tuple[Batch | None, int]:
+        numbers = np.arange(number, number + len(lines))
+        full, numbers = self._decodable(lines, numbers)
+        blank = np.fromiter((not line.strip() for line in full), bool, len(full))
+        if blank.any():
+            full, numbers = [full[index] for index in np.flatnonzero(~blank).tolist()], numbers[~blank]
+        objects: list[Any] = []
+        try:
+            objects = json.loads(f"[{','.join(full)}]")
+        except (ValueError, RecursionError):
+            objects = []
+        if len(objects) != len(full) or not all(isinstance(each, dict) for each in objects):
+            objects = [_object(line) for line in full]
+            good = np.array([each is not None for each in objects], bool)
+            for line in numbers[~good].tolist():
+                self._reject(line, "not a JSON object")
+            full = [full[index] for index in np.flatnonzero(good).tolist()]
+            objects, numbers = [each for each in objects if each is not None], numbers[good]
+        columns = {name: [_cell(each.get(name)) for each in objects] for name in self.columns}
+        if any(_SURROGATE.search("\n".join(column)) for column in columns.values()):
+            good = np.array([not any(map(_SURROGATE.search, row)) for row in zip(*columns.values(), strict=True)], bool)
+            for line in numbers[~good].tolist():
+                self._reject(line, "text that is not valid Unicode")
+            where = np.flatnonzero(good).tolist()
+            columns = {name: [column[index] for index in where] for name, column in columns.items()}
+            full, numbers = [full[index] for index in where], numbers[good]
+        return (Batch(columns, numbers, full) if full else None), len(lines)
+
+    def _rows_of_parquet(self, progress: Progress | None) -> Iterator[Batch]:
+        types = dict(_parquet_columns(self.path))
+        selected = [_as_text(name, types[name]) for name in self.header]
+        with _parquet(self.path) as connection:
+            total = connection.execute("SELECT count(*) FROM read_parquet(?)", [str(self.path)]).fetchall()[0][0]
+            query = f"SELECT {', '.join(selected)} FROM read_parquet(?)"  # noqa: S608 - quoted names of the file itself
+            rows = connection.execute(query, [str(self.path)])
+            number = 1
+            while part := rows.fetchmany(ROWS):
+                columns = dict(zip(self.header, zip(*part, strict=True), strict=True))
+                yield Batch(
+                    {name: [cell or "" for cell in columns[name]] for name in self.columns},
+                    np.arange(number, number + len(part)),
+                    _as_csv(part),
+                )
+                number += len(part)
+                if progress is not None:
+                    progress(number - 1, total)
+
+    def _decodable(self, lines: list[str], numbers: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int64]]:
+        if not self.bad_bytes:
+            return lines, numbers
+        good = np.fromiter((_SURROGATE.search(line) is None for line in lines), bool, len(lines))
+        for line in numbers[~good].tolist():
+            self._reject(line, "bytes that are not UTF-8")
+        return [lines[index] for index in np.flatnonzero(good).tolist()], numbers[good]
+
+    def _reject(self, line: int, reason: str) -> None:
+        self.rejected[reason].append(line)
+
+
+# One file
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}", hint="check the name and your rights") from error
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a directory", hint="name one CSV, JSON lines or Parquet file in it")
+    if not path.exists():
+        raise InvalidInput(f"there is no file {path}", hint="check the name")
+    if not path.is_file():
+        raise InvalidInput(f"{path} is not a plain file", hint="save the data in a file first")
+    with _explained(path), _open(path) as file:
+        head = file.read(1 << 16)
+    if not head:
+        raise InvalidInput(f"{path} is empty", hint="export it again: a header line and at least one row are needed")
+    if head.startswith(b"PK\x03\x04"):
+        raise InvalidInput(f"{path} is a ZIP archive or an Excel file", hint="save the sheet as CSV, or unpack it")
+    return head
+
+
+def _encoding(path: Path, head: bytes) -> tuple[str, bool]:
+    """Return a file's encoding, and whether a few bytes of it do not fit."""
+    for mark, name in _MARKS:
+        if head.startswith(mark):
+            return name, name == "utf-8-sig" and _count(path)[0] > 0
+    if b"\0" in head:
+        odd, even = head[1::2].count(0), head[::2].count(0)
+        if max(odd, even) > len(head) * 0.3 and min(odd, even) < len(head) * 0.05:
+            return ("utf-16-le" if odd > even else "utf-16-be"), False
+        raise InvalidInput(f"{path} is not a text file", hint="give a CSV, JSON lines or Parquet file, perhaps gzipped")
+    bad, good = _count(path)
+    return ("latin-1", False) if bad > good else ("utf-8", bad > 0)
+
+
+_MARKS = [
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+]
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_FOREIGN = re.compile("[^\x00-\x7f\udc80-\udcff]")
+
+
+def _count(path: Path) -> tuple[int, int]:
+    """Return how many bytes of a file are not UTF-8, and how many characters beyond ASCII are."""
+    bad = good = 0
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    with _explained(path), _open(path) as file:
+        while block := file.read(BLOCK):
+            if block.isascii() and not decoder.getstate()[0]:
+                continue
+            text = decoder.decode(block)
+            bad += len(_ESCAPED.findall(text))
+            good += len(_FOREIGN.findall(text))
+    return bad + len(decoder.getstate()[0]), good
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say in plain words what a broken file makes the decoders say."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise InvalidInput(f"{path} is not valid {str(error.args[0])[:40]}", hint="save it as UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInput(f"{path} is a damaged gzip file", hint="copy or export it again") from error
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}", hint="check the disk") from error
+
+
+def _position(text: io.TextIOWrapper) -> int:
+    buffer: Any = text.buffer
+    return int((getattr(buffer, "fileobj", None) or buffer).tell())
+
+
+# Header and delimiter
+
+
+def _first_line(text: io.TextIOWrapper, path: Path) -> str:
+    with _explained(path):
+        first = text.readline(MAX_LINE)
+    if not first.strip():
+        raise InvalidInput(f"the first line of {path} is empty", hint="put the column names there")
+    return first.rstrip("\n")
+
+
+def _delimiter(first: str, columns: Sequence[str], path: Path) -> tuple[str, list[str]]:
+    found: list[tuple[int, int, str, list[str]]] = []
+    for place, delimiter in enumerate(DELIMITERS):
+        header = _record(first, delimiter)
+        if header is None:
+            continue
+        names = [name.strip() for name in header]
+        found.append((sum(column in names for column in columns), len(names) * 10 - place, delimiter, names))
+    if not found:
+        raise InvalidInput(f"the header of {path} has a broken quote", hint="put the column names on the first line")
+    _, _, delimiter, names = max(found)
+    _require(names, columns, path)
+    for column in columns:
+        if names.count(column) > 1:
+            raise InvalidInput(f"{path} has {names.count(column)} columns {column!r}", hint="rename all but one")
+    return delimiter, names
+
+
+def _require(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
+    missing = [column for column in columns if column not in names]
+    if not missing:
+        return
+    # a file without a header shows a person's data where names should be: such cells stay out of the message
+    shown = [name[:40] if re.fullmatch(r"[^\W\d][\w .-]*", name) else "?" for name in names[:20]]
+    raise InvalidInput(
+        f"{path} has no column {', '.join(map(repr, missing))}; its first line gives {', '.join(shown)}",
+        hint="name columns of the first line, separated by comma, semicolon, tab or |",
+    )
+
+
+def _fields(count: int, width: int) -> str:
+    return f"{'fewer' if count < width else 'more'} cells than the header"
+
+
+def _record(record: str, delimiter: str) -> list[str] | None:
+    try:
+        rows = list(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else [] if not rows else None
+
+
+def _plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | None:
+    """Return the cells of lines that are one well-formed record each, else None."""
+    cells: list[str] = []
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, strict=True):
+            if len(row) != width:
+                return None
+            cells += row
+    except csv.Error:
+        return None
+    return cells if len(cells) == len(lines) * width else None
+
+
+# JSON lines and Parquet
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
+
+
+def _keys(text: str) -> list[str]:
+    objects = (_object(line) for line in text.split("\n")[:1_000])
+    return list(dict.fromkeys(str(key) for each in objects if each for key in each))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    import duckdb
+
+    settings: dict[str, Any] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "memory_limit": "1GB",
+    }
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            yield connection
+    except duckdb.Error as error:
+        raise InvalidInput(f"{path} is a damaged Parquet file", hint="copy or export it again") from error
+
+
+def _parquet_columns(path: Path) -> list[tuple[str, str]]:
+    if any(sign in str(path) for sign in "*?["):
+        raise InvalidInput(f"the name {path} has one of * ? [ in it", hint="rename the file")
+    with _parquet(path) as connection:
+        rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
+def _as_text(name: str, kind: str) -> str:
+    quoted = '"' + name.replace('"', '""') + '"'
+    return f"lower(hex({quoted}))" if kind == "BLOB" else f"CAST({quoted} AS VARCHAR)"
+
+
+def _as_csv(rows: Sequence[Sequence[str | None]]) -> list[str]:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\0").writerows(rows)
+    return file.getvalue().split("\0")[:-1]

@@ -1,0 +1,400 @@
+"""The control rows: one SQLAlchemy Core table per noun, the same on SQLite and PostgreSQL.
+
+Ids are UUIDs as 32 hex digits, times are whole Unix seconds, keys and digests are raw bytes. Data (identities, attributes,
+segment bitmaps) is not here: `manifests.content` names the immutable files that hold it.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(32), primary_key=True)
+
+
+def _of(table: str) -> Column[str]:
+    return Column(f"{table}_id", String(32), ForeignKey(f"{table}s.id"), nullable=False, index=True)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+projects = Table(
+    "projects",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("consent_model", String(8)),  # "opt-in", "opt-out", or not chosen yet
+    Column("hide_unconsented", Boolean, nullable=False),  # keeps people without consent out of estimates altogether
+    Column("connect_secret", LargeBinary(16)),  # of the current Connect ID, none before the first
+    _time("connect_expires", nullable=True),
+    Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
+    Column("count_secret", LargeBinary(32), nullable=False),  # keys noise and samples; never leaves
+    _time("created"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    _time("created"),
+    UniqueConstraint("project_id", "name"),
+)
+
+fields = Table(
+    "fields",
+    metadata,
+    _id(),
+    _of("dataset"),
+    Column("name", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),  # id, identity, consent, attribute
+    Column("rule", String(127)),  # "email_sha256/lc-v1", for identities
+    UniqueConstraint("dataset_id", "name"),
+)
+
+manifests = Table(  # the newest row of a project is its data; readers pin one
+    "manifests",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("generation", Integer, nullable=False),
+    Column("content", JSON, nullable=False),
+    _time("created"),
+    UniqueConstraint("project_id", "generation"),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("kind", String(8), nullable=False),  # members, rule
+    Column("rule", Text),
+    Column("tree", JSON),  # the rule, parsed
+    Column("uses", JSON, nullable=False),  # ["dataset.field", ...] that the rule reads
+    Column("size", Integer, nullable=False),
+    _time("evaluated"),
+    _time("created"),
+    UniqueConstraint("project_id", "name"),
+)
+
+labels = Table(  # the custom ones; the standard catalogue is in node.labels
+    "labels",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("description", Text, nullable=False),
+    UniqueConstraint("project_id", "name"),
+)
+
+label_uses = Table(
+    "label_uses",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("label", String(63), nullable=False),
+    Column("kind", String(8), nullable=False),  # dataset, field, segment
+    Column("target", String(400), nullable=False),  # name, dataset.field, name
+    UniqueConstraint("project_id", "label", "kind", "target"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("action", String(63), nullable=False),  # the marketing action it forbids
+    Column("expression", Text, nullable=False),  # over labels: "C1 OR (C3 AND C7)"
+    Column("status", String(8), nullable=False),  # enabled, disabled, draft
+    UniqueConstraint("project_id", "name"),
+)
+
+connections = Table(
+    "connections",
+    metadata,
+    _id(),  # the connection id that both nodes use
+    _of("project"),
+    Column("alias", String(63), nullable=False),
+    Column("status", String(16), nullable=False),  # pending, requested, active, declined, disconnected, blocked
+    Column("requester", Boolean, nullable=False),  # we asked
+    Column("peer_key", LargeBinary(32), nullable=False),
+    Column("peer_project", LargeBinary(16), nullable=False),
+    Column("peer_project_name", String(63), nullable=False),
+    Column("peer_organisation", String(255), nullable=False),
+    Column("peer_address", String(255), nullable=False),  # empty: they call us
+    Column("proxy", Boolean, nullable=False),
+    Column("their_offer", LargeBinary, nullable=False),  # protocol.handshake.Offer, encoded
+    Column("agreement", LargeBinary),  # protocol.agreement.Agreement, encoded; none before acceptance
+    Column("agreement_digest", LargeBinary(32)),
+    Column("our_signature", LargeBinary(64)),
+    Column("their_signature", LargeBinary(64)),
+    Column("letters_sent", Integer, nullable=False),
+    Column("letters_received", Integer, nullable=False),
+    Column("reason", Text),  # of a decline, a disconnect or a block
+    _time("created"),
+    _time("changed"),
+    UniqueConstraint("project_id", "alias"),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("number", Integer, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # wrapped; emptied when the epoch ends
+    _time("started"),
+    _time("ended", nullable=True),
+    UniqueConstraint("connection_id", "number"),
+)
+
+letters = Table(  # the outbox
+    "letters",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    _time("created"),
+    _time("delivered", nullable=True),
+    UniqueConstraint("connection_id", "number"),
+)
+
+exchanges = Table(
+    "exchanges",
+    metadata,
+    _id(),  # the exchange id that both nodes use
+    _of("connection"),
+    Column("kind", String(16), nullable=False),  # count, evaluate, release
+    Column("part", String(16), nullable=False),  # ours
+    Column("opened", LargeBinary, nullable=False),  # the opening and its reply, encoded
+    Column("state", String(16), nullable=False),  # open, done, failed
+    Column("result", JSON),
+    Column("error", JSON),
+    _time("created"),
+    _time("changed"),
+)
+
+universes = Table(  # generations that we answered from, or were shown
+    "universes",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("ours", Boolean, nullable=False),
+    Column("namespace", String(127), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("digest", LargeBinary(64), nullable=False),
+    Column("commitment", LargeBinary, nullable=False),
+    Column("count", Integer, nullable=False),
+    _time("created"),
+    UniqueConstraint("connection_id", "ours", "namespace", "epoch", "generation"),
+)
+
+ledger = Table(  # what partners have used up, by the wall clock; rows are only ever added
+    "ledger",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("peer_key", LargeBinary(32), nullable=False),  # the organisation: no reconnection refills it
+    Column("kind", String(16), nullable=False),  # epsilon_millis, evaluations
+    Column("amount", BigInteger, nullable=False),
+    Column("note", String(255), nullable=False),
+    _time("at"),
+    Index("ix_ledger_window", "project_id", "peer_key", "kind", "at"),
+)
+
+answers = Table(  # what we answered, so that an identical question costs nothing
+    "answers",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("question", LargeBinary(32), nullable=False),
+    Column("answer", LargeBinary, nullable=False),
+    Column("points", Text, nullable=False),  # the file of sorted question points, for the differencing refusal
+    _time("at"),
+    UniqueConstraint("connection_id", "question"),
+)
+
+estimates = Table(  # what partners answered us
+    "estimates",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("segment", String(63), nullable=False),
+    Column("namespace", String(127), nullable=False),
+    Column("status", String(16), nullable=False),  # ok, below_minimum, refused
+    Column("overlap", BigInteger),
+    Column("consented", BigInteger),
+    Column("half_width", BigInteger),  # of the 95 % interval around overlap
+    Column("consented_half_width", BigInteger),
+    Column("detail", JSON, nullable=False),
+    _time("at"),
+)
+
+feeds = Table(  # ours
+    "feeds",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("status", String(16), nullable=False),  # draft, published, revoked
+    Column("version", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),  # the last data revision handed out; only grows
+    _time("created"),
+    _time("changed"),
+    UniqueConstraint("project_id", "name"),
+)
+
+feed_versions = Table(  # immutable definitions, ours and received
+    "feed_versions",
+    metadata,
+    _id(),
+    Column("feed_id", String(32), nullable=False, index=True),
+    Column("version", Integer, nullable=False),
+    Column("definition", LargeBinary, nullable=False),  # protocol.feed.Definition, encoded
+    Column("digest", LargeBinary(32), nullable=False),
+    _time("created"),
+    UniqueConstraint("feed_id", "version"),
+)
+
+feed_partners = Table(  # one partner's state of one of our feeds
+    "feed_partners",
+    metadata,
+    _id(),
+    _of("feed"),
+    _of("connection"),
+    Column("status", String(16), nullable=False),  # draft, pending, enabled, disabled, declined, revoked
+    Column("accepted_version", Integer),
+    Column("reason", Text),
+    Column("last_revision", BigInteger, nullable=False),
+    Column("last_receipt", LargeBinary(32)),
+    Column("purge_statement", LargeBinary),
+    Column(
+        "universes", JSON
+    ),  # the receiver's identities by namespace when it accepted: the base of the evaluation limit
+    _time("changed"),
+    UniqueConstraint("feed_id", "connection_id"),
+)
+
+received_feeds = Table(
+    "received_feeds",
+    metadata,
+    _id(),  # the sender's feed id
+    _of("connection"),
+    Column("name", String(63), nullable=False),
+    Column("status", String(16), nullable=False),  # pending, enabled, disabled, declined, revoked
+    Column("accepted_version", Integer),
+    Column("offered_version", Integer),
+    Column("last_revision", BigInteger, nullable=False),
+    Column("last_receipt", LargeBinary(32)),
+    Column("records", String(255)),  # the file of the last release, sealed
+    Column("epoch", Integer),  # whose keys open it
+    Column("reason", Text),
+    _time("changed"),
+)
+
+memberships = Table(  # what received feeds say of our profiles
+    "memberships",
+    metadata,
+    _id(),
+    Column("feed_id", String(32), ForeignKey("received_feeds.id"), nullable=False, index=True),
+    Column("segment_id", String(32), nullable=False),  # the sender's
+    Column("name", String(255), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("file", String(255), nullable=False),  # present members, a roaring bitmap over profile numbers
+    Column("changes", String(255), nullable=False),  # realized in this revision, and exited
+    Column("size", Integer, nullable=False),
+    _time("changed"),
+    UniqueConstraint("feed_id", "segment_id"),
+)
+
+runs = Table(  # one row per feed, partner and data revision, on both nodes
+    "runs",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("feed_id", String(32), nullable=False, index=True),
+    Column("ours", Boolean, nullable=False),  # we are the sender
+    Column("version", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),  # prepared, signed, done, failed
+    Column("report", JSON, nullable=False),
+    Column("receipt", LargeBinary),  # protocol.receipt.Receipt with both signatures, encoded
+    _time("created"),
+    _time("changed"),
+    UniqueConstraint("connection_id", "feed_id", "revision"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("kind", String(32), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("state", String(16), nullable=False),  # queued, running, waiting, done, failed
+    Column("owner", String(64)),
+    _time("lease_until", nullable=True),
+    Column("progress", JSON),
+    Column("result", JSON),
+    Column("error", JSON),
+    _time("created"),
+    _time("changed"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+    _time("at"),
+)
+
+audit = Table(  # append-only, each row carries the hash of the one before
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("project_id", String(32)),
+    Column("actor", String(255), nullable=False),  # user@host, or the partner's alias
+    Column("act", String(63), nullable=False),  # "feed.publish"
+    Column("target", String(400), nullable=False),
+    Column("result", String(8), nullable=False),  # allow, deny, fail
+    Column("detail", JSON, nullable=False),
+    Column("previous", LargeBinary(32), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)

@@ -1,0 +1,53 @@
+"""Immutable versions of feeds, ours and received: both nodes keep the same bytes under the same hash."""
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, insert, select
+
+from protocol.errors import RemoteProtocolError
+from protocol.feed import Definition
+
+from .tables import feed_versions
+
+if TYPE_CHECKING:
+    from .project import Project
+
+
+def keep(project: "Project", tx: Connection, definition: Definition) -> None:
+    """Store a version; it never changes."""
+    tx.execute(
+        insert(feed_versions).values(
+            id=project.node.new_id(),
+            feed_id=definition.feed.hex(),
+            version=definition.version,
+            definition=definition.encode(),
+            digest=definition.digest(),
+            created=project.node.now(),
+        )
+    )
+
+
+def get(tx: Connection, feed_id: str, version: int | None) -> Definition:
+    """Return a version; raises RemoteProtocolError where a partner speaks of one that is not there."""
+    query = select(feed_versions.c.definition).where(
+        feed_versions.c.feed_id == feed_id, feed_versions.c.version == version
+    )
+    content = tx.scalar(query)
+    if content is None:
+        raise RemoteProtocolError("manifest", "there is no such version of the feed")
+    return Definition.decode(content)
+
+
+def describe(definition: Definition) -> dict[str, Any]:
+    """Return a version as both sides show it."""
+    return {
+        "name": definition.name,
+        "feed": definition.feed.hex(),
+        "version": definition.version,
+        "hash": definition.digest().hex(),
+        "description": definition.description,
+        "segments": [{"name": segment.name, "labels": list(segment.labels)} for segment in definition.segments],
+        "namespaces": list(definition.namespaces),
+        "restricted_uses": list(definition.restricted_uses),
+        "note": "a person who matches in two namespaces counts once in each",
+    }

@@ -1,0 +1,78 @@
+"""Who broke the protocol: we (a bug, or too early) or the partner (refuse, audit, end the exchange)."""
+
+from psi.errors import VesicaError
+
+
+class LocalProtocolError(VesicaError):
+    """We asked for something that the protocol does not allow; nothing was sent."""
+
+    code = "local_protocol"
+
+
+class NotReady(LocalProtocolError):
+    """An earlier step is incomplete, so this message cannot exist yet."""
+
+    code = "not_ready"
+
+
+class InvalidConnectId(LocalProtocolError):
+    """A Connect ID that was typed or pasted cannot be used."""
+
+    code = "connect_id"
+
+
+class RemoteProtocolError(VesicaError):
+    """The partner sent what it may not send. `code` says what: HINTS lists the codes of this package.
+
+    Programs may pass codes that a partner's refusal carried.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or HINTS.get(code, ""))
+        self.code = code
+
+
+class Malformed(RemoteProtocolError):
+    """Bytes that are no message of ours."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("malformed", message)
+
+
+class ChunkChanged(RemoteProtocolError):
+    """A chunk that we already have came again with other bytes: a probe, or a broken partner."""
+
+    def __init__(self, step: str, chunk: int) -> None:
+        super().__init__("chunk_changed", f"{step} chunk {chunk} came again with other bytes")
+
+
+_RETRY = "run it again; if it repeats, the partner's software is broken or hostile"
+_UPGRADE = "both sides must run the same version of Vesica"
+
+HINTS = {
+    "malformed": _UPGRADE,
+    "version": _UPGRADE,
+    "type": _UPGRADE,
+    "too_large": _UPGRADE,
+    "session": _RETRY,
+    "step": _RETRY,
+    "direction": _RETRY,
+    "chunk": _RETRY,
+    "out_of_order": _RETRY,
+    "chunk_changed": "nothing was accepted; ask the partner whether it was restored from a backup",
+    "points": _RETRY,
+    "proof": "the partner used another key than it signed for; nothing was stored, ask it to explain",
+    "tags": "the partner answered for more or other points than it was sent; nothing was answered",
+    "key_changed": "the partner's key of this epoch differs from the one it signed before; nothing was stored",
+    "commitment": "the partner's universe differs from the one it signed",
+    "question": _RETRY,
+    "answer": _RETRY,
+    "revision": "the partner must send a data revision above the last one",
+    "manifest": "compare the accepted feed version on both sides (vesica feed show)",
+    "records": _RETRY,
+    "receipt": "both sides count different things; compare vesica audit list on both sides",
+    "signature": "check that the partner's key is the one you accepted",
+    "connect_id_proof": "ask the partner for its current Connect ID",
+    "agreement": "terms changed meanwhile: send the request again",
+    "epoch": _RETRY,
+}

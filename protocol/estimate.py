@@ -1,0 +1,280 @@
+"""Both parts of a count (DESIGN: pre-share estimate): the answerer fixes its universe first, the asker never counts."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from psi import count
+from psi.errors import DuplicatePoint, InvalidPoint
+from psi.hashing import length_prefixed
+from psi.keys import Key
+from psi.values import U8, Values
+
+from .errors import LocalProtocolError, NotReady, RemoteProtocolError
+from .exchange import Role
+from .feed import MAX_SEGMENTS
+from .messages import (
+    Answer,
+    Commitment,
+    Questions,
+    SignedCommitment,
+    Tags,
+    UniversePoints,
+    flag_bytes,
+)
+from .states import Kind, Part
+from .wire import MAX_PAYLOAD, POINTS_PER_CHUNK, TAGS_PER_CHUNK, Message, rows, split
+
+MAX_ASKED = 65_536  # identities of one segment; larger ones are sampled before they are asked
+
+Bits = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+
+
+def commit(
+    universe: count.Universe, *, context: bytes, epoch: int, generation: int, made: int, sign: Callable[[bytes], bytes]
+) -> SignedCommitment:
+    """Return the signed commitment to a universe; `context` is that of the count, `made` Unix seconds."""
+    commitment = Commitment(
+        context=context,
+        epoch=epoch,
+        generation=generation,
+        count=len(universe.points),
+        chunks=tuple(count.chunk_digests(universe.points)),
+        made=made,
+    )
+    return SignedCommitment(commitment=commitment, signature=commitment.sign(sign))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What an asker asked and the true numbers, which only the answerer may see.
+
+    `points` uint8 (n, 32) sorted; `segments` bool (k, n); `consented` bool (n,); hits and `sizes` int64 (k,).
+    `universe_digest` is that of the generation it was asked against.
+    """
+
+    universe_digest: bytes
+    points: U8
+    segments: Bits
+    consented: Bits
+    consented_hits: Counts
+    other_hits: Counts
+    sizes: Counts
+
+    @property
+    def digest(self) -> bytes:
+        """What an identical question has too (32 bytes): universe, points, segments, consent."""
+        flags = _pack_flags(self.segments, self.consented)
+        return _sha256(b"vesica/1 question", self.universe_digest, self.points.tobytes(), flags.tobytes())
+
+    def segment_digest(self, segment: int) -> bytes:
+        """Digest of one segment's sorted points (32 bytes), whatever it is called and beside what it is asked."""
+        return _sha256(b"vesica/1 asked segment", self.points[self.segments[segment]].tobytes())
+
+
+class CountAsker(Role):
+    """Asks how many of its identities the answerer knows. Learns the padded universe size and the sanitised answer.
+
+    `values` (n) are the union of the asked segments, `segments` bool (k, n), `consented` bool (n,). `derive_key` turns
+    the universe's digest (64 bytes) into the key a; `check_universe` refuses a generation too many or a changed one.
+    """
+
+    kind = Kind.COUNT
+    part = Part.ASKER
+
+    def __init__(
+        self,
+        *,
+        context: bytes,
+        direction: bytes,
+        epoch: int,
+        values: Values,
+        segments: Bits,
+        consented: Bits,
+        derive_key: Callable[[bytes], Key],
+        check_universe: Callable[[Commitment], None],
+        peer_key: bytes,
+    ) -> None:
+        if not 1 <= len(segments) <= MAX_SEGMENTS or (segments.sum(axis=1) > MAX_ASKED).any():
+            raise LocalProtocolError(f"a count asks 1 to {MAX_SEGMENTS} segments of at most {MAX_ASKED} identities")
+        self._context, self._direction, self._epoch = context, direction, epoch
+        self._values, self._segments, self._consented = values, segments, consented
+        self._derive_key, self._check_universe, self._peer_key = derive_key, check_universe, peer_key
+        self._commitment: Commitment | None = None
+        self._universe: list[U8] = []
+        self._answer: Answer | None = None
+
+    @property
+    def result(self) -> Answer:
+        """The sanitised numbers, one entry for each row of `segments`. Raise NotReady before they came."""
+        if self._answer is None:
+            raise NotReady("the count is not answered yet")
+        return self._answer
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        match payload:
+            case SignedCommitment():
+                self._take_commitment(payload)
+            case UniversePoints():
+                self._take_points(chunk, payload)
+            case Answer():
+                if len(payload.segments) != len(self._segments):
+                    raise RemoteProtocolError("answer", "the answer is about another number of segments")
+                self._answer = payload
+
+    def complete(self, step: str) -> None:
+        if step == "universe":
+            points = np.concatenate(self._universe)
+            if len(points) != self._committed.count:
+                raise RemoteProtocolError("commitment", "the universe has fewer points than its commitment")
+            self._universe = [points]
+
+    def produce(self, step: str) -> Sequence[Message]:
+        digest = self._committed.universe_digest()
+        key = self._derive_key(digest)
+        return self._tags(key, digest) if step == "tags" else self._questions(key)
+
+    @property
+    def _committed(self) -> Commitment:
+        assert self._commitment is not None
+        return self._commitment
+
+    def _take_commitment(self, signed: SignedCommitment) -> None:
+        commitment = signed.commitment
+        commitment.verify(signed.signature, self._peer_key)
+        if (commitment.context, commitment.epoch) != (self._context, self._epoch):
+            raise RemoteProtocolError("commitment", "the commitment is for another connection, namespace or epoch")
+        self._check_universe(commitment)
+        self._commitment = commitment
+
+    def _take_points(self, chunk: int, payload: UniversePoints) -> None:
+        chunks = self._committed.chunks
+        if chunk >= len(chunks) or hashlib.sha512(payload.points).digest() != chunks[chunk]:
+            raise RemoteProtocolError("commitment", f"universe chunk {chunk} is not the one committed to")
+        self._universe.append(rows(payload.points, 32))
+
+    def _tags(self, key: Key, digest: bytes) -> Sequence[Message]:
+        tag_context = count.tag_context(self._context, self._direction, self._epoch, digest)
+        with _naming_chunk("universe", POINTS_PER_CHUNK):
+            tags = count.ask_tags(self._universe[0], key, tag_context)
+        return [Tags(public=key.public, tags=chunk) for chunk in split(tags, TAGS_PER_CHUNK)]
+
+    def _questions(self, key: Key) -> Sequence[Message]:
+        points, permutation = count.ask(self._context, self._values, key)
+        flags = _pack_flags(self._segments, self._consented)[permutation]
+        size = MAX_PAYLOAD // (32 + flags.shape[1])
+        return [
+            Questions(segments=len(self._segments), points=some_points, flags=some_flags)
+            for some_points, some_flags in zip(split(points, size), split(flags, size), strict=True)
+        ]
+
+
+class CountAnswerer(Role):
+    """Answers a count. Learns the true numbers, the sizes and the joint histogram of nameless segments, consent, hits.
+
+    `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `sanitise` charges the
+    asker's budget and returns what it may know; it must give the same answer to the same Question.
+    """
+
+    kind = Kind.COUNT
+    part = Part.ANSWERER
+
+    def __init__(
+        self,
+        *,
+        context: bytes,
+        direction: bytes,
+        epoch: int,
+        universe: count.Universe,
+        key: Key,
+        commitment: SignedCommitment,
+        sanitise: Callable[[Question], Answer],
+    ) -> None:
+        self._digest = commitment.commitment.universe_digest()
+        self._tag_context = count.tag_context(context, direction, epoch, self._digest)
+        self._universe, self._key, self._commitment, self._sanitise = universe, key, commitment, sanitise
+        self._public = b""
+        self._tags: list[U8] = []
+        self._points: list[U8] = []
+        self._flags: list[U8] = []
+        self._asked = 0  # segments
+        self._bits: Bits = np.zeros((0, 0), np.bool_)  # of all points, flags unpacked
+
+    def produce(self, step: str) -> Sequence[Message]:
+        match step:
+            case "commitment":
+                return [self._commitment]
+            case "universe":
+                return [UniversePoints(points=chunk) for chunk in split(self._universe.points, POINTS_PER_CHUNK)]
+        return [self._sanitise(self._count())]
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        match payload:
+            case Tags():
+                if payload.public != (self._public or payload.public):
+                    raise RemoteProtocolError("tags", "the asker's key changed between two chunks")
+                self._public = payload.public
+                self._tags.append(rows(payload.tags, 16))
+                if sum(map(len, self._tags)) > len(self._universe.points):
+                    raise RemoteProtocolError("tags", "more tags than points")
+            case Questions():
+                if payload.segments != (self._asked or payload.segments):
+                    raise RemoteProtocolError("question", "the number of segments changed between two chunks")
+                self._asked = payload.segments
+                self._points.append(rows(payload.points, 32))
+                self._flags.append(rows(payload.flags, flag_bytes(self._asked)))
+                if sum(map(len, self._points)) > MAX_ASKED * self._asked:
+                    raise RemoteProtocolError("question", f"more than {MAX_ASKED} identities a segment")
+
+    def complete(self, step: str) -> None:
+        if step == "tags":
+            tags = np.concatenate(self._tags)
+            size, canaries = len(self._universe.points), self._universe.canaries
+            count.check_tags(tags, size, canaries, self._public, self._tag_context)
+            self._tags = [tags]
+        else:
+            self._bits = np.unpackbits(np.concatenate(self._flags), axis=1).view(np.bool_)
+            used, unused = np.split(self._bits, [1 + self._asked], axis=1)
+            if unused.any() or not used[:, 1:].any(axis=1).all():
+                raise RemoteProtocolError("question", "a point is in no segment, or in one that is not asked")
+            if (used[:, 1:].sum(axis=0) > MAX_ASKED).any():
+                raise RemoteProtocolError("question", f"a segment of more than {MAX_ASKED} identities")
+
+    def _count(self) -> Question:
+        points = np.concatenate(self._points)
+        consented, segments = self._bits[:, 0].copy(), self._bits[:, 1 : 1 + self._asked].T.copy()
+        with _naming_chunk("questions", len(self._points[0])):
+            hits, others = count.count_hits(points, self._key, self._tags[0], self._tag_context, segments, consented)
+        return Question(
+            universe_digest=self._digest,
+            points=points,
+            segments=segments,
+            consented=consented,
+            consented_hits=hits,
+            other_hits=others,
+            sizes=segments.sum(axis=1, dtype=np.int64),
+        )
+
+
+@contextmanager
+def _naming_chunk(step: str, size: int) -> Iterator[None]:
+    """Turn the index of a bad point of a whole list, in chunks of `size`, into its chunk."""
+    try:
+        yield
+    except (InvalidPoint, DuplicatePoint) as error:
+        raise RemoteProtocolError(
+            error.code, f"{step} chunk {error.index // size}: {error}", hint=error.hint
+        ) from error
+
+
+def _pack_flags(segments: Bits, consented: Bits) -> U8:
+    return np.packbits(np.vstack([consented[None], segments]), axis=0).T.copy()
+
+
+def _sha256(*parts: bytes) -> bytes:
+    return hashlib.sha256(length_prefixed(*parts)).digest()

@@ -1,0 +1,113 @@
+"""Letters: what one node tells the other outside exchanges. Numbered per connection, delivered in order, never lost."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+from .errors import Malformed
+from .feed import Definition
+from .handshake import Accept, Decline
+from .receipt import PurgeStatement
+from .states import Kind, Subject, check_subject
+from .wire import MAX_PAYLOAD, Digest, Id, Limit, Message, Namespace, Number, Short, Signature, Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnect(Message):
+    """The connection ends: feeds stop, memberships are purged on both sides."""
+
+    TYPE: ClassVar[str] = "disconnect"
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedVersion(Message):
+    """A new feed, or a new version of one (a removal takes effect at once, an addition when accepted)."""
+
+    TYPE: ClassVar[str] = "feed-version"
+    definition: Definition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedAccept(Message):
+    """The receiver takes the version whose digest is `definition`.
+
+    `universes` are its identities in each namespace: what the limit of evaluations is a multiple of.
+    """
+
+    TYPE: ClassVar[str] = "feed-accept"
+    feed: Id
+    version: Number
+    definition: Digest
+    universes: Annotated[dict[Namespace, Number], Limit(0, 64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedNotice(Message):
+    """The receiver declines or pauses a feed, or the sender revokes it, with a reason for people."""
+
+    TYPE: ClassVar[str] = "feed-notice"
+    feed: Id
+    version: Number
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purged(Message):
+    """The receiver's signed statement that memberships are gone."""
+
+    TYPE: ClassVar[str] = "purged"
+    statement: PurgeStatement
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(Message):
+    """A node that cannot call asks the other to open this exchange."""
+
+    TYPE: ClassVar[str] = "wanted"
+    kind: Kind
+    subject: Subject
+
+    def check(self) -> None:
+        check_subject(self.kind, self.subject)
+
+
+KINDS: dict[str, type[Message]] = {
+    "connect.accept": Accept,
+    "connect.decline": Decline,
+    "connect.disconnect": Disconnect,
+    "feed.publish": FeedVersion,
+    "feed.accept": FeedAccept,
+    "feed.decline": FeedNotice,
+    "feed.disable": FeedNotice,
+    "feed.enable": FeedNotice,
+    "feed.revoke": FeedNotice,
+    "feed.unshare": FeedVersion,
+    "feed.purged": Purged,
+    "exchange.wanted": Wanted,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter(Message):
+    """One letter: `number` counts from 1 in each direction of a connection, `body` is a message of its kind."""
+
+    TYPE: ClassVar[str] = "letter"
+    connection: Id
+    number: Annotated[int, Limit(1, 2**63 - 1)]
+    kind: Short
+    body: Annotated[bytes, Limit(0, MAX_PAYLOAD)]
+
+    @classmethod
+    def of(cls, kind: str, message: Message, *, connection: bytes, number: int) -> Self:
+        """Return a letter that holds `message`, which must be of the class that KINDS names for `kind`."""
+        assert isinstance(message, KINDS[kind])
+        return cls(connection=connection, number=number, kind=kind, body=message.encode())
+
+    def open(self) -> Message:
+        """Return the message inside. Raise RemoteProtocolError if it is not of the letter's kind."""
+        return KINDS[self.kind].decode(self.body)
+
+    def check(self) -> None:
+        if self.kind not in KINDS:
+            raise Malformed("letter: unknown kind")

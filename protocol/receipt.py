@@ -1,0 +1,64 @@
+"""What both sides sign after a release, and a receiver after a purge. No number about matches is in either."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from .wire import Digest, Id, Limit, Message, Namespace, Number, PublicKey, Signature
+
+NO_RECEIPT = bytes(32)  # `previous` of the first receipt of a feed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally(Message):
+    """One namespace of a release: records sent, SHA-256 over them, points evaluated this epoch under key `public`."""
+
+    TYPE: ClassVar[str] = ""
+    namespace: Namespace
+    records: Number
+    sha256: Digest
+    evaluated: Number
+    public: PublicKey
+
+
+Tallies = Annotated[tuple[Tally, ...], Limit(1, 64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(Message):
+    """One released data revision. `previous` is the digest of the feed's last receipt: a chain on both nodes."""
+
+    TYPE: ClassVar[str] = "receipt"
+    connection: Id
+    feed: Id
+    version: Number
+    revision: Number
+    tallies: Tallies
+    previous: Digest
+    made: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedReceipt(Message):
+    """A receipt with both signatures, as both nodes keep it."""
+
+    TYPE: ClassVar[str] = "signed-receipt"
+    receipt: Receipt
+    receiver_signature: Signature
+    sender_signature: Signature
+
+    def verify_both(self, *, receiver_key: bytes, sender_key: bytes) -> None:
+        """Raise RemoteProtocolError unless both Ed25519 keys signed it."""
+        self.receipt.verify(self.receiver_signature, receiver_key)
+        self.receipt.verify(self.sender_signature, sender_key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeStatement(Message):
+    """The receiver's word that it removed memberships: of `segments`, or of the whole feed if there are none."""
+
+    TYPE: ClassVar[str] = "purge"
+    connection: Id
+    feed: Id
+    revision: Number
+    segments: Annotated[tuple[Id, ...], Limit(0, 512)]
+    made: Number

@@ -1,0 +1,401 @@
+"""Both parts of a release: the receiver gets the PRF of its own identities, then opens the records among them."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from psi import membership, oprf, proof
+from psi.hashing import sort_points
+from psi.join import Indices
+from psi.keys import Key
+from psi.values import U8, Values
+
+from .errors import NotReady, RemoteProtocolError
+from .exchange import Role
+from .feed import Definition
+from .messages import Blinded, Countersigned, Evaluated, KeyStatement, Manifest, ReceiverReceipt, Records, SignedKey
+from .receipt import Receipt, SignedReceipt, Tally
+from .states import Kind, Part
+from .wire import MAX_PAYLOAD, POINTS_PER_CHUNK, Message, check_sorted, rows, split
+
+_TAG = 16  # bytes of a record before its bitmap
+_NO_PROOF = bytes(64)  # stands beside a chunk without points
+
+
+def state_key(
+    key: Key,
+    *,
+    context: bytes,
+    direction: bytes,
+    epoch: int,
+    random: Callable[[int], bytes],
+    sign: Callable[[bytes], bytes],
+) -> SignedKey:
+    """Return the sender's signed statement of its key s for an epoch; make it once and keep it."""
+    shown = proof.prove_key(key, context=context, direction=direction, epoch=epoch, random=random)
+    statement = KeyStatement(context=context, epoch=epoch, public=key.public, proof=shown)
+    return SignedKey(statement=statement, signature=statement.sign(sign))
+
+
+class Evaluation(NamedTuple):
+    """F of each of `values`: `prf` uint8 (n, 64), under the key that `statement` states."""
+
+    values: Values
+    prf: U8
+    statement: SignedKey
+
+
+class EvaluateReceiver(Role):
+    """Gets F(y) of its own identities. Learns nothing else; the sender sees how many points there are.
+
+    `values` must not repeat; `key` is r. `pinned` is the public key that the sender stated before in this epoch, if
+    any; `blinded`, uint8 (n, 32) in the order of `values`, spares computing H(y)^r again.
+    """
+
+    kind = Kind.EVALUATE
+    part = Part.RECEIVER
+
+    def __init__(
+        self,
+        *,
+        context: bytes,
+        direction: bytes,
+        epoch: int,
+        values: Values,
+        key: Key,
+        peer_key: bytes,
+        pinned: bytes | None = None,
+        blinded: U8 | None = None,
+    ) -> None:
+        self._context, self._direction, self._epoch = context, direction, epoch
+        self._values, self._key, self._peer_key, self._pinned = values, key, peer_key, pinned
+        self._blinded = blinded
+        self._statement: SignedKey | None = None
+        self._evaluated: list[U8] = []
+        self._prf: U8 | None = None
+
+    @property
+    def result(self) -> Evaluation:
+        """The PRF values and the key they hang on. Raise NotReady before every proof was checked."""
+        if self._prf is None or self._statement is None:
+            raise NotReady("the evaluation is not complete")
+        return Evaluation(self._values, self._prf, self._statement)
+
+    @cached_property
+    def _sorted(self) -> tuple[U8, Indices]:
+        blinded = self._blinded
+        return sort_points(oprf.blind(self._context, self._values, self._key) if blinded is None else blinded)
+
+    def produce(self, step: str) -> Sequence[Message]:
+        return [Blinded(points=chunk) for chunk in split(self._sorted[0], POINTS_PER_CHUNK)]
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        match payload:
+            case SignedKey():
+                self._take_key(payload)
+            case Evaluated():
+                self._take_points(chunk, payload)
+
+    def complete(self, step: str) -> None:
+        if step == "evaluated":
+            permutation = self._sorted[1]
+            points = np.empty((len(permutation), 32), np.uint8)
+            points[permutation] = np.concatenate(self._evaluated)
+            self._prf = oprf.finalize(self._context, self._values, oprf.unblind(points, self._key))
+
+    def _take_key(self, signed: SignedKey) -> None:
+        statement = signed.statement
+        statement.verify(signed.signature, self._peer_key)
+        if (statement.context, statement.epoch) != (self._context, self._epoch):
+            raise RemoteProtocolError("proof", "the sender's key is for another connection, namespace or epoch")
+        if self._pinned is not None and statement.public != self._pinned:
+            raise RemoteProtocolError("key_changed", "the sender states another key than before in this epoch")
+        proof.verify_key(
+            statement.public, statement.proof, context=self._context, direction=self._direction, epoch=self._epoch
+        )
+        self._statement = signed
+
+    def _take_points(self, chunk: int, payload: Evaluated) -> None:
+        assert self._statement is not None
+        asked = self._sorted[0][chunk * POINTS_PER_CHUNK : (chunk + 1) * POINTS_PER_CHUNK]
+        evaluated = rows(payload.points, 32)
+        if len(asked) or len(evaluated):
+            proof.verify(self._statement.statement.public, asked, evaluated, payload.proof)
+        self._evaluated.append(evaluated)
+
+
+class EvaluateSender(Role):
+    """Raises the receiver's points to s. Learns their number, and within an epoch which are new; no identity.
+
+    `statement` is what `state_key` made of `key`. `charge` refuses points beyond the agreed evaluations; it is called
+    with each chunk that comes in, and after a restart again with the same points, which must not count twice.
+    """
+
+    kind = Kind.EVALUATE
+    part = Part.SENDER
+
+    def __init__(
+        self, *, key: Key, statement: SignedKey, charge: Callable[[U8], None], random: Callable[[int], bytes]
+    ) -> None:
+        self._key, self._statement, self._charge, self._random = key, statement, charge, random
+        self._last = np.empty((0, 32), np.uint8)
+        self._points = 0
+
+    @property
+    def result(self) -> int:
+        """The number of points received so far."""
+        return self._points
+
+    def produce(self, step: str) -> Sequence[Message]:
+        return [self._statement]
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        assert isinstance(payload, Blinded)
+        points = rows(payload.points, 32)
+        check_sorted(f"blinded chunk {chunk}", np.concatenate([self._last, points]))
+        if len(points):
+            self._charge(points)
+        self._last = points[-1:] if len(points) else self._last
+        self._points += len(points)
+
+    def reply(self, step: str, chunk: int, payload: Message) -> Message:
+        assert isinstance(payload, Blinded)
+        points = rows(payload.points, 32)
+        if not len(points):
+            return Evaluated(points=b"", proof=_NO_PROOF)
+        evaluated = oprf.evaluate(points, self._key)
+        shown = proof.prove(self._key, points, evaluated, self._random)
+        return Evaluated(points=evaluated.tobytes(), proof=shown)
+
+
+def manifest(
+    definition: Definition,
+    records: Mapping[str, U8],
+    *,
+    revision: int,
+    full: bool,
+    evaluated: Mapping[str, int],
+    publics: Mapping[str, bytes],
+    previous: bytes,
+    made: int,
+) -> Manifest:
+    """Return what announces the sealed `records` of each namespace.
+
+    `evaluated` counts the points of this epoch, `publics` are the keys s*G, `previous` is the last receipt's digest.
+    """
+    tallies = tuple(
+        Tally(
+            namespace=namespace,
+            records=len(sealed),
+            sha256=hashlib.sha256(sealed.tobytes()).digest(),
+            evaluated=evaluated[namespace],
+            public=publics[namespace],
+        )
+        for namespace, sealed in sorted(records.items())
+    )
+    return Manifest(
+        feed=definition.feed,
+        version=definition.version,
+        definition=definition.digest(),
+        revision=revision,
+        full=full,
+        width=definition.width,
+        tallies=tallies,
+        previous=previous,
+        made=made,
+    )
+
+
+class ReleaseSender(Role):
+    """Sends the sealed records of one data revision. Learns that they arrived; nothing about matches.
+
+    `records` are what `membership.seal` gave for each namespace of the manifest, uint8 (n, 16 + width).
+    """
+
+    kind = Kind.RELEASE
+    part = Part.SENDER
+
+    def __init__(
+        self,
+        *,
+        connection: bytes,
+        manifest: Manifest,
+        records: Mapping[str, U8],
+        peer_key: bytes,
+        sign: Callable[[bytes], bytes],
+    ) -> None:
+        self._manifest, self._records = manifest, records
+        self._receipt = manifest.receipt(connection)
+        self._peer_key, self._sign = peer_key, sign
+        self._signature: bytes | None = None
+
+    @property
+    def result(self) -> SignedReceipt:
+        """The receipt with both signatures. Raise NotReady before the receiver signed."""
+        if self._signature is None:
+            raise NotReady("the receiver has not signed the receipt yet")
+        ours = self._receipt.sign(self._sign)
+        return SignedReceipt(receipt=self._receipt, receiver_signature=self._signature, sender_signature=ours)
+
+    def produce(self, step: str) -> Sequence[Message]:
+        match step:
+            case "manifest":
+                return [self._manifest]
+            case "records":
+                return [
+                    Records(namespace=tally.namespace, records=chunk)
+                    for tally in self._manifest.tallies
+                    for chunk in split(self._records[tally.namespace], MAX_PAYLOAD // (_TAG + self._manifest.width))
+                ]
+        return [Countersigned(signature=self.result.sender_signature)]
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        assert isinstance(payload, ReceiverReceipt)
+        if payload.receipt != self._receipt:
+            raise RemoteProtocolError("receipt", "the receiver's receipt says other things than we sent")
+        self._receipt.verify(payload.signature, self._peer_key)
+        self._signature = payload.signature
+
+
+class Lookup(NamedTuple):
+    """What a receiver has of one namespace: F(y) uint8 (n, 64), the key s*G behind it, points evaluated this epoch."""
+
+    prf: U8
+    public: bytes
+    evaluated: int
+
+
+class Released(NamedTuple):
+    """What the receiver learned: for each namespace indices into its `prf` and their bitmaps, uint8 (h, width).
+
+    `records` are all of them, sealed as they came, uint8 (n, 16 + width). A revision that is not `full` holds changes; an
+    all-zero bitmap takes a member out.
+    """
+
+    members: dict[str, tuple[Indices, U8]]
+    records: dict[str, U8]
+    manifest: Manifest
+    receipt: SignedReceipt
+
+
+class ReleaseReceiver(Role):
+    """Opens the records of its own identities. Learns which of them are in the feed's segments; the rest stays sealed.
+
+    `definition` is the accepted feed version, `lookup` covers exactly the namespaces that were evaluated for it.
+    `previous` holds the digests that the chain may go on from: of the last receipt, and of any signed by us since.
+    `signing` is told each receipt before our signature of it leaves, to keep its digest.
+    """
+
+    kind = Kind.RELEASE
+    part = Part.RECEIVER
+
+    def __init__(
+        self,
+        *,
+        connection: bytes,
+        definition: Definition,
+        lookup: Mapping[str, Lookup],
+        last_revision: int,
+        previous: Collection[bytes],
+        peer_key: bytes,
+        sign: Callable[[bytes], bytes],
+        signing: Callable[[Receipt], None] = lambda _: None,
+    ) -> None:
+        self._connection, self._definition, self._lookup = connection, definition, lookup
+        self._last_revision, self._previous = last_revision, previous
+        self._peer_key, self._sign, self._signing = peer_key, sign, signing
+        self._manifest: Manifest | None = None
+        self._whole: dict[str, U8] = {}
+        self._records: dict[str, list[U8]] = {}
+        self._members: dict[str, tuple[Indices, U8]] = {}
+        self._receipt: SignedReceipt | None = None
+
+    @property
+    def result(self) -> Released:
+        """The opened records. Raise NotReady before both sides signed the receipt."""
+        if self._receipt is None:
+            raise NotReady("the sender has not countersigned the receipt yet")
+        return Released(self._members, self._whole, self._announced, self._receipt)
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        match payload:
+            case Manifest():
+                self._take_manifest(payload)
+            case Records():
+                self._take_records(payload)
+            case Countersigned():
+                receipt = self._announced.receipt(self._connection)
+                receipt.verify(payload.signature, self._peer_key)
+                ours = receipt.sign(self._sign)
+                self._receipt = SignedReceipt(
+                    receipt=receipt, receiver_signature=ours, sender_signature=payload.signature
+                )
+
+    def complete(self, step: str) -> None:
+        if step == "records":
+            for tally in self._announced.tallies:
+                self._members[tally.namespace] = self._open(tally)
+            self._records.clear()
+
+    def produce(self, step: str) -> Sequence[Message]:
+        receipt = self._announced.receipt(self._connection)
+        self._signing(receipt)
+        return [ReceiverReceipt(receipt=receipt, signature=receipt.sign(self._sign))]
+
+    @property
+    def _announced(self) -> Manifest:
+        assert self._manifest is not None
+        return self._manifest
+
+    def _take_manifest(self, manifest: Manifest) -> None:
+        accepted = self._definition
+        if (manifest.feed, manifest.version, manifest.definition, manifest.width) != (
+            accepted.feed,
+            accepted.version,
+            accepted.digest(),
+            accepted.width,
+        ):
+            raise RemoteProtocolError("manifest", "the release is of another feed or version than the accepted one")
+        if manifest.revision <= self._last_revision:
+            raise RemoteProtocolError(
+                "revision", f"data revision {manifest.revision} is not above {self._last_revision}, the last one taken"
+            )
+        if {tally.namespace for tally in manifest.tallies} != self._lookup.keys():
+            raise RemoteProtocolError("manifest", "the release covers other namespaces than were evaluated")
+        for tally in manifest.tallies:
+            known = self._lookup[tally.namespace]
+            if tally.public != known.public:
+                raise RemoteProtocolError("key_changed", f"{tally.namespace}: the records hang on another key")
+            if tally.evaluated != known.evaluated:
+                raise RemoteProtocolError("receipt", f"{tally.namespace}: the sides count different evaluations")
+        if manifest.previous not in self._previous:
+            raise RemoteProtocolError("receipt", "the release does not follow the last receipt that we know")
+        self._manifest = manifest
+        self._records = {tally.namespace: [] for tally in manifest.tallies}
+
+    def _take_records(self, payload: Records) -> None:
+        width = _TAG + self._announced.width
+        if payload.namespace not in self._records or len(payload.records) % width:
+            raise RemoteProtocolError("records", "records of another width, or of a namespace that was not announced")
+        self._records[payload.namespace].append(rows(payload.records, width))
+
+    def _open(self, tally: Tally) -> tuple[Indices, U8]:
+        announced, namespace = self._announced, tally.namespace
+        chunks = self._records[namespace]
+        records = np.concatenate(chunks) if chunks else np.empty((0, _TAG + announced.width), np.uint8)
+        if (len(records), hashlib.sha256(records.tobytes()).digest()) != (tally.records, tally.sha256):
+            raise RemoteProtocolError("records", f"{namespace}: the records are not those that the manifest announced")
+        self._whole[namespace] = records
+        indices, bitmaps = membership.open_records(
+            records,
+            self._lookup[namespace].prf,
+            feed=announced.feed,
+            version=announced.version,
+            revision=announced.revision,
+        )
+        if np.unpackbits(bitmaps, axis=1)[:, len(self._definition.segments) :].any():
+            raise RemoteProtocolError("records", f"{namespace}: a record names a segment that the feed does not have")
+        return indices, bitmaps

@@ -1,0 +1,78 @@
+"""What can go wrong in Vesica, from the bottom up: every error says what happened and what to do."""
+
+
+class VesicaError(Exception):
+    """The base of every error that a user or a partner may see.
+
+    `code` is a stable word for programs (the CLI's JSON, HTTP bodies); the text is for people and
+    never holds an identity or a secret; `hint` says what to do next.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidPoint(VesicaError):
+    """An element of a batch that the strict decoding refuses: `index` says which, `reason` why."""
+
+    code = "invalid_point"
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"element {index} of the batch is refused: {reason}", hint=_FAULTY_SENDER)
+        self.index = index
+        self.reason = reason
+
+
+class DuplicatePoint(VesicaError):
+    """An element or identity that occurs twice in one batch: `index` is the later occurrence."""
+
+    code = "duplicate_point"
+
+    def __init__(self, index: int) -> None:
+        super().__init__(
+            f"element {index} of the batch repeats an earlier one",
+            hint="a batch holds each identity once: remove repetitions before blinding; a correct partner has done so",
+        )
+        self.index = index
+
+
+class InvalidScalar(VesicaError):
+    """A scalar outside 1 .. L-1, L the order of the group."""
+
+    code = "invalid_scalar"
+
+
+class InvalidProof(VesicaError):
+    """A proof that does not show what it claims: another key was used, or another statement was signed."""
+
+    code = "invalid_proof"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="the partner used another key than the one it committed to; nothing was stored")
+
+
+class WrongCount(VesicaError):
+    """A batch with more or fewer rows than its partner array, or than is allowed."""
+
+    code = "wrong_count"
+
+    def __init__(self, what: str, *, expected: int, got: int) -> None:
+        super().__init__(f"{what}: expected {expected}, got {got}", hint=_FAULTY_SENDER)
+        self.expected = expected
+        self.got = got
+
+
+class InvalidTags(VesicaError):
+    """A list of tags that an honest partner would not have sent."""
+
+    code = "invalid_tags"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the tags are refused: {reason}", hint=_FAULTY_SENDER)
+        self.reason = reason
+
+
+_FAULTY_SENDER = "a correct node never sends this: ask the partner which software it runs, and keep the audit record"

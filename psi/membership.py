@@ -1,0 +1,63 @@
+"""The release: records that only the holder of F(x) can find and open.
+
+    tag = SHA-512(TAG_LABEL, F(x), feed)[:16]        record = tag || bitmap XOR pad
+    pad = SHA-512(PAD_LABEL, F(x), feed, version, data revision)[:w]
+
+F(x) is 64 bytes of the keyed function in `psi.oprf`. Without it a record is random bytes, and so are to the receiver
+all records of values that are not its own; an all-zero bitmap, which takes a member out, looks like any other. A pad
+is used once, since the data revision only grows. Tags stay the same within a feed and epoch: whoever keeps two
+revisions sees which records came and went, not whose. Two feeds share no tag.
+"""
+
+import numpy as np
+
+from . import kernel
+from .errors import InvalidTags
+from .hashing import PAD_LABEL, TAG_LABEL, length_prefixed, number
+from .join import Indices, first_disorder, match, order
+from .values import U8
+
+TAG_BYTES = 16
+MAX_BITMAP_BYTES = 64  # 512 segments, one SHA-512 pad
+
+
+def seal(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U8:
+    """Return one record for each F(x), uint8 (n, 16 + w), sorted by tag.
+
+    `prf` is uint8 (n, 64) without repetition, `bitmaps` uint8 (n, w), w from 1 to 64. Raises InvalidTags if an F(x)
+    occurs twice: the identity would get two records.
+    """
+    pads = _pads(prf, bitmaps.shape[1], feed, version, revision)
+    records = np.concatenate([_tags(prf, feed), bitmaps ^ pads], axis=1)
+    records = records[order(records[:, :TAG_BYTES])]
+    _check_order(records)
+    return records
+
+
+def open_records(records: U8, prf: U8, *, feed: bytes, version: int, revision: int) -> tuple[Indices, U8]:
+    """Return which rows of `prf` have a record, and their bitmaps: indices (h,), ascending, and uint8 (h, w).
+
+    `records` is one data revision, complete, uint8 (m, 16 + w). Raises InvalidTags unless it is sorted by tag and no
+    tag occurs twice. The receiver learns the bitmaps of its own values, and how many records there are.
+    """
+    width = records.shape[1] - TAG_BYTES
+    if not 1 <= width <= MAX_BITMAP_BYTES:
+        raise InvalidTags(f"a record has {records.shape[1]} bytes")
+    _check_order(records)
+    rows, indices = match(records[:, :TAG_BYTES], _tags(prf, feed))
+    return indices, records[rows, TAG_BYTES:] ^ _pads(prf[indices], width, feed, version, revision)
+
+
+def _tags(prf: U8, feed: bytes) -> U8:
+    return kernel.digests(length_prefixed(TAG_LABEL) + number(64), prf, length_prefixed(feed), TAG_BYTES)
+
+
+def _pads(prf: U8, width: int, feed: bytes, version: int, revision: int) -> U8:
+    suffix = length_prefixed(feed, number(version), number(revision))
+    return kernel.digests(length_prefixed(PAD_LABEL) + number(64), prf, suffix, width)
+
+
+def _check_order(records: U8) -> None:
+    disorder = first_disorder(records[:, :TAG_BYTES])
+    if disorder is not None:
+        raise InvalidTags(f"record {disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")

@@ -1,0 +1,308 @@
+import csv
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import click
+import pytest
+
+from cli import main as module
+from cli import output
+from cli.main import cli, main
+from node import tables
+from node.node import Node
+
+HEAVY = {
+    "numpy",
+    "sqlalchemy",
+    "alembic",
+    "duckdb",
+    "rich",
+    "cryptography",
+    "msgpack",
+    "starlette",
+    "uvicorn",
+    "sqlglot",
+}
+
+
+@pytest.fixture
+def run(capsys, home):
+    """Run one command on the test's home; return its exit code, output and errors."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["--home", str(home), *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def document(run):
+    """Run one command with --json and return its document."""
+
+    def document(*arguments: str) -> object:
+        code, out, err = run(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return document
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    script = (
+        "import sys; from cli.main import main; main(['--help']);"
+        f"print(*sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr.strip() == ""
+    assert "vesica [OPTIONS] COMMAND" in done.stdout
+    used = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    assert used < 1.0  # 0.2 s on a machine that does nothing else
+
+
+def test_every_group_has_help_and_the_common_options_anywhere(capsys):
+    def leaves(command: click.Command, path: list[str]):
+        if isinstance(command, click.Group):
+            for name, each in command.commands.items():
+                yield from leaves(each, [*path, name])
+        else:
+            yield path
+
+    for group in cli.list_commands(None):
+        command = cli.get_command(None, group)
+        if command is None:
+            continue
+        for path in leaves(command, [group]):
+            assert main([*path, "--help"]) == 0
+            text = capsys.readouterr().out
+            for option in ("--home", "--project", "--json"):
+                assert text.count(f"  {option}") == 1, path
+
+
+def test_a_home_and_its_status(run, document, home):
+    made = document("node", "init", "--org", "Fern Retail")
+    assert made["organisation"] == "Fern Retail"
+    assert len(bytes.fromhex(made["key"])) == 32
+    status = document("node", "status")
+    assert status["key"] == made["key"]
+    assert status["projects"] == [{"name": "default", "partners": 0, "open_jobs": 0}]
+    code, out, _ = run("node", "status")
+    assert code == 0
+    assert "Fern Retail" in out
+    assert "no alerts" in out
+
+
+def test_errors_are_shown_in_one_way(run):
+    code, out, err = run("node", "status")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[0].startswith("vesica: error: there is no node in")
+    assert err.splitlines()[1].startswith("vesica: hint: ")
+    code, out, err = run("node", "status", "--json")
+    assert (code, err) == (1, "")
+    error = json.loads(out)["error"]
+    assert set(error) == {"code", "message", "hint"}
+    assert error["code"] == "no_home"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frob"], ["node", "init"], ["node", "status", "--frob"], ["label", "apply", "C1"]]
+)
+def test_mistakes_in_the_command_line(run, arguments):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "vesica: error: " in err
+    code, out, _ = run(*arguments, "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "usage"
+
+
+def test_an_internal_error_shows_no_traceback_and_no_data(run, monkeypatch, node):
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("ann@x.com")
+
+    monkeypatch.setattr(Node, "status", broken)
+    code, out, err = run("node", "status")
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert "ann@x.com" not in err
+    assert "ValueError" in err
+    monkeypatch.setenv("VESICA_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="ann@"):
+        run("node", "status")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort, FileNotFoundError(2, "No such file", "a.csv")])
+def test_other_ends(run, monkeypatch, node, error):
+    def ends(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Node, "status", ends)
+    code, _, err = run("node", "status")
+    assert code == 1
+    assert err.lstrip().startswith("vesica: error: ")
+
+
+def test_a_reader_that_stops_early(home, node):
+    node.close()
+    command = [sys.executable, "-c", "from cli.main import main; raise SystemExit(main())"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*command, "--home", str(home), "policy", "list"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_home_and_project_from_the_environment(document, capsys, monkeypatch, node):
+    monkeypatch.setenv("VESICA_HOME", str(node.home))
+    node.create_project("loyalty")
+    monkeypatch.setenv("VESICA_PROJECT", "loyalty")
+    assert main(["project", "show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "loyalty"
+    assert main(["project", "--json", "show", "--project", "default"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "default"
+
+
+def test_projects(run, document, node):
+    assert document("project", "create", "loyalty")["name"] == "loyalty"
+    assert [each["name"] for each in document("project", "list")] == ["default", "loyalty"]
+    assert "loyalty" in run("project", "list")[1]
+    code, _, err = run("project", "create", "loyalty")
+    assert (code, "already" in err) == (1, True)
+    assert run("project", "show", "nothing")[0] == 1
+    assert document("project", "terms", "--epsilon", "none", "--minimum-overlap", "50")["epsilon"] is None
+    assert document("project", "terms")["minimum_overlap"] == 50
+    assert "minimum_overlap   50" in run("project", "terms")[1]
+    assert document("project", "terms", "--hide-unconsented")["hide_unconsented"] is True
+    assert run("project", "terms", "--epsilon", "much")[0] == 1
+
+
+@pytest.mark.feature("CO0")
+def test_project_show(run, document, node):
+    shown = document("project", "show")
+    assert {"namespaces", "consent_model", "labels", "policies", "prerequisites", "terms"} <= set(shown)
+    text = run("project", "show")[1]
+    for each in shown["prerequisites"]:
+        assert each["name"] in text
+        assert each["state"] in text
+    assert "vesica consent model" in text
+
+
+@pytest.mark.feature("GV1")
+def test_labels(run, document, node):
+    assert {"C1", "C12", "I1", "S2"} <= {label["name"] for label in document("label", "list")}
+    document("label", "create", "legal-hold", "--description", "The case is open")
+    assert run("label", "create", "legal-hold", "--description", "again")[0] == 1
+    assert "The case is open" in run("label", "list")[1]
+    _dataset(node, "crm", "income")
+    assert document("label", "apply", "C11", "--field", "crm.income") == {
+        "label": "C11",
+        "kind": "field",
+        "target": "crm.income",
+    }
+    [label] = [label for label in document("label", "list") if label["name"] == "C11"]
+    assert label["applied_to"] == ["field crm.income"]
+    assert run("label", "remove", "C11", "--field", "crm.income")[0] == 0
+    assert run("label", "remove", "C11", "--field", "crm.income")[0] == 1
+    assert run("label", "apply", "C11", "--field", "crm.income", "--dataset", "crm")[0] == 2
+
+
+@pytest.mark.feature("GV3")
+def test_policies(run, document, node):
+    _dataset(node, "crm", "income")
+    row = {"id": "s", "project_id": node.project().id, "name": "rich", "kind": "rule", "uses": ["crm.income"]}
+    with node.store.begin() as tx:
+        tx.execute(tables.segments.insert().values(**row, size=0, evaluated=1, created=1))
+    assert document("policy", "check", "rich") == {"action": "segment-match", "allowed": True, "violations": []}
+    document("label", "apply", "C11", "--dataset", "crm")
+    code, out, _ = run("policy", "check", "rich", "--json")
+    assert code == 1
+    [violation] = json.loads(out)["violations"]
+    assert violation["segment"] == "rich"
+    assert violation["policy"] == "restrict-data-sharing"
+    assert violation["lineage"] == ["C11 from dataset crm"]
+    assert "vesica label remove C11 --dataset crm" in run("policy", "check", "rich")[1]
+    document("policy", "disable", "restrict-data-sharing")
+    assert "segment-match is allowed" in run("policy", "check", "rich")[1]
+    document("policy", "create", "mine", "--action", "segment-match", "--when", "C11", "--draft")
+    assert run("policy", "check", "rich")[0] == 0
+    assert run("policy", "check", "rich", "--include-draft")[0] == 1
+    document("policy", "enable", "mine")
+    assert run("policy", "check", "rich")[0] == 1
+    assert {policy["name"]: policy["status"] for policy in document("policy", "list")}["mine"] == "enabled"
+
+
+@pytest.mark.feature("OP2")
+def test_audit(run, document, node, tmp_path):
+    run("label", "create", "mine", "--description", "text")
+    run("label", "create", "mine", "--description", "text")
+    assert [each["result"] for each in document("audit", "list", "--act", "label")] == ["deny", "allow"]
+    assert [each["act"] for each in document("audit", "list", "--result", "deny")] == ["label.create"]
+    assert document("audit", "list", "--until", "2000-01-01") == []
+    assert len(document("audit", "list", "--since", "2000-01-01", "--limit", "2")) == 2
+    assert [each["act"] for each in document("audit", "list", "--project", "default")] == ["label.create"] * 2
+    rows = list(csv.DictReader(io.StringIO(run("audit", "export")[1])))
+    assert [row["result"] for row in rows] == ["allow", "allow", "deny"]
+    assert [each["number"] for each in document("audit", "export")] == [1, 2, 3]
+    assert json.loads(run("audit", "export", "--format", "json")[1]) == document("audit", "export")
+    assert run("audit", "export", "--output", str(tmp_path / "audit.csv"))[0] == 0
+    assert (tmp_path / "audit.csv").read_bytes().decode() == run("audit", "export")[1]
+
+
+@pytest.mark.feature("OP3")
+def test_audit_verify(run, document, node):
+    head = document("audit", "verify")["head"]
+    run("label", "create", "mine", "--description", "text")
+    assert document("audit", "verify", "--head", head)["rows"] == 2
+    assert "none changed" in run("audit", "verify")[1]
+    with node.store.begin() as tx:
+        tx.execute(tables.audit.update().where(tables.audit.c.number == 2).values(actor="somebody"))
+    code, _, err = run("audit", "verify")
+    assert code == 1
+    assert "row 2 " in err
+
+
+def test_jobs(run, document, node):
+    assert document("job", "list") == []
+    job_id = node.jobs.submit("some.kind", {}, node.project())
+    assert [job["id"] for job in document("job", "list", "--state", "queued")] == [job_id]
+    assert document("job", "show", job_id)["kind"] == "some.kind"
+    assert "queued" in run("job", "show", job_id)[1]
+    assert "some.kind" in run("job", "list")[1]
+    assert run("job", "show", "nothing")[0] == 1
+
+
+def test_what_a_partner_says_cannot_steer_the_terminal(capsys):
+    output.table(("name", "count"), [("\x1b[2J[bold]x", 12_345), (None, True)])
+    output.lines([("name", "\x1b]0;title\x07")])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "[bold]x" in out
+    assert "12,345" in out
+
+
+def test_a_pipe_gets_whole_lines(capsys):
+    output.table(("name",), [("x" * 300,)])
+    assert "x" * 300 in capsys.readouterr().out
+
+
+def test_without_a_terminal_nothing_is_confirmed_by_accident():
+    ctx = module.Context()
+    output.confirm(ctx, "Really?", yes=True)
+    with pytest.raises(click.UsageError, match="--yes"):
+        output.confirm(ctx, "Really?", yes=False)
+
+
+def _dataset(node: Node, dataset: str, field: str) -> None:
+    with node.store.begin() as tx:
+        tx.execute(tables.datasets.insert().values(id="d", project_id=node.project().id, name=dataset, created=1))
+        tx.execute(tables.fields.insert().values(id="f", dataset_id="d", name=field, kind="attribute"))

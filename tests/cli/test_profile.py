@@ -1,0 +1,125 @@
+"""The commands profile, consent and segment, as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+
+ROWS = "customer,email,mobile,share,orders\n1, Ann@X.com ,07400 123456,y,7\n2,bob@x.com,,n,1\n3,broken\n4,nobody,,,9\n"
+IMPORT = [
+    "profile", "import", "people.csv", "--dataset", "crm", "--id", "customer", "--identity", "email=email_sha256",
+    "--identity", "mobile=phone_sha256:primary", "--consent", "share", "--attribute", "orders", "--region", "GB",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VESICA_HOME", str(tmp_path / "home"))
+    Path("people.csv").write_text(ROWS)
+    assert main(["node", "init", "--org", "Fern"]) == 0
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        assert main([*arguments, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_import_and_look(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run(*IMPORT)
+    assert (report["rows"], report["accepted"], report["profiles_added"]) == (4, 3, 3)
+    assert report["rejected"] == {"fewer cells than the header": {"count": 1, "lines": [4]}}
+    assert report["columns"][0]["dropped"] == {"not an e-mail address": {"count": 1, "lines": [5]}}
+    assert run("profile", "count")["profiles"] == 3
+    shown = run("profile", "show", "1")
+    assert [each["primary"] for each in shown["identities"]] == [False, True]
+    assert shown["attributes"] == {"crm": {"orders": "7"}}
+    assert main(IMPORT) == 0
+    text = capsys.readouterr().out
+    assert "fewer cells than the header" in text
+    assert "value of email" in text
+    assert "nobody" not in text
+    assert main(["profile", "show", "1"]) == main(["profile", "count"]) == 0
+
+
+def test_consent(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*IMPORT)
+    assert run("consent", "model", "maybe", code=1)["error"]["code"] == "invalid_input"
+    assert run("consent", "model", "opt-in") == {"model": "opt-in"}
+    assert run("consent", "set", "4", "y", "--at", "2020-01-01")["changed"] is True
+    assert run("consent", "set", "4", "n", "--at", "2019-01-01")["changed"] is False
+    assert run("consent", "set", "4", "n", "--at", "soon", code=1)["error"]["hint"]
+    assert run("consent", "set", "1", "n", "--namespace", "email_sha256")["changed"] is True
+    found = run("consent", "show", "1")["namespaces"]
+    assert (found["email_sha256"]["may_be_shared"], found["phone_sha256"]["may_be_shared"]) == (False, True)
+    Path("outs.csv").write_text("id,share\n1,n\nx,n\n")
+    report = run("consent", "import", "outs.csv", "--id", "id", "--consent", "share")
+    assert (report["changed"], report["rejected"]["no such profile"]["lines"]) == (1, [3])
+    assert run("consent", "show")["profiles"] == {"y": 1, "n": 2}
+    assert [each["act"] for each in run("audit", "list")][:2] == ["consent.import", "consent.set"]
+    assert main(["consent", "show"]) == main(["consent", "show", "1"]) == 0
+    assert "opt-in" in capsys.readouterr().out
+
+
+def test_segments(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*IMPORT)
+    assert run("segment", "create", "buyers", "--rule", "orders >= 7")["size"] == 2
+    Path("lapsed.csv").write_text("customer\n2\n4\n")
+    assert run("segment", "create", "lapsed", "--members", "lapsed.csv")["size"] == 2
+    assert run("segment", "create", "both", "--rule", "own.buyers AND own.lapsed")["uses"] == [
+        "own.buyers",
+        "own.lapsed",
+    ]
+    assert [(each["name"], each["size"]) for each in run("segment", "list")] == [
+        ("both", 1),
+        ("buyers", 2),
+        ("lapsed", 2),
+    ]
+    assert len(run("segment", "evaluate")) == 2
+    assert run("segment", "export", "both", "out.csv")["size"] == 1
+    assert Path("out.csv").read_text() == "id\n4\n"
+    assert run("segment", "delete", "buyers", "--yes", code=1)["error"]["code"] == "refused"
+    assert run("segment", "delete", "both", "--yes") == {"deleted": "both"}
+    assert main(["segment", "list"]) == main(["segment", "show", "buyers"]) == 0
+    assert "orders >= 7" in capsys.readouterr().out
+    assert main(["segment", "create", "x"]) == 2
+    assert main(["segment", "create", "x", "--rule", "1; DROP TABLE x"]) == 1
+    error = capsys.readouterr().err
+    assert "vesica: hint:" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "hint"),
+    [
+        ("nothing.csv", None, "name"),
+        (".", None, "file"),
+        ("empty.csv", b"", "header"),
+        ("wrong.csv", b"customer:email\n1:a@x.com\n", "separated"),
+        ("zip.csv", b"PK\x03\x04", "CSV"),
+    ],
+)
+def test_bad_files_give_a_hint(run: Any, file: str, content: bytes | None, hint: str) -> None:
+    if content is not None:
+        Path(file).write_bytes(content)
+    arguments = [file if each == "people.csv" else each for each in IMPORT]
+    error = run(*arguments, code=1)["error"]
+    assert hint in error["hint"]
+    assert run("audit", "list")[0]["result"] == "deny"
+
+
+def test_the_commands_load_nothing_heavy() -> None:
+    program = "import sys, cli.profile, cli.consent, cli.segment; print({'numpy', 'duckdb', 'sqlalchemy', 'rich'} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )

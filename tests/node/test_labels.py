@@ -1,0 +1,160 @@
+import pytest
+
+from node import tables
+from node.errors import AlreadyExists, InvalidInput, InvalidName, NotFound, Refused
+from node.labels import Kind, Origin
+
+
+@pytest.fixture
+def project(either_node):
+    """Datasets crm (mail, income, city) and web (mail, visits); segments over them."""
+    project = either_node.project()
+    content = {
+        "crm": {"mail": "email_sha256/lc-v1", "income": None, "city": None},
+        "web": {"mail": "x/opaque-v1", "visits": None},
+    }
+    segments = {
+        "rich": ["crm.income"],
+        "local": ["crm.city"],
+        "rich-local": ["own.rich", "own.local"],
+        "frequent": ["web.visits"],
+        "listed": [],
+    }
+    with either_node.store.begin() as tx:
+        for dataset, fields in content.items():
+            tx.execute(tables.datasets.insert().values(id=dataset, project_id=project.id, name=dataset, created=1))
+            for field, rule in fields.items():
+                kind = "identity" if rule else "attribute"
+                tx.execute(
+                    tables.fields.insert().values(
+                        id=f"{dataset}.{field}", dataset_id=dataset, name=field, kind=kind, rule=rule
+                    )
+                )
+        for name, uses in segments.items():
+            tx.execute(
+                tables.segments.insert().values(
+                    id=name, project_id=project.id, name=name, kind="rule", uses=uses, size=0, evaluated=1, created=1
+                )
+            )
+    return project
+
+
+def _labels(project, segment: str) -> dict[str, list[str]]:
+    return {
+        label: [str(origin) for origin in origins]
+        for label, origins in project.labels.labels_of_segment(segment).items()
+    }
+
+
+@pytest.mark.feature("GV1")
+def test_the_catalogue(project):
+    names = [label.name for label in project.labels.list()]
+    assert names == [*(f"C{number}" for number in range(1, 13)), "I1", "I2", "S1", "S2"]
+    project.labels.create("legal-hold", "The case is open")
+    assert [label.name for label in project.labels.list() if not label.standard] == ["legal-hold"]
+    for name in ("legal-hold", "c11", "i1"):
+        with pytest.raises(AlreadyExists):
+            project.labels.create(name, "again")
+    for name in ("", "Legal", "a b", "x" * 64):
+        with pytest.raises(InvalidName):
+            project.labels.create(name, "text")
+    for text in ("", "  ", "x" * 1_001):
+        with pytest.raises(InvalidInput):
+            project.labels.create("other", text)
+    other = project.node.create_project("other")
+    other.labels.create("legal-hold", "another project has its own")
+
+
+@pytest.mark.feature("GV2")
+def test_a_dataset_label_reaches_fields_and_the_segments_that_use_them(project):
+    project.labels.apply("C11", Kind.DATASET, "crm")
+    assert project.labels.labels_of_field("crm.income") == {"C11": [Origin(kind=Kind.DATASET, target="crm")]}
+    assert project.labels.labels_of_field("web.visits") == {}
+    for segment in ("rich", "local", "rich-local"):
+        assert _labels(project, segment) == {"C11": ["dataset crm"]}
+    assert _labels(project, "frequent") == {}
+    assert _labels(project, "listed") == {}
+
+
+@pytest.mark.feature("GV2")
+def test_an_inherited_label_is_read_only(project):
+    project.labels.apply("C11", Kind.DATASET, "crm")
+    for kind, target in ((Kind.FIELD, "crm.income"), (Kind.SEGMENT, "rich"), (Kind.SEGMENT, "rich-local")):
+        with pytest.raises(Refused, match="dataset crm") as caught:
+            project.labels.remove("C11", kind, target)
+        assert caught.value.hint == "vesica label remove C11 --dataset crm"
+    assert project.node.audit.list(act="label.remove")[0].result == "deny"
+    project.labels.remove("C11", Kind.DATASET, "crm")
+    assert _labels(project, "rich-local") == {}
+
+
+@pytest.mark.feature("GV2")
+def test_a_label_on_an_unused_field_does_not_reach_the_segment(project):
+    project.labels.apply("C11", Kind.FIELD, "crm.city")
+    assert _labels(project, "rich") == {}
+    assert _labels(project, "local") == {"C11": ["field crm.city"]}
+    assert project.policies.check("rich") == []
+    assert [violation.policy for violation in project.policies.check("local")] == ["restrict-data-sharing"]
+
+
+def test_every_source_is_named(project):
+    project.labels.apply("C3", Kind.DATASET, "crm")
+    project.labels.apply("C3", Kind.FIELD, "crm.income")
+    project.labels.apply("C3", Kind.SEGMENT, "rich")
+    assert _labels(project, "rich-local") == {"C3": ["dataset crm", "field crm.income", "segment rich"]}
+
+
+def test_labels_of_the_identities_that_carry_a_segment(project):
+    project.labels.apply("C2", Kind.FIELD, "crm.mail")
+    project.labels.apply("I1", Kind.DATASET, "web")
+    labels = project.labels
+    assert list(labels.labels_of_namespace("email_sha256/lc-v1")) == ["C2"]
+    assert list(labels.labels_of_namespace("x/opaque-v1")) == ["I1"]
+    assert labels.labels_of_namespace("gaid/uuid-v1") == {}
+    assert project.policies.check("frequent") == []
+    [violation] = project.policies.check("frequent", namespaces=["email_sha256/lc-v1"])
+    assert violation.lineage == ("C2 from field crm.mail",)
+
+
+def test_dots_in_names_never_lose_a_label(project):
+    with project.node.store.begin() as tx:
+        tx.execute(tables.datasets.insert().values(id="x", project_id=project.id, name="crm.eu", created=1))
+        tx.execute(tables.fields.insert().values(id="x", dataset_id="x", name="home.city", kind="attribute"))
+    project.labels.apply("S2", Kind.DATASET, "crm.eu")
+    project.labels.apply("S1", Kind.FIELD, "crm.eu.home.city")
+    assert list(project.labels.labels_of_field("crm.eu.home.city")) == ["S1", "S2"]
+
+
+def test_segments_that_use_one_another(project):
+    with project.node.store.begin() as tx:
+        for name, uses in (("a", ["own.b"]), ("b", ["own.a", "crm.city"])):
+            tx.execute(
+                tables.segments.insert().values(
+                    id=name, project_id=project.id, name=name, kind="rule", uses=uses, size=0, evaluated=1, created=1
+                )
+            )
+    project.labels.apply("C9", Kind.FIELD, "crm.city")
+    assert _labels(project, "a") == {"C9": ["field crm.city"]}
+
+
+def test_what_cannot_be_labelled(project):
+    for kind, target in (
+        (Kind.DATASET, "other"),
+        (Kind.FIELD, "income"),
+        (Kind.FIELD, "crm.other"),
+        (Kind.SEGMENT, "other"),
+    ):
+        with pytest.raises(NotFound) as caught:
+            project.labels.apply("C1", kind, target)
+        assert caught.value.hint
+    with pytest.raises(NotFound):
+        project.labels.apply("C13", Kind.DATASET, "crm")
+    project.labels.apply("c1", Kind.DATASET, "crm")
+    with pytest.raises(AlreadyExists):
+        project.labels.apply("C1", Kind.DATASET, "crm")
+    with pytest.raises(NotFound):
+        project.labels.remove("C1", Kind.FIELD, "web.visits")
+    assert project.labels.in_use() == {"C1": 1}
+    other = project.node.create_project("other")
+    with pytest.raises(NotFound):
+        other.labels.apply("C1", Kind.DATASET, "crm")

@@ -1,0 +1,341 @@
+"""Two organisations in memory: keys, their roles in each kind of exchange, drivers for honest and hostile runs."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, settings
+
+import psi.count
+from protocol import estimate, messages, release, wire
+from protocol.errors import NotReady, RemoteProtocolError
+from protocol.exchange import Done, Machine, Opened, Opening, Role, Send
+from protocol.feed import Definition, SegmentRef
+from protocol.receipt import NO_RECEIPT
+from protocol.states import PARTS, STEPS, Kind, Part
+from psi import membership, oprf
+from psi.hashing import context
+from psi.keys import Key
+from psi.values import Values
+
+settings.register_profile("protocol", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("protocol")
+
+settings.register_profile("protocol", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("protocol")
+
+NAMESPACE = "email_sha256/lc-v1"
+CONNECTION = bytes(range(16))
+FEED = bytes(range(16, 32))
+EPOCH = 3
+
+
+class Seeded:
+    """The same bytes in every run."""
+
+    def __init__(self, seed: str) -> None:
+        self._seed, self._count = seed.encode(), 0
+
+    def __call__(self, size: int) -> bytes:
+        self._count += 1
+        return hashlib.shake_256(self._seed + self._count.to_bytes(8, "big")).digest(size)
+
+
+class Party:
+    """A node's signing key."""
+
+    def __init__(self, name: str) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
+        self.sign: Callable[[bytes], bytes] = self._key.sign
+        self.key = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.fingerprint = hashlib.sha256(self.key).digest()
+
+
+def people(*names: str) -> Values:
+    return Values.of([hashlib.sha256(name.encode()).digest() for name in names])
+
+
+LEFT, RIGHT, MALLORY = Party("left"), Party("right"), Party("mallory")  # asker or receiver; answerer or sender
+THEIR_PEOPLE = tuple(f"person{number}@example.com" for number in range(20))
+OUR_PEOPLE = tuple(f"person{number}@example.com" for number in range(12, 24))  # 12..19 in common
+DEFINITION = Definition(
+    feed=FEED,
+    version=2,
+    name="vip",
+    description="",
+    segments=tuple(SegmentRef(id=bytes([number]) * 16, name=f"segment{number}") for number in range(3)),
+    namespaces=(NAMESPACE,),
+    restricted_uses=("analytics",),
+    created=1_800_000_000,
+)
+
+
+def place(protocol: str) -> dict[str, bytes]:
+    """Context and direction of one protocol: a count goes from the asker, a release from the sender."""
+    source, target = (LEFT, RIGHT) if protocol == "count" else (RIGHT, LEFT)
+    keys = {"from_key": source.fingerprint, "to_key": target.fingerprint}
+    where = context(protocol=protocol, connection=CONNECTION, namespace=NAMESPACE, **keys)
+    return {"context": where, "direction": source.fingerprint + target.fingerprint}
+
+
+@dataclass
+class World:
+    """Everything that both sides know, and makers of their roles; a test changes one thing and sees who notices."""
+
+    universe: psi.count.Universe
+    count_key: Key
+    blind_key: Key = field(default_factory=lambda: Key.random(Seeded("r")))
+    prf_key: Key = field(default_factory=lambda: Key.random(Seeded("s")))
+    left: Party = LEFT
+    right: Party = RIGHT
+    mallory: Party = MALLORY
+    people: Callable[..., Values] = people
+    definition: Definition = DEFINITION
+    connection: bytes = CONNECTION
+    namespace: str = NAMESPACE
+    epoch: int = EPOCH
+    questions: list[estimate.Question] = field(default_factory=list)
+    charged: list[int] = field(default_factory=list)
+
+    def opening(self, kind: Kind, part: Part, *, nonce: bytes = bytes(32)) -> Opening:
+        release = {"feed": FEED, "version": 2, "revision": 7}
+        return Opening(
+            exchange=bytes(range(32, 48)),
+            kind=kind,
+            part=part,
+            connection=CONNECTION,
+            agreement=bytes(32),
+            epoch=EPOCH,
+            subject=release if kind == Kind.RELEASE else {"namespace": NAMESPACE},
+            nonce=nonce,
+        )
+
+    def opened(self) -> Opened:
+        return Opened(exchange=bytes(range(32, 48)), epoch=EPOCH, nonce=b"\1" * 32)
+
+    def machine(self, kind: Kind, role: Role, spool: dict, *, client: Part, nonce: bytes = bytes(32)) -> Machine:
+        return Machine(self.opening(kind, client, nonce=nonce), self.opened(), role, spool)
+
+    def role(self, part: Part, kind: Kind, **changes: object) -> Role:
+        make = {
+            (Kind.COUNT, Part.ASKER): self.asker,
+            (Kind.COUNT, Part.ANSWERER): self.answerer,
+            (Kind.EVALUATE, Part.RECEIVER): self.evaluate_receiver,
+            (Kind.EVALUATE, Part.SENDER): self.evaluate_sender,
+            (Kind.RELEASE, Part.RECEIVER): self.release_receiver,
+            (Kind.RELEASE, Part.SENDER): self.release_sender,
+        }
+        return make[kind, part](**changes)
+
+    def asker(self, **changes: object) -> estimate.CountAsker:
+        size = len(OUR_PEOPLE)
+        arguments = {
+            **place("count"),
+            "epoch": EPOCH,
+            "values": people(*OUR_PEOPLE),
+            "segments": np.array([[True] * size, [number < 6 for number in range(size)]]),
+            "consented": np.array([number % 2 == 0 for number in range(size)]),
+            "derive_key": lambda digest: Key.from_seed(digest[:32], b"test"),
+            "check_universe": lambda commitment: None,
+            "peer_key": RIGHT.key,
+        }
+        return estimate.CountAsker(**{**arguments, **changes})
+
+    def commitment(self, **changes: object) -> messages.SignedCommitment:
+        arguments = {
+            "context": place("count")["context"],
+            "epoch": EPOCH,
+            "generation": 1,
+            "made": 5,
+            "sign": RIGHT.sign,
+        }
+        return estimate.commit(self.universe, **{**arguments, **changes})
+
+    def answerer(self, **changes: object) -> estimate.CountAnswerer:
+        arguments = {
+            **place("count"),
+            "epoch": EPOCH,
+            "universe": self.universe,
+            "key": self.count_key,
+            "commitment": self.commitment(),
+            "sanitise": self.sanitise,
+        }
+        return estimate.CountAnswerer(**{**arguments, **changes})
+
+    def sanitise(self, question: estimate.Question) -> messages.Answer:
+        self.questions.append(question)
+        return messages.Answer(
+            segments=tuple(
+                messages.SegmentAnswer(
+                    status="ok",
+                    overlap=int(yes + no),
+                    consented=int(yes),
+                    half_width=0,
+                    consented_half_width=0,
+                )
+                for yes, no in zip(question.consented_hits, question.other_hits, strict=True)
+            ),
+            computed_at=9,
+        )
+
+    def statement(self, key: Key | None = None, **changes: object) -> messages.SignedKey:
+        arguments = {**place("release"), "epoch": EPOCH, "random": Seeded("statement"), "sign": RIGHT.sign}
+        return release.state_key(key or self.prf_key, **{**arguments, **changes})
+
+    def evaluate_receiver(self, **changes: object) -> release.EvaluateReceiver:
+        arguments = {
+            **place("release"),
+            "epoch": EPOCH,
+            "values": people(*OUR_PEOPLE),
+            "key": self.blind_key,
+            "peer_key": RIGHT.key,
+        }
+        return release.EvaluateReceiver(**{**arguments, **changes})
+
+    def evaluate_sender(self, **changes: object) -> release.EvaluateSender:
+        arguments = {
+            "key": self.prf_key,
+            "statement": self.statement(),
+            "charge": lambda points: self.charged.append(len(points)),
+            "random": Seeded("proof"),
+        }
+        return release.EvaluateSender(**{**arguments, **changes})
+
+    def prf(self, values: Values) -> np.ndarray:
+        return oprf.prf(place("release")["context"], values, self.prf_key)
+
+    def bitmaps(self) -> np.ndarray:
+        """Person i is in segment i mod 3."""
+        return np.array([[0x80 >> (number % 3)] for number in range(len(THEIR_PEOPLE))], np.uint8)
+
+    def records(self, *, revision: int = 7, version: int = 2, bitmaps: np.ndarray | None = None) -> np.ndarray:
+        bits = self.bitmaps() if bitmaps is None else bitmaps
+        return membership.seal(self.prf(people(*THEIR_PEOPLE)), bits, feed=FEED, version=version, revision=revision)
+
+    def manifest(self, records: np.ndarray, **changes: object) -> messages.Manifest:
+        arguments = {
+            "revision": 7,
+            "full": True,
+            "evaluated": {NAMESPACE: 12},
+            "publics": {NAMESPACE: self.prf_key.public},
+            "previous": NO_RECEIPT,
+            "made": 11,
+        }
+        definition = changes.pop("definition", DEFINITION)
+        return release.manifest(definition, {NAMESPACE: records}, **{**arguments, **changes})
+
+    def release_sender(self, **changes: object) -> release.ReleaseSender:
+        records = changes.pop("records", None)
+        records = self.records() if records is None else records
+        arguments = {
+            "connection": CONNECTION,
+            "manifest": changes.pop("manifest", None) or self.manifest(records),
+            "records": {NAMESPACE: records},
+            "peer_key": LEFT.key,
+            "sign": RIGHT.sign,
+        }
+        return release.ReleaseSender(**{**arguments, **changes})
+
+    def release_receiver(self, **changes: object) -> release.ReleaseReceiver:
+        arguments = {
+            "connection": CONNECTION,
+            "definition": DEFINITION,
+            "lookup": {NAMESPACE: release.Lookup(self.prf(people(*OUR_PEOPLE)), self.prf_key.public, 12)},
+            "last_revision": 6,
+            "previous": {NO_RECEIPT},
+            "peer_key": RIGHT.key,
+            "sign": LEFT.sign,
+        }
+        return release.ReleaseReceiver(**{**arguments, **changes})
+
+
+@pytest.fixture(scope="session")
+def _universe() -> tuple[psi.count.Universe, Key]:
+    key = Key.random(Seeded("b"))
+    return psi.count.build_universe(place("count")["context"], people(*THEIR_PEOPLE), key, Seeded("canaries")), key
+
+
+@pytest.fixture
+def world(_universe: tuple[psi.count.Universe, Key]) -> World:
+    universe, key = _universe
+    return World(universe, key)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make tiny sets fill several chunks."""
+    monkeypatch.setattr(release, "POINTS_PER_CHUNK", 5)
+    monkeypatch.setattr(release, "MAX_PAYLOAD", 7 * 17)
+    for module in (estimate, messages):
+        monkeypatch.setattr(module, "POINTS_PER_CHUNK", 1500)
+    monkeypatch.setattr(psi.count, "CHUNK_POINTS", 1500)
+    monkeypatch.setattr(estimate, "TAGS_PER_CHUNK", 3000)
+    monkeypatch.setattr(estimate, "MAX_PAYLOAD", 5 * 33)
+
+
+Transfer = tuple[str, int, bytes]
+
+
+@pytest.fixture
+def drive() -> Callable[[Machine, Machine], Iterator[Transfer]]:
+    """Return the honest driver: it yields each transfer (step, chunk, body, taker) before it happens."""
+
+    def run(client: Machine, server: Machine) -> Iterator[tuple[str, int, bytes, Machine]]:
+        while not isinstance(action := client.next(), Done):
+            giver, taker = (client, server) if isinstance(action, Send) else (server, client)
+            body = giver.get(*action)
+            yield *action, body, taker
+            if client.next() == action:  # else a test did it
+                taker.put(*action, body)
+                if giver is client:
+                    client.sent(*action)
+
+    return run
+
+
+@pytest.fixture
+def play(world: World, drive: Callable) -> Callable:
+    """Return a function that runs one exchange to its end and returns both roles; the named parts get changes."""
+
+    def run(kind: Kind, **changes: dict[str, object]) -> dict[Part, Role]:
+        parts = {step.sender for step in STEPS[kind]}
+        roles = {part: world.role(part, kind, **changes.get(part.value, {})) for part in sorted(parts)}
+        client, server = sorted(parts)
+        machines = [world.machine(kind, roles[part], {}, client=client) for part in (client, server)]
+        for _ in drive(*machines):
+            pass
+        assert all(machine.done for machine in machines)
+        return roles
+
+    return run
+
+
+@pytest.fixture
+def tamper(world: World, drive: Callable) -> Callable:
+    """Return a function that runs an exchange, changes the fields of one body on its way, and returns the error.
+
+    The exchange goes on after the change until somebody notices; then neither side may have a result.
+    """
+
+    def run(kind: Kind, step: str, changes: Callable[[dict], dict], *, chunk: int = 0, **parts: dict) -> Exception:
+        names = sorted(PARTS[kind])
+        roles = {part: world.role(part, kind, **parts.get(part.value, {})) for part in names}
+        client, server = (world.machine(kind, roles[part], {}, client=names[0]) for part in names)
+        with pytest.raises(RemoteProtocolError) as caught:  # noqa: PT012 - whoever notices, wherever
+            for name, number, body, taker in drive(client, server):
+                if (name, number) == (step, chunk):
+                    document = wire.unpack(body)
+                    taker.put(name, number, wire.pack({**document, **changes(document)}))
+                    if taker is server:
+                        client.sent(name, number)
+        for part in (Part.ASKER, Part.RECEIVER):
+            if part in roles:
+                with pytest.raises(NotReady):
+                    _ = roles[part].result
+        return caught.value
+
+    return run

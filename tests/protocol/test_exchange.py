@@ -1,0 +1,268 @@
+"""The engine under every real exchange: each message cut, repeated, reordered, dropped, replaced; both sides killed."""
+
+from contextlib import suppress
+from dataclasses import fields, replace
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import wire
+from protocol.errors import ChunkChanged, LocalProtocolError, NotReady, RemoteProtocolError
+from protocol.exchange import Done, Fetch, Machine, Send, session
+from protocol.states import PARTS, STEPS, Kind, Part
+
+RUNS = [(kind, client) for kind in Kind for client in PARTS[kind]]
+
+
+def pair(world, kind, client, *, spools=None, nonce=bytes(32)):
+    other = next(part for part in PARTS[kind] if part != client)
+    spools = spools or ({}, {})
+    return [
+        world.machine(kind, world.role(part, kind), spool, client=client, nonce=nonce)
+        for part, spool in zip((client, other), spools, strict=True)
+    ]
+
+
+def repacked(body, **changes):
+    return wire.pack({**wire.unpack(body), **changes})
+
+
+def code(machine, step, chunk, body):
+    with pytest.raises(RemoteProtocolError) as caught:
+        machine.put(step, chunk, body)
+    return caught.value.code
+
+
+def check_results(kind, client, server):
+    roles = {machine.role.part: machine.role for machine in (client, server)}
+    if kind == Kind.COUNT:
+        answer = roles[Part.ASKER].result
+        assert [(each.overlap, each.consented) for each in answer.segments] == [(8, 4), (6, 3)]
+    elif kind == Kind.EVALUATE:
+        assert len(roles[Part.RECEIVER].result.prf) == 12
+    else:
+        (indices, bitmaps), *_ = roles[Part.RECEIVER].result.members.values()
+        assert indices.tolist() == list(range(8))
+        assert bitmaps[:, 0].tolist() == [0x80 >> ((12 + number) % 3) for number in range(8)]
+        assert roles[Part.RECEIVER].result.receipt == roles[Part.SENDER].result
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("kind", "client"), RUNS)
+def test_no_bad_transfer_disturbs_an_exchange(world, drive, kind, client):
+    """Before each honest transfer the taker is tried with every bad one, and after it with repetition and change."""
+    ours, theirs = pair(world, kind, client)
+    past = []
+    for step, chunk, body, taker in drive(ours, theirs):
+        for bad in (b"", body[:1], body[: len(body) // 2], body[:-1], body + b"\0", b"\xc1", msgpack.packb([1])):
+            assert code(taker, step, chunk, bad) == "malformed"
+        assert code(taker, step, chunk, bytes(wire.MAX_BODY + 1)) == "too_large"
+        assert code(taker, step, chunk, repacked(body, v=2)) == "version"
+        assert code(taker, step, chunk, repacked(body, v=True)) == "version"
+        assert code(taker, step, chunk, repacked(body, session=bytes(32))) == "session"
+        assert code(taker, step, chunk, repacked(body, step="answer" if step != "answer" else "tags")) == "step"
+        assert code(taker, step, chunk, repacked(body, chunk=chunk + 1)) == "chunk"
+        assert code(taker, step, chunk, repacked(body, of=0)) == "malformed"
+        assert code(taker, step, chunk, repacked(body, extra=1)) == "malformed"
+        assert code(taker, "nonsense", 0, body) == "step"
+        of = wire.unpack(body)["of"]
+        assert code(taker, step, of, repacked(body, chunk=of)) == "chunk"
+        if chunk + 1 < of:  # reordered within the step, or the one before dropped
+            assert code(taker, step, chunk + 1, repacked(body, chunk=chunk + 1)) in ("out_of_order", "chunk")
+        for name in STEPS[kind]:  # no step of ours can be put into us
+            if name.sender == taker.role.part:
+                assert code(taker, name.name, 0, body) == "direction"
+        for old_step, old_chunk, old_body, old_taker in past:
+            if old_taker is taker:
+                taker.put(old_step, old_chunk, old_body)  # repeated: nothing happens
+                if (old_step, old_chunk) != (step, chunk):
+                    assert code(taker, step, chunk, old_body) in ("step", "chunk")
+                with pytest.raises(ChunkChanged):
+                    taker.put(old_step, old_chunk, old_body + b"\0")
+        past.append((step, chunk, body, taker))
+    assert isinstance(ours.next(), Done)
+    assert ours.done
+    assert theirs.done
+    check_results(kind, ours, theirs)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kind", list(Kind))
+def test_later_steps_cannot_come_early(world, drive, kind):
+    """Every message but the first is refused by a fresh machine, whichever was dropped before it."""
+    client, _ = PARTS[kind]
+    machines = pair(world, kind, client)
+    transfers = [(step, chunk, body, taker.role.part) for step, chunk, body, taker in drive(*machines)]
+    fresh = {machine.role.part: machine for machine in pair(world, kind, client)}
+    for step, chunk, body, part in transfers:
+        if step != STEPS[kind][0].name:
+            assert code(fresh[part], step, chunk, body) == "out_of_order"
+    for step in STEPS[kind][1:]:
+        if step.sender != STEPS[kind][0].sender or step.replies_to:
+            with pytest.raises(NotReady):
+                fresh[step.sender].get(step.name, 0)
+
+
+@pytest.mark.parametrize("kind", [Kind.EVALUATE, Kind.RELEASE])
+def test_messages_of_another_session_are_refused(world, drive, kind):
+    first, _ = PARTS[kind]
+    elsewhere = pair(world, kind, first, nonce=b"\7" * 32)
+    here = {machine.role.part: machine for machine in pair(world, kind, first)}
+    for step, chunk, body, taker in drive(*elsewhere):
+        assert code(here[taker.role.part], step, chunk, body) == "session"
+
+
+def test_the_session_binds_every_field_of_the_opening(world):
+    opening, opened = world.opening(Kind.RELEASE, Part.SENDER), world.opened()
+    changes = {
+        "part": Part.RECEIVER,
+        "connection": bytes(16),
+        "agreement": b"\1" * 32,
+        "subject": {**opening.subject, "revision": 8},
+        "nonce": b"\2" * 32,
+    }
+    others = [session(replace(opening, **{name: value}), opened) for name, value in changes.items()]
+    others.append(session(opening, replace(opened, nonce=bytes(32))))
+    assert len({session(opening, opened), *others}) == len(others) + 1
+
+
+def test_a_reply_to_another_opening_is_refused(world):
+    opening, opened = world.opening(Kind.COUNT, Part.ASKER), world.opened()
+    for changes, expected in (({"exchange": bytes(16)}, "session"), ({"epoch": 4}, "epoch")):
+        with pytest.raises(RemoteProtocolError) as caught:
+            session(opening, replace(opened, **changes))
+        assert caught.value.code == expected
+
+
+@pytest.mark.feature("EX8")
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("kind", "client"), RUNS)
+def test_both_sides_killed_between_any_two_transfers_resume(world, drive, kind, client):
+    spools = ({}, {})
+    bodies = {}
+    while True:
+        ours, theirs = pair(world, kind, client, spools=spools)
+        transfer = next(drive(ours, theirs), None)
+        if transfer is None:
+            break
+        step, chunk, body, taker = transfer
+        assert bodies.setdefault((step, chunk), body) == body
+        taker.put(step, chunk, body)
+        if taker is theirs and len(bodies) % 2:  # killed before it heard that the partner has it: sent again, no harm
+            ours.sent(step, chunk)
+        elif taker is theirs:
+            theirs.put(step, chunk, body)
+            ours.sent(step, chunk)
+    assert theirs.done
+    check_results(kind, ours, theirs)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_step_half_written_to_the_spool_is_made_anew(world, drive):
+    class Full(dict):
+        def __setitem__(self, key, value):
+            if key == ("blinded", 0):
+                raise OSError("disk full")
+            super().__setitem__(key, value)
+
+    spools = (Full(), {})
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
+    ours.put("key", 0, theirs.get("key", 0))
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk full"):
+            ours.get("blinded", 0)
+    spools = (dict(spools[0]), spools[1])
+    assert ("blinded", 2) in spools[0]
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
+    assert ours.next() == Send("blinded", 0)
+    list(drive(ours, theirs))
+    check_results(Kind.EVALUATE, ours, theirs)
+
+
+def test_a_stored_reply_is_returned_unchanged(world, drive):
+    spool = {}
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=({}, spool))
+    list(drive(ours, theirs))
+    reply = theirs.get("evaluated", 0)
+    again = world.machine(Kind.EVALUATE, world.role(Part.SENDER, Kind.EVALUATE), spool, client=Part.RECEIVER)
+    assert again.get("evaluated", 0) == reply
+
+
+def test_the_client_is_told_the_same_until_it_happened(world):
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
+    assert ours.next() == ours.next() == Fetch("key", 0)
+    ours.put("key", 0, theirs.get("key", 0))
+    assert ours.next() == Send("blinded", 0)
+    ours.get("blinded", 0)
+    assert ours.next() == Send("blinded", 0)
+    ours.sent("blinded", 0)
+    assert ours.next() == Fetch("evaluated", 0)
+
+
+def test_there_is_no_chunk_past_the_last(world):
+    _, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
+    with pytest.raises(LocalProtocolError):
+        theirs.get("key", 1)
+
+
+def test_a_refused_content_ends_the_exchange(world):
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
+    body = theirs.get("key", 0)
+    evil = repacked(body, signature=bytes(64))
+    assert code(ours, "key", 0, evil) == "signature"
+    assert code(ours, "key", 0, body) == "signature"
+    with pytest.raises(RemoteProtocolError):
+        ours.get("blinded", 0)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("kind", [Kind.EVALUATE, Kind.RELEASE])
+def test_damaged_chunks_give_the_one_error(world, drive, kind):
+    """Whatever a partner changes in any chunk, the taker goes on or refuses; nothing else can happen."""
+    client = PARTS[kind][0]
+    transfers = [(*transfer[:3], transfer[3].role.part) for transfer in drive(*pair(world, kind, client))]
+    values = st.none() | st.integers(-1, 2**33) | st.text(max_size=9) | st.binary(max_size=99) | st.lists(st.binary())
+
+    @given(st.integers(0, len(transfers) - 1), st.data())
+    def damage(number, data):
+        step, chunk, body, part = transfers[number]
+        spool = {(step, chunk): body for step, chunk, body, _ in transfers[:number]}
+        evil = bytearray(body)
+        place = data.draw(st.integers(0, len(body) - 1))
+        evil[place : place + 1] = data.draw(st.binary(max_size=2))
+        document = wire.unpack(body)
+        document[data.draw(st.sampled_from(sorted(document)))] = data.draw(values)
+        for hostile in (wire.pack(document), bytes(evil)):
+            taker = world.machine(kind, world.role(part, kind), dict(spool), client=client)
+            with suppress(RemoteProtocolError):
+                taker.put(step, chunk, hostile)
+
+    damage()
+
+
+def test_a_role_of_another_kind_is_our_own_mistake(world):
+    with pytest.raises(LocalProtocolError):
+        Machine(world.opening(Kind.COUNT, Part.ASKER), world.opened(), world.evaluate_sender(), {})
+
+
+def test_payload_fields_never_hide_a_header_field():
+    header = {"v", "session", "step", "chunk", "of"}
+    for step in (step for steps in STEPS.values() for step in steps):
+        assert not header & {field.name for field in fields(step.message)}, step.name
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_empty_sets_go_through(world, play, kind):
+    nobody = world.people()
+    none = np.zeros((1, 0), np.bool_)
+    changes = {
+        Kind.COUNT: {"asker": {"values": nobody, "segments": none, "consented": none[0]}},
+        Kind.EVALUATE: {"receiver": {"values": nobody}},
+        Kind.RELEASE: {"sender": {"records": np.zeros((0, 17), np.uint8)}},
+    }
+    roles = play(kind, **changes[kind])
+    if kind == Kind.RELEASE:
+        assert [len(indices) for indices, _ in roles[Part.RECEIVER].result.members.values()] == [0]

@@ -1,0 +1,275 @@
+"""Evaluation and release: who learns what, and every lie that the other can tell inside a well-formed message."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from protocol.errors import RemoteProtocolError
+from protocol.receipt import NO_RECEIPT, SignedReceipt
+from protocol.states import Kind, Part
+from psi import oprf
+from psi.errors import VesicaError
+from psi.hashing import context
+from psi.keys import Key
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+def points(data, width=32):
+    return np.frombuffer(data, np.uint8).reshape(-1, width)
+
+
+def test_the_receiver_gets_the_senders_prf_in_its_own_order(world, play):
+    ours = world.people("b@x.com", "a@x.com", *[f"{number}@x.com" for number in range(9)])
+    roles = play(Kind.EVALUATE, receiver={"values": ours})
+    assert (roles[Part.RECEIVER].result.prf == world.prf(ours)).all()
+    assert roles[Part.SENDER].result == len(ours)
+    assert world.charged == [5, 5, 1]
+
+
+def test_cached_blinded_points_give_the_same(world, play):
+    ours = world.people("b@x.com", "a@x.com", "c@x.com")
+    blinded = oprf.blind(world.statement().statement.context, ours, world.blind_key)
+    roles = play(Kind.EVALUATE, receiver={"values": ours, "blinded": blinded})
+    assert (roles[Part.RECEIVER].result.prf == world.prf(ours)).all()
+
+
+@pytest.mark.feature("EX9")
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_one_element_under_another_key_is_caught(world, tamper, chunk):
+    def lie(document):
+        other = Key.random(lambda size: b"\5" * size)
+        evaluated = points(document["points"]).copy()
+        evaluated[-1] = oprf.evaluate(evaluated[-1:], other)[0]
+        return {"points": evaluated.tobytes()}
+
+    error = tamper(Kind.EVALUATE, "evaluated", lie, chunk=chunk)
+    assert error.code == "invalid_proof"
+    assert str(error).startswith(f"evaluated chunk {chunk}: ")
+
+
+@pytest.mark.feature("EX9")
+def test_a_sender_that_uses_another_key_than_it_stated_is_caught(world, tamper):
+    assert tamper(Kind.EVALUATE, "none", dict, sender={"key": Key.random(lambda size: b"\5" * size)}).code == (
+        "invalid_proof"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (lambda document: {"points": document["points"][32:]}, "wrong_count"),
+        (lambda document: {"points": points(document["points"])[::-1].tobytes()}, "invalid_proof"),
+        (lambda document: {"points": bytes(32) + document["points"][32:]}, "invalid_point"),
+        (lambda document: {"points": b"\xff" * 32 + document["points"][32:]}, "invalid_point"),
+        (lambda document: {"points": document["points"][:32] * 2 + document["points"][64:]}, "invalid_proof"),
+        (lambda document: {"proof": bytes(64)}, "invalid_proof"),
+        (lambda document: {"proof": b"\xff" * 64}, "invalid_proof"),
+        (lambda document: {"points": document["points"][:-1]}, "malformed"),
+        (lambda document: {"points": None}, "malformed"),
+        (lambda document: {"proof": b""}, "malformed"),
+        (lambda document: {"of": 2}, "chunk"),
+    ],
+)
+def test_evaluations_that_no_honest_sender_sends_are_refused(tamper, lie, code):
+    assert tamper(Kind.EVALUATE, "evaluated", lie).code == code
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (lambda document: {"points": document["points"][:-32] + b"\xff" * 32}, "invalid_point"),
+        (lambda document: {"points": bytes(32) + document["points"][32:]}, "points"),
+        (lambda document: {"points": document["points"][:32] * 2 + document["points"][64:]}, "points"),
+        (lambda document: {"points": points(document["points"])[::-1].tobytes()}, "points"),
+    ],
+)
+def test_blinded_points_that_no_honest_receiver_sends_are_refused(world, tamper, lie, code):
+    error = tamper(Kind.EVALUATE, "blinded", lie, chunk=1 if code == "points" else 2)
+    assert error.code == code
+    assert " chunk " in str(error)
+
+
+def test_blinded_points_repeated_in_a_later_chunk_are_refused(world):
+    sender, receiver = world.evaluate_sender(), world.evaluate_receiver()
+    chunks = receiver.produce("blinded")
+    sender.receive("blinded", 0, chunks[0])
+    repeated = replace(chunks[1], points=chunks[0].points[-32:] + chunks[1].points[32:])
+    with pytest.raises(RemoteProtocolError) as caught:
+        sender.receive("blinded", 1, repeated)
+    assert caught.value.code == "points"
+
+
+def test_evaluations_beyond_the_limit_are_refused_before_any_is_made(world, play):
+    class Spent(VesicaError):
+        code = "evaluations"
+
+    def charge(some):
+        if len(some) > 4:
+            raise Spent("the evaluations of this epoch are spent")
+
+    with pytest.raises(Spent):
+        play(Kind.EVALUATE, sender={"charge": charge})
+
+
+def test_the_key_must_be_signed_by_the_sender_for_this_place(world, tamper):
+    other_context = context(
+        protocol="release",
+        from_key=world.left.fingerprint,
+        to_key=world.right.fingerprint,
+        connection=world.connection,
+        namespace=world.namespace,
+    )
+    lies = {
+        "signature": world.statement(sign=world.mallory.sign),
+        "proof": world.statement(context=other_context),
+        "invalid_proof": world.statement(direction=bytes(64)),
+    }
+    for code, statement in lies.items():
+        assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": statement}).code == code
+    assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": world.statement(epoch=4)}).code == "proof"
+    honest = world.statement()
+    other = Key.random(lambda size: b"\6" * size).public
+    stolen = replace(honest.statement, public=other)
+    signed = replace(honest, statement=stolen, signature=stolen.sign(world.right.sign))
+    assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": signed}).code == "invalid_proof"
+
+
+def test_a_key_that_changed_within_the_epoch_is_refused(world, play, tamper):
+    assert tamper(Kind.EVALUATE, "none", dict, receiver={"pinned": bytes(32)}).code == "key_changed"
+    play(Kind.EVALUATE, receiver={"pinned": world.prf_key.public})
+
+
+@pytest.mark.feature("EX3")
+def test_the_receiver_learns_its_members_and_both_sign_one_receipt(world, play):
+    roles = play(Kind.RELEASE)
+    released = roles[Part.RECEIVER].result
+    (indices, bitmaps) = released.members[world.namespace]
+    assert indices.tolist() == list(range(8))
+    assert (bitmaps == world.bitmaps()[12:20]).all()
+    assert (released.records[world.namespace] == world.records()).all()
+    receipt: SignedReceipt = roles[Part.SENDER].result
+    assert receipt == released.receipt
+    receipt.verify_both(receiver_key=world.left.key, sender_key=world.right.key)
+    (tally,) = receipt.receipt.tallies
+    assert (tally.records, tally.evaluated, tally.public) == (20, 12, world.prf_key.public)
+
+
+@pytest.mark.feature("EX11")
+def test_receipts_chain_and_a_gap_is_refused(world, play, tamper):
+    first = play(Kind.RELEASE)[Part.SENDER].result.receipt.digest()
+    records = world.records(revision=8)
+    following = {"records": records, "manifest": world.manifest(records, revision=8, previous=first)}
+    accepted = {"last_revision": 7, "previous": {first}}
+    play(Kind.RELEASE, sender=dict(following), receiver=accepted)
+    error = tamper(Kind.RELEASE, "none", dict, sender=dict(following), receiver={"last_revision": 7})
+    assert error.code == "receipt"
+
+
+def test_a_receipt_is_told_of_before_it_is_signed(world, play):
+    told = []
+
+    def sign(data):
+        assert len(told) == 1
+        return world.left.sign(data)
+
+    roles = play(Kind.RELEASE, receiver={"sign": sign, "signing": told.append})
+    assert told == [roles[Part.SENDER].result.receipt]
+
+
+@pytest.mark.feature("EX11")
+def test_sides_that_count_differently_do_not_sign(world, tamper):
+    records = world.records()
+    manifest = world.manifest(records, evaluated={world.namespace: 13})
+    assert tamper(Kind.RELEASE, "none", dict, sender={"manifest": manifest}).code == "receipt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"revision": 6}, "revision"),
+        ({"revision": 0}, "revision"),
+        ({"feed": bytes(16)}, "manifest"),
+        ({"version": 3}, "manifest"),
+        ({"definition": bytes(32)}, "manifest"),
+        ({"width": 2}, "manifest"),
+        ({"width": 65}, "malformed"),
+        ({"previous": b"\1" * 32}, "receipt"),
+        ({"tallies": []}, "malformed"),
+    ],
+)
+def test_a_release_of_something_else_is_refused(tamper, changes, code):
+    assert tamper(Kind.RELEASE, "manifest", lambda document: changes).code == code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"namespace": "phone_sha256/e164-v1"}, "manifest"),
+        ({"public": bytes(32)}, "key_changed"),
+        ({"records": 19}, "records"),
+        ({"sha256": bytes(32)}, "records"),
+    ],
+)
+def test_a_tally_that_does_not_hold_is_refused(tamper, changes, code):
+    def lie(document):
+        return {"tallies": [{**document["tallies"][0], **changes}]}
+
+    assert tamper(Kind.RELEASE, "manifest", lie).code == code
+
+
+def test_repeated_namespaces_are_refused(tamper):
+    assert tamper(Kind.RELEASE, "manifest", lambda document: {"tallies": document["tallies"] * 2}).code == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("lie", "code"),
+    [
+        (lambda document: {"records": document["records"][:-1]}, "records"),
+        (lambda document: {"records": document["records"][:-17]}, "records"),
+        (lambda document: {"records": bytes(17) + document["records"][17:]}, "records"),
+        (lambda document: {"namespace": "phone_sha256/e164-v1"}, "records"),
+        (lambda document: {"namespace": "../etc"}, "malformed"),
+    ],
+)
+def test_records_other_than_announced_are_refused(tamper, lie, code):
+    assert tamper(Kind.RELEASE, "records", lie).code == code
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        pytest.param(lambda records: records[::-1], id="unsorted"),
+        pytest.param(lambda records: records[[0, *range(len(records))]], id="repeated"),
+    ],
+)
+def test_records_with_bad_tags_are_refused(world, tamper, forge):
+    records = np.ascontiguousarray(forge(world.records()))
+    assert tamper(Kind.RELEASE, "none", dict, sender={"records": records}).code == "invalid_tags"
+
+
+def test_a_segment_that_the_feed_does_not_have_is_refused(world, tamper):
+    records = world.records(bitmaps=np.full((20, 1), 0xFF, np.uint8))
+    assert tamper(Kind.RELEASE, "none", dict, sender={"records": records}).code == "records"
+
+
+def test_a_receipt_about_something_else_is_not_countersigned(world, tamper):
+    def lie(document):
+        return {"receipt": {**document["receipt"], "revision": 8}}
+
+    assert tamper(Kind.RELEASE, "receipt", lie).code == "receipt"
+    forged = {"receiver": {"sign": world.mallory.sign}}
+    assert tamper(Kind.RELEASE, "none", dict, **forged).code == "signature"
+
+
+def test_a_wrong_countersignature_is_refused(world, tamper):
+    assert tamper(Kind.RELEASE, "countersigned", lambda document: {"signature": bytes(64)}).code == "signature"
+
+
+def test_the_manifest_says_what_is_sent(world):
+    records = world.records()
+    (tally,) = world.manifest(records).tallies
+    assert tally.sha256 == hashlib.sha256(records.tobytes()).digest()
+    assert world.manifest(records).previous == NO_RECEIPT

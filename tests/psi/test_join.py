@@ -1,0 +1,56 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from psi import hashing, join
+
+bounded = settings(max_examples=100, deadline=None)
+# few different halves, so that 64-bit prefixes collide and rows repeat
+halves = st.sampled_from([bytes(8), bytes(7) + b"\1", b"\xff" * 8, b"\x80" + bytes(7), b"middling"])
+rows = st.lists(st.tuples(halves, halves).map(b"".join), max_size=12)
+
+
+def array(rows: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 16)
+
+
+@bounded
+@given(rows)
+def test_order_is_the_order_of_bytes_and_stable(rows):
+    assert join.order(array(rows)).tolist() == sorted(range(len(rows)), key=rows.__getitem__)
+    points, permutation = hashing.sort_points(array(rows))
+    assert (points == array(rows)[permutation]).all()
+
+
+@bounded
+@given(rows)
+def test_disorder_and_repeats_are_named(rows):
+    expected = next(
+        ((i, rows[i] == rows[i - 1]) for i in range(1, len(rows)) if rows[i] <= rows[i - 1]),
+        None,
+    )
+    assert join.first_disorder(array(rows)) == expected
+    assert join.first_repeat(array(rows)) == next((i for i, row in enumerate(rows) if row in rows[:i]), None)
+
+
+@bounded
+@given(rows, rows)
+def test_match_with_colliding_prefixes(left, right):
+    left = sorted(set(left))
+    expected = [(left.index(row), index) for index, row in enumerate(right) if row in left]
+    assert list(zip(*(found.tolist() for found in join.match(array(left), array(right))), strict=True)) == expected
+
+
+def test_match_of_random_rows():
+    generator = np.random.default_rng(1)
+    left = generator.integers(0, 256, (5000, 16), np.uint8)
+    left = left[join.order(left)]
+    right = np.concatenate([left[generator.permutation(5000)[:800]], generator.integers(0, 256, (900, 16), np.uint8)])
+    in_left, in_right = join.match(left, right)
+    assert in_right.tolist() == list(range(800))
+    assert (left[in_left] == right[:800]).all()
+
+
+def test_a_prefix_that_agrees_is_not_a_match():
+    left, right = array([b"sameprefix" + b"abcdef"]), array([b"sameprefix" + b"abcdeg"])
+    assert [len(found) for found in join.match(left, right)] == [0, 0]
