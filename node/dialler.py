@@ -215,8 +215,9 @@ class _Dialling:
             subject=subject,
             nonce=self.party.random(32),
         )
-        self.progress(f"{kind.value}: waiting for the other side", 0, None)
+        self.progress("waiting for the other side", 0, 1)
         machine = Machine(opening, open_at(self.client, opening), role, {})
+        self.progress("waiting for the other side", 1, 1)
         drive(self.client, machine, opening.exchange, self.progress)
 
 

@@ -17,6 +17,7 @@ from .endpoint import Call, Refusal, Route, Unwelcome
 from .jobs import Progress, no_progress
 
 PATH = "/vesica/1/exchanges"
+OPEN_PER_CALLER = 64
 IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
 
 
@@ -33,9 +34,11 @@ def drive(client: PeerClient, machine: Machine, exchange: bytes, progress: Progr
     base = f"{PATH}/{exchange.hex()}"
     totals: dict[str, int] = {}
     ahead: dict[Fetch, Future[bytes]] = {}
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
         while not isinstance(action := machine.next(), Done):
             step, chunk = action
+            progress(step, chunk, totals.get(step))
             if isinstance(action, Send):
                 body = machine.get(step, chunk)
                 client.put(f"{base}/{step}/{chunk}", body, status=base)
@@ -51,6 +54,8 @@ def drive(client: PeerClient, machine: Machine, exchange: bytes, progress: Progr
             if step not in totals:
                 totals[step] = _chunks(body)
             progress(step, chunk + 1, totals[step])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what is under way ends when the caller closes the client
 
 
 def _chunks(body: bytes) -> int:
@@ -171,6 +176,9 @@ class Answering:
             for other, live in list(self._live.items()):
                 if now - live.used > IDLE_SECONDS and not live.lock.locked():
                     del self._live[other]
+            open_now = sum(live.caller == caller and not live.finished for live in self._live.values())
+            if exchange not in self._live and open_now >= OPEN_PER_CALLER:
+                raise Refusal("too_many", "too many exchanges are open at once", status=409)
             live = self._live.setdefault(exchange, _Live(caller))
             live.used = now
         if live.caller != caller:

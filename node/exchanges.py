@@ -4,7 +4,8 @@ Both sides keep every message in a spool until the exchange is over, so that a k
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,7 +18,7 @@ from protocol.states import PARTS, Kind, Part
 from psi.errors import VesicaError
 
 from . import epochs
-from .client import PeerClient, PeerRefused
+from .client import PeerClient, PeerRefused, WrongPeerKey
 from .dialogue import drive, open_at
 from .endpoint import Refusal, Unwelcome
 from .errors import NotFound
@@ -58,7 +59,7 @@ def run_exchange(
     an exchange of other inputs is not resumed. Raises PeerUnreachable (run again: it resumes), PeerRefused, and
     RemoteProtocolError where the partner broke the protocol (audited, with an alert).
     """
-    with PeerClient(project.node, connection.peer_address, connection.peer_key, proxy=connection.proxy) as client:
+    with calling(project, connection) as client:
         started = _resumable(project, connection, subject, kind, part, inputs, client)
         opening, opened = started or _begin(project, connection, subject, kind, part, inputs, client)
         spool = _spool(project.node, opening.exchange)
@@ -72,6 +73,32 @@ def run_exchange(
     _done(project, connection, opening)
     spool.destroy()
     return getattr(role, "result", None)  # an answerer has none
+
+
+@contextmanager
+def calling(project: "Project", connection: Row[Any]) -> Iterator[PeerClient]:
+    """Yield a client for a partner. Another key at its address ends it with WrongPeerKey, an audit row and an alert."""
+    node = project.node
+    try:
+        with PeerClient(node, connection.peer_address, connection.peer_key, proxy=connection.proxy) as client:
+            yield client
+    except WrongPeerKey as error:
+        text = (
+            f"{connection.alias} answers with another key: traffic is blocked until you take a new Connect ID from it"
+        )
+        if text not in [alert.text for alert in project.alerts.list()]:
+            with node.store.begin() as tx:
+                project.alerts.add(tx, "key_changed", text)
+                reason = {"code": error.code, "message": str(error)}
+                node.audit.record(
+                    tx,
+                    "partner.call",
+                    connection.alias,
+                    project_id=project.id,
+                    result="deny",
+                    detail={"error": reason},
+                )
+        raise
 
 
 def _resumable(

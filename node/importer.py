@@ -4,7 +4,6 @@ Raw e-mail addresses and phone numbers never get past this file: an identity col
 holds them is refused. The report counts and gives line numbers, never values.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,20 +16,19 @@ import numpy.typing as npt
 from psi.errors import VesicaError
 from psi.values import U8, Values
 
+from . import attributes as attributes_of
 from . import tables
 from .consent import UNKNOWN, read_codes
 from .data import MAX_ID, NUMBER, Draft, Held, Indices
-from .errors import DiskFull, InvalidInput, check_name
-from .normalize import Form, Normalised, Reason, Rule, check_region, normalise, parse_phone, rule
+from .errors import InvalidInput, check_name
+from .normalize import Form, Normalised, Reason, Rule, check_region, normalise, rule
+from .personal import SAMPLE, refuse_personal, refuse_phones
 from .sources import Batch, Progress, Source
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
     from .project import Project
 
 LINES_SHOWN = 100  # line numbers per reason in a report
-SAMPLE = 1_000  # distinct values of a column that are tried as national phone numbers
 RESERVED = ("own", "received")  # datasets of these names could not be told from segments in a rule
 
 
@@ -167,7 +165,7 @@ def import_file(
         now = np.full(len(spoke), project.node.now(), np.int64)
         changed = draft.note_consent(numbers[spoke], people.codes[spoke], now) if len(spoke) else 0
         if attributes:
-            people.merge_attributes(draft, dataset, numbers)
+            attributes_of.lay_over(draft, dataset, numbers, people.texts)
         people.record_fields(draft, dataset)
         draft.publish()
         report = people.reading.report(
@@ -235,7 +233,7 @@ class _Reading:
                 shown = column.dropped.setdefault(Reason(number), [])
                 shown += lines[: LINES_SHOWN - len(shown)].tolist()
             if not spec.rule.hashed and spec.rule.name == "opaque-v1":
-                _refuse_personal(texts, spec.column, batch.lines)
+                refuse_personal(texts, spec.column, batch.lines)
         return self.columns
 
     def check(self) -> None:
@@ -248,7 +246,9 @@ class _Reading:
                     hint=f"say which to keep: {name}:raw or {name}:hashed; rows of the other kind are then dropped",
                 )
         if not self.rows:
-            reasons = "; ".join(f"{len(lines)} with {reason}" for reason, lines in self.source.rejected.items())
+            reasons = "; ".join(
+                f"{len(lines)} with {reason}" for reason, lines in self.source.rejected.items() if lines
+            )
             raise InvalidInput(
                 f"no row of {self.source.path.name} could be read: {reasons or 'it has only a header'}",
                 hint="check the delimiter and the quotes; the cells of a row must be as many as the header's",
@@ -366,19 +366,20 @@ class _People:
             kept = np.flatnonzero(good).tolist()
             for name, sample in samples.items():
                 column_texts = batch.columns[name]
-                _refuse_personal(column_texts, name, batch.lines)
+                refuse_personal(column_texts, name, batch.lines)
                 if len(sample) < SAMPLE:
                     sample.update(dict.fromkeys(column_texts))
                 if name in self.texts:
                     self.texts[name] += column_texts if len(kept) == len(good) else [column_texts[i] for i in kept]
         self.reading.check()
         if not row:
+            why = ", ".join(reason for reason, lines in rejected.items() if lines)
             raise InvalidInput(
-                f"no row of {self.reading.source.path.name} could be taken: {', '.join(rejected)}",
+                f"no row of {self.reading.source.path.name} could be taken: {why}",
                 hint="check the --id and --consent columns; consent is y, n, p, u, dy, dn or a legal basis",
             )
         for name, sample in samples.items():
-            _refuse_phones(list(sample)[:SAMPLE], name, self.reading.region)
+            refuse_phones(list(sample)[:SAMPLE], name, self.reading.region)
         self.ids, self.codes = np.concatenate(ids), np.concatenate(codes)
 
     def merge_identities(
@@ -404,34 +405,6 @@ class _People:
         for namespace, held in given.items():
             draft.replace_identities(namespace, dataset, touched, held)
         return duplicates
-
-    def merge_attributes(self, draft: Draft, dataset: str, numbers: npt.NDArray[np.int64]) -> None:
-        """Write the dataset's attributes: a profile's last row in the file wins, columns not in the file stay."""
-        import duckdb
-
-        last = np.full(int(draft.content["count"]), -1, np.int64)
-        last[numbers] = np.arange(len(numbers))
-        profiles = np.flatnonzero(last >= 0)
-        rows = last[profiles].tolist()
-        table: dict[str, npt.NDArray[Any]] = {"number": profiles.astype(np.uint32)}
-        for index, name in enumerate(self.attributes):
-            texts = self.texts[name]
-            table[f"c{index}"] = np.array([texts[row].strip() or None for row in rows], object)
-        old = draft.base.attributes.get(dataset)
-        written = draft.project.data_directory / f".{draft.project.node.random(8).hex()}.parquet"
-        written.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            with duckdb.connect(":memory:", config={"memory_limit": "2GB"}) as connection:
-                connection.register("given", table)
-                query = _merged(connection, self.attributes, old)
-                target = str(written).replace("'", "''")
-                connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
-            data = written.read_bytes()
-        except (duckdb.IOException, OSError) as error:
-            raise DiskFull("the attributes could not be written", hint="make room and run the import again") from error
-        finally:
-            written.unlink(missing_ok=True)
-        draft.content.setdefault("attributes", {})[dataset] = draft.save_bytes("attributes.parquet", data)
 
     def record_fields(self, draft: Draft, dataset: str) -> None:
         """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
@@ -459,30 +432,6 @@ class _People:
                 tx.execute(
                     fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id)
                 )
-
-
-def _merged(connection: "DuckDBPyConnection", names: Sequence[str], old: Path | None) -> str:
-    """Return the query that lays the table "given" (number, c0, c1, ...) over an older file of the dataset."""
-    if old is None:
-        columns = [f"c{index} AS {quoted(name)}" for index, name in enumerate(names)]
-        return f"SELECT number AS {quoted(NUMBER)}, {', '.join(columns)} FROM given ORDER BY 1"  # noqa: S608
-    connection.execute("CREATE TABLE old AS SELECT * FROM read_parquet(?)", [str(old)])
-    rows = connection.execute("DESCRIBE old").fetchall()
-    known = {row[0].lower(): row[0] for row in rows if row[0] != NUMBER}
-    columns = [f"o.{quoted(name)}" for key, name in known.items() if key not in {each.lower() for each in names}]
-    for index, name in enumerate(names):
-        before = f"o.{quoted(known[name.lower()])}" if name.lower() in known else "NULL"
-        columns.append(f"CASE WHEN g.number IS NULL THEN {before} ELSE g.c{index} END AS {quoted(name)}")
-    number = f"coalesce(g.number, o.{quoted(NUMBER)})"
-    return (
-        f"SELECT {number} AS {quoted(NUMBER)}, {', '.join(columns)} FROM old o "  # noqa: S608 - quoted names
-        f"FULL JOIN given g ON g.number = o.{quoted(NUMBER)} ORDER BY 1"
-    )
-
-
-def quoted(name: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:
@@ -516,38 +465,3 @@ def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:
     found = np.empty(len(order), np.intp)
     found[order] = np.arange(len(order)) - starts
     return found
-
-
-# Personal data where it does not belong
-
-_EMAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
-_PHONE = re.compile(r"^\s*(?:tel:)?\+[1-9][\d .()/-]{6,18}\s*$", re.ASCII | re.IGNORECASE)
-
-
-def _refuse_personal(texts: Sequence[str], column: str, lines: npt.NDArray[np.int64]) -> None:
-    """Refuse a column that is kept as it is and holds an e-mail address or an international phone number."""
-    joined = "\n".join(texts)
-    for sign, pattern, noun in (("@", _EMAIL, "e-mail addresses"), ("+", _PHONE, "phone numbers")):
-        if sign in joined:
-            found = [index for index, text in enumerate(texts) if sign in text and pattern.search(text)]
-            if found:
-                raise _personal_data(column, noun, f" (line {lines[found[0]]})")
-
-
-def _refuse_phones(texts: Sequence[str], column: str, region: str | None) -> None:
-    """Refuse a column of which most values are valid numbers of the region."""
-    if region is None:
-        return
-    texts = [text for text in texts if 7 <= sum(map(str.isdigit, text)) <= 15]
-    if len(texts) >= 3 and sum(bool(parse_phone(text, region)) for text in texts) > len(texts) / 2:
-        looks = [text for text in texts if re.search(r"[ ()-]|^0", text.strip())]
-        if len(looks) > len(texts) / 2:
-            raise _personal_data(column, "phone numbers", "")
-
-
-def _personal_data(column: str, noun: str, where: str) -> InvalidInput:
-    return InvalidInput(
-        f"column {column!r} holds {noun}{where}: raw personal data is not kept",
-        hint=f"leave it out, or give it as an identity: --identity {column}="
-        + ("email_sha256" if noun.startswith("e-mail") else "phone_sha256"),
-    )

@@ -19,9 +19,10 @@ from protocol.letters import Letter
 from protocol.wire import Message
 from psi.errors import VesicaError
 
-from .client import PeerClient, PeerRefused, PeerUnreachable, WrongPeerKey
+from .client import PeerRefused, PeerUnreachable, WrongPeerKey
 from .endpoint import Call, Route, Unwelcome
 from .errors import Failure
+from .exchanges import calling, register
 from .tables import connections, letters
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Letters:
         """Hand the partner every letter that waits for it, and return how many; raises PeerUnreachable and the like."""
         waiting = outbox(self._node, connection.id)
         if waiting:
-            with self._client(connection) as client:
+            with calling(self._project, connection) as client:
                 for letter in waiting:
                     client.post(PATH, letter.encode())
                     delivered(self._node, connection.id, letter.number)
@@ -77,7 +78,7 @@ class Letters:
 
     def fetch(self, connection: Row[Any], *, wait: int = 0) -> int:
         """Take the letters that the partner has for us, waiting up to `wait` seconds for one; return how many."""
-        with self._client(connection) as client:
+        with calling(self._project, connection) as client:
             body = client.get(f"{PATH}?connection={connection.id}&wait={wait}")
             if not body:
                 return 0
@@ -105,9 +106,6 @@ class Letters:
                 self.deliver(connection)
             except (PeerUnreachable, PeerRefused, WrongPeerKey, RemoteProtocolError) as error:
                 log.info("letters wait", partner=connection.alias, code=error.code)
-
-    def _client(self, connection: Row[Any]) -> PeerClient:
-        return PeerClient(self._node, connection.peer_address, connection.peer_key, proxy=connection.proxy)
 
 
 def outbox(node: "Node", connection_id: str) -> list[Letter]:
@@ -140,8 +138,6 @@ def delivered(node: "Node", connection_id: str, number: int) -> None:
 
 def receive(node: "Node", caller: bytes, letter: Letter) -> None:
     """Handle a partner's letter once: one that came before is ignored, one that comes too early is refused."""
-    from .exchanges import register
-
     register()
     row = _connection(node, caller, letter.connection.hex())
     project = node.project_by_id(row.project_id)

@@ -37,8 +37,8 @@ from .adhoc import (
     terms,
 )
 from .dialogue import Answering
-from .endpoint import Call, Refusal, Route, Unwelcome, address_of, application, bind, server
-from .errors import Failure, NotFound, Refused
+from .endpoint import Call, Refusal, Route, Unwelcome, address_of, application, bind, server, split_address
+from .errors import Failure, InvalidInput, NotFound, Refused
 from .jobs import Progress, no_progress
 
 PARTNER_SECONDS = 300  # how long a dialler may be silent within a session
@@ -76,6 +76,11 @@ def listen(
     Raises Refused when nobody came within an hour, or when the other side went away in the middle.
     """
     party = Party()
+    if address is None and split_address(bind_to)[0] in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
+        raise InvalidInput(
+            "the Connect ID must name an address that the other side can reach",
+            hint="give it with --address HOST:PORT",
+        )
     bound = bind(bind_to)
     connect_id = ConnectId(
         flags=0,

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from .attributes import quoted
 from .data import NUMBER
 from .errors import Failure, InvalidInput
-from .importer import quoted
 
 if TYPE_CHECKING:
     from sqlglot import exp

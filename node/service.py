@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import select
+from starlette.applications import Starlette
 
 from psi.errors import VesicaError
 
@@ -49,7 +50,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
         register()
         bound = bind(listen or node.config.listen)
         context = tls.server_context(node.secrets.signing_key, node.now())
-        endpoint = server(application(node, _routes(node), Doorkeeper(node)), context)
+        endpoint = server(answering(node), context)
         stop = threading.Event()
 
         def upkeep() -> None:
@@ -67,6 +68,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
             signal.signal(number, lambda *_: None)  # the server raises what it caught again when it has ended
         for thread in threads:
             thread.start()
+        log.info("listening", address=address_of(bound))
         (ready or _say)(address_of(bound))
         try:
             endpoint.run(sockets=[bound])
@@ -81,13 +83,16 @@ def _say(address: str) -> None:
     print(f"listening on {address}", flush=True)
 
 
-def _routes(node: "Node") -> list[Route]:
+def answering(node: "Node") -> Starlette:
+    """Return the application that answers a node's partners."""
+
     def connect(call: Call) -> bytes:
         from .partners import answer
 
         return answer(node, call.caller, call.body)
 
-    return [Route("POST", CONNECT_PATH, connect), *letters.routes(node), *Answering(NodeAnswers(node)).routes()]
+    routes = [Route("POST", CONNECT_PATH, connect), *letters.routes(node), *Answering(NodeAnswers(node)).routes()]
+    return application(node, routes, Doorkeeper(node))
 
 
 class Doorkeeper:

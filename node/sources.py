@@ -30,6 +30,9 @@ MAX_LINE = 1 << 24  # longer is no line of a table
 MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
 DELIMITERS = (",", ";", "\t", "|")
 
+_BROKEN = "a broken or unclosed quote"
+_NOT_UTF8 = "bytes that are not UTF-8"
+
 Progress = Callable[[int, int], None]
 
 
@@ -129,7 +132,7 @@ class Source:
             full = [line for line in lines if line]
         else:
             full = lines
-        full, numbers = self._decodable(full, numbers)
+        full, numbers, bad = self._decodable(full, numbers)
         width = len(self.header)
         quoted = any('"' in line for line in full)
         if not quoted:
@@ -147,7 +150,8 @@ class Source:
                 cells = plain
             else:
                 cells, full, numbers, open_lines = self._careful(lines, number, final)
-                used -= open_lines
+                used, bad = used - open_lines, []
+        self.rejected[_NOT_UTF8] += bad
         if not full:
             return None, used
         places = [(name, self.header.index(name)) for name in self.columns]
@@ -162,36 +166,31 @@ class Source:
         kept: list[int] = []
         width, start = len(self.header), 0
         while start < len(lines):
-            end, quotes = start + 1, lines[start].count('"')
-            while quotes % 2 and end < len(lines) and end - start < MAX_RECORD_LINES:
-                quotes += lines[end].count('"')
-                end += 1
-            if quotes % 2 and end == len(lines) and not final and end - start < MAX_RECORD_LINES:
+            end, record, row = _extent(lines, start, self.delimiter)
+            if row is None and end == len(lines) and not final and end - start < MAX_RECORD_LINES:
                 return cells, records, np.array(kept, np.int64), len(lines) - start
-            record = "\n".join(lines[start:end])
-            row = _record(record, self.delimiter)
             line = number + start
-            if self.bad_bytes and _SURROGATE.search(lines[start]):
-                start += 1  # counted already
-                continue
             if row is None or (end - start > 1 and len(row) != width):
-                self._reject(line, "a broken or unclosed quote")
+                self._reject(line, _BROKEN)
                 start += 1
                 continue
             start = end
             if not record:
                 continue
-            if len(row) != width:
+            if self.bad_bytes and _SURROGATE.search(record):
+                self._reject(line, _NOT_UTF8)
+            elif len(row) != width:
                 self._reject(line, _fields(len(row), width))
-                continue
-            cells += row
-            records.append(record)
-            kept.append(line)
+            else:
+                cells += row
+                records.append(record)
+                kept.append(line)
         return cells, records, np.array(kept, np.int64), 0
 
     def _json(self, lines: list[str], number: int, *, final: bool) -> tuple[Batch | None, int]:
         numbers = np.arange(number, number + len(lines))
-        full, numbers = self._decodable(lines, numbers)
+        full, numbers, bad = self._decodable(lines, numbers)
+        self.rejected[_NOT_UTF8] += bad
         blank = np.fromiter((not line.strip() for line in full), bool, len(full))
         if blank.any():
             full, numbers = [full[index] for index in np.flatnonzero(~blank).tolist()], numbers[~blank]
@@ -236,13 +235,14 @@ class Source:
                 if progress is not None:
                     progress(number - 1, total)
 
-    def _decodable(self, lines: list[str], numbers: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    def _decodable(
+        self, lines: list[str], numbers: npt.NDArray[np.int64]
+    ) -> tuple[list[str], npt.NDArray[np.int64], list[int]]:
+        """Part lines that were decoded from those that were not; of the latter the numbers."""
         if not self.bad_bytes:
-            return lines, numbers
+            return lines, numbers, []
         good = np.fromiter((_SURROGATE.search(line) is None for line in lines), bool, len(lines))
-        for line in numbers[~good].tolist():
-            self._reject(line, "bytes that are not UTF-8")
-        return [lines[index] for index in np.flatnonzero(good).tolist()], numbers[good]
+        return [lines[index] for index in np.flatnonzero(good).tolist()], numbers[good], numbers[~good].tolist()
 
     def _reject(self, line: int, reason: str) -> None:
         self.rejected[reason].append(line)
@@ -385,6 +385,24 @@ def _record(record: str, delimiter: str) -> list[str] | None:
     except csv.Error:
         return None
     return rows[0] if len(rows) == 1 else [] if not rows else None
+
+
+def _extent(lines: list[str], start: int, delimiter: str) -> tuple[int, str, list[str] | None]:
+    """Return where the record that begins at `start` ends, the record, and its cells.
+
+    None instead of cells: the quote is broken, or (when the end is that of the lines, or MAX_RECORD_LINES away) still open.
+    """
+    limit = min(start + MAX_RECORD_LINES, len(lines))
+    end, record = start + 1, lines[start]
+    row = _record(record, delimiter)
+    while row is None and _record(record + '"', delimiter) is not None:  # it ends inside quotes
+        closing = next((place for place in range(end, limit) if '"' in lines[place]), None)
+        if closing is None:
+            return limit, record, None
+        end = closing + 1
+        record = "\n".join(lines[start:end])
+        row = _record(record, delimiter)
+    return (end, record, row) if row is not None else (start + 1, record, None)
 
 
 def _plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | None:

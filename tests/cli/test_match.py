@@ -22,7 +22,7 @@ from cli.main import main
 from node import dialler, dialogue, listener
 from node.adhoc import Column, Columns, Party, fingerprint
 from node.client import PeerClient, PeerRefused, PeerUnreachable
-from node.errors import Refused
+from node.errors import InvalidInput, Refused
 from node.listener import Learned
 from protocol import wire
 from protocol.connectid import ConnectId
@@ -267,7 +267,7 @@ def test_a_connect_id_is_good_for_one_session(listen: Callable[..., Listening]) 
             dialler.dial(there.connect_id, read, minimum=1, progress=stop)
 
     def stop(what: str, done: int, total: int | None) -> None:
-        if what == "tags":
+        if what == "tags" and done:
             stuck.set()
             raise RuntimeError
 
@@ -373,6 +373,12 @@ def test_a_hostile_chunk_ends_the_session_with_an_error(
     assert refused.value.status == 400
     with pytest.raises(RemoteProtocolError):
         there.outcome()
+
+
+def test_an_address_that_nobody_can_dial_is_refused() -> None:
+    with pytest.raises(InvalidInput) as wrong:
+        listener.listen(columns(email=emails(0, 10)), bind_to="0.0.0.0:0", ready=lambda text, where: None)
+    assert "--address" in wrong.value.hint
 
 
 def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from node import client as client_module
 from node import dialogue, epochs, exchanges, letters, tls
-from node.client import PeerClient, PeerRefused, PeerUnreachable
+from node.client import PeerClient, PeerRefused, PeerUnreachable, WrongPeerKey
 from node.dialogue import Answering
 from node.endpoint import Refusal, address_of, application, bind, server
 from node.exchanges import NodeAnswers, run_exchange
@@ -136,6 +136,7 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
 @pytest.fixture
 def pair(tmp_path: Path, clock: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     monkeypatch.setattr(exchanges, "register", lambda: None)
+    monkeypatch.setattr(letters, "register", lambda: None)
     with Node.create(tmp_path / "ann", "Ann", now=clock) as ann, Node.create(tmp_path / "bob", "Bob", now=clock) as bob:
         answering = Answering(NodeAnswers(bob))
         made = Pair(ann, bob, answering, [])
@@ -295,6 +296,22 @@ def test_an_inactive_connection_answers_nothing(pair: Pair) -> None:
     with pytest.raises(PeerRefused) as refused:
         pair.run()
     assert refused.value.code == "unwelcome"
+
+
+@pytest.mark.feature("CN7")
+def test_a_changed_key_blocks_traffic_and_alerts_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pair.ann.store.begin() as tx:
+        tx.execute(connections.update().values(peer_key=b"k" * 32))
+    post(pair, pair.ann, "secret")
+    for _ in range(2):
+        with pytest.raises(WrongPeerKey):
+            pair.run()
+        with pytest.raises(WrongPeerKey):
+            pair.ann.project().letters.deliver(pair.connection(pair.ann))
+    assert reasons(pair) == []
+    assert pair.states(pair.bob) == []
+    assert [alert.kind for alert in pair.ann.project().alerts.list()] == ["key_changed"]
+    assert pair.denied(pair.ann) == ["wrong_key"]
 
 
 def post(pair: Pair, sender: Node, *reasons: str) -> None:

@@ -101,7 +101,6 @@ def test_a_stranger_is_turned_away(running: Running) -> None:
     assert running.calls == []
 
 
-@pytest.mark.feature("CN7")
 def test_a_partner_with_another_key_gets_no_request(running: Running) -> None:
     us = Party()
     running.known.add(us.key)
