@@ -174,8 +174,8 @@ def _read(
     if not ctx.json:
         for name, column in read.items():
             click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
-        for reason, lines in report.rejected.items():
-            click.echo(f"rejected, {reason}: {lines}", err=True)
+        for reason, found in report.rejected.items():
+            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {found['lines'][:5]}", err=True)
     return read, report, records
 
 

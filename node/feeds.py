@@ -27,6 +27,7 @@ DAY = 86_400
 GOING = ("pending", "enabled", "disabled")
 
 Documents = list[dict[str, Any]]
+Names = list[str]
 Rows = list[Row[Any]]
 Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
 
@@ -299,6 +300,7 @@ class Feeds:
                     "accepted_version": state.accepted_version,
                     "last_revision": state.last_revision,
                     "reason": state.reason,
+                    "universes": state.universes,
                     "purged": releases.purge_document(state.purge_statement),
                 }
                 for row, state in self._partners(feed)
@@ -337,6 +339,12 @@ class Feeds:
             if any(row.id == connection_id and state.status in GOING for row, state in self._partners(feed)):
                 names |= {segment.name for segment in self.definition(feed).segments}
         return len(names)
+
+    def sharing(self, segment: str, tx: Connection) -> Names:
+        """Return the names of our feeds, drafts too, that hold a segment."""
+        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
+        found = ((feed.name, self.definition(feed, tx)) for feed in tx.execute(query).all())
+        return sorted(name for name, definition in found if segment in {each.name for each in definition.segments})
 
     def check_policies(self, definition: Definition, tx: Connection) -> None:
         """Raise PolicyViolation if a policy forbids to share one of the segments over one of the namespaces."""
@@ -487,7 +495,8 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
     project.feeds._set_state(
         tx, state, status="enabled", accepted_version=message.version, universes=universes, reason=None
     )
-    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}")
+    sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
+    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
 
 
 def noticed(status: str) -> Any:

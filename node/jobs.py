@@ -1,7 +1,7 @@
 """Work that computes or talks to a partner: a row with a lease, run by the service if there is one, else here.
 
-A job whose process was killed keeps its row; when its lease has run out it is claimed again, and its handler resumes or
-starts cleanly.
+A job whose process was killed keeps its row. It is claimed again at once where the lock of that process is gone, else
+when its lease has run out, and its handler resumes or starts cleanly. Jobs with one partner run one at a time.
 """
 
 import fcntl
@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, select
 
 from psi.errors import VesicaError
 
 from .errors import Failure, JobFailed, NotFound
+from .files import explained
 from .tables import jobs as rows
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Jobs:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{os.urandom(4).hex()}"
+        self._alive: IO[str] | None = None
 
     def run(
         self, kind: str, parameters: Mapping[str, Any], project: "Project", progress: Progress = no_progress
@@ -78,18 +80,14 @@ class Jobs:
 
         An error in the service comes back as JobFailed with the same code, text and hint.
         """
-        if serving(self._node.home):
-            return self.wait(self.submit(kind, parameters, project), progress)
-        with self._node.store.begin() as tx:
-            job_id = self._insert(tx, kind, parameters, project, owner=self._owner)
-        return self._execute(self.show(job_id), progress)
+        return self.wait(self.submit(kind, parameters, project), progress)
 
     def submit(self, kind: str, parameters: Mapping[str, Any], project: "Project", tx: Connection | None = None) -> str:
         """Queue a job for the service, in the caller's transaction if one is given, and return its id."""
         if tx is not None:
-            return self._insert(tx, kind, parameters, project, owner=None)
+            return self._insert(tx, kind, parameters, project)
         with self._node.store.begin() as own:
-            return self._insert(own, kind, parameters, project, owner=None)
+            return self._insert(own, kind, parameters, project)
 
     def wait(self, job_id: str, progress: Progress = no_progress) -> Any:
         """Follow a job to its end; if the service goes away, take the job over."""
@@ -109,7 +107,7 @@ class Jobs:
                 shown = job.progress
                 progress(shown["what"], shown["done"], shown["total"])
             if not serving(self._node.home):
-                claimed = self._claim(rows.c.id == job_id)
+                claimed = self._claim(job_id)
                 if claimed is not None:
                     return self._execute(claimed, progress)
             time.sleep(POLL_SECONDS)
@@ -140,9 +138,7 @@ class Jobs:
             raise NotFound(f"there is no job {job_id!r}", hint="'vesica job list' shows them")
         return _job(row)
 
-    def _insert(
-        self, tx: Connection, kind: str, parameters: Mapping[str, Any], project: "Project", *, owner: str | None
-    ) -> str:
+    def _insert(self, tx: Connection, kind: str, parameters: Mapping[str, Any], project: "Project") -> str:
         now = self._node.now()
         job_id = self._node.new_id()
         tx.execute(
@@ -151,28 +147,69 @@ class Jobs:
                 project_id=project.id,
                 kind=kind,
                 parameters=dict(parameters),
-                state="running" if owner else "queued",
-                owner=owner,
-                lease_until=now + LEASE_SECONDS if owner else None,
+                state="queued",
                 created=now,
                 changed=now,
             )
         )
         return job_id
 
-    def _claim(self, *conditions: Any) -> Job | None:
-        now = self._node.now()
-        free = or_(rows.c.state == "queued", and_(rows.c.state == "running", rows.c.lease_until < now))
-        query = select(rows).where(free, *conditions).order_by(rows.c.created, rows.c.id).limit(1)
+    def _claim(self, job_id: str | None = None) -> Job | None:
+        """Take the lease of a job, the oldest by default, that nobody runs, nor another one with the same partner."""
         with self._node.store.read() as connection:
-            if connection.execute(query).first() is None:
+            if self._free(connection, job_id) is None:
                 return None
+        self._show_alive()
+        now = self._node.now()
         with self._node.store.begin() as tx:
-            row = tx.execute(query).first()
+            row = self._free(tx, job_id)
             if row is not None:
                 lease = {"state": "running", "owner": self._owner, "lease_until": now + LEASE_SECONDS, "changed": now}
                 tx.execute(rows.update().where(rows.c.id == row.id).values(**lease))
         return None if row is None else self.show(row.id)
+
+    def _free(self, connection: Connection, job_id: str | None) -> Row[Any] | None:
+        open_ = list(
+            connection.execute(
+                select(rows).where(rows.c.state.in_(("queued", "running"))).order_by(rows.c.created, rows.c.id)
+            )
+        )
+        free = [row for row in open_ if row.state == "queued" or self._left(row)]
+        busy = {row.parameters.get("connection") for row in open_ if row not in free} - {None}
+        for row in free:
+            if job_id in (None, row.id) and row.parameters.get("connection") not in busy:
+                return row
+        return None
+
+    def _left(self, row: Row[Any]) -> bool:
+        """Tell whether who ran a job is dead, or has not been heard of for a lease."""
+        return row.lease_until < self._node.now() or (row.owner != self._owner and not _held(self._lock_of(row.owner)))
+
+    def _lock_of(self, owner: str) -> Path:
+        return self._node.home / "owners" / owner.rpartition(":")[2]
+
+    def _show_alive(self) -> None:
+        """Hold a lock as long as this process lives: the kernel lets go of it, however the process ends."""
+        if self._alive is not None:
+            return
+        path = self._lock_of(self._owner)
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            for other in path.parent.iterdir():
+                if not _held(other):
+                    other.unlink(missing_ok=True)
+            file = open(path, "x")  # noqa: SIM115 - open until the process or the node ends
+        except OSError as error:
+            raise explained(error, path) from error
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self._alive = file
+
+    def close(self) -> None:
+        """Let go of what shows that this process lives."""
+        if self._alive is not None:
+            self._lock_of(self._owner).unlink(missing_ok=True)
+            self._alive.close()
+            self._alive = None
 
     def _execute(self, job: Job, progress: Progress) -> Any:
         try:
@@ -250,8 +287,13 @@ def service_lock(home: Path) -> Iterator[int | None]:
 
 def serving(home: Path) -> bool:
     """Tell whether a service holds this home."""
+    return _held(home / "lock")
+
+
+def _held(path: Path) -> bool:
+    """Tell whether somebody holds the lock on a file."""
     try:
-        with open(home / "lock") as file:
+        with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -100,6 +100,8 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     if connection.status != "active":
         raise Refused(f"partner {connection.alias} is {connection.status}", hint="vesica partner list")
     namespace, names = parameters["namespace"], list(parameters["segments"])
+    for name in names:
+        project.segments.evaluate(name)
     snapshot = Snapshot.open(project)
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)

@@ -117,17 +117,18 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     """Do the job: bring one partner to the newest revision of one feed."""
     connection = project.partners.by_id(parameters["connection"])
     feed, definition = _ready(project, connection, parameters["feed"])
+    for segment in definition.segments:
+        project.segments.evaluate(segment.name)
     snapshot = Snapshot.open(project)
     if not connection.peer_address:
         prepared = _prepare(project, connection, feed, definition, snapshot, progress)
         with project.act("feed.run", f"{feed.name} {connection.alias}", detail={"waiting": True}) as tx:
-            for namespace in definition.namespaces:
-                wanted = Wanted(kind=Kind.EVALUATE, subject={"namespace": namespace})
-                project.letters.send(tx, connection.id, "exchange.wanted", wanted)
-            if prepared is not None:
-                project.letters.send(
-                    tx, connection.id, "exchange.wanted", Wanted(kind=Kind.RELEASE, subject=_subject(prepared))
-                )
+            if prepared is not None:  # the receiver evaluates first
+                wishes = [Wanted(kind=Kind.RELEASE, subject=_subject(prepared))]
+            else:
+                wishes = [Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in definition.namespaces]
+            for wish in wishes:
+                project.letters.send(tx, connection.id, "exchange.wanted", wish)
         return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
     for namespace in definition.namespaces:
         evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
@@ -470,6 +471,10 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
             "version": parameters["version"],
             "revision": parameters["revision"],
         }
+        with project.node.store.read() as tx:
+            namespaces = versions.get(tx, parameters["feed"], parameters["version"]).namespaces
+        for namespace in namespaces:
+            evaluations.run(project, connection, namespace, Part.RECEIVER, progress, Snapshot.open(project))
         numbers: list[int] = []
 
         def role(number: int) -> Role:

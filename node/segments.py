@@ -80,22 +80,27 @@ class Segments:
         return segment
 
     def evaluate(self, name: str | None = None) -> list[Segment]:
-        """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then."""
+        """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then.
+
+        Where nobody has come or gone, the project's data stays at its generation.
+        """
         detail: dict[str, Any] = {}
         with self._project.act("segment.evaluate", name or "all", detail=detail) as tx:
             found = {row.name: row for row in self._rows(tx)}
             if name is not None and name not in found:
                 raise _missing(name)
-            draft, done = Draft(self._project, tx), []
+            draft, done, changed = Draft(self._project, tx), [], False
             for row in _in_order(found, [name] if name is not None else sorted(found)):
                 if row.tree is None:
                     continue
                 members = self._evaluate(tx, draft, row.tree)
-                draft.set_members(row.id, members)
+                if members != draft.base.members(row.id):
+                    draft.set_members(row.id, members)
+                    changed = True
                 rows, now = tables.segments, self._project.node.now()
                 tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
                 done.append(row.name)
-            if done:
+            if changed:
                 draft.publish()
             detail["segments"] = len(done)
             return [_segment(row) for row in self._rows(tx) if row.name in done or row.name == name]
@@ -140,7 +145,7 @@ class Segments:
         return len(numbers)
 
     def delete(self, name: str) -> None:
-        """Take a segment away; refused while another one is composed of it."""
+        """Take a segment away; refused while another one is composed of it, or a feed shares it."""
         with self._project.act("segment.delete", name) as tx:
             row = self._find(tx, name)
             if row is None:
@@ -148,6 +153,12 @@ class Segments:
             users = [each.name for each in self._rows(tx) if f"own.{name}" in each.uses]
             if users:
                 raise Refused(f"segment {name} is used by {', '.join(users)}", hint="delete those first")
+            feeds = self._project.feeds.sharing(name, tx)
+            if feeds:
+                raise Refused(
+                    f"segment {name} is shared by feed {', '.join(feeds)}",
+                    hint=f"vesica feed edit {feeds[0]} --remove-segment {name}",
+                )
             uses = tables.label_uses
             mine = (uses.c.project_id == self._project.id) & (uses.c.kind == "segment")
             tx.execute(uses.delete().where(mine, uses.c.target == name))
