@@ -7,13 +7,14 @@ when its lease has run out, and its handler resumes or starts cleanly. Jobs with
 import fcntl
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
@@ -71,7 +72,8 @@ class Jobs:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._owner = f"{socket.gethostname()[:32]}:{os.getpid()}:{os.urandom(4).hex()}"
-        self._alive: IO[str] | None = None
+        self._lock = threading.Lock()
+        self._alive: Any = None  # the open file whose lock says so
 
     def run(
         self, kind: str, parameters: Mapping[str, Any], project: "Project", progress: Progress = no_progress
@@ -190,26 +192,29 @@ class Jobs:
 
     def _show_alive(self) -> None:
         """Hold a lock as long as this process lives: the kernel lets go of it, however the process ends."""
-        if self._alive is not None:
-            return
-        path = self._lock_of(self._owner)
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            for other in path.parent.iterdir():
-                if not _held(other):
-                    other.unlink(missing_ok=True)
-            file = open(path, "x")  # noqa: SIM115 - open until the process or the node ends
-        except OSError as error:
-            raise explained(error, path) from error
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self._alive = file
+        with self._lock:
+            if self._alive is not None:
+                return
+            path = self._lock_of(self._owner)
+            try:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                for other in path.parent.iterdir():
+                    if not _held(other):
+                        other.unlink(missing_ok=True)
+                file = tempfile.NamedTemporaryFile("w", dir=self._node.home, prefix=".owner.", delete=False)  # noqa: SIM115
+                fcntl.flock(file, fcntl.LOCK_EX)
+                os.rename(file.name, path)  # nobody sees it unlocked
+            except OSError as error:
+                raise explained(error, path) from error
+            self._alive = file
 
     def close(self) -> None:
         """Let go of what shows that this process lives."""
-        if self._alive is not None:
-            self._lock_of(self._owner).unlink(missing_ok=True)
-            self._alive.close()
-            self._alive = None
+        with self._lock:
+            if self._alive is not None:
+                self._lock_of(self._owner).unlink(missing_ok=True)
+                self._alive.close()
+                self._alive = None
 
     def _execute(self, job: Job, progress: Progress) -> Any:
         try:
@@ -261,6 +266,17 @@ class Jobs:
 
     def _mine(self, job_id: str) -> Any:
         return rows.update().where(rows.c.id == job_id, rows.c.owner == self._owner, rows.c.state == "running")
+
+
+def in_turn(handler: Handler) -> Handler:
+    """Let one job at a time talk with a partner, in whatever process: `parameters["connection"]` names it."""
+
+    def handle(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
+        with open(project.node.home / "spool" / f"{parameters['connection']}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return handler(project, parameters, progress)
+
+    return handle
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from .errors import Refused
 from .evaluations import Channel, cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
-from .jobs import Progress
+from .jobs import Progress, in_turn
 from .tables import answers, estimates, exchanges, jobs, ledger, universes
 
 if TYPE_CHECKING:
@@ -542,4 +542,4 @@ def answer_wanted(project: "Project", connection: Row[Any], namespace: str, prog
 
 ROLES[Kind.COUNT] = _answer
 FINISHED[Kind.COUNT] = _finished
-JOBS[JOB] = _run
+JOBS[JOB] = in_turn(_run)

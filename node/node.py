@@ -100,6 +100,8 @@ class Node:
         return cls(home, config, Store.open(config.database or home / "control.db"), now=now, random=random)
 
     def close(self) -> None:
+        if "jobs" in self.__dict__:
+            self.jobs.close()
         self.store.close()
 
     def __enter__(self) -> "Node":

@@ -34,7 +34,7 @@ from .errors import Refused
 from .evaluations import cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
-from .jobs import Progress
+from .jobs import Progress, in_turn
 from .letters import HANDLERS as LETTERS
 from .received import Sealed
 from .tables import feed_partners, feeds, received_feeds, runs
@@ -517,6 +517,6 @@ def _set_run(tx: Connection, project: "Project", run: Row[Any], **values: Any) -
 
 ROLES[Kind.RELEASE] = _answer
 FINISHED[Kind.RELEASE] = _finished
-JOBS[JOB] = _run
-JOBS[WANTED_JOB] = _run_wanted
+JOBS[JOB] = in_turn(_run)
+JOBS[WANTED_JOB] = in_turn(_run_wanted)
 LETTERS["exchange.wanted"] = wanted

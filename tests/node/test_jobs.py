@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 import threading
@@ -105,18 +106,51 @@ def test_a_job_is_taken_over_when_the_service_goes(either_node, monkeypatch):
     assert either_node.jobs.wait(job_id)["sum"] == 1
 
 
-def test_a_killed_job_is_claimed_again_when_its_lease_is_over(either_node, clock):
-    with Node.open(either_node.home, now=clock) as killed:
-        killed.jobs.submit("sum", {"numbers": [7]}, killed.project())
-        job = killed.jobs.claim_next()
-    assert either_node.jobs.claim_next() is None
-    clock.advance(seconds=jobs.LEASE_SECONDS)
-    assert either_node.jobs.claim_next() is None
-    clock.advance(seconds=1)
-    again = either_node.jobs.claim_next()
+def test_a_job_of_who_is_not_heard_of_is_claimed_again_when_its_lease_is_over(either_node, clock):
+    with Node.open(either_node.home, now=clock) as hanging:
+        hanging.jobs.submit("sum", {"numbers": [7]}, hanging.project())
+        job = hanging.jobs.claim_next()
+        assert either_node.jobs.claim_next() is None
+        clock.advance(seconds=jobs.LEASE_SECONDS)
+        assert either_node.jobs.claim_next() is None
+        clock.advance(seconds=1)
+        again = either_node.jobs.claim_next()
     assert again.id == job.id
     either_node.jobs.execute(again)
     assert either_node.jobs.show(job.id).result["sum"] == 7
+
+
+CLAIM = """
+import os, signal, sys
+from node.node import Node
+node = Node.open(sys.argv[1], now=lambda: 1_800_000_000)
+print(node.jobs.claim_next().id, flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_job_is_claimed_again_at_once(node):
+    job_id = node.jobs.submit("sum", {"numbers": [7]}, node.project())
+    command = [sys.executable, "-c", CLAIM, str(node.home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == f"{job_id}\n"
+        assert node.jobs.claim_next() is None
+    assert other.returncode == -signal.SIGKILL
+    assert node.jobs.claim_next().id == job_id
+    assert len(list((node.home / "owners").iterdir())) == 1
+
+
+def test_jobs_with_one_partner_run_one_at_a_time(either_node):
+    project = either_node.project()
+    first, second = (either_node.jobs.submit("sum", {"numbers": [], "connection": "c"}, project) for _ in range(2))
+    elsewhere = either_node.jobs.submit("sum", {"numbers": [], "connection": "d"}, project)
+    claimed = [either_node.jobs.claim_next() for _ in range(2)]
+    assert {job.id for job in claimed} in ({first, elsewhere}, {second, elsewhere})
+    assert either_node.jobs.claim_next() is None
+    for job in claimed:
+        either_node.jobs.execute(job)
+    assert either_node.jobs.claim_next().id in (first, second)
 
 
 def test_who_lost_the_lease_does_not_write_the_result(either_node, clock):
