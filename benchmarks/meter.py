@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,29 @@ class Reading:
         return asdict(self)
 
 
+@dataclass(slots=True, kw_only=True)
+class Phase:
+    """One row of the table: seconds, bytes on the wire, `peaks` in bytes by process.
+
+    `commands` is what the `vesica` commands themselves took of `cpu`, outside the services that do the work.
+    """
+
+    part: str
+    n: int
+    name: str
+    cpu: float
+    curve: float
+    wall: float
+    wire: int
+    commands: float = 0.0
+    peaks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def other(self) -> float:
+        """The share of CPU that is not curve arithmetic, 0 to 1."""
+        return 1 - self.curve / self.cpu if self.cpu else 0.0
+
+
 class Meter:
     def __init__(self) -> None:
         self._curve = 0.0
@@ -45,7 +68,7 @@ class Meter:
             calls_library = work.__qualname__.startswith("_each.")
             return chunked(count, self._timed(work) if calls_library else work)
 
-        kernel._chunked, kernel._sum = watched, self._timed(add)  # type: ignore[assignment]
+        kernel._chunked, kernel._sum = watched, self._timed(add)
 
     def read(self) -> Reading:
         """Return what was spent since the process began."""

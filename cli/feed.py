@@ -284,11 +284,15 @@ def _show(document: dict[str, Any]) -> None:
     )
     if "partner" in document:
         output.lines(
-            [("from", document["partner"]), ("members", [f"{n}: {size:,}" for n, size in document["members"].items()])]
+            [
+                ("from", document["partner"]),
+                ("members", [f"{n}: {size:,}" for n, size in document["members"].items()]),
+                ("last receipt", document["last_receipt"]),
+            ]
         )
     else:
-        columns = ("alias", "status", "accepted_version", "last_revision", "reason")
-        names = ("partner", "status", "accepted version", "revision", "reason")
+        columns = ("alias", "status", "accepted_version", "last_revision", "last_receipt", "reason")
+        names = ("partner", "status", "accepted version", "revision", "last receipt", "reason")
         click.echo()
         output.table(names, ([each[column] for column in columns] for each in document["partners"]))
         click.echo()

@@ -75,11 +75,11 @@ def _differences(shown: dict[str, Any]) -> list[tuple[str, str]]:
 @cli.command("list")
 @click.pass_obj
 def list_(ctx: "Context") -> None:
-    """List partners with their status and the number of segments shared and received."""
+    """List partners with their status, the number of segments shared and received, and why a connection ended."""
     _post(ctx)
     rows = ctx.project().partners.list()
-    columns = ("alias", "organisation", "project", "status", "segments_shared", "segments_received")
-    names = ("partner", "organisation", "project", "status", "shared", "received")
+    columns = ("alias", "organisation", "project", "status", "segments_shared", "segments_received", "reason")
+    names = ("partner", "organisation", "project", "status", "shared", "received", "reason")
     output.emit(
         ctx,
         rows,
@@ -114,7 +114,7 @@ def decline(ctx: "Context", name: str, reason: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
-    """End a connection: feeds stop, and memberships are purged on both sides."""
+    """End a connection: feeds stop, and memberships are purged on both sides. Takes back an unanswered request too."""
     _post(ctx)
     question = f"End the connection with {name}? Feeds stop, and what was shared is purged on both sides."
     output.confirm(ctx, question, yes=yes)

@@ -32,7 +32,7 @@ EPOCH = 1
 DEFAULT_MINIMUM = 1_000
 EPSILON = Fraction(1, 20)
 SESSION_SECONDS = 3600
-NAME = "ad hoc"  # says nothing about who it is
+NAME = "ad-hoc"  # says nothing about who it is
 
 Mode = Literal["count", "members"]
 Indices = npt.NDArray[np.intp]

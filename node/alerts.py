@@ -10,6 +10,8 @@ from .tables import alerts as rows
 if TYPE_CHECKING:
     from .project import Project
 
+DAY = 86_400
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -29,6 +31,17 @@ class Alerts:
         tx.execute(
             rows.insert().values(id=node.new_id(), project_id=self._project.id, kind=kind, text=text, at=node.now())
         )
+
+    def add_daily(self, tx: Connection, kind: str, text: str) -> bool:
+        """Add an alert unless the same one was added within a day; says whether it was."""
+        since = self._project.node.now() - DAY
+        query = select(rows.c.id).where(
+            rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.text == text, rows.c.at > since
+        )
+        if tx.execute(query).first() is not None:
+            return False
+        self.add(tx, kind, text)
+        return True
 
     def list(self) -> list[Alert]:
         """Return the project's alerts, newest first."""

@@ -32,13 +32,15 @@ class Cache:
         plain = io.BytesIO()
         np.savez(plain, **arrays)  # type: ignore[arg-type]
         nonce = self._random(NONCE)
-        sealed = nonce + self._cipher.encrypt(nonce, plain.getbuffer(), name.encode())
+        sealed = self._cipher.encrypt(nonce, plain.getbuffer(), name.encode())
+        plain.close()  # before the next copy is made
+        sealed = nonce + sealed
         write_atomically(self._path(name), sealed)
 
     def load(self, name: str) -> Arrays | None:
         """Return what was saved; None where there is nothing, or nothing that opens."""
         try:
-            sealed = self._path(name).read_bytes()
+            sealed = memoryview(self._path(name).read_bytes())  # its slices are no copies
             plain = self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], name.encode())
         except (FileNotFoundError, InvalidTag):
             return None

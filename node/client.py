@@ -14,12 +14,16 @@ from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError
 
 from . import signatures, tls
-from .errors import Failure, InvalidInput
+from .errors import InvalidInput
+from .errors import PeerRefused as PeerRefused
+from .errors import PeerUnreachable as PeerUnreachable
+from .errors import WrongPeerKey as WrongPeerKey
 from .signatures import Signer
 
 stamina.instrumentation.set_on_retry_hooks([])  # its default would log to stdout, where commands answer
 
-TIMEOUT_SECONDS = 60.0  # for one connect, read or write; a chunk is under 1 MiB
+TIMEOUT_SECONDS = 60.0  # for one read or write; a chunk is under 1 MiB
+CONNECT_SECONDS = 15.0  # for one connect, with its handshake
 ANSWER_SECONDS = 300.0  # for a whole body
 RETRY_SECONDS = 20.0  # how long a partner may be gone within one request
 WORK_SECONDS = 3600.0  # how long a partner may compute on one step
@@ -28,43 +32,25 @@ ACCEPTED, NOTHING_YET, TOO_MANY = 202, 204, 429
 MAX_TEXT = 500  # characters of a partner's words that are shown
 
 
-class PeerUnreachable(Failure):
-    code = "unreachable"
-
-
-class WrongPeerKey(VesicaError):
-    """Whoever answers at the partner's address holds another key than the pinned one."""
-
-    code = "wrong_key"
-
-
-class PeerRefused(VesicaError):
-    """The partner understood and said no: `code` is its word for the reason."""
-
-    def __init__(self, code: str, message: str, *, status: int, hint: str = "", detail: int | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-        self.status = status
-        self.detail = detail
-
-
 class PeerClient:
     """Speaks to one partner for `us`, from any thread; close it, or use it as a context manager.
 
     `patience` is how many seconds a request is tried again while the partner cannot be reached.
     """
 
-    def __init__(self, us: Signer, address: str, peer_key: bytes, *, proxy: bool = False) -> None:
+    def __init__(
+        self, us: Signer, address: str, peer_key: bytes, *, proxy: bool = False, patience: float | None = None
+    ) -> None:
         if not address:
             raise InvalidInput(
                 "this partner has no address: it calls us", hint="wait for it, or ask it to run a command"
             )
         self._us, self._address, self._peer_key = us, address, peer_key
-        self.patience = RETRY_SECONDS
+        self.patience = RETRY_SECONDS if patience is None else patience
         self._http = httpx2.Client(
             verify=ssl.create_default_context() if proxy else tls.client_context(peer_key),
             trust_env=False,  # a proxy variable of the shell must not see partners' traffic
-            timeout=TIMEOUT_SECONDS,
+            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=min(CONNECT_SECONDS, self.patience)),
             follow_redirects=False,
             headers={"user-agent": "vesica"},
         )

@@ -135,6 +135,7 @@ class Consents:
                 changed = draft.note_consent_in(_namespace(namespace), numbers, codes, when)
             detail["changed"] = bool(changed)
             draft.publish()
+        self._project.received.join_all()
         return bool(changed)
 
     def import_(
@@ -191,6 +192,7 @@ class Consents:
             )
             draft.publish()
             detail |= {"rows": rows + broken, "changed": note}
+        self._project.received.join_all()
         return ConsentReport(rows=rows + broken, accepted=len(numbers), changed=note, rejected=rejected)
 
     def show(self, profile: str | None = None) -> dict[str, Any]:

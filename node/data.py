@@ -401,6 +401,23 @@ class Draft:
         return Snapshot(self.project.data_directory, generation, self.content)
 
 
+def remove_leftovers(project: "Project") -> None:
+    """Delete the files that no generation names: a kill left them. Whoever makes a Draft holds the transaction."""
+    directory = project.data_directory
+    if not directory.is_dir():
+        return
+    with project.node.store.begin() as tx:
+        rows = tables.manifests
+        named = {
+            name
+            for content in tx.scalars(select(rows.c.content).where(rows.c.project_id == project.id))
+            for name in _files(content)
+        }
+        for path in directory.iterdir():
+            if path.is_file() and path.name not in named:
+                path.unlink(missing_ok=True)
+
+
 def _files(content: Any) -> set[str]:
     if isinstance(content, dict):
         return {name for value in content.values() for name in _files(value)}

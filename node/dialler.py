@@ -150,6 +150,7 @@ class _Dialling:
             previous={NO_RECEIPT},
             peer_key=self.connect_id.key,
             sign=self.party.sign,
+            most=self.between.agreement.terms.maximum_universe,
             signing=lambda receipt: None,  # a session has one receipt
         )
         self._run(Kind.RELEASE, subject, role)

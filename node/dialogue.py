@@ -5,43 +5,52 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from protocol import wire
 from protocol.errors import NotReady, RemoteProtocolError
 from protocol.exchange import Done, Fetch, Machine, Opened, Opening, Role, Send
 from psi.errors import VesicaError
 
-from .client import PeerClient
-from .endpoint import Call, Refusal, Route, Unwelcome
+from .errors import Refusal, Unwelcome
 from .jobs import Progress, no_progress
+
+if TYPE_CHECKING:
+    from .client import PeerClient
+    from .endpoint import Call, Route
 
 PATH = "/vesica/1/exchanges"
 OPEN_PER_CALLER = 64
 IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
 
 
-def open_at(client: PeerClient, opening: Opening) -> Opened:
+def open_at(client: "PeerClient", opening: Opening) -> Opened:
     """Ask the partner to take part; raises PeerRefused with its reason."""
     return Opened.decode(client.post(PATH, opening.encode()))
 
 
-def drive(client: PeerClient, machine: Machine, exchange: bytes, progress: Progress = no_progress) -> None:
+def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Progress = no_progress) -> None:
     """Send and fetch, in the order that the machine says, until it is done.
 
-    The chunk after the one that is being worked on is fetched meanwhile, so that both sides compute at the same time.
+    The chunk after the one that is being worked on is fetched meanwhile, and while the partner works on a chunk of ours
+    we make the next: so both sides compute at the same time.
     """
     base = f"{PATH}/{exchange.hex()}"
     totals: dict[str, int] = {}
     ahead: dict[Fetch, Future[bytes]] = {}
+    made: dict[Send, bytes] = {}
     pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
     try:
         while not isinstance(action := machine.next(), Done):
             step, chunk = action
             progress(step, chunk, totals.get(step))
             if isinstance(action, Send):
-                body = machine.get(step, chunk)
-                client.put(f"{base}/{step}/{chunk}", body, status=base)
+                body = made.pop(action, None) or machine.get(step, chunk)
+                going = pool.submit(client.put, f"{base}/{step}/{chunk}", body, status=base)
+                totals.setdefault(step, _chunks(body))
+                if chunk + 1 < totals[step]:
+                    made[Send(step, chunk + 1)] = machine.get(step, chunk + 1)
+                going.result()
                 machine.sent(step, chunk)
             else:
                 waiting = ahead.pop(action, None)
@@ -106,7 +115,9 @@ class Answering:
         self._live: dict[bytes, _Live] = {}
         self._lock = threading.Lock()
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> "list[Route]":
+        from .endpoint import Route
+
         chunk = PATH + "/{exchange}/{step}/{chunk}"
         return [
             Route("POST", PATH, self._open),
@@ -115,7 +126,7 @@ class Answering:
             Route("GET", PATH + "/{exchange}", self._status),
         ]
 
-    def _open(self, call: Call) -> bytes:
+    def _open(self, call: "Call") -> bytes:
         opening = Opening.decode(call.body)
         live = self._entry(opening.exchange, call.caller)
         with live.lock:
@@ -130,13 +141,13 @@ class Answering:
                 raise RemoteProtocolError("session", "this exchange was opened with other words")
             return live.opened
 
-    def _put(self, call: Call) -> bytes:
+    def _put(self, call: "Call") -> bytes:
         return self._step(call, _put(call.body))
 
-    def _get(self, call: Call) -> bytes:
+    def _get(self, call: "Call") -> bytes:
         return self._step(call, Machine.get)
 
-    def _step(self, call: Call, act: Callable[[Machine, str, int], bytes]) -> bytes:
+    def _step(self, call: "Call", act: Callable[[Machine, str, int], bytes]) -> bytes:
         exchange, step, number = _exchange(call), call.parameters["step"], call.parameters["chunk"]
         if not number.isascii() or not number.isdigit() or len(number) > 9:
             raise RemoteProtocolError("chunk", "a chunk's number is not a number")
@@ -162,7 +173,7 @@ class Answering:
                 raise
             return body
 
-    def _status(self, call: Call) -> bytes:
+    def _status(self, call: "Call") -> bytes:
         """Wait for the work on an exchange, and tell how it ended: the answer to a PUT that took long."""
         live = self._found(_exchange(call), call.caller)
         with live.lock:
@@ -204,7 +215,7 @@ class Answering:
                 del self._live[exchange]
 
 
-def _exchange(call: Call) -> bytes:
+def _exchange(call: "Call") -> bytes:
     text = call.parameters["exchange"]
     try:
         exchange = bytes.fromhex(text)

@@ -6,10 +6,8 @@ and an ad hoc session alike.
 
 import asyncio
 import ipaddress
-import logging
 import socket
 import ssl
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,20 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response as HttpResponse
 from starlette.routing import Route as HttpRoute
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from protocol import wire
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from psi.errors import VesicaError
 
-from . import signatures
+from . import log, signatures
 from .errors import Failure, InvalidInput, NotFound, Refused
+from .errors import Refusal as Refusal
+from .errors import Unwelcome as Unwelcome
 from .signatures import BadSignature, Signer
 
 PROMPT_SECONDS = 1.0  # work that takes longer is answered 202 and asked for again
@@ -42,32 +42,13 @@ DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that whoever sends a l
 MAX_WAIT_SECONDS = 25.0  # a long poll; proxies often stop at 30
 LOOK_SECONDS = 0.5  # how often a long poll looks
 CONNECTIONS = 200
+ASK_SECONDS = 15.0  # from a connection to the end of its first request's headers
 GRACE_SECONDS = 5
 HEX_DIGITS = 32
-
-log = structlog.get_logger()
-
-
-class Unwelcome(VesicaError):
-    """The caller is nobody we know, or not allowed here."""
-
-    code = "unwelcome"
 
 
 class TooLarge(VesicaError):
     code = "too_large"
-
-
-class Refusal(VesicaError):
-    """What a partner is told, word for word: a reason to refuse that holds nothing of ours."""
-
-    def __init__(
-        self, code: str, message: str, *, hint: str = "", status: int = 403, detail: int | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-        self.status = status
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,13 +305,25 @@ def address_of(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class _Prompt(H11Protocol):
+    """HTTP/1.1 that hangs up on whoever connects and does not ask: connections are few, and strangers can make them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(ASK_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
 def server(app: Starlette, context: ssl.SSLContext) -> uvicorn.Server:
     """Return a server that is run with `run(sockets=[bound])`."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
             ssl_context_factory=lambda config, default: context,
-            http="h11",
+            http=_Prompt,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -344,19 +337,3 @@ def server(app: Starlette, context: ssl.SSLContext) -> uvicorn.Server:
             h11_max_incomplete_event_size=16_384,
         )
     )
-
-
-def log_to_stderr(level: int = logging.WARNING) -> None:
-    """Write log lines as JSON to stderr: stdout is for answers."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-log_to_stderr()

@@ -8,17 +8,18 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from protocol.agreement import Agreement
 
 from .errors import Refused
-from .tables import epochs
+from .tables import connections, epochs
 
 if TYPE_CHECKING:
     from .project import Project
 
 DAY = 86_400
+FURTHEST = 1_000  # epochs that a partner may be ahead: nothing honest is, and numbers must not run out
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,39 @@ def follow(project: "Project", tx: Connection, connection: Row[Any], number: int
     row = tx.execute(
         select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.number == ours.number)
     ).one()
+    if number > ours.number + FURTHEST:
+        raise Refused(f"the partner asks for key epoch {number}, which is far ahead of epoch {ours.number} here")
     if project.node.now() < row.started + DAY:
         raise Refused(
             f"the partner asks for key epoch {number} less than a day after epoch {ours.number} began",
             hint="ask the partner whether it restored a backup; the next epoch can begin a day after the last one",
         )
     return _begin(project, tx, connection, number)
+
+
+def counted_since(project: "Project", tx: Connection, connection: Row[Any]) -> int:
+    """Return the time since when a partner's use of what an epoch allows counts.
+
+    That is the end of the last epoch that ran its length (a day less, for clocks that differ), at most an epoch's
+    length ago. An epoch that the partner ended early refills nothing. Where an organisation has several connections
+    with the project, that of the connection whose epoch ended first counts; one that is new has none.
+    """
+    length = _length(connection)
+    earliest = project.node.now() - length
+    query = (
+        select(epochs.c.connection_id, epochs.c.started, epochs.c.ended)
+        .join(connections, connections.c.id == epochs.c.connection_id)
+        .where(
+            connections.c.project_id == project.id,
+            connections.c.peer_key == connection.peer_key,
+            or_(epochs.c.ended.is_(None), epochs.c.ended > earliest),
+        )
+    )
+    ends: dict[str, int] = {}
+    for row in tx.execute(query):
+        whole = row.ended is not None and row.ended - row.started >= length - DAY
+        ends[row.connection_id] = max(ends.get(row.connection_id, earliest), row.ended if whole else earliest)
+    return min(ends.values(), default=earliest)
 
 
 def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int) -> Epoch:

@@ -59,6 +59,44 @@ class StoreBusy(Failure):
     code = "store_busy"
 
 
+class PeerUnreachable(Failure):
+    code = "unreachable"
+
+
+class WrongPeerKey(VesicaError):
+    """Whoever answers at the partner's address holds another key than the pinned one."""
+
+    code = "wrong_key"
+
+
+class PeerRefused(VesicaError):
+    """The partner understood and said no: `code` is its word for the reason."""
+
+    def __init__(self, code: str, message: str, *, status: int, hint: str = "", detail: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.status = status
+        self.detail = detail
+
+
+class Unwelcome(VesicaError):
+    """The caller is nobody we know, or not allowed here."""
+
+    code = "unwelcome"
+
+
+class Refusal(VesicaError):
+    """What a partner is told, word for word: a reason to refuse that holds nothing of ours."""
+
+    def __init__(
+        self, code: str, message: str, *, hint: str = "", status: int = 403, detail: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.status = status
+        self.detail = detail
+
+
 class JobFailed(Failure):
     """A job that ended with an error somewhere else: it carries that error's code, text and hint."""
 

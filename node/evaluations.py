@@ -14,22 +14,22 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, func, insert, select
 
 from protocol.agreement import Agreement
+from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opened, Opening, Role
 from protocol.messages import SignedKey
 from protocol.release import EvaluateReceiver, EvaluateSender, Evaluation, Lookup, state_key
 from protocol.states import Kind, Part
 from psi import oprf
 from psi.hashing import context as psi_context
-from psi.join import match, order
+from psi.join import distinct, match, order
 from psi.keys import Key, Purpose
 from psi.values import U8, Values
 
-from . import decisions, epochs
+from . import decisions, epochs, versions
 from .cache import Cache
 from .data import Snapshot
-from .endpoint import Refusal
-from .epochs import DAY, Epoch
-from .errors import Refused
+from .epochs import Epoch
+from .errors import Refusal, Refused
 from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import Progress
 from .tables import feed_partners, feeds, ledger, received_feeds
@@ -94,9 +94,6 @@ class Known:
     evaluated: int
     missing: Values
 
-    def lookup(self) -> Lookup:
-        return Lookup(prf=self.prf, public=self.public, evaluated=self.evaluated)
-
 
 def fingerprint(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
@@ -128,15 +125,45 @@ def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     )
 
 
-def receiver(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, snapshot: Snapshot) -> Role:
-    """Make the role that asks for F of our identities that are new in this epoch."""
+def lookup(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> Lookup:
+    """Return what a release is opened with. Forgets which identities were asked for, once their F has come.
+
+    Those of an exchange that did not end may have been counted by the sender or not: `unsure` is how many they are.
+    """
+    have, cache = known(project, connection, epoch, namespace, snapshot), cache_of(project, connection, epoch)
+    stored = cache.load(f"prf {namespace}")
+    pending: set[bytes] = set()
+    for name in cache.names(f"asked {namespace} "):
+        asked = cache.load(name)
+        keys = _keys(_values(asked)) if asked is not None else np.empty((0, 16), np.uint8)
+        if stored is not None:
+            open_ = np.ones(len(keys), bool)
+            open_[match(_keys(_values(stored)), keys)[1]] = False
+            keys = keys[open_]
+        if not len(keys):
+            cache.drop(name)
+        pending |= {row.tobytes() for row in keys}
+    return Lookup(prf=have.prf, public=have.public, evaluated=have.evaluated, unsure=len(pending))
+
+
+def receiver(
+    project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, snapshot: Snapshot, name: str
+) -> Role:
+    """Make the role that asks for F of our identities that are new in this epoch.
+
+    What is asked under one `name` stays the same: an exchange that goes on after a restart must not ask for others.
+    """
     channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=False)
-    have = known(project, connection, epoch, namespace, snapshot)
+    have, cache = known(project, connection, epoch, namespace, snapshot), cache_of(project, connection, epoch)
+    file = f"asked {namespace} {name}"
+    asked = cache.load(file)
+    if asked is None:
+        cache.save(file, **_arrays(have.missing))
     return EvaluateReceiver(
         context=channel.context,
         direction=channel.direction,
         epoch=epoch.number,
-        values=have.missing,
+        values=have.missing if asked is None else _values(asked),
         key=channel.key(Purpose.RELEASE_BLIND),
         peer_key=connection.peer_key,
         pinned=have.public or None,
@@ -148,7 +175,12 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
     cache = cache_of(project, connection, epoch)
     stored = cache.load(f"prf {namespace}")
     values, prf = evaluation.values, evaluation.prf
+    public = np.frombuffer(evaluation.statement.statement.public, np.uint8)
     if stored is not None:
+        if stored["public"].tobytes() != public.tobytes():
+            raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
+        if not len(values):
+            return
         before = _values(stored)
         _, again = match(_keys(before), _keys(values))
         fresh = np.ones(len(values), bool)
@@ -160,8 +192,7 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
     arrays: dict[str, Any] = {"rows": values.rows, "prf": prf[arrangement]}
     if values.lengths is not None:
         arrays["lengths"] = values.lengths
-    arrays["public"] = np.frombuffer(evaluation.statement.statement.public, np.uint8)
-    cache.save(f"prf {namespace}", **arrays)
+    cache.save(f"prf {namespace}", **arrays, public=public)
     if len(evaluation.values):
         project.received.join_all(connection)
 
@@ -201,7 +232,7 @@ def statement(project: "Project", connection: Row[Any], namespace: str, epoch: E
 
 def evaluated(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> int:
     """Return how many distinct points we have evaluated for the partner in this epoch."""
-    return len(_seen(cache_of(project, connection, epoch), namespace))
+    return len(_seen(project, cache_of(project, connection, epoch), namespace))
 
 
 def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, values: Values) -> U8:
@@ -227,28 +258,32 @@ def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoc
 def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> Callable[[U8], None]:
     """Return what refuses points beyond the agreed evaluations and remembers the others.
 
-    The ledger row comes before the points are remembered: a kill in between charges them twice, never not at all.
+    The points are on disk before the ledger row that makes them count: a kill in between charges them when they come
+    again, once.
     """
     cache = cache_of(project, connection, epoch)
 
     def charge(points: U8) -> None:
-        seen = _seen(cache, namespace)
+        seen = _seen(project, cache, namespace)
         fresh = points[:, :SEEN_BYTES]
         _, again = match(seen, fresh) if len(seen) else (None, np.empty(0, np.intp))
         new = len(points) - len(again)
         if not new:
             return
+        entry = project.node.new_id()
+        cache.save(f"seen {namespace} {entry}", points=fresh)
         with project.node.store.begin() as tx:
             allowed = _allowance(project, tx, connection, namespace)
             if new > allowed:
+                cache.drop(f"seen {namespace} {entry}")
                 raise Refusal(
                     "evaluations_spent",
-                    f"{len(points)} more points are above the evaluations agreed for this epoch ({allowed} are left)",
+                    f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
                     hint="the partner's universe grew: disable and enable the feed to agree on its new size, or wait",
                 )
             tx.execute(
                 insert(ledger).values(
-                    id=project.node.new_id(),
+                    id=entry,
                     project_id=project.id,
                     peer_key=connection.peer_key,
                     kind="evaluations",
@@ -257,7 +292,6 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                     at=project.node.now(),
                 )
             )
-        cache.save(f"seen {namespace} {project.node.new_id()}", points=fresh)
 
     return charge
 
@@ -269,25 +303,28 @@ def _allowance(project: "Project", tx: Connection, connection: Row[Any], namespa
         .join(feeds, feeds.c.id == feed_partners.c.feed_id)
         .where(feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled")
     )
-    agreed = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
+    declared = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
+    agreed = min(declared, terms.maximum_universe)
     spent = tx.scalar(
         select(func.sum(ledger.c.amount)).where(
             ledger.c.project_id == project.id,
             ledger.c.peer_key == connection.peer_key,
             ledger.c.kind == "evaluations",
             ledger.c.note == namespace,
-            ledger.c.at > project.node.now() - terms.epoch_days * DAY,
+            ledger.c.at >= epochs.counted_since(project, tx, connection),
         )
     )
     return int(agreed * terms.evaluations) - int(spent or 0)
 
 
-def _seen(cache: Cache, namespace: str) -> U8:
-    parts = [stored["points"] for name in cache.names(f"seen {namespace} ") if (stored := cache.load(name)) is not None]
+def _seen(project: "Project", cache: Cache, namespace: str) -> U8:
+    names = {name.rpartition(" ")[2]: name for name in cache.names(f"seen {namespace} ")}
+    with project.node.store.read() as tx:
+        charged = tx.scalars(select(ledger.c.id).where(ledger.c.id.in_(list(names)))).all()
+    parts = [stored["points"] for entry in charged if (stored := cache.load(names[entry])) is not None]
     if not parts:
         return np.empty((0, SEEN_BYTES), np.uint8)
-    seen = np.unique(np.concatenate(parts).astype(np.uint8, copy=False), axis=0)
-    return np.ascontiguousarray(seen)
+    return distinct(np.concatenate(parts).astype(np.uint8, copy=False))
 
 
 # Both
@@ -302,6 +339,7 @@ def run(
         epoch = epochs.current(project, tx, connection)
     if part is Part.RECEIVER:
         inputs = _digest(known(project, connection, epoch, namespace, snapshot).missing)
+    name = inputs.hex()
 
     numbers: list[int] = []
 
@@ -309,14 +347,32 @@ def run(
         numbers.append(number)
         now = epoch_of(project, connection, number)
         if part is Part.RECEIVER:
-            return receiver(project, connection, namespace, now, snapshot)
+            return receiver(project, connection, namespace, now, snapshot, name)
         return sender(project, connection, namespace, now)
 
-    evaluation = run_exchange(
-        project, connection, {"namespace": namespace}, Kind.EVALUATE, part, role, inputs=inputs, progress=progress
-    )
-    if part is Part.RECEIVER:
-        keep(project, connection, namespace, epoch_of(project, connection, numbers[-1]), evaluation)
+    def done(result: Any) -> None:
+        if part is Part.RECEIVER:
+            keep(project, connection, namespace, epoch_of(project, connection, numbers[-1]), result)
+
+    subject: dict[str, str | bytes | int] = {"namespace": namespace}
+    run_exchange(project, connection, subject, Kind.EVALUATE, part, role, inputs=inputs, keep=done, progress=progress)
+
+
+def check_expected(project: "Project", connection: Row[Any], namespace: str, part: Part) -> None:
+    """Refuse to evaluate, as our `part`, where no enabled feed between us matches by this namespace."""
+    ours, theirs = feed_partners.c, received_feeds.c
+    if part is Part.SENDER:
+        query = select(ours.feed_id, ours.accepted_version).where(
+            ours.connection_id == connection.id, ours.status == "enabled"
+        )
+    else:
+        query = select(theirs.id, theirs.accepted_version).where(
+            theirs.connection_id == connection.id, theirs.status == "enabled"
+        )
+    with project.node.store.read() as tx:
+        feeds_between = tx.execute(query).all()
+        if not any(namespace in versions.get(tx, feed_id, version).namespaces for feed_id, version in feeds_between):
+            raise Refusal("no_feed", f"no enabled feed between us matches by {namespace}")
 
 
 def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
@@ -324,20 +380,11 @@ def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple
     if namespace not in Agreement.decode(connection.agreement).namespaces:
         raise Refusal("namespace", "this namespace was not agreed on")
     epoch = epoch_of(project, connection, opening.epoch)
-    with project.node.store.read() as tx:
-        if opening.part is Part.RECEIVER:
-            query = select(feed_partners.c.id).where(
-                feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled"
-            )
-        else:
-            query = select(received_feeds.c.id).where(
-                received_feeds.c.connection_id == connection.id, received_feeds.c.status == "enabled"
-            )
-        if tx.execute(query).first() is None:
-            raise Refusal("no_feed", "no feed is enabled between us, so there is nothing to evaluate")
+    check_expected(project, connection, namespace, Part.SENDER if opening.part is Part.RECEIVER else Part.RECEIVER)
     if opening.part is Part.RECEIVER:
         return opened(project, opening), sender(project, connection, namespace, epoch)
-    return opened(project, opening), receiver(project, connection, namespace, epoch, Snapshot.open(project))
+    name = opening.exchange.hex()
+    return opened(project, opening), receiver(project, connection, namespace, epoch, Snapshot.open(project), name)
 
 
 def _finished(project: "Project", connection: Row[Any], opening: Opening, role: Role) -> None:
@@ -358,6 +405,10 @@ def epoch_of(project: "Project", connection: Row[Any], number: int) -> Epoch:
     if epoch.number != number:
         raise Refused(f"key epoch {number} is over", hint="run it again")
     return epoch
+
+
+def _arrays(values: Values) -> dict[str, Any]:
+    return {"rows": values.rows} if values.lengths is None else {"rows": values.rows, "lengths": values.lengths}
 
 
 def _values(stored: dict[str, Any]) -> Values:

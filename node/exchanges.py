@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from sqlalchemy import Connection, Row, Update, insert, select, update
 
 from protocol import wire
@@ -17,25 +16,28 @@ from protocol.exchange import Machine, Opened, Opening, Role
 from protocol.states import PARTS, Kind, Part
 from psi.errors import VesicaError
 
-from . import epochs
-from .client import PeerClient, PeerRefused, WrongPeerKey
+from . import epochs, log
 from .dialogue import drive, open_at
-from .endpoint import Refusal, Unwelcome
-from .errors import NotFound
+from .errors import NotFound, PeerRefused, Refusal, Refused, Unwelcome, WrongPeerKey
+from .files import is_old
 from .jobs import Progress, no_progress
 from .spool import FileSpool
 from .tables import connections, exchanges
 
 if TYPE_CHECKING:
+    from .client import PeerClient
     from .node import Node
     from .project import Project
 
 KEPT_SECONDS = 3600  # a finished exchange's messages stay for a partner that lost the last answer
+ABANDONED_SECONDS = 7 * 86_400  # an open exchange that old is not gone on with
 EPOCH_TRIES = 3
-
-log = structlog.get_logger()
+OPEN_AT_MOST = 16  # exchanges of one connection; what goes on at once is far less
 
 ROLES: dict[Kind, Callable[["Project", Row[Any], Opening], tuple[Opened, Role]]] = {}  # how we answer; see matching
+FAILED: dict[
+    Kind, Callable[["Project", Connection, Row[Any], Opening, VesicaError], None]
+] = {}  # as it is written down
 FINISHED: dict[Kind, Callable[["Project", Row[Any], Opening, Role], None]] = {}  # what follows when one is done
 
 
@@ -51,14 +53,19 @@ def run_exchange(
     role_factory: Callable[[int], Role],
     *,
     inputs: bytes = b"",
+    keep: Callable[[Any], None] | None = None,
     progress: Progress = no_progress,
 ) -> Any:
     """Open an exchange with a partner, or go on with an open one of the same subject and `inputs`; return the result.
 
     `part` is ours; `role_factory` makes our role for an epoch number; `inputs` is a digest of what the role works on:
-    an exchange of other inputs is not resumed. Raises PeerUnreachable (run again: it resumes), PeerRefused, and
-    RemoteProtocolError where the partner broke the protocol (audited, with an alert).
+    an exchange of other inputs is not resumed. `keep` is told the result before the exchange is closed, and again if a
+    kill came in between. Raises PeerUnreachable (run again: it resumes), PeerRefused, and RemoteProtocolError where the
+    partner broke the protocol (audited, with an alert).
     """
+    connection = project.partners.by_id(connection.id)
+    if connection.status != "active":
+        raise Refused(f"partner {connection.alias} is {connection.status}", hint="'vesica partner list' shows them")
     with calling(project, connection) as client:
         started = _resumable(project, connection, subject, kind, part, inputs, client)
         opening, opened = started or _begin(project, connection, subject, kind, part, inputs, client)
@@ -66,39 +73,52 @@ def run_exchange(
         try:
             role = role_factory(opening.epoch)
             drive(client, Machine(opening, opened, role, spool), opening.exchange, progress)
-        except (RemoteProtocolError, PeerRefused) as error:
+        except (RemoteProtocolError, PeerRefused, Refusal) as error:
             _failed(project, connection, opening, error)
             spool.destroy()
             raise
+    result = getattr(role, "result", None)  # an answerer has none
+    if keep is not None:
+        keep(result)
     _done(project, connection, opening)
     spool.destroy()
-    return getattr(role, "result", None)  # an answerer has none
+    return result
 
 
 @contextmanager
-def calling(project: "Project", connection: Row[Any]) -> Iterator[PeerClient]:
+def calling(project: "Project", connection: Row[Any], *, patience: float | None = None) -> "Iterator[PeerClient]":
     """Yield a client for a partner. Another key at its address ends it with WrongPeerKey, an audit row and an alert."""
-    node = project.node
+    from .client import PeerClient  # HTTP and TLS: 0.1 s that most commands do without
+
+    address, key, proxy = connection.peer_address, connection.peer_key, connection.proxy
     try:
-        with PeerClient(node, connection.peer_address, connection.peer_key, proxy=connection.proxy) as client:
+        with PeerClient(project.node, address, key, proxy=proxy, patience=patience) as client:
             yield client
     except WrongPeerKey as error:
-        text = (
-            f"{connection.alias} answers with another key: traffic is blocked until you take a new Connect ID from it"
-        )
-        if text not in [alert.text for alert in project.alerts.list()]:
-            with node.store.begin() as tx:
-                project.alerts.add(tx, "key_changed", text)
-                reason = {"code": error.code, "message": str(error)}
-                node.audit.record(
-                    tx,
-                    "partner.call",
-                    connection.alias,
-                    project_id=project.id,
-                    result="deny",
-                    detail={"error": reason},
-                )
+        _key_changed(project, connection, "partner.call", "answers", error)
         raise
+
+
+def check_caller(node: "Node", row: Row[Any] | None, caller: bytes) -> None:
+    """Raise Unwelcome unless a connection is with the caller; who names one with another key than its own is an alert.
+
+    Nobody but its two sides knows a connection's id, so no stranger can raise it.
+    """
+    if row is None or row.peer_key != caller:
+        error = Unwelcome("there is no connection with the caller")
+        if row is not None and row.status in ("pending", "requested", "active"):
+            _key_changed(node.project_by_id(row.project_id), row, "partner.called", "calls", error)
+        raise error
+
+
+def _key_changed(project: "Project", connection: Row[Any], act: str, does: str, error: VesicaError) -> None:
+    """Raise an alert and leave an audit row, once a day for a connection."""
+    node = project.node
+    blocked = "traffic is blocked until you take a new Connect ID from it"
+    with node.store.begin() as tx:
+        if project.alerts.add_daily(tx, "key_changed", f"{connection.alias} {does} with another key: {blocked}"):
+            reason = {"code": error.code, "message": str(error)}
+            node.audit.record(tx, act, connection.alias, project_id=project.id, result="deny", detail={"error": reason})
 
 
 def _resumable(
@@ -108,7 +128,7 @@ def _resumable(
     kind: Kind,
     part: Part,
     inputs: bytes,
-    client: PeerClient,
+    client: "PeerClient",
 ) -> tuple[Opening, Opened] | None:
     """Return the open exchange that this is, if the partner has it still; close those that can go on no more."""
     node = project.node
@@ -123,9 +143,10 @@ def _resumable(
         rows = tx.execute(query.order_by(exchanges.c.created.desc())).all()
     for row in rows:
         opening, opened, digest = _unpacked(row.opened)
-        if opening.part != part or opening.subject != subject:
+        same = opening.subject == subject
+        if not same and (kind is not Kind.RELEASE or opening.subject["feed"] != subject["feed"]):
             continue
-        if opening.epoch == epoch and digest == inputs and opening.agreement == connection.agreement_digest:
+        if same and opening.epoch == epoch and digest == inputs and opening.agreement == connection.agreement_digest:
             try:
                 if open_at(client, opening) == opened:
                     return opening, opened
@@ -144,7 +165,7 @@ def _begin(
     kind: Kind,
     part: Part,
     inputs: bytes,
-    client: PeerClient,
+    client: "PeerClient",
 ) -> tuple[Opening, Opened]:
     node = project.node
     for _ in range(EPOCH_TRIES):
@@ -194,30 +215,47 @@ class NodeAnswers:
             first, opened, _ = _unpacked(row.opened)
             if first != opening or row.connection_id != connection.id:
                 raise RemoteProtocolError("session", "this exchange was opened with other words")
-            return opened, self._machine(project, connection, opening, opened)
+            return opened, self._machine(project, connection, opening, opened, row.state)
         with self._node.store.begin() as tx:
             running = epochs.current(project, tx, connection).number
             if opening.epoch > running:
                 running = epochs.follow(project, tx, connection, opening.epoch).number
         if opening.epoch < running:
             raise Refusal("epoch_behind", "our key epoch is ahead", status=409, detail=running)
+        self._make_room(connection)
         opened, role = _role(project, connection, opening)
         machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
         with self._node.store.begin() as tx:
             _insert(tx, self._node, connection, opening, opened, _other(opening), b"")
         return opened, machine
 
+    def _make_room(self, connection: Row[Any]) -> None:
+        """Give up the oldest of a partner's open exchanges where it has many: each keeps a universe on our disk."""
+        query = select(exchanges.c.id).where(exchanges.c.connection_id == connection.id, exchanges.c.state == "open")
+        with self._node.store.begin() as tx:
+            over = tx.scalars(query.order_by(exchanges.c.created.desc()).offset(OPEN_AT_MOST - 1)).all()
+            tx.execute(
+                update(exchanges)
+                .where(exchanges.c.id.in_(over))
+                .values(state="failed", error={"code": "replaced"}, changed=self._node.now())
+            )
+        for exchange in over:
+            _spool(self._node, bytes.fromhex(exchange)).destroy()
+
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         with self._node.store.read() as reading:
             row = reading.execute(select(exchanges).where(exchanges.c.id == exchange.hex())).first()
-        if row is None or row.state == "failed":
+        if row is None:
             raise NotFound("there is no such exchange")
         opening, opened, _ = _unpacked(row.opened)
         project, connection = active(self._node, caller, opening.connection)
-        return opening, self._machine(project, connection, opening, opened)
+        return opening, self._machine(project, connection, opening, opened, row.state)
 
     def finished(self, opening: Opening, role: Role) -> None:
         project, connection = self._of(opening)
+        with self._node.store.read() as reading:
+            if reading.scalar(select(exchanges.c.state).where(exchanges.c.id == opening.exchange.hex())) == "done":
+                return  # the caller lost our last answer
         follow_up = FINISHED.get(opening.kind)
         if follow_up is not None:
             follow_up(project, connection, opening, role)
@@ -228,9 +266,16 @@ class NodeAnswers:
         _failed(project, connection, opening, error, actor=connection.alias)
         _spool(self._node, opening.exchange).destroy()
 
-    def _machine(self, project: "Project", connection: Row[Any], opening: Opening, opened: Opened) -> Machine:
-        _, role = _role(project, connection, opening)
-        return Machine(opening, opened, role, _spool(self._node, opening.exchange))
+    def _machine(
+        self, project: "Project", connection: Row[Any], opening: Opening, opened: Opened, state: str
+    ) -> Machine:
+        """Make the machine of an exchange that was begun before; one that is over only repeats what it said."""
+        if state != "failed":
+            _, role = _role(project, connection, opening)
+            machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
+            if state == "open" or machine.done:
+                return machine
+        raise Refusal("over", "this exchange is over", status=409)
 
     def _of(self, opening: Opening) -> tuple["Project", Row[Any]]:
         with self._node.store.read() as reading:
@@ -247,20 +292,29 @@ def active(node: "Node", caller: bytes, connection: bytes) -> tuple["Project", R
     """Return the connection's project and row; raises Unwelcome unless it is active and the caller's."""
     with node.store.read() as reading:
         row = reading.execute(select(connections).where(connections.c.id == connection.hex())).first()
-    if row is None or row.peer_key != caller or row.status != "active":
+    check_caller(node, row, caller)
+    if row is None or row.status != "active":
         raise Unwelcome("there is no active connection with the caller")
     return node.project_by_id(row.project_id), row
 
 
 def forget_old(node: "Node") -> None:
-    """Delete the messages of exchanges that ended an hour ago or more."""
-    with node.store.read() as reading:
-        ended = select(exchanges.c.id).where(
-            exchanges.c.state != "open", exchanges.c.changed < node.now() - KEPT_SECONDS
+    """Delete the messages of exchanges that ended an hour ago, or that nobody went on with for a week.
+
+    Those of no exchange are from openings that a kill or a refusal cut short.
+    """
+    directories = list((node.home / "spool").glob("*"))
+    now = node.now()
+    with node.store.begin() as tx:
+        tx.execute(
+            update(exchanges)
+            .where(exchanges.c.state == "open", exchanges.c.created < now - ABANDONED_SECONDS)
+            .values(state="failed", error={"code": "abandoned"}, changed=now - KEPT_SECONDS - 1)
         )
-        over = set(reading.scalars(ended))
-    for directory in (node.home / "spool").glob("*"):
-        if directory.name in over:
+        kept = select(exchanges.c.id).where((exchanges.c.state == "open") | (exchanges.c.changed >= now - KEPT_SECONDS))
+        alive, known = set(tx.scalars(kept)), set(tx.scalars(select(exchanges.c.id)))
+    for directory in directories:
+        if directory.name in known - alive or (directory.name not in known and is_old(directory)):
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -334,5 +388,7 @@ def _failed(
             detail={"exchange": opening.exchange.hex(), "error": reason},
             actor=actor,
         )
+        if opening.kind in FAILED:
+            FAILED[opening.kind](project, tx, connection, opening, error)
         if isinstance(error, RemoteProtocolError):
             project.alerts.add(tx, f"exchange.{error.code}", f"{connection.alias} broke the protocol: {error}")

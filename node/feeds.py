@@ -1,6 +1,6 @@
 """Feeds that we send: drafts, immutable versions, and each partner's state of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from protocol.wire import Message
 from . import matching, releases, versions
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .jobs import Progress, no_progress
+from .labels import Origin
 from .letters import HANDLERS as LETTERS
 from .policies import Violation
 from .tables import connections, estimates, feed_partners, feeds, runs, segments
@@ -108,7 +109,7 @@ class Feeds:
                     changed=now,
                 )
             )
-            versions.keep(self._project, tx, definition)
+            versions.keep(self._project, tx, feed_id, definition)
             for row in rows:
                 tx.execute(
                     insert(feed_partners).values(
@@ -126,6 +127,8 @@ class Feeds:
         self._check_prerequisites()
         feed = self.get(name)
         definition = self.definition(feed)
+        with self._node.store.read() as tx:
+            self.check_policies(definition, tx)
         rows = [
             row
             for row, state in self._partners(feed)
@@ -218,7 +221,7 @@ class Feeds:
                 raise Refused(
                     f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
                 )
-            versions.keep(self._project, tx, after)
+            versions.keep(self._project, tx, feed.id, after)
             self._set(tx, feed, version=after.version, description=after.description)
             told = []
             for row, state in self._partners(feed, tx):
@@ -299,6 +302,7 @@ class Feeds:
                     "status": state.status,
                     "accepted_version": state.accepted_version,
                     "last_revision": state.last_revision,
+                    "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
                     "reason": state.reason,
                     "universes": state.universes,
                     "purged": releases.purge_document(state.purge_statement),
@@ -340,6 +344,17 @@ class Feeds:
                 names |= {segment.name for segment in self.definition(feed).segments}
         return len(names)
 
+    def shared_with(self, connection_id: str, namespace: str, tx: Connection) -> Names:
+        """Return the segments of our feeds, drafts too, that a partner may be asked about in a namespace."""
+        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
+        names: Names = []
+        for feed in tx.execute(query).all():
+            states = {row.id: state.status for row, state in self._partners(feed, tx)}
+            definition = self.definition(feed, tx)
+            if states.get(connection_id) in ("draft", *GOING) and namespace in definition.namespaces:
+                names += [segment.name for segment in definition.segments]
+        return names
+
     def sharing(self, segment: str, tx: Connection) -> Names:
         """Return the names of our feeds, drafts too, that hold a segment."""
         query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
@@ -347,7 +362,10 @@ class Feeds:
         return sorted(name for name, definition in found if segment in {each.name for each in definition.segments})
 
     def check_policies(self, definition: Definition, tx: Connection) -> None:
-        """Raise PolicyViolation if a policy forbids to share one of the segments over one of the namespaces."""
+        """Raise PolicyViolation if a policy forbids to share one of the segments over one of the namespaces.
+
+        C12 means no export at all, whatever the policies are.
+        """
         found = {
             segment.name: self._project.policies.check(segment.name, namespaces=definition.namespaces, connection=tx)
             for segment in definition.segments
@@ -355,6 +373,19 @@ class Feeds:
         violations: dict[str, Sequence[Violation]] = {name: each for name, each in found.items() if each}
         if violations:
             raise PolicyViolation(violations)
+        for name, origins in self._unexportable(definition, tx):
+            raise Refused(
+                f"{name} must not leave: C12 from {', '.join(map(str, origins))}",
+                hint="leave it out, or take the label off where it was put",
+            )
+
+    def _unexportable(self, definition: Definition, tx: Connection) -> Iterator[tuple[str, Sequence[Origin]]]:
+        for segment in definition.segments:
+            if origins := self._project.labels.labels_of_segment(segment.name, tx).get("C12"):
+                yield f"segment {segment.name}", origins
+        for namespace in definition.namespaces:
+            if origins := self._project.labels.labels_of_namespace(namespace, tx).get("C12"):
+                yield f"namespace {namespace}", origins
 
     def _check_prerequisites(self) -> None:
         for each in self._project.prerequisites():
@@ -368,24 +399,10 @@ class Feeds:
         row = tx.execute(query).first()
         if row is None:
             raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
-        if self._is_received(tx, name):
+        if self._project.segments.reads_received(tx, name):
             raise Refused(f"segment {name} is made of received segments: only first-party segments can be shared")
         labels = tuple(sorted(self._project.labels.labels_of_segment(name, tx)))
         return SegmentRef(id=bytes.fromhex(row.id), name=name, labels=labels)
-
-    def _is_received(self, tx: Connection, name: str) -> bool:
-        """Say whether a segment is made of a received one, directly or through segments of ours."""
-        rows = tx.execute(select(segments.c.name, segments.c.uses).where(segments.c.project_id == self._project.id))
-        uses = {row.name: row.uses for row in rows}
-        waiting, met = [name], set()
-        while waiting:
-            for use in uses.get(waiting.pop(), ()):
-                if use.startswith("received."):
-                    return True
-                if use.startswith("own.") and use not in met:
-                    met.add(use)
-                    waiting.append(use.removeprefix("own."))
-        return False
 
     def _namespace(self, given: str, rows: Sequence[Row[Any]]) -> str:
         known = [each for each in self._project.namespaces() if given in (each, each.partition("/")[0])]
@@ -483,29 +500,32 @@ def state_of(project: "Project", tx: Connection, row: Row[Any], feed: bytes) -> 
 
 
 def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.accept: the partner takes this very version, so runs may begin."""
+    """Handle feed.accept: the partner takes this version, so runs may begin; a removal that crossed it holds anyway."""
     assert isinstance(message, FeedAccept)
     feed, state = state_of(project, tx, row, message.feed)
     definition = project.feeds.definition(feed, tx)
     if state.status not in GOING:
         return
-    if message.version != definition.version or message.definition != definition.digest():
-        return  # it crossed with a newer version, which is on its way
+    taken = versions.get(tx, feed.id, message.version)
+    if message.definition != taken.digest():
+        raise RemoteProtocolError("manifest", "the partner accepted other words than this version's")
+    if not versions.only_removes(taken, definition):
+        return  # it crossed with a version that adds something, which is on its way and has to be accepted too
     universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
     project.feeds._set_state(
-        tx, state, status="enabled", accepted_version=message.version, universes=universes, reason=None
+        tx, state, status="enabled", accepted_version=definition.version, universes=universes, reason=None
     )
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
     project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
 
 
 def noticed(status: str) -> Any:
-    """Return the handler of feed.decline, feed.disable or feed.enable."""
+    """Return the handler of feed.decline or feed.disable."""
 
     def handle(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
         assert isinstance(message, FeedNotice)
         feed, state = state_of(project, tx, row, message.feed)
-        if state.status not in GOING or (status == "enabled" and state.accepted_version is None):
+        if state.status not in GOING:
             return
         reason = "".join(each for each in message.reason if each.isprintable())
         project.feeds._set_state(tx, state, status=status, reason=reason)
@@ -523,7 +543,8 @@ def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) 
         raise RemoteProtocolError("signature", "the statement is about another connection")
     statement.verify(message.signature, row.peer_key)
     project.feeds._set_state(tx, state, purge_statement=message.encode())
-    project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged feed {feed.name}")
+    what = f"{len(statement.segments)} of the segments of feed" if statement.segments else "feed"
+    project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
 
 
 def _interval(value: int, half_width: int) -> list[int]:

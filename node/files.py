@@ -3,11 +3,13 @@
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from .errors import DiskFull, Failure
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+OLD_SECONDS = 3600  # a file is written in much less
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
@@ -29,6 +31,21 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
         raise explained(error, path) from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Delete the temporary files below a directory that a kill left there."""
+    for path in directory.rglob(".*"):
+        if path.is_file() and is_old(path):
+            path.unlink(missing_ok=True)
+
+
+def is_old(path: Path) -> bool:
+    """Tell whether nobody can be writing there any more; what has just gone is not old."""
+    try:
+        return time.time() - path.stat().st_mtime > OLD_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def sync_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class Jobs:
 
     def _insert(self, tx: Connection, kind: str, parameters: Mapping[str, Any], project: "Project") -> str:
         now = self._node.now()
-        job_id = self._node.new_id()
+        job_id = _id(self._node.random)
         tx.execute(
             rows.insert().values(
                 id=job_id,
@@ -268,17 +269,6 @@ class Jobs:
         return rows.update().where(rows.c.id == job_id, rows.c.owner == self._owner, rows.c.state == "running")
 
 
-def in_turn(handler: Handler) -> Handler:
-    """Let one job at a time talk with a partner, in whatever process: `parameters["connection"]` names it."""
-
-    def handle(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
-        with open(project.node.home / "spool" / f"{parameters['connection']}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            return handler(project, parameters, progress)
-
-    return handle
-
-
 @contextmanager
 def service_lock(home: Path) -> Iterator[int | None]:
     """Hold the home as its one service; yields None, or the pid of the service that holds it already.
@@ -316,6 +306,13 @@ def _held(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def _id(random: Callable[[int], bytes]) -> str:
+    """Return a UUID (version 7) as 32 hex digits: those of one second sort as they were made, and are run so."""
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    number = milliseconds << 80 | 7 << 76 | (rest << 12) // 1_000_000 << 64 | 2 << 62
+    return uuid.UUID(int=number | int.from_bytes(random(8)) >> 2).hex
 
 
 def _document(error: BaseException) -> dict[str, str]:

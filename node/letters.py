@@ -7,10 +7,8 @@ both idempotent; its handler runs in the transaction that counts it as received.
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from protocol import wire
@@ -19,13 +17,13 @@ from protocol.letters import Letter
 from protocol.wire import Message
 from psi.errors import VesicaError
 
-from .client import PeerRefused, PeerUnreachable, WrongPeerKey
-from .endpoint import Call, Route, Unwelcome
-from .errors import Failure
-from .exchanges import calling, register
+from . import log
+from .errors import Failure, PeerUnreachable, Unwelcome, WrongPeerKey
+from .exchanges import calling, check_caller, register
 from .tables import connections, letters
 
 if TYPE_CHECKING:
+    from .endpoint import Call, Route
     from .node import Node
     from .project import Project
 
@@ -34,9 +32,9 @@ BATCH_BYTES = wire.MAX_PAYLOAD // 2  # letters fetched at once
 DELIVER_SECONDS = 1.0
 POLL_SECONDS = 25
 PATIENCE_SECONDS = 15.0  # after a partner could not be reached
+SYNC_SECONDS = 3.0  # how long a command waits for a partner that is gone, before it goes on with its own work
+ENDED_SECONDS = 7 * 86_400  # how long a disconnected partner is asked for its last letters
 CORRESPONDING = ("pending", "requested", "active", "declined", "disconnected")  # also those that hear of the end
-
-log = structlog.get_logger()
 
 Handler = Callable[["Project", Connection, Row[Any], Message], None]
 HANDLERS: dict[str, Handler] = {}  # by kind of letter; filled by partners and feeds
@@ -66,19 +64,22 @@ class Letters:
             )
         )
 
-    def deliver(self, connection: Row[Any]) -> int:
-        """Hand the partner every letter that waits for it, and return how many; raises PeerUnreachable and the like."""
-        waiting = outbox(self._node, connection.id)
+    def deliver(self, connection: Row[Any], *, patience: float | None = None) -> int:
+        """Hand the partner every letter that waits for it, and return how many; raises PeerUnreachable and the like.
+
+        `patience` is for how many seconds it may be out of reach.
+        """
+        waiting = outbox(self._node, connection.id) if connection.peer_address else []
         if waiting:
-            with calling(self._project, connection) as client:
+            with calling(self._project, connection, patience=patience) as client:
                 for letter in waiting:
                     client.post(PATH, letter.encode())
                     delivered(self._node, connection.id, letter.number)
         return len(waiting)
 
-    def fetch(self, connection: Row[Any], *, wait: int = 0) -> int:
+    def fetch(self, connection: Row[Any], *, wait: int = 0, patience: float | None = None) -> int:
         """Take the letters that the partner has for us, waiting up to `wait` seconds for one; return how many."""
-        with calling(self._project, connection) as client:
+        with calling(self._project, connection, patience=patience) as client:
             body = client.get(f"{PATH}?connection={connection.id}&wait={wait}")
             if not body:
                 return 0
@@ -87,25 +88,44 @@ class Letters:
                 raise Malformed("letters: expected a list of letters")
             for each in bundle:
                 letter = Letter.decode(each)
+                if letter.connection.hex() != connection.id:
+                    raise RemoteProtocolError("session", "the letter is of another connection")
                 receive(self._node, connection.peer_key, letter)
             acknowledged = {"connection": connection.id, "number": letter.number if bundle else 0}
             client.post(f"{PATH}/ack", wire.pack(acknowledged))
             return len(bundle)
 
     def sync(self, connection: Row[Any]) -> None:
-        """Deliver and fetch, if the partner can be called; what cannot be reached waits, and so do we."""
-        if connection.peer_address:
-            with suppress(PeerUnreachable):
-                self.deliver(connection)
-                self.fetch(connection)
+        """Deliver and fetch, if the partner can be called; one that cannot, or that refuses, holds nobody else up."""
+        reached = self.deliver_soon(connection) and worth_calling(connection, self._node.now())
+        if reached and self._forgiving(self.fetch, connection):
+            self.deliver_soon(connection)  # what the partner's letters made us answer
 
-    def deliver_soon(self, connection: Row[Any]) -> None:
-        """Try to deliver now; what fails waits in the outbox for the next command or the service."""
-        if connection.peer_address:
-            try:
-                self.deliver(connection)
-            except (PeerUnreachable, PeerRefused, WrongPeerKey, RemoteProtocolError) as error:
-                log.info("letters wait", partner=connection.alias, code=error.code)
+    def deliver_soon(self, connection: Row[Any]) -> bool:
+        """Try to deliver now; what fails waits in the outbox for the next command or the service.
+
+        Says whether the partner, and nobody else, can be reached.
+        """
+        return self._forgiving(self.deliver, connection)
+
+    def _forgiving(self, act: Callable[..., int], connection: Row[Any]) -> bool:
+        """Let a partner's failure pass, and say whether it can be reached; failures of this machine are raised."""
+        try:
+            act(connection, patience=SYNC_SECONDS)
+        except VesicaError as error:
+            if isinstance(error, Failure) and not isinstance(error, PeerUnreachable):
+                raise
+            log.info("letters wait", partner=connection.alias, code=error.code)
+            return not isinstance(error, PeerUnreachable | WrongPeerKey)
+        return True
+
+
+def worth_calling(connection: Row[Any], now: int) -> bool:
+    """Tell whether a partner may have letters for us: also for a while after the end, the word that it purged."""
+    if not connection.peer_address:
+        return False
+    recently = now - connection.changed < ENDED_SECONDS
+    return connection.status in ("pending", "active") or (connection.status == "disconnected" and recently)
 
 
 def outbox(node: "Node", connection_id: str) -> list[Letter]:
@@ -153,6 +173,7 @@ def receive(node: "Node", caller: bytes, letter: Letter) -> None:
         with project.act(f"letter.{letter.kind}", row.alias, actor=row.alias) as tx:
             if _count(tx, letter):
                 row = tx.execute(select(connections).where(connections.c.id == row.id)).one()
+                _check_status(letter.kind, row.status)
                 handler(project, tx, row, message)
     except Failure:
         raise
@@ -160,6 +181,13 @@ def receive(node: "Node", caller: bytes, letter: Letter) -> None:
         log.warning("letter refused", kind=letter.kind, partner=row.alias, code=error.code)
         with node.store.begin() as tx:
             _count(tx, letter)
+
+
+def _check_status(kind: str, status: str) -> None:
+    """Refuse what came before both accepted or after the end, but for the word that memberships are gone."""
+    over = status == "disconnected" and kind == "feed.purged"
+    if not (kind.startswith("connect.") or status == "active" or over):
+        raise RemoteProtocolError("out_of_order", f"{kind} came over a connection that is {status}")
 
 
 def _count(tx: Connection, letter: Letter) -> bool:
@@ -172,19 +200,20 @@ def _count(tx: Connection, letter: Letter) -> bool:
     return counted.rowcount == 1
 
 
-def routes(node: "Node") -> list[Route]:
+def routes(node: "Node") -> "list[Route]":
     """Return the endpoints of the letter box."""
+    from .endpoint import Route
 
-    def post(call: Call) -> bytes:
+    def post(call: "Call") -> bytes:
         receive(node, call.caller, Letter.decode(call.body))
         return b""
 
-    def get(call: Call) -> bytes | None:
+    def get(call: "Call") -> bytes | None:
         row = _connection(node, call.caller, call.query.get("connection", ""))
         waiting = outbox(node, row.id)
         return wire.pack({"letters": [letter.encode() for letter in waiting]}) if waiting else None
 
-    def acknowledge(call: Call) -> bytes:
+    def acknowledge(call: "Call") -> bytes:
         document = wire.unpack(call.body)
         connection_id, number = document.get("connection"), document.get("number")
         if not isinstance(connection_id, str) or not isinstance(number, int) or len(document) != 2:
@@ -198,7 +227,8 @@ def routes(node: "Node") -> list[Route]:
 def _connection(node: "Node", caller: bytes, connection_id: str) -> Row[Any]:
     with node.store.read() as reading:
         row = reading.execute(select(connections).where(connections.c.id == connection_id)).first()
-    if row is None or row.peer_key != caller or row.status not in CORRESPONDING:
+    check_caller(node, row, caller)
+    if row is None or row.status not in CORRESPONDING:
         raise Unwelcome("there is no connection with the caller")
     return row
 
@@ -216,7 +246,7 @@ class Post:
         while not self._stop.wait(DELIVER_SECONDS):
             try:
                 for row in self._partners():
-                    if row.status in ("pending", "active") and row.id not in self._fetching:
+                    if worth_calling(row, self._node.now()) and row.id not in self._fetching:
                         self._fetching.add(row.id)
                         threading.Thread(
                             target=self._fetch, args=(row,), name=f"fetch {row.alias}", daemon=True

@@ -43,7 +43,10 @@ from .jobs import Progress, no_progress
 
 PARTNER_SECONDS = 300  # how long a dialler may be silent within a session
 LINGER_SECONDS = 20  # for a dialler that lost the last answer
-MAX_POINTS = 1 << 27  # evaluated for one namespace; more is no match of two files
+TIMES_OURS = 10  # a dialler may have so many times our own number of identities evaluated in a namespace,
+POINTS_AT_LEAST = (
+    100_000  # or this many: enough for two files that differ in size, too few to try out all phone numbers
+)
 
 Ready = Callable[[str, str], None]
 
@@ -229,13 +232,13 @@ class _Session:
         if opening.part not in (Part.ASKER, Part.RECEIVER):
             raise Refusal("part", "who dials asks, and who listens answers")
         subject = (opening.kind, str(opening.subject.get("namespace", "")))
-        if subject in self._open:
-            raise Refusal("one_answer", "this was answered already; a Connect ID is good for one session")
         if opening.kind is not Kind.RELEASE and subject[1] not in between.agreement.namespaces:
             raise Refusal("namespace", "this namespace was not agreed")
         with self._lock:
             if self._between is not between:
                 raise _in_use()
+            if subject in self._open:
+                raise Refusal("one_answer", "this was answered already; a Connect ID is good for one session")
             self.learned.mode = mode
             self._open.add(subject)
         role = self._role(opening, between)
@@ -310,13 +313,15 @@ class _Session:
             sign=self._party.sign,
         )
         self._statements[namespace] = key.public
-        charged = 0
+        charged, most = 0, max(POINTS_AT_LEAST, TIMES_OURS * len(self._columns[namespace].values))
 
         def charge(points: U8) -> None:
             nonlocal charged
             charged += len(points)
-            if charged > MAX_POINTS:
-                raise Refusal("too_many", "more identities than a session evaluates")
+            if charged > most:
+                raise Refusal(
+                    "too_many", f"more than {most:,} identities in {namespace}: this file is too small for that"
+                )
 
         return EvaluateSender(key=key, statement=statement, charge=charge, random=self._party.random)
 

@@ -5,13 +5,16 @@ identities is refused, then the budget is charged, then noise, the floor, and th
 Refusals depend only on what the asker sent and on the ledger.
 """
 
+import hashlib
 import hmac
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, func, insert, select
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from protocol.agreement import Agreement, Terms
 from protocol.errors import RemoteProtocolError
@@ -21,29 +24,33 @@ from protocol.letters import Wanted
 from protocol.messages import Answer, Commitment, SegmentAnswer, SignedCommitment
 from protocol.states import Kind, Part
 from psi import count, noise
+from psi.errors import InvalidTags, VesicaError
 from psi.hashing import length_prefixed
 from psi.join import match
 from psi.keys import Purpose
+from psi.values import U8, Values
 
 from . import decisions, epochs
-from .cache import Cache
+from .cache import Arrays
 from .data import Snapshot
-from .endpoint import Refusal
 from .epochs import DAY, Epoch
-from .errors import Refused
+from .errors import Refusal, Refused
 from .evaluations import Channel, cache_of, epoch_of, opened
-from .exchanges import FINISHED, ROLES, run_exchange
+from .exchanges import FAILED, FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
-from .jobs import Progress, in_turn
-from .tables import answers, estimates, exchanges, jobs, ledger, universes
+from .jobs import Progress
+from .tables import answers, connections, estimates, jobs, ledger, universes
 
 if TYPE_CHECKING:
     from .project import Project
 
 JOB = "estimate"
+WAITING = {"status": "waiting", "note": "the partner has no address: it is asked when it calls"}
 FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
 DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
 PREFIX = 16  # bytes of a point that are kept to compare questions
+COMPARED = 64  # answered questions that a new one is compared with, the newest; the default budget allows 40
+SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
 
 
 # Asking
@@ -102,7 +109,7 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     namespace, names = parameters["namespace"], list(parameters["segments"])
     for name in names:
         project.segments.evaluate(name)
-    snapshot = Snapshot.open(project)
+    snapshot, row = Snapshot.open(project), project.row()
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
     asked = prepare(project, connection, epoch, namespace, names, snapshot)
@@ -116,24 +123,27 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     if not asked.names:
         return {"status": "below_minimum"}
     if not connection.peer_address:
-        return {"status": "waiting", "note": f"{connection.alias} has no address: it is asked when it calls"}
+        return WAITING
     made: list[Asked] = []
 
     def role(number: int) -> Role:
         made.append(prepare(project, connection, epoch_of(project, connection, number), namespace, names, snapshot))
         return _asker(project, connection, number, namespace, made[-1])
 
-    answer = run_exchange(
+    run_exchange(
         project,
         connection,
         {"namespace": namespace},
         Kind.COUNT,
         Part.ASKER,
         role,
-        inputs=length_prefixed(str(snapshot.generation).encode(), *(name.encode() for name in names)),
+        inputs=length_prefixed(
+            repr((snapshot.generation, row.consent_model, row.hide_unconsented)).encode(),
+            *(each.encode() for each in names),
+        ),
+        keep=lambda answer: _keep_answer(project, connection, namespace, made[-1], answer),
         progress=progress,
     )
-    _keep_answer(project, connection, namespace, made[-1], answer)
     return {"status": "done"}
 
 
@@ -154,21 +164,36 @@ def _asker(project: "Project", connection: Row[Any], number: int, namespace: str
 
 
 def _check_shown(project: "Project", connection: Row[Any], namespace: str, commitment: Commitment) -> None:
-    """Refuse a partner that shows us too many universes: each new one lets it compare us under another set."""
+    """Refuse a partner that shows us too many universes: each new one lets it compare us under another set.
+
+    Those of an epoch that it ended early count on, and those of earlier connections with it.
+    """
     terms = Agreement.decode(connection.agreement).terms
     now, digest = project.node.now(), commitment.universe_digest()
-    shown = universes.c
     with project.node.store.begin() as tx:
-        query = select(universes).where(shown.connection_id == connection.id, shown.namespace == namespace, ~shown.ours)
-        rows = [row for row in tx.execute(query) if row.epoch == commitment.epoch]
+        since = epochs.counted_since(project, tx, connection)
+        query = (
+            select(universes)
+            .join(connections, connections.c.id == universes.c.connection_id)
+            .where(
+                connections.c.project_id == project.id,
+                connections.c.peer_key == connection.peer_key,
+                connections.c.peer_project == connection.peer_project,
+                universes.c.namespace == namespace,
+                ~universes.c.ours,
+            )
+        )
+        every = tx.execute(query).all()
+        ours = [row for row in every if row.connection_id == connection.id]
+        rows = [row for row in ours if row.epoch == commitment.epoch]
         if any(row.digest == digest for row in rows):
             return
         if any(row.generation == commitment.generation for row in rows):
             raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
-        newest = max((row.created for row in rows), default=None)
+        newest = max((row.created for row in ours if row.created >= since), default=None)
         if newest is not None and now - newest < DAY - SKEW_SECONDS:
             raise RemoteProtocolError("commitment", "the partner shows a second new universe within a day")
-        if len(rows) >= terms.generations:
+        if sum(row.created >= since for row in every) >= terms.generations:
             raise RemoteProtocolError(
                 "commitment", f"the partner shows more than {terms.generations} universes an epoch"
             )
@@ -196,6 +221,14 @@ def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked
     with project.node.store.begin() as tx:
         for index, name in enumerate(asked.names):
             numbers = _scaled(answer.segments[index], asked.sizes[index], asked.sampled(index), epsilon)
+            tx.execute(  # a kill may have come after it was kept
+                delete(estimates).where(
+                    estimates.c.connection_id == connection.id,
+                    estimates.c.segment == name,
+                    estimates.c.namespace == namespace,
+                    estimates.c.at == answer.computed_at,
+                )
+            )
             tx.execute(
                 insert(estimates).values(
                     id=project.node.new_id(),
@@ -208,7 +241,7 @@ def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked
                         "sampled": asked.sampled(index),
                         "epsilon": str(epsilon) if epsilon is not None else None,
                     },
-                    at=answer.computed_at,
+                    at=min(answer.computed_at, project.node.now()),  # a partner cannot make it look younger
                     **numbers,
                 )
             )
@@ -224,8 +257,9 @@ def _scaled(answer: SegmentAnswer, size: int, sampled: int, epsilon: Fraction | 
         width = "half_width" if name == "overlap" else "consented_half_width"
         numbers[width] = noise.half_width(epsilon=epsilon, draws=draws, size=size, sampled=sampled, hits=value)
     if epsilon is not None:  # the partner's rounding for display is part of the error
-        numbers["half_width"] += DISPLAY_STEP // 2
-        numbers["consented_half_width"] += DISPLAY_STEP // 2
+        rounding = -(-DISPLAY_STEP // 2 * max(size, 1) // max(sampled, 1))
+        numbers["half_width"] += rounding
+        numbers["consented_half_width"] += rounding
     return dict(numbers)
 
 
@@ -251,141 +285,190 @@ def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple
     if namespace not in Agreement.decode(connection.agreement).namespaces:
         raise Refusal("namespace", "this namespace was not agreed on")
     if opening.part is Part.ANSWERER:  # they call because we have no address for them
-        names = _waiting(project, connection, namespace)
-        epoch = epoch_of(project, connection, opening.epoch)
-        asked = prepare(project, connection, epoch, namespace, names, Snapshot.open(project))
+        asked = _asked(project, connection, namespace, opening)
         return opened(project, opening), _asker(project, connection, opening.epoch, namespace, asked)
     return opened(project, opening), answerer(project, connection, namespace, opening)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One universe of ours, as a partner is shown it."""
+
+    number: int
+    universe: count.Universe
+    commitment: SignedCommitment
+
+
 def answerer(project: "Project", connection: Row[Any], namespace: str, opening: Opening) -> Role:
-    """Make the role that answers a count from the universe generation that this exchange began with."""
+    """Make the role that answers a count, from the universe generation that this exchange began with."""
     epoch = epoch_of(project, connection, opening.epoch)
     channel = Channel.of(project, connection, epoch, namespace, protocol="count", outward=False)
-    universe, signed = _universe(project, connection, channel, opening)
+    cache, pin = cache_of(project, connection, epoch), _pin(opening)
+    pinned = cache.load(pin)
+    if pinned is not None:
+        return _answerer(project, connection, channel, _generation(project, connection, channel, int(pinned["number"])))
+    newest = _newest(project, connection, channel)
+    cache.save(pin, number=np.array(newest.number))
+    return _answerer(project, connection, channel, newest)
+
+
+def _answerer(project: "Project", connection: Row[Any], channel: Channel, generation: Generation) -> Role:
     return CountAnswerer(
         context=channel.context,
         direction=channel.direction,
-        epoch=opening.epoch,
-        universe=universe,
+        epoch=channel.epoch.number,
+        universe=generation.universe,
         key=channel.key(Purpose.COUNT_ANSWER),
-        commitment=signed,
-        sanitise=lambda question: Sanitiser(project, connection, namespace).answer(question),
+        commitment=generation.commitment,
+        sanitise=Sanitiser(project, connection, channel).answer,
     )
 
 
-def _universe(
-    project: "Project", connection: Row[Any], channel: Channel, opening: Opening
-) -> tuple[count.Universe, SignedCommitment]:
-    """Return the generation to answer from: the newest, or a new one if our data changed and the last is a day old."""
+def _newest(project: "Project", connection: Row[Any], channel: Channel) -> Generation:
+    """Return the newest generation, or a new one if our people changed and the last is a day old."""
     terms = Agreement.decode(connection.agreement).terms
     cache, now = cache_of(project, connection, channel.epoch), project.node.now()
     snapshot = Snapshot.open(project)
-    with project.node.store.read() as tx:
-        began = tx.scalar(select(exchanges.c.created).where(exchanges.c.id == opening.exchange.hex())) or now
-        query = (
-            select(universes)
-            .where(
-                universes.c.connection_id == connection.id,
-                universes.c.ours,
-                universes.c.namespace == channel.namespace,
-                universes.c.epoch == channel.epoch.number,
-                universes.c.created <= began,
-            )
-            .order_by(universes.c.generation)
-        )
-        rows = tx.execute(query).all()
+    rows = _generations(project, connection, channel)
     if rows:
         newest = rows[-1]
-        stored = cache.load(f"universe {channel.namespace} {newest.generation}")
-        if stored is not None:
-            same = int(stored["data"]) == snapshot.generation
-            if same or now - newest.created < DAY or len(rows) >= terms.generations or began != now:
-                universe = count.Universe(
-                    points=stored["points"].astype(np.uint8, copy=False),
-                    canaries=stored["canaries"].astype(np.uint8, copy=False),
-                    size=int(stored["size"]),
-                )
-                return universe, SignedCommitment.decode(newest.commitment)
-        if now - newest.created < DAY or len(rows) >= terms.generations:
-            raise Refusal(
-                "universe_lost", "the universe of this epoch is gone; a new one is shown a day after the last"
-            )
+        final = now - newest.created < DAY or len(rows) >= terms.generations
+        stored = cache.load(_universe_file(channel, newest.digest))
+        if stored is not None and (final or int(stored["data"]) == snapshot.generation):
+            return _made(newest, stored)
+        if final:
+            raise _lost()
     values, _ = decisions.universe(snapshot, channel.namespace)
     if len(values) < terms.minimum_universe:
         raise Refusal("below_minimum", f"this side has fewer than the {terms.minimum_universe:,} identities agreed on")
+    people = _people(values)
+    if rows and stored is not None and stored["people"].tobytes() == people:
+        return _made(newest, stored)  # what changed was something else
     universe = count.build_universe(channel.context, values, channel.key(Purpose.COUNT_ANSWER), project.node.random)
-    generation = rows[-1].generation + 1 if rows else 1
+    number = rows[-1].generation + 1 if rows else 1
     signed = commit(
         universe,
         context=channel.context,
         epoch=channel.epoch.number,
-        generation=generation,
+        generation=number,
         made=now,
         sign=project.node.sign,
     )
+    digest = signed.commitment.universe_digest()
     cache.save(
-        f"universe {channel.namespace} {generation}",
+        _universe_file(channel, digest),
         points=universe.points,
         canaries=universe.canaries,
         size=np.array(universe.size),
         data=np.array(snapshot.generation),
+        people=np.frombuffer(people, np.uint8),
     )
     with project.node.store.begin() as tx:
-        tx.execute(
-            insert(universes).values(
-                id=project.node.new_id(),
-                connection_id=connection.id,
-                ours=True,
-                namespace=channel.namespace,
-                epoch=channel.epoch.number,
-                generation=generation,
-                digest=signed.commitment.universe_digest(),
-                commitment=signed.encode(),
-                count=len(universe.points),
-                created=now,
+        taken = [row for row in _generations(project, connection, channel, tx) if row.generation >= number]
+        if not taken:
+            tx.execute(
+                insert(universes).values(
+                    id=project.node.new_id(),
+                    connection_id=connection.id,
+                    ours=True,
+                    namespace=channel.namespace,
+                    epoch=channel.epoch.number,
+                    generation=number,
+                    digest=digest,
+                    commitment=signed.encode(),
+                    count=len(universe.points),
+                    created=now,
+                )
             )
-        )
-    return universe, signed
+    if taken:  # an opening beside this one was faster
+        cache.drop(_universe_file(channel, digest))
+        return _generation(project, connection, channel, taken[0].generation)
+    return Generation(number=number, universe=universe, commitment=signed)
+
+
+def _generation(project: "Project", connection: Row[Any], channel: Channel, number: int) -> Generation:
+    """Return the generation of that number; refused where its points are gone."""
+    for row in _generations(project, connection, channel):
+        if row.generation == number:
+            stored = cache_of(project, connection, channel.epoch).load(_universe_file(channel, row.digest))
+            if stored is not None:
+                return _made(row, stored)
+    raise _lost()
+
+
+def _generations(
+    project: "Project", connection: Row[Any], channel: Channel, tx: Connection | None = None
+) -> list[Row[Any]]:
+    """Return the rows of the generations that this partner was shown in this epoch, oldest first."""
+    if tx is None:
+        with project.node.store.read() as reading:
+            return _generations(project, connection, channel, reading)
+    query = select(universes).where(
+        universes.c.connection_id == connection.id,
+        universes.c.ours,
+        universes.c.namespace == channel.namespace,
+        universes.c.epoch == channel.epoch.number,
+    )
+    return list(tx.execute(query.order_by(universes.c.generation)))
+
+
+def _made(row: Row[Any], stored: Arrays) -> Generation:
+    universe = count.Universe(
+        points=stored["points"].astype(np.uint8, copy=False),
+        canaries=stored["canaries"].astype(np.uint8, copy=False),
+        size=int(stored["size"]),
+    )
+    return Generation(number=row.generation, universe=universe, commitment=SignedCommitment.decode(row.commitment))
+
+
+def _lost() -> Refusal:
+    return Refusal("universe_lost", "the universe of this epoch is gone; a new one is shown a day after the last")
+
+
+def _universe_file(channel: Channel, digest: bytes) -> str:
+    return f"universe {channel.namespace} {digest.hex()[:32]}"
+
+
+def _pin(opening: Opening) -> str:
+    return f"generation {opening.exchange.hex()}"
+
+
+def _people(values: Values) -> bytes:
+    """Return what tells two sets of identities apart (32 bytes)."""
+    lengths = b"" if values.lengths is None else values.lengths.tobytes()
+    return hashlib.sha256(length_prefixed(values.rows.tobytes(), lengths)).digest()
 
 
 class Sanitiser:
     """Turns the true numbers of one question into what the asker may learn, and charges for it."""
 
-    def __init__(self, project: "Project", connection: Row[Any], namespace: str) -> None:
-        self._project, self._connection, self._namespace = project, connection, namespace
+    def __init__(self, project: "Project", connection: Row[Any], channel: Channel) -> None:
+        self._project, self._connection, self._namespace = project, connection, channel.namespace
         self._terms = Agreement.decode(connection.agreement).terms
+        self._cache = cache_of(project, connection, channel.epoch)
 
     def answer(self, question: Question) -> Answer:
-        """Return the answer to a question; the same question gets the same answer, free of charge."""
-        project = self._project
-        with project.act(
-            "estimate.answer", f"{self._connection.alias} {self._namespace}", actor=self._connection.alias
-        ) as tx:
-            query = select(answers.c.answer).where(
-                answers.c.connection_id == self._connection.id, answers.c.question == question.digest
-            )
-            known = tx.scalar(query)
-            if known is not None:
-                return Answer.decode(known)
-            self._refuse_differencing(tx, question)
+        """Return the answer to a question; the same question gets the same numbers, free of charge.
+
+        All that takes long happens before the transaction that charges.
+        """
+        project, now = self._project, self._project.node.now()
+        file = f"{self._beginning(question)}{question.digest.hex()}"
+        with project.node.store.read() as tx:
+            known = self._known(tx, question)
+        refusal = None if known is not None else self._differing(question)
+        answer = self._sanitised(question, now)
+        if known is None and refusal is None:
+            segments = np.packbits(question.segments, axis=1)
+            self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
+        target = f"{self._connection.alias} {self._namespace}"
+        with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
+            known = self._known(tx, question)
+            if known is not None:  # nothing changed on either side: the numbers are as good as new
+                return replace(Answer.decode(known), computed_at=now)
+            if refusal is not None:
+                raise refusal
             self._charge(tx, question)
-            secret = project.row(tx).count_secret
-            answer = Answer(
-                segments=tuple(
-                    sanitise(
-                        int(question.consented_hits[index]),
-                        int(question.other_hits[index]),
-                        size=int(question.sizes[index]),
-                        terms=self._terms,
-                        seeds=self._seeds(secret, question, index),
-                    )
-                    for index in range(len(question.segments))
-                ),
-                computed_at=project.node.now(),
-            )
-            file = f"question {question.digest.hex()}"
-            self._cache(tx).save(file, points=question.points[:, :PREFIX], segments=question.segments)
             tx.execute(
                 insert(answers).values(
                     id=project.node.new_id(),
@@ -393,30 +476,68 @@ class Sanitiser:
                     question=question.digest,
                     answer=answer.encode(),
                     points=file,
-                    at=project.node.now(),
+                    at=now,
                 )
             )
-            return answer
+        return answer
 
-    def _refuse_differencing(self, tx: Connection, question: Question) -> None:
-        cache = self._cache(tx)
-        query = select(answers.c.points).where(answers.c.connection_id == self._connection.id)
-        for file in tx.scalars(query):
-            stored = cache.load(file)
+    def _known(self, tx: Connection, question: Question) -> bytes | None:
+        query = select(answers.c.answer).where(
+            answers.c.connection_id == self._connection.id, answers.c.question == question.digest
+        )
+        known: bytes | None = tx.scalar(query)
+        return known
+
+    def _sanitised(self, question: Question, now: int) -> Answer:
+        secret = self._project.node.secrets.unwrap(self._project.row().count_secret, b"count")
+        return Answer(
+            segments=tuple(
+                sanitise(
+                    int(question.consented_hits[index]),
+                    int(question.other_hits[index]),
+                    size=int(question.sizes[index]),
+                    terms=self._terms,
+                    seeds=self._seeds(secret, question, index),
+                )
+                for index in range(len(question.segments))
+            ),
+            computed_at=now,
+        )
+
+    def _beginning(self, question: Question) -> str:
+        """Return how the files of questions begin that can have points in common with this one.
+
+        An honest asker's key hangs on the universe: points asked against another one are all different.
+        """
+        return f"question {self._namespace} {question.universe_digest.hex()[:32]} "
+
+    def _differing(self, question: Question) -> Refusal | None:
+        """Return the refusal of a question that has a segment a few identities away from one answered before."""
+        kept = (
+            answers.c.connection_id == self._connection.id,
+            answers.c.points.startswith(self._beginning(question), autoescape=True),
+        )
+        with self._project.node.store.read() as tx:
+            files = tx.scalars(
+                select(answers.c.points).where(*kept).order_by(answers.c.at.desc()).limit(COMPARED)
+            ).all()
+        asked = np.ascontiguousarray(question.points[:, :PREFIX])
+        for file in files:
+            stored = self._cache.load(file)
             if stored is None:
                 continue
-            for then in stored["segments"]:
-                before = np.ascontiguousarray(stored["points"][then]).astype(np.uint8, copy=False)
-                for now in question.segments:
-                    asked = np.ascontiguousarray(question.points[now][:, :PREFIX])
-                    common = len(match(before, asked)[0])
-                    changed = len(before) + len(asked) - 2 * common
-                    if common and 0 < changed < FEW:
-                        raise Refusal(
-                            "differencing",
-                            f"a segment differs from one asked before by fewer than {FEW} identities",
-                            hint="the estimate from before still holds; ask again when the segment has changed more",
-                        )
+            before = stored["points"].astype(np.uint8, copy=False)
+            segments = np.unpackbits(stored["segments"].astype(np.uint8, copy=False), axis=1, count=len(before))
+            places, found = match(before, asked)
+            common = _in_both(segments[:, places], question.segments[:, found])
+            changed = segments.sum(axis=1, dtype=np.int64)[:, None] + question.sizes[None] - 2 * common
+            if ((common > 0) & (changed > 0) & (changed < FEW)).any():
+                return Refusal(
+                    "differencing",
+                    f"a segment differs from one asked before by fewer than {FEW} identities",
+                    hint="the estimate from before still holds; ask again when the segment has changed more",
+                )
+        return None
 
     def _charge(self, tx: Connection, question: Question) -> None:
         """Charge epsilon for each segment that one identity can be in."""
@@ -462,8 +583,14 @@ class Sanitiser:
         )
         return consented, others
 
-    def _cache(self, tx: Connection) -> Cache:
-        return cache_of(self._project, self._connection, epochs.current(self._project, tx, self._connection))
+
+def _in_both(first: decisions.Bools | U8, second: decisions.Bools) -> npt.NDArray[np.int64]:
+    """Return for each row of (k, n) and each of (l, n) how many of the n are in both, as (k, l)."""
+    common = np.zeros((len(first), len(second)), np.int64)
+    for start in range(0, first.shape[1], SLICE):
+        part = slice(start, start + SLICE)
+        common += (first[:, part].astype(np.float32) @ second[:, part].astype(np.float32).T).astype(np.int64)
+    return common
 
 
 def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tuple[bytes, bytes]) -> SegmentAnswer:
@@ -474,7 +601,7 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
     overlap = consented + others
     if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, noise.SAMPLE_LIMIT):
         return SegmentAnswer(status="below_minimum")
-    consented, overlap = (_shown(value, size, terms) for value in (consented, overlap))
+    consented, overlap = (_shown(value, size, terms) for value in (consented, max(consented, overlap)))
     return SegmentAnswer(
         status="ok",
         overlap=overlap,
@@ -501,45 +628,126 @@ def _shown(value: int, size: int, terms: Terms) -> int:
     return min(size, max(0, (value + step // 2) // step * step))
 
 
-def _waiting(project: "Project", connection: Row[Any], namespace: str) -> list[str]:
-    """Return the segments of our newest estimate that waits for this partner to call."""
-    with project.node.store.read() as tx:
-        query = select(jobs.c.parameters).where(jobs.c.project_id == project.id, jobs.c.kind == JOB)
-        for (parameters,) in tx.execute(query.order_by(jobs.c.created.desc())):
-            if parameters["connection"] == connection.id and parameters["namespace"] == namespace:
-                return list(parameters["segments"])
+def _asked(project: "Project", connection: Row[Any], namespace: str, opening: Opening) -> Asked:
+    """Return what this exchange asks, which a partner without an address opened: fixed by our newest estimate."""
+    epoch = epoch_of(project, connection, opening.epoch)
+    cache, name = cache_of(project, connection, epoch), f"asked {opening.exchange.hex()}"
+    stored = cache.load(name)
+    if stored is not None:
+        words = json.loads(stored["words"].tobytes())
+        audience = decisions.Audience(
+            values=_read_values(stored),
+            segments=stored["segments"].astype(np.bool_, copy=False),
+            consented=stored["consented"].astype(np.bool_, copy=False),
+        )
+        return Asked(names=words["names"], too_small=[], audience=audience, sizes=words["sizes"])
+    wanted, names = _waiting(project, connection, namespace)
+    asked = prepare(project, connection, epoch, namespace, names, Snapshot.open(project))
+    if not asked.names:
+        raise Refusal("nothing_wanted", "nothing is to be asked")
+    words = json.dumps({"names": asked.names, "sizes": asked.sizes, "wanted": wanted}).encode()
+    values = asked.audience.values
+    arrays = {"rows": values.rows, "segments": asked.audience.segments, "consented": asked.audience.consented}
+    if values.lengths is not None:
+        arrays["lengths"] = values.lengths
+    cache.save(name, words=np.frombuffer(words, np.uint8), **arrays)
+    return asked
+
+
+def _read_values(stored: Arrays) -> Values:
+    lengths = stored.get("lengths")
+    return Values(
+        stored["rows"].astype(np.uint8, copy=False), None if lengths is None else lengths.astype(np.uint8, copy=False)
+    )
+
+
+def _waiting(project: "Project", connection: Row[Any], namespace: str) -> tuple[list[str], list[str]]:
+    """Return the segments of our newest estimate that waits for this partner to call, and those still shared with it."""
+    if not connection.peer_address:
+        with project.node.store.read() as tx:
+            for row in _waiting_jobs(project, tx, connection, namespace):
+                shared = project.feeds.shared_with(connection.id, namespace, tx)
+                names = [name for name in row.parameters["segments"] if name in shared]
+                if names:
+                    return row.parameters["segments"], names
     raise Refusal("nothing_wanted", "nothing is to be asked")
 
 
+def _waiting_jobs(project: "Project", tx: Connection, connection: Row[Any], namespace: str) -> list[Row[Any]]:
+    """Return our estimates that this partner has not called for yet, newest first."""
+    query = select(jobs).where(jobs.c.project_id == project.id, jobs.c.kind == JOB, jobs.c.state == "done")
+    return [
+        row
+        for row in tx.execute(query.order_by(jobs.c.created.desc(), jobs.c.id.desc()))
+        if row.parameters["connection"] == connection.id
+        and row.parameters["namespace"] == namespace
+        and row.result == WAITING
+    ]
+
+
 def _finished(project: "Project", connection: Row[Any], opening: Opening, role: Role) -> None:
+    cache = cache_of(project, connection, epoch_of(project, connection, opening.epoch))
     if opening.part is Part.ANSWERER:
         namespace = str(opening.subject["namespace"])
         assert isinstance(role, CountAsker)
-        epoch = epoch_of(project, connection, opening.epoch)
-        names = _waiting(project, connection, namespace)
-        asked = prepare(project, connection, epoch, namespace, names, Snapshot.open(project))
-        _keep_answer(project, connection, namespace, asked, role.result)
+        _keep_answer(project, connection, namespace, _asked(project, connection, namespace, opening), role.result)
+        stored = cache.load(f"asked {opening.exchange.hex()}")
+        wanted = None if stored is None else json.loads(stored["words"].tobytes())["wanted"]
+        with project.node.store.begin() as tx:  # another estimate, of other segments, waits on
+            for row in _waiting_jobs(project, tx, connection, namespace):
+                if row.parameters["segments"] == wanted:
+                    tx.execute(update(jobs).where(jobs.c.id == row.id).values(result={"status": "done"}))
+        cache.drop(f"asked {opening.exchange.hex()}")
+    else:
+        cache.drop(_pin(opening))
 
 
 def answer_wanted(project: "Project", connection: Row[Any], namespace: str, progress: Progress) -> None:
-    """Call a partner that cannot call us, to let it ask."""
+    """Call a partner that cannot call us, to let it ask; an exchange goes on only from the universe it began with."""
+
+    def chosen(epoch: Epoch) -> tuple[Channel, Generation]:
+        channel = Channel.of(project, connection, epoch, namespace, protocol="count", outward=False)
+        return channel, _newest(project, connection, channel)
 
     def role(number: int) -> Role:
-        opening = Opening(
-            exchange=bytes(16),
-            kind=Kind.COUNT,
-            part=Part.ANSWERER,
-            connection=bytes.fromhex(connection.id),
-            agreement=connection.agreement_digest,
-            epoch=number,
-            subject={"namespace": namespace},
-            nonce=bytes(32),
+        channel, generation = (
+            first if number == first[0].epoch.number else chosen(epoch_of(project, connection, number))
         )
-        return answerer(project, connection, namespace, opening)
+        return _answerer(project, connection, channel, generation)
 
-    run_exchange(project, connection, {"namespace": namespace}, Kind.COUNT, Part.ANSWERER, role, progress=progress)
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+    first = chosen(epoch)
+    run_exchange(
+        project,
+        connection,
+        {"namespace": namespace},
+        Kind.COUNT,
+        Part.ANSWERER,
+        role,
+        inputs=first[1].commitment.commitment.universe_digest(),
+        progress=progress,
+    )
+
+
+def _caught(project: "Project", tx: Connection, connection: Row[Any], opening: Opening, error: VesicaError) -> None:
+    """Let a partner whose tags were wrong spend its whole budget: an honest one cannot get there, a prober gets one try."""
+    terms = Agreement.decode(connection.agreement).terms
+    if opening.part is Part.ASKER and error.code in (InvalidTags.code, "tags") and terms.epsilon is not None:
+        tx.execute(
+            insert(ledger).values(
+                id=project.node.new_id(),
+                project_id=project.id,
+                peer_key=connection.peer_key,
+                kind="epsilon_millis",
+                amount=-(-1000 * terms.budget.numerator // terms.budget.denominator),
+                note="tags were wrong",
+                at=project.node.now(),
+            )
+        )
 
 
 ROLES[Kind.COUNT] = _answer
+FAILED[Kind.COUNT] = _caught
 FINISHED[Kind.COUNT] = _finished
-JOBS[JOB] = in_turn(_run)
+JOBS[JOB] = _run

@@ -171,11 +171,24 @@ class Node:
         if serving(self.home):
             return
         register()
+        self.sweep()
         for project in self.projects():
             for row in project.partners.rows("pending", "requested", "active", "declined", "disconnected"):
                 project.letters.sync(row)
         while (job := self.jobs.claim_next()) is not None:
             self.jobs.execute(job, progress or no_progress)
+
+    def sweep(self) -> None:
+        """Delete what nobody needs any more: messages of exchanges that are over, and files that a kill left behind."""
+        from . import data, exchanges, files
+
+        with suppress(Failure):  # a busy store or a full disk: the next time will do
+            exchanges.forget_old(self)
+            for project in self.projects():
+                data.remove_leftovers(project)
+                project.received.sweep()
+        for name in ("cache", "spool", "keys"):
+            files.remove_leftovers(self.home / name)
 
     def project(self, name: str = DEFAULT_PROJECT) -> Project:
         """Return a project by name; raises NotFound."""
@@ -241,7 +254,7 @@ class Node:
                 name=name,
                 hide_unconsented=False,
                 terms={},
-                count_secret=self.random(32),
+                count_secret=self.secrets.wrap(self.random(32), b"count"),
                 created=self.now(),
             )
         )

@@ -15,16 +15,17 @@ from protocol.letters import Disconnect
 from protocol.wire import Message
 
 from . import cache
-from .client import PeerClient
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .letters import HANDLERS as LETTERS
-from .tables import connections, epochs, feed_partners, projects, received_feeds
+from .tables import connections, epochs, exchanges, feed_partners, projects, received_feeds
 
 if TYPE_CHECKING:
+    from .client import PeerClient
     from .node import Node
     from .project import Project
 
 CONNECT_PATH = "/vesica/1/connect"
+CONNECT = b"connect"  # the purpose under which the Connect ID's secret is wrapped
 CONNECT_DAYS = 30  # how long a Connect ID is good for
 DAY = 86_400
 FLAG_PROXY = 1
@@ -78,7 +79,10 @@ class Partners:
         now = self._node.now()
         if regenerate or row.connect_secret is None or now >= row.connect_expires:
             with self._project.act("partner.id", self._project.name) as tx:
-                values = {"connect_secret": self._node.random(16), "connect_expires": now + CONNECT_DAYS * DAY}
+                values = {
+                    "connect_secret": self._node.secrets.wrap(self._node.random(16), CONNECT),
+                    "connect_expires": now + CONNECT_DAYS * DAY,
+                }
                 tx.execute(update(projects).where(projects.c.id == self._project.id).values(**values))
             row = self._project.row()
         return ConnectId(
@@ -86,7 +90,7 @@ class Partners:
             address=self._node.config.address,
             key=self._node.key,
             project=bytes.fromhex(self._project.id),
-            secret=row.connect_secret,
+            secret=self._node.secrets.unwrap(row.connect_secret, CONNECT),
             expires=row.connect_expires,
         )
 
@@ -121,6 +125,9 @@ class Partners:
                 f"theirs: {', '.join(theirs.namespaces) or 'none'})",
                 hint="import identities under the partner's rules first: vesica profile import --identity COLUMN=NAMESPACE/RULE",
             )
+        for row in self.rows("declined", "disconnected"):
+            if (row.peer_key, row.peer_project) == (theirs.key, theirs.project):
+                self._deliver(row)  # it may not know yet that the last connection is over
         message = handshake.request(
             introduction.connect_id,
             introduction.hello,
@@ -131,8 +138,8 @@ class Partners:
             sign=self._node.sign,
         )
         with self._project.act("partner.request", alias or theirs.organisation) as tx:
-            alias = self._alias(tx, alias, theirs.organisation)
             self._check_new(tx, theirs)
+            alias = self._alias(tx, alias, theirs)
             self._insert(tx, alias, theirs, agreement, status="pending", our_signature=message.signature)
         try:
             with self._client(introduction.connect_id) as client:
@@ -164,9 +171,14 @@ class Partners:
         self._deliver(row)
 
     def disconnect(self, alias: str, reason: str = "") -> None:
-        """End a connection: feeds stop, memberships are purged on both sides, keys and caches are destroyed."""
+        """End a connection: feeds stop, memberships are purged on both sides, keys and caches are destroyed.
+
+        A request that the partner has not answered is taken back.
+        """
         with self._project.act("partner.disconnect", alias) as tx:
-            row = self.get(alias, tx, status="active")
+            row = self.get(alias, tx)
+            if row.status not in ("active", "pending"):
+                raise Refused(f"partner {alias} is {row.status}", hint=_NEXT.get(row.status, ""))
             self._project.letters.send(tx, row.id, "connect.disconnect", Disconnect(reason=reason))
             end(self._project, tx, row, reason)
         self._deliver(row)
@@ -249,18 +261,19 @@ class Partners:
             if known is not None:
                 raise RemoteProtocolError("agreement", "this connection id is taken")
             self._check_new(tx, request.offer)
-            alias = self._alias(tx, None, request.offer.organisation)
+            alias = self._alias(tx, None, request.offer)
             self._insert(tx, alias, request.offer, agreement, status="requested", their_signature=request.signature)
-            self._project.alerts.add(
-                tx, "connection_request", f"{request.offer.organisation} asks to connect: vesica partner accept {alias}"
-            )
+            text = f"{_printable(request.offer.organisation)} asks to connect: vesica partner accept {alias}"
+            for name, our_rules, their_rules in mismatches(ours, request.offer):
+                text += f"; {name} will not match: {', '.join(our_rules)} here, {', '.join(their_rules)} there"
+            self._project.alerts.add(tx, "connection_request", text)
 
     def _secret(self, hello: handshake.Hello) -> bytes:
         row = self._project.row()
         if row.connect_secret is None or self._node.now() >= row.connect_expires:
             raise RemoteProtocolError("connect_id_proof", STALE)
-        handshake.check_hello(hello, key=self._node.key, secret=row.connect_secret)
-        secret: bytes = row.connect_secret
+        secret = self._node.secrets.unwrap(row.connect_secret, CONNECT)
+        handshake.check_hello(hello, key=self._node.key, secret=secret)
         return secret
 
     def _check_new(self, tx: Connection, theirs: Offer) -> None:
@@ -278,15 +291,33 @@ class Partners:
                 hint=_NEXT.get(known.status, "") or f"disconnect first: vesica partner disconnect {known.alias}",
             )
 
-    def _alias(self, tx: Connection, given: str | None, organisation: str) -> str:
-        taken = set(tx.scalars(select(connections.c.alias).where(connections.c.project_id == self._project.id)))
+    def _alias(self, tx: Connection, given: str | None, theirs: Offer) -> str:
+        """Return a free alias: the one asked for, or one made of the organisation's name.
+
+        A connection that is over gives its alias up, to whom we choose or, unasked, to the same organisation's key:
+        nobody gets another's alias, and with it the place in our rules, by taking its name.
+        """
+        query = select(connections).where(connections.c.project_id == self._project.id)
+        known = {row.alias: row for row in tx.execute(query)}
+        stem = re.sub(r"[^a-z0-9]+", "-", theirs.organisation.lower()).strip("-")[:50] or "partner"
         if given is not None:
             check_name(given, "partner")
-            if given in taken:
+            if "." in given:
+                raise InvalidInput(
+                    f"a partner's name has no dot, which {given!r} has",
+                    hint="rules name what it shares as received.PARTNER.SEGMENT",
+                )
+            if given in known and known[given].status in LIVE:
                 raise AlreadyExists(f"there is a partner {given!r} already", hint="choose another name with --as")
-            return given
-        stem = re.sub(r"[^a-z0-9]+", "-", organisation.lower()).strip("-")[:50] or "partner"
-        return next(name for name in _numbered(stem) if name not in taken)
+        alias = given or next(
+            name
+            for name in _numbered(stem)
+            if name not in known or (known[name].status not in LIVE and known[name].peer_key == theirs.key)
+        )
+        if alias in known:
+            aside = next(name for name in _numbered(f"{alias[:50]}-ended") if name not in known)
+            tx.execute(update(connections).where(connections.c.id == known[alias].id).values(alias=aside))
+        return alias
 
     def _insert(self, tx: Connection, alias: str, theirs: Offer, agreement: Agreement, **values: Any) -> None:
         now = self._node.now()
@@ -316,7 +347,9 @@ class Partners:
     def _set(self, tx: Connection, row: Row[Any], **values: Any) -> None:
         tx.execute(update(connections).where(connections.c.id == row.id).values(changed=self._node.now(), **values))
 
-    def _client(self, connect_id: ConnectId) -> PeerClient:
+    def _client(self, connect_id: ConnectId) -> "PeerClient":
+        from .client import PeerClient
+
         proxy = bool(connect_id.flags & FLAG_PROXY)
         return PeerClient(self._node, connect_id.address, connect_id.key, proxy=proxy)
 
@@ -335,6 +368,7 @@ _NEXT = {
     "pending": "wait until the partner accepts; 'vesica feed sync' asks for its answer",
     "declined": "ask the partner for a new Connect ID if it has changed its mind",
     "disconnected": "connect again with a new Connect ID",
+    "failed": "ask again: vesica partner request CONNECT_ID",
 }
 
 
@@ -381,6 +415,8 @@ def declined(project: "Project", tx: Connection, row: Row[Any], message: Message
 def disconnected(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
     """Handle connect.disconnect."""
     assert isinstance(message, Disconnect)
+    if row.status not in LIVE:
+        return
     end(project, tx, row, _printable(message.reason))
     project.alerts.add(tx, "disconnected", f"{row.peer_organisation} ended the connection {row.alias}")
 
@@ -398,6 +434,11 @@ def end(project: "Project", tx: Connection, row: Row[Any], reason: str) -> None:
         project.received.purge(tx, row, feed, reason="disconnected")
     tx.execute(
         update(epochs).where(epochs.c.connection_id == row.id, epochs.c.ended.is_(None)).values(secret=b"", ended=now)
+    )
+    tx.execute(
+        update(exchanges)
+        .where(exchanges.c.connection_id == row.id, exchanges.c.state == "open")
+        .values(state="failed", error={"code": "disconnected"}, changed=now)
     )
     cache.destroy(project.node.home, row.id)
 

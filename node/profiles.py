@@ -34,7 +34,7 @@ class Profiles:
         progress: "Progress | None" = None,
     ) -> ImportReport:
         """Bring a file's people in; see `node.importer.import_file`."""
-        return import_file(
+        report = import_file(
             self._project,
             path,
             dataset=dataset,
@@ -45,6 +45,8 @@ class Profiles:
             region=region,
             progress=progress,
         )
+        self._project.received.join_all()
+        return report
 
     def count(self) -> dict[str, Any]:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""

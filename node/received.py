@@ -54,6 +54,10 @@ class Sealed:
     records: dict[str, U8]
 
 
+class NotReceived(NotFound):
+    """No partner shares that segment, or no longer."""
+
+
 class Received:
     def __init__(self, project: "Project") -> None:
         self._project, self._node = project, project.node
@@ -90,6 +94,7 @@ class Received:
                 "accepted_version": feed.accepted_version,
                 "offered_version": feed.offered_version,
                 "revision": feed.last_revision,
+                "last_receipt": feed.last_receipt.hex() if feed.last_receipt else None,
                 "members": {row.name: row.size for row in self._memberships(tx, feed)},
                 "runs": [
                     {
@@ -140,15 +145,21 @@ class Received:
             {"pending": "declined", "enabled": "declined", "disabled": "declined"},
         )
 
-    def members(self, partner: str, segment: str) -> BitMap:
-        """Return the profile numbers of a received segment's present members; raises NotFound."""
-        with self._node.store.read() as tx:
-            for connection, feed in self._rows(tx):
-                if connection.alias == partner and feed.status in ALIVE:
-                    for row in self._memberships(tx, feed):
-                        if row.name == segment:
-                            return self._members(feed, row)
-        raise NotFound(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
+    def members(self, partner: str, segment: str, tx: Connection | None = None) -> BitMap:
+        """Return the profile numbers of a received segment's present members, by whichever feed; raises NotReceived."""
+        if tx is None:
+            with self._node.store.read() as reading:
+                return self.members(partner, segment, reading)
+        found = [
+            self._members(feed, row)
+            for connection, feed in self._rows(tx)
+            if connection.alias == partner and feed.status in ALIVE
+            for row in self._memberships(tx, feed)
+            if row.name == segment
+        ]
+        if not found:
+            raise NotReceived(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
+        return BitMap.union(*found)
 
     def statuses(self, name: str, segment: str, partner: str | None = None) -> dict[str, BitMap]:
         """Return a received segment's profiles by status: realized in the last revision, existing, and exited."""
@@ -164,11 +175,13 @@ class Received:
 
     def segments_received(self, connection_id: str) -> int:
         with self._node.store.read() as tx:
-            return sum(
-                len(self._memberships(tx, feed))
+            found = {
+                row.segment_id
                 for connection, feed in self._rows(tx)
                 if connection.id == connection_id and feed.status in ALIVE
-            )
+                for row in self._memberships(tx, feed)
+            }
+        return len(found)
 
     def get(self, name: str, partner: str | None, tx: Connection) -> tuple[Row[Any], Row[Any]]:
         """Return the connection and row of a received feed; the partner is needed where two offer one of that name."""
@@ -181,31 +194,40 @@ class Received:
         return live[-1]
 
     def keep(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> None:
-        """Replace what the last release left by this one, and compute the memberships."""
+        """Replace what the last release left by this one, and compute the memberships.
+
+        Nothing is kept of a feed that was declined or revoked while it ran.
+        """
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
+        if feed.status not in ALIVE:
+            return
         content = io.BytesIO()
         arrays: dict[str, Any] = {name.replace("/", "|"): rows for name, rows in sealed.records.items()}
         np.savez(content, **arrays)
         name = f"records-{sealed.version}-{sealed.revision}.npz"
         write_atomically(self._path(feed, name), content.getbuffer())
-        self._set(tx, feed, last_revision=sealed.revision, records=name, epoch=sealed.epoch)
+        removed = sealed.version != feed.accepted_version  # by a version that came during the run
+        values = {"records": None if removed else name, "epoch": sealed.epoch}
+        self._set(tx, feed, last_revision=sealed.revision, **values)
         self.join(tx, feed, sealed)
 
-    def join_all(self, connection: Row[Any]) -> None:
-        """Look for people who are new on our side in what a partner's feeds gave us before."""
+    def join_all(self, connection: Row[Any] | None = None) -> None:
+        """Compute memberships anew from what a partner's feeds, or all, gave us: people came, or opted out, on our side."""
         with self._node.store.begin() as tx:
             for other, feed in self._rows(tx):
-                if other.id == connection.id and (sealed := self._sealed(feed)) is not None:
+                if (connection is None or other.id == connection.id) and (sealed := self._sealed(feed)) is not None:
                     self.join(tx, feed, sealed)
 
-    def join(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> None:
+    def join(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> bool:
         """Compute the memberships anew from sealed records, today's universe, and the feed's accepted version.
 
-        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release.
+        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release. Says
+        whether they were computed.
         """
         connection = self._project.partners.by_id(feed.connection_id, tx)
         epoch = epochs.running(self._project, tx, connection)
         if feed.status not in ALIVE or epoch is None or epoch.number != sealed.epoch:
-            return
+            return False
         then = self._definition(tx, feed, sealed.version)
         now = self._definition(tx, feed, feed.accepted_version)
         snapshot = Snapshot.open(self._project, tx)
@@ -224,13 +246,16 @@ class Received:
                     places = known.groups[rows[bits[:, position] == 1]]
                     found[segment.id] |= decisions.holders(snapshot, namespace, places)
         self._store(tx, feed, sealed.revision, [(wanted[each].name, each.hex(), found[each]) for each in found])
+        return True
 
     def purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], *, reason: str) -> None:
         """Remove everything that a feed gave us, and tell the sender so, signed."""
         if feed.status == "revoked":
             return
-        self._drop(tx, feed, self._memberships(tx, feed))
+        gone = self._memberships(tx, feed)
+        self._drop(tx, feed, gone)
         self._set(tx, feed, status="revoked", reason=reason, records=None)
+        self._renew(tx, connection, gone)
         shutil.rmtree(self._folder(feed), ignore_errors=True)
         self._sign_purge(tx, connection, feed, ())
 
@@ -239,12 +264,13 @@ class Received:
         agreed = Agreement.decode(connection.agreement).namespaces
         if not set(definition.namespaces) <= set(agreed):
             raise RemoteProtocolError("manifest", "the feed uses a namespace that was not agreed on")
-        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == definition.feed.hex())).first()
+        feed_id = versions.local(connection.id, definition.feed)
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).first()
         if feed is None:
-            versions.keep(self._project, tx, definition)
+            versions.keep(self._project, tx, feed_id, definition)
             tx.execute(
                 insert(received_feeds).values(
-                    id=definition.feed.hex(),
+                    id=feed_id,
                     connection_id=connection.id,
                     name=definition.name,
                     status="pending",
@@ -265,21 +291,28 @@ class Received:
         if definition.version <= newest or feed.status in ("declined", "revoked"):
             return
         before = self._definition(tx, feed, newest)
-        versions.keep(self._project, tx, definition)
-        if not _only_removes(before, definition) or feed.accepted_version is None:
+        versions.keep(self._project, tx, feed_id, definition)
+        if not versions.only_removes(before, definition) or feed.accepted_version is None:
             self._set(tx, feed, offered_version=definition.version)
             self._project.alerts.add(tx, "feed_changed", f"{connection.alias} offers a new version of {feed.name}")
             return
         left = {segment.id for segment in definition.segments}
         gone = [segment for segment in before.segments if segment.id not in left]
-        names = {segment.name for segment in gone}
-        self._drop(tx, feed, [row for row in self._memberships(tx, feed) if row.name in names])
+        ids = {segment.id.hex() for segment in gone}
+        had = self._memberships(tx, feed)
+        self._drop(tx, feed, [row for row in had if row.segment_id in ids])
         self._set(tx, feed, accepted_version=definition.version)
         feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
         sealed = self._sealed(feed)
-        if sealed is not None:
-            self.join(tx, feed, sealed)
-        if gone or set(before.namespaces) != set(definition.namespaces):
+        joined = sealed is not None and self.join(tx, feed, sealed)
+        fewer = set(before.namespaces) != set(definition.namespaces)
+        if fewer and not joined:  # who matched by what cannot be told any more: nobody is in it until the next release
+            self._drop(tx, feed, self._memberships(tx, feed))
+        if sealed is not None and (gone or fewer):
+            self._set(tx, feed, records=None)  # they hold what was taken out; the next release is without it
+            self._path(feed, feed.records).unlink(missing_ok=True)
+        self._renew(tx, connection, had)
+        if gone:
             self._sign_purge(tx, connection, feed, tuple(segment.id for segment in gone))
         self._project.alerts.add(tx, "feed_changed", f"{connection.alias} took something out of {feed.name}")
 
@@ -291,10 +324,14 @@ class Received:
             status = moves[feed.status]
             version = feed.accepted_version or feed.offered_version
             self._set(tx, feed, status=status, reason=reason)
-            notice = FeedNotice(feed=bytes.fromhex(feed.id), version=version, reason=reason)
+            definition = self._definition(tx, feed)
+            notice = FeedNotice(feed=definition.feed, version=version, reason=reason)
             self._project.letters.send(tx, connection.id, kind, notice)
             if status == "declined":
-                self._drop(tx, feed, self._memberships(tx, feed))
+                gone = self._memberships(tx, feed)
+                self._drop(tx, feed, gone)
+                self._set(tx, feed, records=None)
+                self._renew(tx, connection, gone)
                 shutil.rmtree(self._folder(feed), ignore_errors=True)
         self._project.letters.deliver_soon(connection)
 
@@ -338,15 +375,28 @@ class Received:
             self._path(feed, row.file).unlink(missing_ok=True)
             self._path(feed, row.changes).unlink(missing_ok=True)
 
-    def sweep(self, feed_id: str) -> None:
-        """Remove files that no row names any more: what a release replaced, or a kill left behind."""
-        with self._node.store.read() as tx:
-            feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).one()
-            kept = {name for row in self._memberships(tx, feed) for name in (row.file, row.changes)} | {feed.records}
-        if self._folder(feed).is_dir():
-            for path in self._folder(feed).iterdir():
-                if path.name not in kept:
-                    path.unlink(missing_ok=True)
+    def _renew(self, tx: Connection, connection: Row[Any], rows: Rows) -> None:
+        """Let what was taken from us leave our own segments too."""
+        emptied = self._project.segments.renew(tx, {f"received.{connection.alias}.{row.name}" for row in rows})
+        if emptied:
+            text = f"{', '.join(emptied)}: nobody is in it any more, since a segment of {connection.alias} is gone"
+            self._project.alerts.add(tx, "segment_emptied", text)
+
+    def sweep(self, feed_id: str | None = None) -> None:
+        """Remove files of one feed, or of all, that no row names any more: what a release replaced, or a kill left.
+
+        Whoever writes there holds the transaction, and so do we.
+        """
+        with self._node.store.begin() as tx:
+            for _, feed in self._rows(tx):
+                if feed_id not in (None, feed.id) or not self._folder(feed).is_dir():
+                    continue
+                kept = {name for row in self._memberships(tx, feed) for name in (row.file, row.changes)} | {
+                    feed.records
+                }
+                for path in self._folder(feed).iterdir():
+                    if path.name not in kept:
+                        path.unlink(missing_ok=True)
 
     def _members(self, feed: Row[Any], row: Row[Any]) -> BitMap:
         """Return a segment's present members; none where a purge that a kill cut short has removed the file."""
@@ -371,7 +421,7 @@ class Received:
     def _sign_purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], segments: tuple[bytes, ...]) -> None:
         statement = PurgeStatement(
             connection=bytes.fromhex(connection.id),
-            feed=bytes.fromhex(feed.id),
+            feed=self._definition(tx, feed).feed,
             revision=feed.last_revision,
             segments=segments,
             made=self._node.now(),
@@ -408,14 +458,6 @@ class Received:
         return self._folder(feed) / name
 
 
-def _only_removes(before: Definition, after: Definition) -> bool:
-    return (
-        set(after.segments) <= set(before.segments)
-        and set(after.namespaces) <= set(before.namespaces)
-        and set(after.restricted_uses) <= set(before.restricted_uses)
-    )
-
-
 def published(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
     """Handle feed.publish and feed.unshare."""
     assert isinstance(message, FeedVersion)
@@ -426,7 +468,8 @@ def revoked(project: "Project", tx: Connection, connection: Row[Any], message: M
     """Handle feed.revoke: purge, and say so, signed."""
     assert isinstance(message, FeedNotice)
     query = select(received_feeds).where(
-        received_feeds.c.id == message.feed.hex(), received_feeds.c.connection_id == connection.id
+        received_feeds.c.id == versions.local(connection.id, message.feed),
+        received_feeds.c.connection_id == connection.id,
     )
     feed = tx.execute(query).first()
     if feed is None:

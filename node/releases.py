@@ -5,6 +5,7 @@ new number does. The receiver takes a revision whole or not at all.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +27,17 @@ from psi.hashing import length_prefixed
 from psi.values import U8
 
 from . import decisions, epochs, evaluations, versions
-from .client import PeerRefused
+from .cache import Cache
 from .data import Snapshot
-from .endpoint import Refusal
 from .epochs import Epoch
-from .errors import Refused
+from .errors import PeerRefused, Refusal, Refused
 from .evaluations import cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
-from .jobs import Progress, in_turn
+from .jobs import Progress
 from .letters import HANDLERS as LETTERS
 from .received import Sealed
-from .tables import feed_partners, feeds, received_feeds, runs
+from .tables import exchanges, feed_partners, feeds, jobs, received_feeds, runs
 
 if TYPE_CHECKING:
     from .project import Project
@@ -89,7 +89,8 @@ def select_members(
     too_small = set(names)
     found = {each: decisions.audience(snapshot, each, members, model=model) for each in definition.namespaces}
     for audience in found.values():
-        too_small -= {name for name, size in zip(names, audience.segments.sum(axis=1), strict=True) if size >= minimum}
+        sizes = (audience.segments & audience.consented).sum(axis=1)
+        too_small -= {name for name, size in zip(names, sizes, strict=True) if size >= minimum}
     keep = np.array([name not in too_small for name in names], bool)
     for namespace, audience in found.items():
         allowed = audience.take(audience.consented)
@@ -130,19 +131,26 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
             for wish in wishes:
                 project.letters.send(tx, connection.id, "exchange.wanted", wish)
         return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
-    for namespace in definition.namespaces:
-        evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
-    unfinished = _prepared(project, connection, feed, definition)
-    if unfinished is not None:
+    with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
+        own = pool.submit(_prf_ahead, project, connection, definition, snapshot)
+        for namespace in definition.namespaces:
+            evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
+        own.result()
+    unfinished, sent = _prepared(project, connection, feed, definition), None
+    if unfinished is not None and _is_current(project, connection, unfinished, definition, snapshot):
         try:
             _send(project, connection, unfinished, progress)
+            sent = unfinished
         except (PeerRefused, RemoteProtocolError):  # audited; the next revision takes its place
             with project.node.store.begin() as tx:
                 _set_run(tx, project, unfinished, state="failed")
     prepared = _prepare(project, connection, feed, definition, snapshot, progress)
-    if prepared is None:
+    if prepared is not None:
+        _send(project, connection, prepared, progress)
+    elif sent is not None:
+        prepared = sent
+    else:
         return {"feed": feed.name, "partner": connection.alias, "status": "unchanged"}
-    _send(project, connection, prepared, progress)
     return {
         "feed": feed.name,
         "partner": connection.alias,
@@ -151,6 +159,15 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
         "revision": prepared.revision,
         **{key: value for key, value in prepared.report.items() if key not in ("content", "epoch")},
     }
+
+
+def _prf_ahead(project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot) -> None:
+    """Compute F of what is to be released while the partner blinds and verifies; `_prepare` finds it in the cache."""
+    selection = select_members(project, connection, definition, snapshot, project.row().consent_model)
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+    for namespace, audience in selection.audiences.items():
+        evaluations.prf_of(project, connection, namespace, epoch, audience.values)
 
 
 def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
@@ -227,6 +244,7 @@ def _prepare(
         )
     run_id = project.node.new_id()
     cache = cache_of(project, connection, epoch)
+    _drop_old(project, connection, cache)
     cache.save(f"run {run_id}", **{name.replace("/", "|"): rows for name, rows in sealed.items()})
     with project.node.store.begin() as tx:
         tx.execute(
@@ -245,6 +263,16 @@ def _prepare(
             )
         )
         return tx.execute(select(runs).where(runs.c.id == run_id)).one()
+
+
+def _drop_old(project: "Project", connection: Row[Any], cache: Cache) -> None:
+    """Delete the sealed records of runs that will not go out any more; no other run with this partner is under way."""
+    with project.node.store.read() as tx:
+        query = select(runs.c.id).where(runs.c.connection_id == connection.id, runs.c.ours, runs.c.state == "prepared")
+        kept = set(tx.scalars(query))
+    for name in (*cache.names("run "), *cache.names("manifest ")):
+        if name.partition(" ")[2] not in kept:
+            cache.drop(name)
 
 
 def _manifest(
@@ -299,7 +327,7 @@ def _sender(project: "Project", connection: Row[Any], run: Row[Any], number: int
 
 
 def _send(project: "Project", connection: Row[Any], run: Row[Any], progress: Progress) -> None:
-    receipt = run_exchange(
+    run_exchange(
         project,
         connection,
         _subject(run),
@@ -307,13 +335,16 @@ def _send(project: "Project", connection: Row[Any], run: Row[Any], progress: Pro
         Part.SENDER,
         lambda number: _sender(project, connection, run, number),
         inputs=run.digest,
+        keep=lambda receipt: _sent(project, connection, run, receipt),
         progress=progress,
     )
-    _sent(project, connection, run, receipt)
 
 
 def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: SignedReceipt) -> None:
     """Keep the receipt that both signed; the next revision's receipt names it."""
+    with project.node.store.read() as reading:
+        if reading.scalar(select(runs.c.state).where(runs.c.id == run.id)) == "done":
+            return
     detail = {"version": run.version, "revision": run.revision, **run.report}
     with project.act("feed.run", f"{run.feed_id} {connection.alias}", detail=detail) as tx:
         _set_run(tx, project, run, state="done", receipt=receipt.encode())
@@ -330,12 +361,13 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
 # The receiver
 
 
-def _receiver(project: "Project", connection: Row[Any], subject: dict[str, Any], number: int) -> Role:
+def _receiver(
+    project: "Project", connection: Row[Any], subject: dict[str, Any], number: int, *, again: bool = False
+) -> Role:
+    """Make the role that takes a revision; `again` is for an exchange that was begun before a kill, and maybe ended."""
     with project.node.store.read() as tx:
         feed = tx.execute(
-            select(received_feeds).where(
-                received_feeds.c.id == subject["feed"].hex(), received_feeds.c.connection_id == connection.id
-            )
+            select(received_feeds).where(received_feeds.c.id == versions.local(connection.id, subject["feed"]))
         ).first()
         if feed is None or feed.status != "enabled":
             raise Refusal(
@@ -347,36 +379,42 @@ def _receiver(project: "Project", connection: Row[Any], subject: dict[str, Any],
         signed = tx.scalars(
             select(runs.c.digest).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.state == "signed")
         ).all()
+        last, previous = feed.last_revision, {feed.last_receipt or NO_RECEIPT, *signed}
+        if again and last == subject["revision"]:  # it was kept before the kill
+            taken = select(runs.c.receipt).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.revision == last)
+            last -= 1
+            previous.add(SignedReceipt.decode(tx.execute(taken).scalar_one()).receipt.previous)
     epoch, snapshot = epoch_of(project, connection, number), Snapshot.open(project)
-    known = {
-        each: evaluations.known(project, connection, epoch, each, snapshot).lookup() for each in definition.namespaces
-    }
+    known = {each: evaluations.lookup(project, connection, epoch, each, snapshot) for each in definition.namespaces}
     return ReleaseReceiver(
         connection=bytes.fromhex(connection.id),
         definition=definition,
         lookup=known,
-        last_revision=feed.last_revision,
-        previous={feed.last_receipt or NO_RECEIPT, *signed},
+        last_revision=last,
+        previous=previous,
         peer_key=connection.peer_key,
         sign=project.node.sign,
+        most=Agreement.decode(connection.agreement).terms.maximum_universe,
         signing=lambda receipt: _signing(project, connection, receipt),
     )
 
 
 def _signing(project: "Project", connection: Row[Any], receipt: Receipt) -> None:
     """Note a receipt before our signature leaves: the sender may go on from it even if we never see its own."""
+    feed_id = versions.local(connection.id, receipt.feed)
     with project.node.store.begin() as tx:
-        known = select(runs.c.id).where(
-            runs.c.connection_id == connection.id,
-            runs.c.feed_id == receipt.feed.hex(),
-            runs.c.revision == receipt.revision,
+        query = select(runs.c.digest).where(
+            runs.c.connection_id == connection.id, runs.c.feed_id == feed_id, runs.c.revision == receipt.revision
         )
-        if tx.execute(known).first() is None:
+        known = tx.execute(query).first()
+        if known is not None and known.digest != receipt.digest():
+            raise RemoteProtocolError("revision", f"revision {receipt.revision} came before with other content")
+        if known is None:
             tx.execute(
                 insert(runs).values(
                     id=project.node.new_id(),
                     connection_id=connection.id,
-                    feed_id=receipt.feed.hex(),
+                    feed_id=feed_id,
                     ours=False,
                     version=receipt.version,
                     revision=receipt.revision,
@@ -397,7 +435,9 @@ def _received(project: "Project", connection: Row[Any], released: Released, numb
         "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
     }
     with project.node.store.read() as tx:
-        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == announced.feed.hex())).one()
+        feed = tx.execute(
+            select(received_feeds).where(received_feeds.c.id == versions.local(connection.id, announced.feed))
+        ).one()
     if feed.last_revision >= announced.revision:
         return  # a kill came between keeping it and closing the exchange
     detail = {"version": announced.version, "revision": announced.revision, **report}
@@ -427,12 +467,45 @@ def _received(project: "Project", connection: Row[Any], released: Released, numb
 def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
     subject: dict[str, Any] = dict(opening.subject)
     if opening.part is Part.SENDER:
-        return opened(project, opening), _receiver(project, connection, subject, opening.epoch)
+        with project.node.store.read() as tx:
+            known = select(exchanges.c.id).where(exchanges.c.id == opening.exchange.hex())
+            again = tx.execute(known).first() is not None
+        return opened(project, opening), _receiver(project, connection, subject, opening.epoch, again=again)
     run = _called_for(project, connection, subject)
     return opened(project, opening), _sender(project, connection, run, opening.epoch)
 
 
 def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any]) -> Row[Any]:
+    """Return the run that a receiver comes for, if it may still go out as it was made ready."""
+    run = _run_of(project, connection, subject)
+    try:
+        feed, definition = _ready(project, connection, run.feed_id)
+    except Refused as error:
+        raise Refusal("not_enabled", "this feed does not run to you now") from error
+    if run.state == "done" and run.version == definition.version:
+        return run  # the receiver lost the end of it
+    if run.state != "prepared" or not _is_current(project, connection, run, definition, Snapshot.open(project)):
+        project.node.jobs.submit(JOB, {"connection": connection.id, "feed": feed.id}, project)
+        raise Refusal("stale", "this revision is out of date; a new one is being made")
+    return run
+
+
+def _is_current(
+    project: "Project", connection: Row[Any], run: Row[Any], definition: Definition, snapshot: Snapshot
+) -> bool:
+    """Say whether a run that was made ready holds what may leave now; one that does not is given up."""
+    with project.node.store.begin() as tx:
+        epoch = epochs.current(project, tx, connection)
+    selection = select_members(project, connection, definition, snapshot, project.row().consent_model)
+    if run.version == definition.version and selection.digest(definition, epoch).hex() == run.report["content"]:
+        return True
+    with project.node.store.begin() as tx:
+        _set_run(tx, project, run, state="failed")
+    cache_of(project, connection, epoch).drop(f"run {run.id}")
+    return False
+
+
+def _run_of(project: "Project", connection: Row[Any], subject: dict[str, Any]) -> Row[Any]:
     with project.node.store.read() as tx:
         query = select(runs).where(
             runs.c.connection_id == connection.id,
@@ -450,9 +523,7 @@ def _finished(project: "Project", connection: Row[Any], opening: Opening, role: 
     if isinstance(role, ReleaseReceiver):
         _received(project, connection, role.result, opening.epoch)
     elif isinstance(role, ReleaseSender):
-        run = _called_for(project, connection, dict(opening.subject))
-        if run.state != "done":
-            _sent(project, connection, run, role.result)
+        _sent(project, connection, _run_of(project, connection, dict(opening.subject)), role.result)
 
 
 def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
@@ -464,6 +535,7 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
     if kind is Kind.COUNT:
         matching.answer_wanted(project, connection, parameters["namespace"], progress)
     elif kind is Kind.EVALUATE:
+        evaluations.check_expected(project, connection, parameters["namespace"], Part.RECEIVER)
         evaluations.run(project, connection, parameters["namespace"], Part.RECEIVER, progress, Snapshot.open(project))
     else:
         subject: dict[str, Any] = {
@@ -472,7 +544,8 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
             "revision": parameters["revision"],
         }
         with project.node.store.read() as tx:
-            namespaces = versions.get(tx, parameters["feed"], parameters["version"]).namespaces
+            feed_id = versions.local(connection.id, subject["feed"])
+            namespaces = versions.get(tx, feed_id, subject["version"]).namespaces
         for namespace in namespaces:
             evaluations.run(project, connection, namespace, Part.RECEIVER, progress, Snapshot.open(project))
         numbers: list[int] = []
@@ -481,16 +554,24 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
             numbers.append(number)
             return _receiver(project, connection, subject, number)
 
-        released = run_exchange(project, connection, subject, kind, Part.RECEIVER, role, progress=progress)
-        _received(project, connection, released, numbers[-1])
+        def keep(released: Released) -> None:
+            _received(project, connection, released, numbers[-1])
+
+        run_exchange(project, connection, subject, kind, Part.RECEIVER, role, keep=keep, progress=progress)
     return {"status": "done"}
 
 
 def wanted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle exchange.wanted: queue the exchange that the partner asks for."""
+    """Handle exchange.wanted: queue the exchange that the partner asks for, once."""
     assert isinstance(message, Wanted)
+    namespace = message.subject.get("namespace")
+    if namespace is not None and namespace not in Agreement.decode(row.agreement).namespaces:
+        raise RemoteProtocolError("namespace", "this namespace was not agreed on")
     subject = {key: value.hex() if isinstance(value, bytes) else value for key, value in message.subject.items()}
     parameters = {"connection": row.id, "kind": message.kind.value, **subject}
+    waiting = tx.scalars(select(jobs.c.parameters).where(jobs.c.kind == WANTED_JOB, jobs.c.state == "queued"))
+    if parameters in list(waiting):
+        return
     project.node.jobs.submit(WANTED_JOB, parameters, project, tx)
 
 
@@ -517,6 +598,6 @@ def _set_run(tx: Connection, project: "Project", run: Row[Any], **values: Any) -
 
 ROLES[Kind.RELEASE] = _answer
 FINISHED[Kind.RELEASE] = _finished
-JOBS[JOB] = in_turn(_run)
-JOBS[WANTED_JOB] = in_turn(_run_wanted)
+JOBS[JOB] = _run
+JOBS[WANTED_JOB] = _run_wanted
 LETTERS["exchange.wanted"] = wanted

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,11 @@ class Segments:
             found = {row.name: row for row in self._rows(tx)}
             if name is not None and name not in found:
                 raise _missing(name)
-            draft, done, changed = Draft(self._project, tx), [], False
+            draft, done, changed, gone = Draft(self._project, tx), [], False, set[str]()
             for row in _in_order(found, [name] if name is not None else sorted(found)):
                 if row.tree is None:
                     continue
-                members = self._evaluate(tx, draft, row.tree)
+                members = self._evaluate(tx, draft, row.tree) if name else self._left(tx, draft, row, gone)
                 if members != draft.base.members(row.id):
                     draft.set_members(row.id, members)
                     changed = True
@@ -122,8 +123,15 @@ class Segments:
         return (snapshot or Snapshot.open(self._project)).members(segment.id)
 
     def export(self, name: str, path: Path | str) -> int:
-        """Write the ids of a segment's profiles as CSV and return how many; refused if a label forbids any export."""
+        """Write the ids of a segment's profiles as CSV and return how many; refused if a label forbids any export.
+
+        One that reads received segments is evaluated first: what a partner took back must not leave.
+        """
         detail: dict[str, Any] = {}
+        with self._project.node.store.read() as reading:
+            received = self.reads_received(reading, name)
+        if received:
+            self.evaluate(name)
         with self._project.act("segment.export", name, detail=detail) as tx:
             row = self._find(tx, name)
             if row is None:
@@ -167,6 +175,43 @@ class Segments:
             draft.set_members(row.id, None)
             draft.publish()
 
+    def reads_received(self, connection: Connection, name: str) -> bool:
+        """Tell whether a segment is made of a received one, directly or through segments of ours."""
+        rows = {row.name: row for row in self._rows(connection)}
+        return any(use.startswith("received.") for row in _in_order(rows, [name]) for use in row.uses)
+
+    def renew(self, tx: Connection, references: Iterable[str]) -> "list_[str]":
+        """Evaluate again what reads one of the references ("received.acme.vip"), in the caller's transaction.
+
+        Returns the segments that can be evaluated no more: they have no members from now on.
+        """
+        changed, gone, draft = set(references), set[str](), Draft(self._project, tx)
+        found = {row.name: row for row in self._rows(tx)}
+        touched = []
+        for row in _in_order(found, sorted(found)):
+            if row.tree is None or changed.isdisjoint(row.uses):
+                continue
+            members = self._left(tx, draft, row, gone)
+            draft.set_members(row.id, members)
+            rows, now = tables.segments, self._project.node.now()
+            tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
+            changed.add(f"own.{row.name}")
+            touched.append(row.name)
+        if touched:
+            draft.publish()
+        return [name for name in touched if f"own.{name}" in gone]
+
+    def _left(self, tx: Connection, draft: Draft, row: Row[Any], gone: set[str]) -> BitMap:
+        """Return a rule's members; nobody where it reads a received segment that is gone, or one of `gone`: to leave
+        out the one part of the rule could let in people whom it kept out."""
+        from .received import NotReceived
+
+        if gone.isdisjoint(row.uses):
+            with suppress(NotReceived):
+                return self._evaluate(tx, draft, row.tree)
+        gone.add(f"own.{row.name}")
+        return BitMap()
+
     def _rows(self, connection: Connection) -> "list_[Row[Any]]":
         rows = tables.segments
         query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.name)
@@ -206,7 +251,7 @@ class Segments:
                 raise _missing(name)
             return snapshot.members(row.id)
         partner, _, segment = name.partition(".")
-        return self._project.received.members(partner, segment)
+        return self._project.received.members(partner, segment, tx)
 
     def _read_members(self, tx: Connection, snapshot: Snapshot, path: Path) -> tuple[BitMap, int]:
         """Return the profiles that a file names and how many ids are none.

@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
 from sqlalchemy import select
 from starlette.applications import Starlette
 
 from psi.errors import VesicaError
 
-from . import letters, tls
+from . import dialogue, letters, log, tls
 from .dialogue import Answering
-from .endpoint import Call, Route, Unwelcome, address_of, application, bind, log_to_stderr, server
+from .endpoint import Call, Route, Unwelcome, address_of, application, bind, server
 from .errors import Refused
-from .exchanges import NodeAnswers, forget_old, register
+from .exchanges import NodeAnswers, register
 from .jobs import service_lock
 from .tables import connections
 
@@ -30,8 +29,6 @@ IDLE_SECONDS = 0.3
 KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
 UPKEEP_SECONDS = 600.0
 STOP_SECONDS = 5.0
-
-log = structlog.get_logger()
 
 
 def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], None] | None = None) -> None:
@@ -46,8 +43,9 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
                 f"a service is running on this home already (pid {holder})",
                 hint=f"stop it first: kill {holder}",
             )
-        log_to_stderr(logging.INFO)
+        log.show(logging.INFO)
         register()
+        node.sweep()
         bound = bind(listen or node.config.listen)
         context = tls.server_context(node.secrets.signing_key, node.now())
         endpoint = server(answering(node), context)
@@ -59,7 +57,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
                 if time.monotonic() - renewed > tls.RENEW_SECONDS:
                     tls.renew(context, node.secrets.signing_key, node.now())
                     renewed = time.monotonic()
-                forget_old(node)
+                node.sweep()
 
         work: list[Callable[[], None]] = [letters.Post(node, stop).run, upkeep]
         work += [lambda: _run_jobs(node, stop)] * JOB_WORKERS
@@ -96,14 +94,17 @@ def answering(node: "Node") -> Starlette:
 
 
 class Doorkeeper:
-    """Lets in whoever asks to connect, and the keys of connections; what they may do there is the handlers' matter."""
+    """Lets in whoever asks to connect, and the keys of connections; what they may do there is the handlers' matter.
+
+    Two more doors are open because their handlers raise an alert where a stranger names one of our connections.
+    """
 
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._known: dict[bytes, float] = {}
 
     def __call__(self, caller: bytes, path: str) -> None:
-        if path == CONNECT_PATH or self._known.get(caller, 0.0) > time.monotonic():
+        if path in (CONNECT_PATH, letters.PATH, dialogue.PATH) or self._known.get(caller, 0.0) > time.monotonic():
             return
         query = select(connections.c.id).where(
             connections.c.peer_key == caller, connections.c.status.in_(letters.CORRESPONDING)

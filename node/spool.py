@@ -41,7 +41,7 @@ class FileSpool(MutableMapping[Chunk, bytes]):
 
     def __getitem__(self, chunk: Chunk) -> bytes:
         try:
-            sealed = self._path(chunk).read_bytes()
+            sealed = memoryview(self._path(chunk).read_bytes())  # its slices are no copies
         except FileNotFoundError:
             raise KeyError(chunk) from None
         try:

@@ -49,10 +49,10 @@ projects = Table(
     Column("name", String(63), nullable=False, unique=True),
     Column("consent_model", String(8)),  # "opt-in", "opt-out", or not chosen yet
     Column("hide_unconsented", Boolean, nullable=False),  # keeps people without consent out of estimates altogether
-    Column("connect_secret", LargeBinary(16)),  # of the current Connect ID, none before the first
+    Column("connect_secret", LargeBinary),  # wrapped, of the current Connect ID, none before the first
     _time("connect_expires", nullable=True),
     Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
-    Column("count_secret", LargeBinary(32), nullable=False),  # keys noise and samples; never leaves
+    Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys noise and samples; never leaves
     _time("created"),
 )
 

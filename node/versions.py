@@ -1,11 +1,13 @@
 """Immutable versions of feeds, ours and received: both nodes keep the same bytes under the same hash."""
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select
 
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
+from psi.hashing import length_prefixed
 
 from .tables import feed_versions
 
@@ -13,12 +15,19 @@ if TYPE_CHECKING:
     from .project import Project
 
 
-def keep(project: "Project", tx: Connection, definition: Definition) -> None:
+def local(connection_id: str, feed: bytes) -> str:
+    """Return our id of a feed that came over a connection: what one partner calls its feeds says nothing about another's."""
+    return hashlib.sha256(length_prefixed(b"vesica/1 received feed", bytes.fromhex(connection_id), feed)).hexdigest()[
+        :32
+    ]
+
+
+def keep(project: "Project", tx: Connection, feed_id: str, definition: Definition) -> None:
     """Store a version; it never changes."""
     tx.execute(
         insert(feed_versions).values(
             id=project.node.new_id(),
-            feed_id=definition.feed.hex(),
+            feed_id=feed_id,
             version=definition.version,
             definition=definition.encode(),
             digest=definition.digest(),
@@ -36,6 +45,15 @@ def get(tx: Connection, feed_id: str, version: int | None) -> Definition:
     if content is None:
         raise RemoteProtocolError("manifest", "there is no such version of the feed")
     return Definition.decode(content)
+
+
+def only_removes(before: Definition, after: Definition) -> bool:
+    """Tell whether a version gives a receiver nothing that the one before did not: it holds without being accepted."""
+    return (
+        set(after.segments) <= set(before.segments)
+        and set(after.namespaces) <= set(before.namespaces)
+        and set(after.restricted_uses) <= set(before.restricted_uses)
+    )
 
 
 def describe(definition: Definition) -> dict[str, Any]:

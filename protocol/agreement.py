@@ -15,7 +15,8 @@ Namespaces = Annotated[tuple[Namespace, ...], Limit(0, 64)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms(Message):
-    """What one side insists on. Minimums count distinct identities.
+    """What one side insists on. Minimums and the maximum count distinct identities of one side in one
+    namespace.
 
     `epsilon` is spent by each published count, `budget` is the epsilon of one peer in `window_days`; None publishes
     exact counts, which needs both sides' word. `generations` are universes shown in an epoch; `evaluations` are points
@@ -26,6 +27,7 @@ class Terms(Message):
     minimum_universe: Number = 1_000
     minimum_segment: Number = 1_000
     minimum_overlap: Number = 1_000
+    maximum_universe: Number = 10_000_000
     epsilon: Fraction | None = Fraction(1, 20)
     budget: Fraction = Fraction(2)
     window_days: Days = 30
@@ -43,7 +45,9 @@ class Terms(Message):
         try:
             return cls.from_document({**cls().document(), **fields})
         except Malformed as error:
-            raise LocalProtocolError(f"these terms cannot be used: {error}") from error
+            raise LocalProtocolError(
+                f"these terms cannot be used: {error}", hint="'vesica project terms' shows those that hold"
+            ) from error
 
 
 def strictest(ours: Terms, theirs: Terms) -> Terms:
@@ -53,6 +57,7 @@ def strictest(ours: Terms, theirs: Terms) -> Terms:
         minimum_universe=max(ours.minimum_universe, theirs.minimum_universe),
         minimum_segment=max(ours.minimum_segment, theirs.minimum_segment),
         minimum_overlap=max(ours.minimum_overlap, theirs.minimum_overlap),
+        maximum_universe=min(ours.maximum_universe, theirs.maximum_universe),
         epsilon=min(epsilons, default=None),
         budget=min(ours.budget, theirs.budget),
         window_days=max(ours.window_days, theirs.window_days),

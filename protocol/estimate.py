@@ -29,6 +29,7 @@ from .messages import (
 from .states import Kind, Part
 from .wire import MAX_PAYLOAD, POINTS_PER_CHUNK, TAGS_PER_CHUNK, Message, rows, split
 
+MAX_CELLS = 1 << 26  # segments times points of one question: what the answerer unpacks into memory
 MAX_ASKED = 65_536  # identities of one segment; larger ones are sampled before they are asked
 
 Bits = npt.NDArray[np.bool_]
@@ -228,8 +229,9 @@ class CountAnswerer(Role):
                 self._asked = payload.segments
                 self._points.append(rows(payload.points, 32))
                 self._flags.append(rows(payload.flags, flag_bytes(self._asked)))
-                if sum(map(len, self._points)) > MAX_ASKED * self._asked:
-                    raise RemoteProtocolError("question", f"more than {MAX_ASKED} identities a segment")
+                points = sum(map(len, self._points))
+                if points > MAX_ASKED * self._asked or points * self._asked > MAX_CELLS:
+                    raise RemoteProtocolError("question", "more segments and identities than one question may hold")
 
     def complete(self, step: str) -> None:
         if step == "tags":

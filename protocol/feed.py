@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from .errors import Malformed
-from .wire import Id, Limit, Message, Namespace, Number, Short, Text
+from .wire import Id, Limit, Message, Name, Namespace, Number, Short, Text
 
 MAX_SEGMENTS = 512  # a record carries a bitmap of the feed's segments
 MARKETING_USES = (  # what a sender can forbid the receiver to do
@@ -27,7 +27,7 @@ class SegmentRef(Message):
 
     TYPE: ClassVar[str] = ""
     id: Id
-    name: Short
+    name: Name
     labels: Annotated[tuple[Short, ...], Limit(0, 128)] = ()
 
 
@@ -35,20 +35,17 @@ class SegmentRef(Message):
 class Definition(Message):
     """One version of a feed: what the receiver accepts, by digest.
 
-    The position of a segment is its bit in every record. `minimum_*` count distinct identities; the
-    agreement's hold too.
+    The position of a segment is its bit in every record.
     """
 
     TYPE: ClassVar[str] = "feed"
     feed: Id
     version: Annotated[int, Limit(1, 2**31 - 1)]
-    name: Short
+    name: Name
     description: Text
     segments: Annotated[tuple[SegmentRef, ...], Limit(0, MAX_SEGMENTS)]
     namespaces: Annotated[tuple[Namespace, ...], Limit(1, 64)]
     restricted_uses: Annotated[tuple[Short, ...], Limit(0, len(MARKETING_USES))]
-    minimum_segment: Number = 0
-    minimum_overlap: Number = 0
     created: Number
 
     @property

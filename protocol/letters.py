@@ -80,7 +80,6 @@ KINDS: dict[str, type[Message]] = {
     "feed.accept": FeedAccept,
     "feed.decline": FeedNotice,
     "feed.disable": FeedNotice,
-    "feed.enable": FeedNotice,
     "feed.revoke": FeedNotice,
     "feed.unshare": FeedVersion,
     "feed.purged": Purged,

@@ -261,11 +261,15 @@ class ReleaseSender(Role):
 
 
 class Lookup(NamedTuple):
-    """What a receiver has of one namespace: F(y) uint8 (n, 64), the key s*G behind it, points evaluated this epoch."""
+    """What a receiver has of one namespace: F(y) uint8 (n, 64), the key s*G behind it, points evaluated this epoch.
+
+    `unsure` more were sent in exchanges that did not end: the sender may have counted them, or some, or none.
+    """
 
     prf: U8
     public: bytes
     evaluated: int
+    unsure: int = 0
 
 
 class Released(NamedTuple):
@@ -286,7 +290,7 @@ class ReleaseReceiver(Role):
 
     `definition` is the accepted feed version, `lookup` covers exactly the namespaces that were evaluated for it.
     `previous` holds the digests that the chain may go on from: of the last receipt, and of any signed by us since.
-    `signing` is told each receipt before our signature of it leaves, to keep its digest.
+    `most` bounds the records of a namespace. `signing` is told each receipt before our signature of it leaves.
     """
 
     kind = Kind.RELEASE
@@ -302,14 +306,16 @@ class ReleaseReceiver(Role):
         previous: Collection[bytes],
         peer_key: bytes,
         sign: Callable[[bytes], bytes],
+        most: int,
         signing: Callable[[Receipt], None] = lambda _: None,
     ) -> None:
         self._connection, self._definition, self._lookup = connection, definition, lookup
         self._last_revision, self._previous = last_revision, previous
-        self._peer_key, self._sign, self._signing = peer_key, sign, signing
+        self._peer_key, self._sign, self._most, self._signing = peer_key, sign, most, signing
         self._manifest: Manifest | None = None
         self._whole: dict[str, U8] = {}
         self._records: dict[str, list[U8]] = {}
+        self._expected: dict[str, int] = {}
         self._members: dict[str, tuple[Indices, U8]] = {}
         self._receipt: SignedReceipt | None = None
 
@@ -366,21 +372,29 @@ class ReleaseReceiver(Role):
         if {tally.namespace for tally in manifest.tallies} != self._lookup.keys():
             raise RemoteProtocolError("manifest", "the release covers other namespaces than were evaluated")
         for tally in manifest.tallies:
+            if tally.records > self._most:
+                raise RemoteProtocolError(
+                    "records", f"{tally.namespace}: more records than the {self._most:,} agreed on"
+                )
             known = self._lookup[tally.namespace]
             if tally.public != known.public:
                 raise RemoteProtocolError("key_changed", f"{tally.namespace}: the records hang on another key")
-            if tally.evaluated != known.evaluated:
+            if not known.evaluated <= tally.evaluated <= known.evaluated + known.unsure:
                 raise RemoteProtocolError("receipt", f"{tally.namespace}: the sides count different evaluations")
         if manifest.previous not in self._previous:
             raise RemoteProtocolError("receipt", "the release does not follow the last receipt that we know")
         self._manifest = manifest
         self._records = {tally.namespace: [] for tally in manifest.tallies}
+        self._expected = {tally.namespace: tally.records for tally in manifest.tallies}
 
     def _take_records(self, payload: Records) -> None:
         width = _TAG + self._announced.width
         if payload.namespace not in self._records or len(payload.records) % width:
             raise RemoteProtocolError("records", "records of another width, or of a namespace that was not announced")
-        self._records[payload.namespace].append(rows(payload.records, width))
+        received = self._records[payload.namespace]
+        received.append(rows(payload.records, width))
+        if sum(map(len, received)) > self._expected[payload.namespace]:
+            raise RemoteProtocolError("records", f"{payload.namespace}: more records than the manifest announced")
 
     def _open(self, tally: Tally) -> tuple[Indices, U8]:
         announced, namespace = self._announced, tally.namespace
@@ -396,6 +410,6 @@ class ReleaseReceiver(Role):
             version=announced.version,
             revision=announced.revision,
         )
-        if np.unpackbits(bitmaps, axis=1)[:, len(self._definition.segments) :].any():
-            raise RemoteProtocolError("records", f"{namespace}: a record names a segment that the feed does not have")
-        return indices, bitmaps
+        # Refusing here would tell the sender which of its records are ours: what opens decides nothing that it can see.
+        meant = np.packbits(np.arange(8 * announced.width) < len(self._definition.segments))
+        return indices, bitmaps & meant

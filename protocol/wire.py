@@ -58,6 +58,7 @@ Signature = Annotated[bytes, _bytes(64)]
 Direction = Annotated[bytes, _bytes(64)]  # fingerprint of the key it goes from, and of the one it goes to
 Number = Annotated[int, Limit(0, MAX_NUMBER)]
 Short = Annotated[str, Limit(1, 255)]
+Name = Annotated[str, Limit(1, 63, pattern=r"[a-z0-9][a-z0-9._-]*")]  # safe to print, and to paste into a command
 Text = Annotated[str, Limit(0, 4096)]
 Namespace = Annotated[str, Limit(3, 127, pattern=r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._-]*")]
 Points = Annotated[bytes, Limit(0, MAX_PAYLOAD, multiple=32)]

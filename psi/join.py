@@ -46,6 +46,14 @@ def first_repeat(rows: U8) -> int | None:
     return int(permutation[1:][repeats].min()) if repeats.any() else None
 
 
+def distinct(rows: U8) -> U8:
+    """Return the rows sorted, each once."""
+    arranged = rows[order(rows)]
+    first = np.ones(len(arranged), np.bool_)
+    first[1:] = (arranged[1:] != arranged[:-1]).any(axis=1)
+    return arranged[first]
+
+
 def match(left: U8, right: U8) -> tuple[Indices, Indices]:
     """Return where rows of `right` occur in `left`, as (left indices, right indices), ascending in the right ones.
 

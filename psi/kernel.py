@@ -236,14 +236,15 @@ def _continue(state: "hashlib._Hash", rest: bytes) -> bytes:
 
 
 def _hashes(count: int, hash_chunk: Callable[[int, int], list[bytes]], size: int = 64) -> U8:
-    """Return the first `size` bytes of `count` SHA-512 digests, uint8 (count, size)."""
-    hashes = np.empty((count, size), np.uint8)
+    """Return the first `size` bytes of `count` SHA-512 digests, uint8 (count, size).
 
-    def fill(start: int, stop: int) -> None:
+    Hashing short strings holds the GIL, so that threads would only take it from each other.
+    """
+    hashes = np.empty((count, size), np.uint8)
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
         whole = np.frombuffer(b"".join(hash_chunk(start, stop)), np.uint8)
         hashes[start:stop] = whole.reshape(-1, 64)[:, :size]
-
-    _chunked(count, fill)
     return hashes
 
 

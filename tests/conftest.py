@@ -4,6 +4,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'control.db'}"
         return
+    with _schema() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_urls() -> Iterator[tuple[str, str]]:
+    """The URLs of two empty PostgreSQL databases, one for each of two nodes."""
+    with _schema() as first, _schema() as second:
+        yield first, second
+
+
+@contextmanager
+def _schema() -> Iterator[str]:
     if not POSTGRES:
         pytest.skip("PostgreSQL: VESICA_TEST_POSTGRES is not set")
     schema = f"test_{uuid.uuid4().hex}"
@@ -81,10 +95,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     with engine.begin() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
     url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-    yield url.render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+        engine.dispose()
 
 
 @pytest.fixture

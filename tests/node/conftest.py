@@ -151,6 +151,12 @@ def pair(tmp_path: Path, clock: Any) -> Iterator[Pair]:
 
 
 @pytest.fixture
+def idle_pair(tmp_path: Path, clock: Any) -> Pair:
+    """Two nodes, none of which serves yet."""
+    return Pair(tmp_path, clock)
+
+
+@pytest.fixture
 def quiet_receiver(tmp_path: Path, clock: Any) -> Iterator[Pair]:
     """Two nodes of which the receiver has no address: it calls, and is never called."""
     pair = Pair(tmp_path, clock, receiver_address=False)
@@ -165,3 +171,8 @@ def digest(text: str) -> bytes:
 @pytest.fixture
 def person() -> type[Person]:
     return Person
+
+
+@pytest.fixture
+def pair_type() -> type[Pair]:
+    return Pair

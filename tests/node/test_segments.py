@@ -194,7 +194,7 @@ def test_the_tree_has_a_builders_shape(project: Project) -> None:
 
 def test_received_segments_include_and_exclude(project: Project) -> None:
     class Received:
-        def members(self, partner: str, name: str) -> BitMap:
+        def members(self, partner: str, name: str, tx: object = None) -> BitMap:
             if (partner, name) != ("fern", "new-parents"):
                 raise NotFound("no such segment")
             return BitMap([0, 1])

@@ -249,6 +249,7 @@ class World:
             "previous": {NO_RECEIPT},
             "peer_key": RIGHT.key,
             "sign": LEFT.sign,
+            "most": 1_000,
         }
         return release.ReleaseReceiver(**{**arguments, **changes})
 

@@ -303,8 +303,6 @@ def test_a_definition_has_one_digest_and_every_field_counts():
         "segments": (),
         "namespaces": ("idfa/uuid-v1",),
         "restricted_uses": (),
-        "minimum_segment": 1,
-        "minimum_overlap": 1,
         "created": 2,
         "feed": B16[::-1],
     }

@@ -34,6 +34,12 @@ def test_disorder_and_repeats_are_named(rows):
 
 
 @bounded
+@given(rows)
+def test_distinct_rows_are_sorted_and_occur_once(rows):
+    assert [row.tobytes() for row in join.distinct(array(rows))] == sorted(set(rows))
+
+
+@bounded
 @given(rows, rows)
 def test_match_with_colliding_prefixes(left, right):
     left = sorted(set(left))

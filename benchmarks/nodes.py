@@ -1,0 +1,186 @@
+"""Two nodes as two services on loopback, driven by `vesica` commands, with a meter in each and a relay before each."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from cli.demo import Side, _free_ports, _until
+
+from .meter import Phase, Reading
+from .relay import Relay
+from .roles import SEGMENTS, email
+
+
+class Service:
+    """A side's service as a child process, behind a relay."""
+
+    def __init__(self, side: Side, port: int, pinned: int | None) -> None:
+        self._process = subprocess.Popen(
+            [
+                *([] if pinned is None else ["taskset", "-c", str(pinned)]),
+                *(sys.executable, "-m", "benchmarks.served"),
+                *("--listen", f"127.0.0.1:{port}", "--home", str(side.home)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(side.home / "service.log").open("w"),
+            text=True,
+        )
+        self._readings: Queue[dict[str, Any]] = Queue()
+        self.begins: Queue[str] = Queue()  # kinds of exchanges as they begin here
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("listening")
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def read(self, *, reset: bool = False) -> Reading:
+        assert self._process.stdin is not None
+        self._process.stdin.write("reset\n" if reset else "read\n")
+        self._process.stdin.flush()
+        return Reading(**self._readings.get(timeout=600))
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            document = json.loads(line)
+            if "reading" in document:
+                self._readings.put(document["reading"])
+            else:
+                self.begins.put(document["exchange"])
+
+
+class TwoNodes:
+    """A retailer that asks and sends, a publisher that answers and receives; one namespace, two segments."""
+
+    def __init__(self, n: int, folder: Path, *, pin: bool) -> None:
+        self._n, self._folder, self._pin = n, folder, pin
+        self._sender, self._receiver = (Side(name, folder, show=False) for name in ("retailer", "publisher"))
+        self._sides = {"sender": self._sender, "receiver": self._receiver}
+        self.phases: list[Phase] = []
+
+    def run(self) -> list[Phase]:
+        ports = dict(zip(self._sides, _free_ports(2), strict=True))
+        self._relays = {name: Relay(port) for name, port in ports.items()}
+        for name, side in self._sides.items():
+            address, listen = f"127.0.0.1:{self._relays[name].port}", f"127.0.0.1:{ports[name]}"
+            side.run("node", "init", "--org", f"{side.name.title()} Ltd", "--address", address, "--listen", listen)
+        self._load()
+        pins = (0, 1) if self._pin else (None, None)
+        self._services = {
+            name: Service(side, ports[name], pin) for (name, side), pin in zip(self._sides.items(), pins, strict=True)
+        }
+        try:
+            self._connect()
+            sender, receiver = self._sender, self._receiver
+            with self._phases("count"):
+                rows = sender.run("feed", "estimate", "benchmark")
+            assert rows[0]["status"] == "ok"
+            sender.run("feed", "publish", "benchmark")
+            _until(receiver, ("feed", "list"), lambda feeds: bool(feeds["received"]))
+            receiver.run("feed", "enable", "benchmark")
+            _until(sender, ("feed", "list"), lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled")
+            with self._phases("evaluate", until="release", then="release"):
+                sender.run("feed", "sync", "benchmark")
+            found = receiver.run("feed", "show", "benchmark")["members"]
+            assert found["everyone"] == self._n // 2, found
+            with self._phases("nothing new"):
+                sender.run("feed", "sync", "benchmark")
+        finally:
+            for service in self._services.values():
+                service.stop()
+            for relay in self._relays.values():
+                relay.close()
+        return self.phases
+
+    def _load(self) -> None:
+        for side, first in ((self._sender, 0), (self._receiver, self._n // 2)):
+            file = self._folder / f"{side.name}.csv"
+            rows = (f"{number},{email(number)},{number % 2}\n" for number in range(first, first + self._n))
+            file.write_text("id,email,half\n" + "".join(rows))
+            side.run("consent", "model", "opt-out")
+            side.run(
+                *("profile", "import", str(file), "--dataset", "people", "--id", "id"),
+                *("--identity", "email=email_sha256", "--attribute", "half"),
+            )
+        self._sender.run("segment", "create", "everyone", "--rule", "half >= 0")
+        self._sender.run("segment", "create", "half", "--rule", "half = 0")
+
+    def _connect(self) -> None:
+        sender, receiver = self._sender, self._receiver
+        connect_id = receiver.run("partner", "id")["connect_id"]
+        sender.run("partner", "request", connect_id, "--as", "publisher", "--yes")
+        receiver.run("partner", "accept", "retailer-ltd")
+        _until(sender, ("partner", "list"), lambda rows: rows[0]["status"] == "active")
+        segments = [word for name in SEGMENTS for word in ("--segment", name)]
+        sender.run("feed", "create", "benchmark", *segments, "--partner", "publisher", "--namespace", "email_sha256")
+
+    @contextmanager
+    def _phases(self, name: str, *, until: str = "", then: str = "") -> Iterator[None]:
+        """Measure a phase; where the sender begins an exchange of the kind `until`, the phase `then` begins."""
+        marks = [self._mark(name, reset=True)]
+        commands = _children_cpu()
+        kinds = self._services["sender"].begins
+        while not kinds.empty():
+            kinds.get()
+
+        def wait() -> None:
+            while (kind := kinds.get()) not in (until, ""):
+                pass
+            if kind:
+                marks.append(self._mark(then, reset=True))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        try:
+            yield
+        finally:
+            kinds.put("")
+            waiting.join()
+        marks.append(self._mark("", reset=False))
+        for place, (before, after) in enumerate(pairwise(marks)):
+            last = place == len(marks) - 2
+            spent = _children_cpu() - commands if last else 0.0  # the command: its CPU is none of the curve's
+            pairs = {each: (before.readings[each], after.readings[each]) for each in self._sides}
+            self.phases.append(
+                Phase(
+                    part="two nodes",
+                    n=self._n,
+                    name=before.name,
+                    cpu=sum(b.cpu - a.cpu for a, b in pairs.values()) + spent,
+                    curve=sum(b.curve - a.curve for a, b in pairs.values()),
+                    wall=pairs["sender"][1].wall - pairs["sender"][0].wall,
+                    wire=after.wire - before.wire,
+                    commands=spent,
+                    peaks={each: b.peak for each, (_, b) in pairs.items()},
+                )
+            )
+
+    def _mark(self, name: str, *, reset: bool) -> "Mark":
+        """Read both services. A reset returns the peak that ended."""
+        readings = {each: service.read(reset=reset) for each, service in self._services.items()}
+        return Mark(name=name, readings=readings, wire=sum(relay.count for relay in self._relays.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    name: str
+    readings: dict[str, Reading]
+    wire: int
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

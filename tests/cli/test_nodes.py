@@ -1,0 +1,386 @@
+"""Two homes, two services, and the commands that people type: a feed's whole life, and what is refused on the way."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.demo import _free_ports
+from cli.main import main
+from node import client
+from protocol.connectid import ConnectId
+
+VESICA = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+WAIT = 60.0  # seconds, for what takes one or two
+SMALL = [word for name in ("universe", "segment", "overlap") for word in (f"--minimum-{name}", "20")]
+EXACT = ["--epsilon", "none"]
+SHARE = ["--namespace", "email_sha256", "--partner", "publisher"]
+
+
+@dataclass
+class Side:
+    """One organisation: its home, and the commands that its people type."""
+
+    home: Path
+    address: str
+    capture: Any
+    process: subprocess.Popen[str] | None = None
+
+    def command(self, *arguments: str) -> tuple[int, str, str]:
+        """Run one command; returns its exit code, what it printed, and what it said on stderr."""
+        self.capture.readouterr()
+        code = main([*arguments, "--home", str(self.home)])
+        out, err = self.capture.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    def run(self, *arguments: str) -> Any:
+        code, out, err = self.command(*arguments, "--json")
+        assert (code, err) == (0, ""), (arguments, out, err)
+        return json.loads(out)
+
+    def refused(self, code: str, *arguments: str, act: str | None = None, result: str = "deny") -> dict[str, str]:
+        """Run a command that must be refused with `code`, and leave an audit row of `act`; returns the error."""
+        before = self.rows(act, result)
+        exit_code, out, err = self.command(*arguments, "--json")
+        assert (exit_code, err) == (1, ""), (arguments, out, err)
+        error = json.loads(out)["error"]
+        assert set(error) == {"code", "message", "hint"}
+        assert error["code"] == code, error
+        if act is not None:
+            assert self.rows(act, result) == before + 1
+        return error
+
+    def rows(self, act: str | None, result: str) -> int:
+        return len(self.run("audit", "list", "--act", act, "--result", result)) if act is not None else 0
+
+    def until(self, holds: Callable[[Any], bool], *arguments: str) -> Any:
+        """Repeat a command until its document holds: letters take a moment."""
+        deadline = time.monotonic() + WAIT
+        while not holds(document := self.run(*arguments)):
+            assert time.monotonic() < deadline, document
+            time.sleep(0.1)
+        return document
+
+    def start(self) -> None:
+        with (self.home / "service.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*VESICA, "node", "serve", "--home", str(self.home)], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == f"listening on {self.address}\n"
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(WAIT) == 0
+        self.process = None
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+
+
+def people(file: Path, name: str, numbers: range) -> Path:
+    file.write_text(f"{name},email\n" + "".join(f"{name}{n},person.{n}@example.com\n" for n in numbers))
+    return file
+
+
+def members(file: Path, numbers: range) -> str:
+    file.write_text("id\n" + "".join(f"r{n}\n" for n in numbers))
+    return str(file)
+
+
+def make(folder: Path, capture: Any, databases: tuple[str, str] | None = None) -> tuple[Side, Side]:
+    """A retailer and a publisher with 100 people each, 50 of them in common, on small terms; nothing is served yet."""
+    made = []
+    for place, port in enumerate(_free_ports(2)):
+        name = ("retailer", "publisher")[place]
+        side = Side(folder / name, f"127.0.0.1:{port}", capture)
+        more = ("--database", databases[place]) if databases else ()
+        side.run("node", "init", "--org", name.title(), "--address", side.address, "--listen", side.address, *more)
+        side.run("project", "terms", *SMALL, *EXACT)
+        side.run("consent", "model", "opt-out")
+        file = people(folder / f"{name}.csv", name[0], range(50 * place, 50 * place + 100))
+        identity = ("--identity", "email=email_sha256")
+        side.run("profile", "import", str(file), "--dataset", "crm", "--id", name[0], *identity)
+        made.append(side)
+    for name, numbers in (("vip", range(30, 80)), ("lapsed", range(60, 100)), ("few", range(5))):
+        made[0].run("segment", "create", name, "--members", members(folder / f"{name}.csv", numbers))
+    return made[0], made[1]
+
+
+@pytest.fixture
+def sides(tmp_path: Path, capsys: Any) -> tuple[Side, Side]:
+    return make(tmp_path, capsys)
+
+
+def connect(retailer: Side, publisher: Side) -> None:
+    connect_id = publisher.run("partner", "id")["connect_id"]
+    assert retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")["status"] == "pending"
+    assert publisher.run("partner", "accept", "retailer")["status"] == "active"
+    retailer.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
+
+
+@pytest.mark.feature("FD5")
+@pytest.mark.feature("RC1")
+@pytest.mark.feature("RC3")
+@pytest.mark.feature("EX4")
+@pytest.mark.feature("EX5")
+def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    retailer, publisher = sides
+    with retailer.serving(), publisher.serving():
+        connect(retailer, publisher)
+        two = ["--segment", "vip", "--segment", "lapsed"]
+        retailer.run("feed", "create", "summer", *two, *SHARE, "--restrict", "analytics", "--description", "Hats")
+        estimates = retailer.run("feed", "estimate", "summer")
+        assert [(row["segment"], row["overlap"]) for row in estimates] == [("lapsed", 40), ("vip", 30)]
+        retailer.run("feed", "publish", "summer")
+        offered = publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")["received"][0]
+        assert (offered["partner"], offered["name"], offered["status"]) == ("retailer", "summer", "pending")
+        shown = publisher.run("feed", "show", "summer")
+        ours = retailer.run("feed", "show", "summer")
+        for key in ("hash", "description", "namespaces", "restricted_uses", "segments"):
+            assert shown[key] == ours[key]
+        publisher.run("feed", "enable", "summer")
+        goes = "publisher"
+        retailer.until(lambda feeds: feeds["shared"][0]["partners"][goes] == "enabled", "feed", "list")
+        run = retailer.run("feed", "sync", "summer")["runs"][0]
+        assert (run["status"], run["revision"], run["sent"]) == ("done", 1, 70)
+        assert received(publisher, tmp_path, "vip") == {f"p{n}" for n in range(50, 80)}
+        assert retailer.run("feed", "sync")["runs"][0]["status"] == "unchanged"
+
+        publisher.run("feed", "disable", "summer", "--reason", "holidays")
+        state = lambda feeds: feeds["shared"][0]["partners"][goes]  # noqa: E731
+        retailer.until(lambda feeds: state(feeds) == "disabled", "feed", "list")
+        assert retailer.run("feed", "sync", "summer")["runs"] == []
+        assert publisher.run("feed", "show", "summer")["members"] == {"lapsed": 40, "vip": 30}
+        publisher.run("feed", "enable", "summer")
+        retailer.until(lambda feeds: state(feeds) == "enabled", "feed", "list")
+
+        retailer.run("feed", "unshare", "summer", "--segment", "lapsed")
+        publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
+        assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 2
+        assert retailer.run("feed", "edit", "summer", "--remove-restriction", "analytics")["version"] == 3
+        retailer.refused("not_found", "feed", "edit", "summer", "--remove-segment", "lapsed", act="feed.edit")
+        retailer.refused("refused", "feed", "edit", "summer", "--remove-segment", "vip", act="feed.edit")
+
+        retailer.run("feed", "revoke", "summer", "--yes")
+        publisher.until(lambda feeds: feeds["received"][0]["status"] == "revoked", "feed", "list")
+        assert publisher.run("feed", "show", "summer")["members"] == {}
+        retailer.until(lambda feed: feed["partners"][0]["purged"]["revision"] == 2, "feed", "show", "summer")
+        retailer.refused("refused", "feed", "revoke", "summer", "--yes", act="feed.revoke")
+
+        retailer.run("feed", "create", "winter", "--segment", "vip", *SHARE)
+        retailer.run("feed", "publish", "winter")
+        publisher.until(lambda feeds: len(feeds["received"]) == 2, "feed", "list")
+        publisher.run("feed", "decline", "winter", "--reason", "too cold")
+        goes = "partners"
+        declined = retailer.until(lambda feed: feed[goes][0]["status"] == "declined", "feed", "show", "winter")
+        assert declined["partners"][0]["reason"] == "too cold"
+        publisher.refused("refused", "feed", "enable", "winter", act="feed.enable")
+
+        for side in sides:
+            jobs = side.run("job", "list")
+            assert {job["state"] for job in jobs} <= {"done"}
+            check_audit(side)
+        job = retailer.run("job", "list")[0]
+        assert retailer.run("job", "show", job["id"]) == job
+        assert retailer.command("job", "list")[0] == 0
+
+
+def received(publisher: Side, folder: Path, segment: str) -> set[str]:
+    publisher.run("segment", "create", f"from-{segment}", "--rule", f"received.retailer.{segment}")
+    file = folder / f"from-{segment}.csv"
+    publisher.run("segment", "export", f"from-{segment}", str(file))
+    return set(file.read_text().split()[1:])
+
+
+def check_audit(side: Side) -> None:
+    head = side.run("audit", "verify")["head"]
+    assert side.run("audit", "verify", "--head", head)["head"] == head
+    code, out, _ = side.command("audit", "export")
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == int(head.partition(":")[0])
+    assert json.loads(side.command("audit", "export", "--format", "json")[1])[0]["act"] == rows[0]["act"]
+    file = side.home / "audit.csv"
+    assert side.command("audit", "export", "--output", str(file))[0] == 0
+    assert file.read_bytes().decode().splitlines() == out.splitlines()
+
+
+@pytest.mark.feature("CN1")
+def test_a_connect_id_that_is_not_good(sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    retailer, publisher = sides
+    good = publisher.run("partner", "id")["connect_id"]
+    wrong = good[:40] + ("a" if good[40] != "a" else "b") + good[41:]
+    error = retailer.refused("connect_id", "partner", "request", wrong, "--yes")  # nobody is served: no network
+    assert "copy it again" in error["hint"]
+    parsed = ConnectId.parse(good)
+    values = {name: getattr(parsed, name) for name in ("flags", "address", "key", "secret", "expires", "project")}
+    expired = ConnectId(**{**values, "expires": 1_700_000_000}).encode()
+    assert "expired" in retailer.refused("connect_id", "partner", "request", expired, "--yes")["message"]
+    ours = retailer.run("partner", "id")["connect_id"]
+    retailer.refused("invalid_input", "partner", "request", ours, "--yes")
+    publisher.run("project", "create", "loyalty")
+    other = ConnectId.parse(publisher.run("partner", "id", "--project", "loyalty")["connect_id"])
+    with publisher.serving():
+        mixed = ConnectId(**{**values, "project": other.project}).encode()
+        assert "no longer" in retailer.refused("connect_id_proof", "partner", "request", mixed, "--yes")["message"]
+        connect(retailer, publisher)
+        new = publisher.run("partner", "id", "--regenerate")["connect_id"]
+        assert new != good
+        retailer.refused("connect_id_proof", "partner", "request", good, "--yes")
+        retailer.refused("already_exists", "partner", "request", new, "--yes", act="partner.request")
+        assert retailer.run("partner", "list")[0]["status"] == "active"
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.5)
+    error = retailer.refused("unreachable", "partner", "request", new, "--yes")
+    assert "running" in error["hint"]
+
+
+def test_a_partner_that_is_not_accepted_gets_nothing(sides: tuple[Side, Side]) -> None:
+    retailer, publisher = sides
+    with retailer.serving(), publisher.serving():
+        connect_id = publisher.run("partner", "id")["connect_id"]
+        retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")
+        error = retailer.refused("refused", "feed", "create", "summer", "--segment", "vip", *SHARE, act="feed.create")
+        assert "pending" in error["message"]
+        assert "wait" in error["hint"]
+        publisher.run("partner", "decline", "retailer", "--reason", "no")
+        rows = retailer.until(lambda rows: rows[0]["status"] == "declined", "partner", "list")
+        assert rows[0]["reason"] == "no"
+        retailer.refused("refused", "feed", "create", "summer", "--segment", "vip", *SHARE, act="feed.create")
+        retailer.refused("refused", "partner", "disconnect", "publisher", "--yes", act="partner.disconnect")
+        publisher.refused("refused", "partner", "accept", "retailer", act="partner.accept")
+        publisher.refused("not_found", "partner", "accept", "nobody", act="partner.accept")
+
+
+@pytest.mark.feature("ES4")
+@pytest.mark.feature("ES7")
+def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    retailer, publisher = sides
+    for side in sides:
+        side.run("project", "terms", "--epsilon", "1/20", "--budget", "3/20")
+    with retailer.serving(), publisher.serving():
+        connect(retailer, publisher)
+        retailer.run("feed", "create", "both", "--segment", "vip", "--segment", "few", *SHARE)
+        retailer.run("feed", "estimate", "both")
+        rows = {row["segment"]: row for row in retailer.run("feed", "estimate", "both")}  # once more is free
+        assert (rows["few"]["status"], rows["few"]["overlap"]) == ("below_minimum", None)
+        assert "below minimum" in retailer.command("feed", "show", "both")[1]
+        error = retailer.refused("refused", "feed", "publish", "both", act="feed.publish")
+        assert "--remove-segment few" in error["hint"]
+        for name, numbers in (("early", range(30)), ("late", range(80, 100))):
+            file = members(tmp_path / f"{name}.csv", numbers)
+            retailer.run("segment", "create", name, "--members", file)
+            retailer.run("feed", "create", name, "--segment", name, *SHARE)
+            retailer.run("feed", "estimate", name)
+        denied = publisher.rows("estimate.answer", "deny")
+        retailer.run("segment", "create", "all", "--members", members(tmp_path / "all.csv", range(100)))
+        retailer.run("feed", "create", "all", "--segment", "all", *SHARE)
+        error = retailer.refused("budget", "feed", "estimate", "all", act="exchange.count")
+        assert "30 days" in error["hint"]
+        assert publisher.rows("estimate.answer", "deny") == denied + 1
+        assert retailer.run("job", "list", "--state", "failed")[0]["error"]["code"] == "budget"
+
+
+def test_a_universe_below_the_minimum(sides: tuple[Side, Side]) -> None:
+    retailer, publisher = sides
+    publisher.run("project", "terms", "--minimum-universe", "101")
+    with retailer.serving(), publisher.serving():
+        connect(retailer, publisher)
+        retailer.run("feed", "create", "summer", "--segment", "vip", *SHARE)
+        assert "101" in retailer.refused("below_minimum", "feed", "estimate", "summer", act="exchange.count")["message"]
+        retailer.run("feed", "publish", "summer")
+        assert "101" in publisher.refused("refused", "feed", "enable", "summer", act="feed.enable")["message"]
+
+
+def test_one_service_a_home(sides: tuple[Side, Side]) -> None:
+    retailer, _ = sides
+    with retailer.serving():
+        assert retailer.process is not None
+        pid = retailer.process.pid
+        for arguments in (["--json"], []):
+            done = subprocess.run(
+                [*VESICA, "node", "serve", "--home", str(retailer.home), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=WAIT,
+                check=False,
+            )
+            assert done.returncode == 1
+            assert f"(pid {pid})" in done.stdout + done.stderr
+            assert f"kill {pid}" in done.stdout + done.stderr
+        assert retailer.run("node", "status")["serving"] is True
+    assert retailer.run("node", "status")["serving"] is False
+    other = Side(retailer.home, retailer.address, retailer.capture)
+    with other.serving():
+        assert other.run("node", "status")["serving"] is True
+
+
+def test_an_address_that_is_taken(sides: tuple[Side, Side]) -> None:
+    retailer, publisher = sides
+    with publisher.serving():
+        command = [*VESICA, "node", "serve", "--home", str(retailer.home), "--listen", publisher.address, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert done.returncode == 1
+    assert publisher.address in json.loads(done.stdout)["error"]["message"]
+    assert "Traceback" not in done.stderr
+
+
+def test_two_nodes_on_postgresql(postgres_urls: tuple[str, str], tmp_path: Path, capsys: Any) -> None:
+    retailer, publisher = make(tmp_path, capsys, postgres_urls)
+    assert not (retailer.home / "control.db").exists()
+    with retailer.serving(), publisher.serving():
+        connect(retailer, publisher)
+        retailer.run("feed", "create", "summer", "--segment", "vip", "--segment", "lapsed", *SHARE)
+        assert {row["status"] for row in retailer.run("feed", "estimate", "summer")} == {"ok"}
+        retailer.run("feed", "publish", "summer")
+        publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
+        publisher.run("feed", "enable", "summer")
+        retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
+        assert retailer.run("feed", "sync", "summer")["runs"][0]["status"] == "done"
+        assert received(publisher, tmp_path, "vip") == {f"p{n}" for n in range(50, 80)}
+        retailer.run("feed", "unshare", "summer", "--segment", "lapsed")
+        publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
+        assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 2
+        retailer.run("partner", "disconnect", "publisher", "--yes")
+        publisher.until(lambda rows: rows[0]["status"] == "disconnected", "partner", "list")
+        for side in (retailer, publisher):
+            check_audit(side)
+
+
+@pytest.mark.feature("EX3")
+def test_the_demo() -> None:
+    done = subprocess.run(
+        [*VESICA, "demo", "--size", "400", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    document = json.loads(done.stdout)
+    assert set(document) >= {"terms", "estimates", "members", "learned"}
+    assert document["terms"]["minimum_segment"] == 20
+    assert [row["equal"] for row in document["members"]] == [True] * 3
+    assert all(row["count"] == row["expected_count"] for row in document["members"])
+    assert sum(row["count"] > 20 for row in document["members"]) == 2
+    assert {row["status"] for row in document["estimates"]} == {"ok", "below_minimum"}

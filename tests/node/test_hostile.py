@@ -1,0 +1,209 @@
+"""What a partner that does not play by the rules can not do, beyond the count (see test_attacks)."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from node import evaluations, matching, releases
+from node.data import Snapshot
+from node.epochs import current
+from node.errors import Refusal, Refused
+from node.exchanges import run_exchange
+from node.jobs import no_progress
+from node.letters import receive
+from node.tables import feed_versions, jobs, runs
+from protocol.errors import RemoteProtocolError
+from protocol.exchange import Opening
+from protocol.letters import FeedAccept, FeedVersion, Letter, Wanted
+from protocol.states import Kind, Part
+
+EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
+
+
+@pytest.fixture
+def shared(pair: Any, person: Any) -> Any:
+    """Acme shares "vip" (a0 to a9) with globe, which has them all; the feed is enabled, nothing was released."""
+    people = [(f"person{number}@example.com", f"+44740000{number:04}") for number in range(20)]
+    pair.prepare(
+        [person(f"a{number}", *row) for number, row in enumerate(people)],
+        [person(f"g{number}", *row) for number, row in enumerate(people)],
+        {"vip": [f"a{number}" for number in range(10)]},
+    )
+    pair.share("summer", ["vip"], [EMAIL])
+    return pair
+
+
+def connection(side: Any, alias: str) -> Any:
+    return side.project.partners.get(alias)
+
+
+def opening(side: Any, alias: str, kind: Kind, part: Part, subject: dict[str, Any]) -> Opening:
+    row = connection(side, alias)
+    with side.node.store.begin() as tx:
+        epoch = current(side.project, tx, row).number
+    return Opening(
+        exchange=bytes(16),
+        kind=kind,
+        part=part,
+        connection=bytes.fromhex(row.id),
+        agreement=row.agreement_digest,
+        epoch=epoch,
+        subject=subject,
+        nonce=bytes(32),
+    )
+
+
+def prepare_revision(pair: Any) -> dict[str, Any]:
+    """Make a revision ready at acme without sending it; return the subject of its exchange."""
+    acme, row = pair.acme, connection(pair.acme, "globe")
+    feed, definition = releases._ready(acme.project, row, acme.project.feeds.get("summer").id)
+    run = releases._prepare(acme.project, row, feed, definition, Snapshot.open(acme.project), no_progress)
+    return releases._subject(run)
+
+
+def refusal(pair: Any, subject: dict[str, Any]) -> str:
+    """Return why acme does not let globe fetch a revision."""
+    acme = pair.acme
+    asked = opening(acme, "globe", Kind.RELEASE, Part.RECEIVER, subject)
+    with pytest.raises(Refusal) as caught:
+        releases._answer(acme.project, connection(acme, "globe"), asked)
+    return caught.value.code
+
+
+def test_a_prepared_revision_is_not_handed_out_after_the_feed_was_revoked(shared: Any) -> None:
+    subject = prepare_revision(shared)
+    shared.acme.project.feeds.revoke("summer")
+    assert refusal(shared, subject) == "not_enabled"
+
+
+def test_a_prepared_revision_is_not_handed_out_once_somebody_in_it_has_opted_out(shared: Any) -> None:
+    subject = prepare_revision(shared)
+    shared.acme.project.consent.set("a3", "n")
+    assert refusal(shared, subject) == "stale"
+
+
+def test_nobody_who_opted_out_goes_out_with_a_revision_that_was_made_ready_before(shared: Any) -> None:
+    prepare_revision(shared)
+    shared.acme.project.consent.set("a3", "n")
+    shared.acme.project.feeds.sync("summer")
+    assert shared.globe.members("acme", "vip") == {f"g{number}" for number in range(10) if number != 3}
+    assert [run["revision"] for run in shared.globe.project.received.show("summer")["runs"]] == [2]
+
+
+def test_the_receivers_own_opt_out_takes_effect_without_a_release(shared: Any) -> None:
+    shared.acme.project.feeds.sync("summer")
+    shared.globe.project.consent.set("g4", "n")
+    assert "g4" not in shared.globe.members("acme", "vip")
+
+
+def test_a_partner_cannot_ask_for_a_namespace_that_was_not_agreed_or_has_no_feed(shared: Any) -> None:
+    acme, globe = shared.acme, shared.globe
+    row = connection(globe, "acme")
+
+    def wanted(namespace: str) -> Letter:
+        message = Wanted(kind=Kind.EVALUATE, subject={"namespace": namespace})
+        number = connection(globe, "acme").letters_received + 1
+        return Letter.of("exchange.wanted", message, connection=bytes.fromhex(row.id), number=number)
+
+    receive(globe.node, acme.node.key, wanted("idfa/uuid-v1"))
+    assert globe.acts("letter.exchange.wanted", "deny")[0]["detail"]["error"]["code"] == "namespace"
+    receive(globe.node, acme.node.key, wanted(PHONE))
+    receive(globe.node, acme.node.key, wanted(PHONE))
+    with globe.node.store.read() as tx:
+        assert len(tx.execute(select(jobs).where(jobs.c.kind == releases.WANTED_JOB)).all()) == 1
+    globe.post()
+    (job,) = globe.node.jobs.list(state="failed")
+    assert job.error is not None
+    assert job.error["code"] == "no_feed"
+
+
+def test_a_job_that_waited_does_not_talk_to_a_partner_that_was_disconnected_since(shared: Any) -> None:
+    acme = shared.acme
+    row = connection(acme, "globe")
+    acme.project.partners.disconnect("globe")
+    with pytest.raises(Refused):
+        run_exchange(acme.project, row, {"namespace": EMAIL}, Kind.EVALUATE, Part.SENDER, lambda _: None)  # type: ignore[arg-type]
+
+
+def test_a_partner_cannot_squat_on_our_feeds_or_on_another_partners(shared: Any) -> None:
+    """It offers our own feed's id as later versions of its own: our edits must not collide with them."""
+    acme, globe = shared.acme, shared.globe
+    definition = acme.project.feeds.definition(acme.project.feeds.get("summer"))
+    row = connection(acme, "globe")
+    for version in (2, 3):
+        with globe.node.store.begin() as tx:
+            from dataclasses import replace
+
+            message = FeedVersion(definition=replace(definition, version=version))
+            globe.project.letters.send(tx, row.id, "feed.publish", message)
+    shared.post()
+    assert acme.project.feeds.edit("summer", _no_removal(), description="ours") == 2
+    with acme.node.store.read() as tx:
+        owners = {each.feed_id for each in tx.execute(select(feed_versions))}
+    assert len(owners) == 2
+
+
+def _no_removal() -> Any:
+    from node.feeds import Removal
+
+    return Removal()
+
+
+def test_the_evaluations_that_a_receiver_may_ask_for_have_a_ceiling(shared: Any) -> None:
+    acme = shared.acme
+    row = connection(acme, "globe")
+    definition = acme.project.feeds.definition(acme.project.feeds.get("summer"))
+    with shared.globe.node.store.begin() as tx:
+        letter = FeedAccept(feed=definition.feed, version=1, definition=definition.digest(), universes={EMAIL: 10**12})
+        shared.globe.project.letters.send(tx, row.id, "feed.accept", letter)
+    shared.post()
+    with acme.node.store.read() as tx:
+        assert evaluations._allowance(acme.project, tx, row, EMAIL) <= 12_000_000
+    assert any("1,000,000,000,000" in alert.text for alert in acme.project.alerts.list())
+
+
+def test_a_partner_that_we_can_call_cannot_make_us_ask_again(shared: Any) -> None:
+    acme = shared.acme
+    acme.project.feeds.estimate("summer")
+    asked = opening(acme, "globe", Kind.COUNT, Part.ANSWERER, {"namespace": EMAIL})
+    with pytest.raises(Refusal) as caught:
+        matching._answer(acme.project, connection(acme, "globe"), asked)
+    assert caught.value.code == "nothing_wanted"
+
+
+def test_one_revision_has_one_receipt(shared: Any) -> None:
+    shared.acme.project.feeds.sync("summer")
+    globe = shared.globe
+    row = connection(globe, "acme")
+    with globe.node.store.read() as tx:
+        run = tx.execute(select(runs)).one()
+    from dataclasses import replace
+
+    from protocol.receipt import SignedReceipt
+
+    receipt = SignedReceipt.decode(run.receipt).receipt
+    releases._signing(globe.project, row, receipt)
+    with pytest.raises(RemoteProtocolError) as caught:
+        releases._signing(globe.project, row, replace(receipt, made=receipt.made + 1))
+    assert caught.value.code == "revision"
+
+
+def test_a_label_stops_estimates_too(shared: Any) -> None:
+    shared.acme.project.labels.apply("C11", "segment", "vip")
+    with pytest.raises(Refused):
+        shared.acme.project.feeds.estimate("summer")
+
+
+def test_a_segment_counts_as_large_by_those_who_may_be_shared(pair: Any, person: Any) -> None:
+    people = [(f"person{number}@example.com", f"+44740000{number:04}") for number in range(8)]
+    pair.prepare(
+        [person(f"a{number}", *row, "n" if number < 5 else "y") for number, row in enumerate(people)],
+        [person(f"g{number}", *row) for number, row in enumerate(people)],
+        {"vip": [f"a{number}" for number in range(8)]},
+        minimum_segment=5,
+    )
+    pair.share("summer", ["vip"])
+    (run,) = pair.acme.project.feeds.sync("summer")
+    assert (run["sent"], run["small_segments"]) == (0, ["vip"])
+    assert pair.globe.members("acme", "vip") == set()
