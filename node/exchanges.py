@@ -223,7 +223,20 @@ class NodeAnswers:
         if opening.epoch < running:
             raise Refusal("epoch_behind", "our key epoch is ahead", status=409, detail=running)
         self._make_room(connection)
-        opened, role = _role(project, connection, opening)
+        try:
+            opened, role = _role(project, connection, opening)
+        except (Refusal, Refused) as error:
+            with self._node.store.begin() as tx:
+                self._node.audit.record(
+                    tx,
+                    f"exchange.{opening.kind.value}",
+                    connection.alias,
+                    project_id=project.id,
+                    result="deny",
+                    detail={"error": {"code": error.code, "message": str(error)}},
+                    actor=connection.alias,
+                )
+            raise
         machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
         with self._node.store.begin() as tx:
             _insert(tx, self._node, connection, opening, opened, _other(opening), b"")

@@ -453,10 +453,10 @@ class Feeds:
             "status": "expired" if expired else row.status,
             "overlap": None if expired else row.overlap,
             "consented": None if expired else row.consented,
-            "interval": None if expired or row.overlap is None else _interval(row.overlap, row.half_width),
+            "interval": None if expired or row.overlap is None else _interval(row.overlap, row.half_width, row.detail),
             "consented_interval": None
             if expired or row.consented is None
-            else _interval(row.consented, row.consented_half_width),
+            else _interval(row.consented, row.consented_half_width, row.detail),
             "computed_at": row.at,
             **row.detail,
         }
@@ -547,8 +547,8 @@ def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) 
     project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
 
 
-def _interval(value: int, half_width: int) -> list[int]:
-    return [max(0, value - half_width), value + half_width]
+def _interval(value: int, half_width: int, detail: dict[str, Any]) -> list[int]:
+    return [max(0, value - half_width), min(detail["size"], value + half_width)]
 
 
 LETTERS["feed.accept"] = accepted

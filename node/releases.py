@@ -380,10 +380,11 @@ def _receiver(
             select(runs.c.digest).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.state == "signed")
         ).all()
         last, previous = feed.last_revision, {feed.last_receipt or NO_RECEIPT, *signed}
+        taken = select(runs.c.receipt).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.revision == last)
+        if (receipt := tx.execute(taken).scalar()) is not None:  # the sender may have been killed before it kept ours
+            previous.add(SignedReceipt.decode(receipt).receipt.previous)
         if again and last == subject["revision"]:  # it was kept before the kill
-            taken = select(runs.c.receipt).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.revision == last)
             last -= 1
-            previous.add(SignedReceipt.decode(tx.execute(taken).scalar_one()).receipt.previous)
     epoch, snapshot = epoch_of(project, connection, number), Snapshot.open(project)
     known = {each: evaluations.lookup(project, connection, epoch, each, snapshot) for each in definition.namespaces}
     return ReleaseReceiver(
@@ -545,6 +546,9 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
         }
         with project.node.store.read() as tx:
             feed_id = versions.local(connection.id, subject["feed"])
+            taken = tx.scalar(select(received_feeds.c.last_revision).where(received_feeds.c.id == feed_id))
+            if taken is not None and taken >= subject["revision"]:
+                return {"status": "done"}  # a kill came after it was kept
             namespaces = versions.get(tx, feed_id, subject["version"]).namespaces
         for namespace in namespaces:
             evaluations.run(project, connection, namespace, Part.RECEIVER, progress, Snapshot.open(project))
