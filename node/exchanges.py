@@ -298,7 +298,7 @@ class NodeAnswers:
 
 def register() -> None:
     """Import what fills ROLES and FINISHED, and the handlers of letters and jobs."""
-    from . import evaluations, feeds, matching, partners, received, releases  # noqa: F401
+    from . import evaluations, feeds, matching, partners, received, releases, replies  # noqa: F401
 
 
 def active(node: "Node", caller: bytes, connection: bytes) -> tuple["Project", Row[Any]]:

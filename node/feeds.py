@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol.agreement import Agreement
-from protocol.errors import RemoteProtocolError
 from protocol.feed import MARKETING_USES, Definition, SegmentRef
-from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged
-from protocol.wire import Message
+from protocol.letters import FeedNotice, FeedVersion
 
 from . import matching, releases, versions
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .jobs import Progress, no_progress
 from .labels import Origin
-from .letters import HANDLERS as LETTERS
 from .policies import Violation
 from .tables import connections, estimates, feed_partners, feeds, runs, segments
 
@@ -486,72 +483,5 @@ class Feeds:
             self._project.letters.deliver_soon(row)
 
 
-def state_of(project: "Project", tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[Any]]:
-    """Return our feed that a partner speaks of and the partner's state of it; raises RemoteProtocolError for any other."""
-    query = (
-        select(feed_partners)
-        .join(feeds, feeds.c.id == feed_partners.c.feed_id)
-        .where(feed_partners.c.feed_id == feed.hex(), feed_partners.c.connection_id == row.id)
-    )
-    state = tx.execute(query).first()
-    if state is None or state.status == "draft":
-        raise RemoteProtocolError("manifest", "there is no such feed for this partner")
-    return tx.execute(select(feeds).where(feeds.c.id == feed.hex())).one(), state
-
-
-def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.accept: the partner takes this version, so runs may begin; a removal that crossed it holds anyway."""
-    assert isinstance(message, FeedAccept)
-    feed, state = state_of(project, tx, row, message.feed)
-    definition = project.feeds.definition(feed, tx)
-    if state.status not in GOING:
-        return
-    taken = versions.get(tx, feed.id, message.version)
-    if message.definition != taken.digest():
-        raise RemoteProtocolError("manifest", "the partner accepted other words than this version's")
-    if not versions.only_removes(taken, definition):
-        return  # it crossed with a version that adds something, which is on its way and has to be accepted too
-    universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
-    project.feeds._set_state(
-        tx, state, status="enabled", accepted_version=definition.version, universes=universes, reason=None
-    )
-    sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
-    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
-
-
-def noticed(status: str) -> Any:
-    """Return the handler of feed.decline or feed.disable."""
-
-    def handle(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-        assert isinstance(message, FeedNotice)
-        feed, state = state_of(project, tx, row, message.feed)
-        if state.status not in GOING:
-            return
-        reason = "".join(each for each in message.reason if each.isprintable())
-        project.feeds._set_state(tx, state, status=status, reason=reason)
-        project.alerts.add(tx, f"feed_{status}", f"{row.alias} has feed {feed.name} {status}")
-
-    return handle
-
-
-def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.purged: keep the partner's signed statement."""
-    assert isinstance(message, Purged)
-    statement = message.statement
-    feed, state = state_of(project, tx, row, statement.feed)
-    if statement.connection.hex() != row.id:
-        raise RemoteProtocolError("signature", "the statement is about another connection")
-    statement.verify(message.signature, row.peer_key)
-    project.feeds._set_state(tx, state, purge_statement=message.encode())
-    what = f"{len(statement.segments)} of the segments of feed" if statement.segments else "feed"
-    project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
-
-
 def _interval(value: int, half_width: int, detail: dict[str, Any]) -> list[int]:
     return [max(0, value - half_width), min(detail["size"], value + half_width)]
-
-
-LETTERS["feed.accept"] = accepted
-LETTERS["feed.decline"] = noticed("declined")
-LETTERS["feed.disable"] = noticed("disabled")
-LETTERS["feed.purged"] = purged

@@ -4,9 +4,7 @@ A revision's sealed records are on disk before its first byte leaves: after a ki
 new number does. The receiver takes a revision whole or not at all.
 """
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +16,14 @@ from protocol.exchange import Opened, Opening, Role
 from protocol.feed import Definition
 from protocol.letters import Purged, Wanted
 from protocol.messages import Manifest
-from protocol.receipt import NO_RECEIPT, Receipt, SignedReceipt
+from protocol.receipt import NO_RECEIPT, SignedReceipt
 from protocol.release import Released, ReleaseReceiver, ReleaseSender, manifest
 from protocol.states import Kind, Part
 from protocol.wire import Message
 from psi import membership
-from psi.hashing import length_prefixed
 from psi.values import U8
 
-from . import decisions, epochs, evaluations, versions
+from . import epochs, evaluations, taking, versions
 from .cache import Cache
 from .data import Snapshot
 from .epochs import Epoch
@@ -36,7 +33,7 @@ from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
 from .letters import HANDLERS as LETTERS
-from .received import Sealed
+from .selection import select_members
 from .tables import exchanges, feed_partners, feeds, jobs, received_feeds, runs
 
 if TYPE_CHECKING:
@@ -44,71 +41,6 @@ if TYPE_CHECKING:
 
 JOB = "release"
 WANTED_JOB = "wanted"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What a run may release: by namespace, the identities and their bitmaps; and why the others stay.
-
-    Numbers are distinct identities of members, one namespace after the other: considered = sent + unconsented + small.
-    """
-
-    audiences: dict[str, decisions.Audience]
-    considered: int
-    unconsented: int
-    small: int
-    small_segments: list[str]
-
-    def digest(self, definition: Definition, epoch: Epoch) -> bytes:
-        """Return what tells whether anything changed since the last run (32 bytes)."""
-        parts = [definition.digest(), str(epoch.number).encode()]
-        for namespace, audience in sorted(self.audiences.items()):
-            lengths = b"" if audience.values.lengths is None else audience.values.lengths.tobytes()
-            parts += [namespace.encode(), audience.values.rows.tobytes(), lengths, audience.segments.tobytes()]
-        return hashlib.sha256(length_prefixed(*parts)).digest()
-
-    def report(self) -> dict[str, Any]:
-        sent = sum(len(audience.values) for audience in self.audiences.values())
-        return {
-            "considered": self.considered,
-            "without_consent": self.unconsented,
-            "in_small_segments_only": self.small,
-            "sent": sent,
-            "small_segments": self.small_segments,
-        }
-
-
-def select_members(
-    project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot, model: str
-) -> Selection:
-    """Decide what may leave: members whose every holder may be shared, of segments that are large enough."""
-    minimum = max(1, Agreement.decode(connection.agreement).terms.minimum_segment)
-    names = [segment.name for segment in definition.segments]
-    members = [project.segments.members(name, snapshot) for name in names]
-    audiences, considered, unconsented, small = {}, 0, 0, 0
-    too_small = set(names)
-    found = {each: decisions.audience(snapshot, each, members, model=model) for each in definition.namespaces}
-    for audience in found.values():
-        sizes = (audience.segments & audience.consented).sum(axis=1)
-        too_small -= {name for name, size in zip(names, sizes, strict=True) if size >= minimum}
-    keep = np.array([name not in too_small for name in names], bool)
-    for namespace, audience in found.items():
-        allowed = audience.take(audience.consented)
-        large = decisions.Audience(
-            values=allowed.values, segments=allowed.segments & keep[:, None], consented=allowed.consented
-        )
-        sent = large.take(np.asarray(large.segments.any(axis=0)))
-        audiences[namespace] = sent
-        considered += len(audience.values)
-        unconsented += len(audience.values) - len(allowed.values)
-        small += len(allowed.values) - len(sent.values)
-    return Selection(
-        audiences=audiences,
-        considered=considered,
-        unconsented=unconsented,
-        small=small,
-        small_segments=sorted(too_small),
-    )
 
 
 # The sender
@@ -358,110 +290,6 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
         cache_of(project, connection, epoch).drop(f"{kind} {run.id}")
 
 
-# The receiver
-
-
-def _receiver(
-    project: "Project", connection: Row[Any], subject: dict[str, Any], number: int, *, again: bool = False
-) -> Role:
-    """Make the role that takes a revision; `again` is for an exchange that was begun before a kill, and maybe ended."""
-    with project.node.store.read() as tx:
-        feed = tx.execute(
-            select(received_feeds).where(received_feeds.c.id == versions.local(connection.id, subject["feed"]))
-        ).first()
-        if feed is None or feed.status != "enabled":
-            raise Refusal(
-                "not_enabled", "this feed is not enabled here", hint="the receiver enables it: vesica feed enable"
-            )
-        if feed.accepted_version != subject["version"]:
-            raise Refusal("version", "another version of this feed is accepted here", status=409)
-        definition = versions.get(tx, feed.id, feed.accepted_version)
-        signed = tx.scalars(
-            select(runs.c.digest).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.state == "signed")
-        ).all()
-        last, previous = feed.last_revision, {feed.last_receipt or NO_RECEIPT, *signed}
-        taken = select(runs.c.receipt).where(runs.c.feed_id == feed.id, ~runs.c.ours, runs.c.revision == last)
-        if (receipt := tx.execute(taken).scalar()) is not None:  # the sender may have been killed before it kept ours
-            previous.add(SignedReceipt.decode(receipt).receipt.previous)
-        if again and last == subject["revision"]:  # it was kept before the kill
-            last -= 1
-    epoch, snapshot = epoch_of(project, connection, number), Snapshot.open(project)
-    known = {each: evaluations.lookup(project, connection, epoch, each, snapshot) for each in definition.namespaces}
-    return ReleaseReceiver(
-        connection=bytes.fromhex(connection.id),
-        definition=definition,
-        lookup=known,
-        last_revision=last,
-        previous=previous,
-        peer_key=connection.peer_key,
-        sign=project.node.sign,
-        most=Agreement.decode(connection.agreement).terms.maximum_universe,
-        signing=lambda receipt: _signing(project, connection, receipt),
-    )
-
-
-def _signing(project: "Project", connection: Row[Any], receipt: Receipt) -> None:
-    """Note a receipt before our signature leaves: the sender may go on from it even if we never see its own."""
-    feed_id = versions.local(connection.id, receipt.feed)
-    with project.node.store.begin() as tx:
-        query = select(runs.c.digest).where(
-            runs.c.connection_id == connection.id, runs.c.feed_id == feed_id, runs.c.revision == receipt.revision
-        )
-        known = tx.execute(query).first()
-        if known is not None and known.digest != receipt.digest():
-            raise RemoteProtocolError("revision", f"revision {receipt.revision} came before with other content")
-        if known is None:
-            tx.execute(
-                insert(runs).values(
-                    id=project.node.new_id(),
-                    connection_id=connection.id,
-                    feed_id=feed_id,
-                    ours=False,
-                    version=receipt.version,
-                    revision=receipt.revision,
-                    digest=receipt.digest(),
-                    state="signed",
-                    report={},
-                    created=project.node.now(),
-                    changed=project.node.now(),
-                )
-            )
-
-
-def _received(project: "Project", connection: Row[Any], released: Released, number: int) -> None:
-    """Keep a release that both signed for: its records, its memberships, its receipt."""
-    announced, receipt = released.manifest, released.receipt
-    report = {
-        "records": {tally.namespace: tally.records for tally in announced.tallies},
-        "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
-    }
-    with project.node.store.read() as tx:
-        feed = tx.execute(
-            select(received_feeds).where(received_feeds.c.id == versions.local(connection.id, announced.feed))
-        ).one()
-    if feed.last_revision >= announced.revision:
-        return  # a kill came between keeping it and closing the exchange
-    detail = {"version": announced.version, "revision": announced.revision, **report}
-    with project.act("feed.received", feed.name, actor=connection.alias, detail=detail) as tx:
-        project.received.keep(
-            tx,
-            feed,
-            Sealed(version=announced.version, revision=announced.revision, epoch=number, records=released.records),
-        )
-        tx.execute(
-            update(received_feeds)
-            .where(received_feeds.c.id == feed.id)
-            .values(last_receipt=receipt.receipt.digest(), changed=project.node.now())
-        )
-        tx.execute(
-            update(runs)
-            .where(runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, ~runs.c.ours)
-            .where(runs.c.revision == announced.revision)
-            .values(state="done", receipt=receipt.encode(), report=report, changed=project.node.now())
-        )
-    project.received.sweep(feed.id)
-
-
 # Either side
 
 
@@ -471,7 +299,7 @@ def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple
         with project.node.store.read() as tx:
             known = select(exchanges.c.id).where(exchanges.c.id == opening.exchange.hex())
             again = tx.execute(known).first() is not None
-        return opened(project, opening), _receiver(project, connection, subject, opening.epoch, again=again)
+        return opened(project, opening), taking.receiver(project, connection, subject, opening.epoch, again=again)
     run = _called_for(project, connection, subject)
     return opened(project, opening), _sender(project, connection, run, opening.epoch)
 
@@ -522,7 +350,7 @@ def _run_of(project: "Project", connection: Row[Any], subject: dict[str, Any]) -
 
 def _finished(project: "Project", connection: Row[Any], opening: Opening, role: Role) -> None:
     if isinstance(role, ReleaseReceiver):
-        _received(project, connection, role.result, opening.epoch)
+        taking.received(project, connection, role.result, opening.epoch)
     elif isinstance(role, ReleaseSender):
         _sent(project, connection, _run_of(project, connection, dict(opening.subject)), role.result)
 
@@ -556,10 +384,10 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
 
         def role(number: int) -> Role:
             numbers.append(number)
-            return _receiver(project, connection, subject, number)
+            return taking.receiver(project, connection, subject, number)
 
         def keep(released: Released) -> None:
-            _received(project, connection, released, numbers[-1])
+            taking.received(project, connection, released, numbers[-1])
 
         run_exchange(project, connection, subject, kind, Part.RECEIVER, role, keep=keep, progress=progress)
     return {"status": "done"}

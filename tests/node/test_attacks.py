@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from node import matching
+from node import matching, sanitising
 from node.client import PeerClient, PeerRefused
 from node.evaluations import Channel, epoch_of
 from node.exchanges import run_exchange
@@ -335,7 +335,7 @@ def test_averaging_by_splitting_into_segments() -> None:
 
     def error(run: int, parts: int) -> int:
         told = [
-            matching.sanitise(
+            sanitising.sanitise(
                 500, 500, size=10**6, terms=terms, seeds=(f"{run} {part} c".encode(), f"{run} {part} o".encode())
             ).overlap
             for part in range(parts)
@@ -399,7 +399,7 @@ def test_padding_with_known_members(attack: Any) -> None:
     for trial in range(400):
         there = trial % 2
         looks = [
-            matching.sanitise(
+            sanitising.sanitise(
                 499 + there, 0, size=10**6, terms=terms, seeds=(f"{trial} {look}".encode(), b"o")
             ).consented
             for look in range(40)
@@ -444,13 +444,13 @@ def test_the_budget_is_not_refilled(pair_type: Any, tmp_path: Any, clock: Any, p
 
 def test_the_asker_never_sees_an_unsanitised_number(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that the asker is sent: the commitment, the padded universe, and the numbers that came out of the sanitiser."""
-    world, told, sanitise = attack(), [], matching.sanitise
+    world, told, sanitise = attack(), [], sanitising.sanitise
 
     def spied(*arguments: Any, **options: Any) -> Any:
         told.append((arguments, sanitise(*arguments, **options)))
         return told[-1][1]
 
-    monkeypatch.setattr(matching, "sanitise", spied)
+    monkeypatch.setattr(sanitising, "sanitise", spied)
     answer = world.ask(range(500), without_consent=range(100))
     assert world.role is not None
     assert [each.TYPE for each in world.role.seen] == ["signed-commitment", "universe", "answer"]

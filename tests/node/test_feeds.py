@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from node import letters as letters_module
-from node import releases
+from node import taking
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
 from node.feeds import PolicyViolation, Removal
 from node.tables import audit, feed_versions, memberships, projects, runs
@@ -317,7 +317,7 @@ def test_a_revoked_feed_is_purged_and_the_sender_holds_the_signed_word_of_it(idl
 
 def during(pair: Any, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Let something happen when the receiver has the records of a release, and before it keeps them."""
-    received, done = releases._received, []
+    received, done = taking.received, []
 
     def late(*arguments: Any) -> None:
         if not done:
@@ -325,7 +325,7 @@ def during(pair: Any, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) 
             act()
         received(*arguments)
 
-    monkeypatch.setattr(releases, "_received", late)
+    monkeypatch.setattr(taking, "received", late)
 
 
 # Consent, labels and policies on the way out

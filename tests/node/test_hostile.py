@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import evaluations, matching, releases
+from node import evaluations, matching, releases, taking
 from node.data import Snapshot
 from node.epochs import current
 from node.errors import Refusal, Refused
@@ -183,9 +183,9 @@ def test_one_revision_has_one_receipt(shared: Any) -> None:
     from protocol.receipt import SignedReceipt
 
     receipt = SignedReceipt.decode(run.receipt).receipt
-    releases._signing(globe.project, row, receipt)
+    taking._signing(globe.project, row, receipt)
     with pytest.raises(RemoteProtocolError) as caught:
-        releases._signing(globe.project, row, replace(receipt, made=receipt.made + 1))
+        taking._signing(globe.project, row, replace(receipt, made=receipt.made + 1))
     assert caught.value.code == "revision"
 
 

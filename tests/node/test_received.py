@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from node import letters as letters_module
-from node import releases
+from node import taking
 from node.client import PeerRefused
 from node.data import Snapshot
 from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
@@ -253,7 +253,7 @@ def test_what_happens_to_a_feed_during_a_run(shared: Any, monkeypatch: pytest.Mo
         "revoke": lambda: shared.acme.project.feeds.revoke("summer"),
         "disable": lambda: shared.globe.project.received.disable("summer"),
     }
-    received, done = releases._received, []
+    received, done = taking.received, []
 
     def late(*arguments: Any) -> None:
         if not done:
@@ -261,7 +261,7 @@ def test_what_happens_to_a_feed_during_a_run(shared: Any, monkeypatch: pytest.Mo
             acts[what]()
         received(*arguments)
 
-    monkeypatch.setattr(releases, "_received", late)
+    monkeypatch.setattr(taking, "received", late)
     try:
         shared.acme.project.feeds.sync()
     except (PeerRefused, RemoteProtocolError):

@@ -1,0 +1,227 @@
+"""What a partner may learn of a count, and what it is charged.
+
+The order is fixed: an identical question is answered as before, a question that differs from one by a few identities is
+refused, then the budget is charged, then noise, the floor, and the limits are applied to the noised value. Refusals
+depend only on what the asker sent and on the ledger.
+"""
+
+import hmac
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, func, insert, select
+
+from protocol.agreement import Agreement, Terms
+from protocol.estimate import Question
+from protocol.messages import Answer, SegmentAnswer
+from psi import noise
+from psi.hashing import length_prefixed
+from psi.join import match
+from psi.values import U8
+
+from . import decisions
+from .epochs import DAY
+from .errors import Refusal
+from .evaluations import Channel, cache_of
+from .tables import answers, ledger
+
+if TYPE_CHECKING:
+    from .project import Project
+
+FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
+DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
+PREFIX = 16  # bytes of a point that are kept to compare questions
+COMPARED = 64  # answered questions that a new one is compared with, the newest; the default budget allows 40
+SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
+
+
+class Sanitiser:
+    """Turns the true numbers of one question into what the asker may learn, and charges for it."""
+
+    def __init__(self, project: "Project", connection: Row[Any], channel: Channel) -> None:
+        self._project, self._connection, self._namespace = project, connection, channel.namespace
+        self._terms = Agreement.decode(connection.agreement).terms
+        self._cache = cache_of(project, connection, channel.epoch)
+
+    def answer(self, question: Question) -> Answer:
+        """Return the answer to a question; the same question gets the same numbers, free of charge.
+
+        All that takes long happens before the transaction that charges.
+        """
+        project, now = self._project, self._project.node.now()
+        file = f"{self._beginning(question)}{question.digest.hex()}"
+        with project.node.store.read() as tx:
+            known = self._known(tx, question)
+        refusal = None if known is not None else self._differing(question)
+        answer = self._sanitised(question, now)
+        if known is None and refusal is None:
+            segments = np.packbits(question.segments, axis=1)
+            self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
+        target = f"{self._connection.alias} {self._namespace}"
+        with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
+            known = self._known(tx, question)
+            if known is not None:  # nothing changed on either side: the numbers are as good as new
+                return replace(Answer.decode(known), computed_at=now)
+            if refusal is not None:
+                raise refusal
+            self._charge(tx, question)
+            tx.execute(
+                insert(answers).values(
+                    id=project.node.new_id(),
+                    connection_id=self._connection.id,
+                    question=question.digest,
+                    answer=answer.encode(),
+                    points=file,
+                    at=now,
+                )
+            )
+        return answer
+
+    def _known(self, tx: Connection, question: Question) -> bytes | None:
+        query = select(answers.c.answer).where(
+            answers.c.connection_id == self._connection.id, answers.c.question == question.digest
+        )
+        known: bytes | None = tx.scalar(query)
+        return known
+
+    def _sanitised(self, question: Question, now: int) -> Answer:
+        secret = self._project.node.secrets.unwrap(self._project.row().count_secret, b"count")
+        return Answer(
+            segments=tuple(
+                sanitise(
+                    int(question.consented_hits[index]),
+                    int(question.other_hits[index]),
+                    size=int(question.sizes[index]),
+                    terms=self._terms,
+                    seeds=self._seeds(secret, question, index),
+                )
+                for index in range(len(question.segments))
+            ),
+            computed_at=now,
+        )
+
+    def _beginning(self, question: Question) -> str:
+        """Return how the files of questions begin that can have points in common with this one.
+
+        An honest asker's key hangs on the universe: points asked against another one are all different.
+        """
+        return f"question {self._namespace} {question.universe_digest.hex()[:32]} "
+
+    def _differing(self, question: Question) -> Refusal | None:
+        """Return the refusal of a question that has a segment a few identities away from one answered before."""
+        kept = (
+            answers.c.connection_id == self._connection.id,
+            answers.c.points.startswith(self._beginning(question), autoescape=True),
+        )
+        with self._project.node.store.read() as tx:
+            files = tx.scalars(
+                select(answers.c.points).where(*kept).order_by(answers.c.at.desc()).limit(COMPARED)
+            ).all()
+        asked = np.ascontiguousarray(question.points[:, :PREFIX])
+        for file in files:
+            stored = self._cache.load(file)
+            if stored is None:
+                continue
+            before = stored["points"].astype(np.uint8, copy=False)
+            segments = np.unpackbits(stored["segments"].astype(np.uint8, copy=False), axis=1, count=len(before))
+            places, found = match(before, asked)
+            common = _in_both(segments[:, places], question.segments[:, found])
+            changed = segments.sum(axis=1, dtype=np.int64)[:, None] + question.sizes[None] - 2 * common
+            if ((common > 0) & (changed > 0) & (changed < FEW)).any():
+                return Refusal(
+                    "differencing",
+                    f"a segment differs from one asked before by fewer than {FEW} identities",
+                    hint="the estimate from before still holds; ask again when the segment has changed more",
+                )
+        return None
+
+    def _charge(self, tx: Connection, question: Question) -> None:
+        """Charge epsilon for each segment that one identity can be in."""
+        if self._terms.epsilon is None:
+            return
+        cost = self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
+        spent = spent_epsilon(self._project, tx, self._connection.peer_key, self._terms)
+        if spent + cost > self._terms.budget:
+            raise Refusal(
+                "budget",
+                f"the budget of this window is spent: {float(spent):g} of {float(self._terms.budget):g}, "
+                f"this question costs {float(cost):g}",
+                hint=f"ask about fewer segments, or wait: what was spent comes back after {self._terms.window_days} days",
+            )
+        tx.execute(
+            insert(ledger).values(
+                id=self._project.node.new_id(),
+                project_id=self._project.id,
+                peer_key=self._connection.peer_key,
+                kind="epsilon_millis",
+                amount=-(-1000 * cost.numerator // cost.denominator),
+                note=self._namespace,
+                at=self._project.node.now(),
+            )
+        )
+
+    def _seeds(self, secret: bytes, question: Question, index: int) -> tuple[bytes, bytes]:
+        """Return what the noise of both counts is drawn from.
+
+        Each seed depends on the very points that are counted. The same set gets the same noise, however it is asked, so
+        repeating averages nothing out; any other set gets other noise, also one that differs in a consent bit only.
+        """
+        epsilon = str(self._terms.epsilon).encode()
+        parts = (self._connection.peer_key, self._namespace.encode(), question.universe_digest, epsilon)
+        counted = (question.segments[index] & question.consented, question.segments[index] & ~question.consented)
+        consented, others = (
+            hmac.digest(
+                secret,
+                length_prefixed(b"vesica/1 noise seed", which, *parts, question.points[mask].tobytes()),
+                "sha256",
+            )
+            for which, mask in zip((b"consented", b"others"), counted, strict=True)
+        )
+        return consented, others
+
+
+def _in_both(first: decisions.Bools | U8, second: decisions.Bools) -> npt.NDArray[np.int64]:
+    """Return for each row of (k, n) and each of (l, n) how many of the n are in both, as (k, l)."""
+    common = np.zeros((len(first), len(second)), np.int64)
+    for start in range(0, first.shape[1], SLICE):
+        part = slice(start, start + SLICE)
+        common += (first[:, part].astype(np.float32) @ second[:, part].astype(np.float32).T).astype(np.int64)
+    return common
+
+
+def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tuple[bytes, bytes]) -> SegmentAnswer:
+    """Return what the asker may learn of two disjoint counts: noise, then the floor, the limits and the rounding."""
+    if terms.epsilon is not None:
+        consented += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[0]))
+        others += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[1]))
+    overlap = consented + others
+    if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, noise.SAMPLE_LIMIT):
+        return SegmentAnswer(status="below_minimum")
+    consented, overlap = (_shown(value, size, terms) for value in (consented, max(consented, overlap)))
+    return SegmentAnswer(
+        status="ok",
+        overlap=overlap,
+        consented=consented,
+        half_width=noise.quantile(terms.epsilon, 2) if terms.epsilon is not None else 0,
+        consented_half_width=noise.quantile(terms.epsilon, 1) if terms.epsilon is not None else 0,
+    )
+
+
+def spent_epsilon(project: "Project", tx: Connection, peer_key: bytes, terms: Terms) -> Fraction:
+    """Return what an organisation has used up with this project in the window, whatever the connection."""
+    since = project.node.now() - terms.window_days * DAY
+    query = select(func.sum(ledger.c.amount)).where(
+        ledger.c.project_id == project.id,
+        ledger.c.peer_key == peer_key,
+        ledger.c.kind == "epsilon_millis",
+        ledger.c.at > since,
+    )
+    return Fraction(int(tx.scalar(query) or 0), 1000)
+
+
+def _shown(value: int, size: int, terms: Terms) -> int:
+    step = DISPLAY_STEP if terms.epsilon is not None else 1
+    return min(size, max(0, (value + step // 2) // step * step))

@@ -1,0 +1,198 @@
+"""The universes that we answer counts from: one generation at a time, fixed before any question."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, insert, select
+
+from protocol.agreement import Agreement
+from protocol.errors import RemoteProtocolError
+from protocol.estimate import commit
+from protocol.messages import Commitment, SignedCommitment
+from psi import count
+from psi.hashing import length_prefixed
+from psi.keys import Purpose
+from psi.values import Values
+
+from . import decisions, epochs
+from .cache import Arrays
+from .data import Snapshot
+from .epochs import DAY
+from .errors import Refusal
+from .evaluations import Channel, cache_of
+from .tables import connections, universes
+
+if TYPE_CHECKING:
+    from .project import Project
+
+SKEW_SECONDS = 3_600  # between two nodes' clocks, when the days between universes are counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One universe of ours, as a partner is shown it."""
+
+    number: int
+    universe: count.Universe
+    commitment: SignedCommitment
+
+
+def newest(project: "Project", connection: Row[Any], channel: Channel) -> Generation:
+    """Return the newest generation, or a new one if our people changed and the last is a day old."""
+    terms = Agreement.decode(connection.agreement).terms
+    cache, now = cache_of(project, connection, channel.epoch), project.node.now()
+    snapshot = Snapshot.open(project)
+    rows = shown(project, connection, channel)
+    if rows:
+        last = rows[-1]
+        final = now - last.created < DAY or len(rows) >= terms.generations
+        stored = cache.load(_universe_file(channel, last.digest))
+        if stored is not None and (final or int(stored["data"]) == snapshot.generation):
+            return _made(last, stored)
+        if final:
+            raise _lost()
+    values, _ = decisions.universe(snapshot, channel.namespace)
+    if len(values) < terms.minimum_universe:
+        raise Refusal("below_minimum", f"this side has fewer than the {terms.minimum_universe:,} identities agreed on")
+    people = _people(values)
+    if rows and stored is not None and stored["people"].tobytes() == people:
+        return _made(last, stored)  # what changed was something else
+    universe = count.build_universe(channel.context, values, channel.key(Purpose.COUNT_ANSWER), project.node.random)
+    number = rows[-1].generation + 1 if rows else 1
+    signed = commit(
+        universe,
+        context=channel.context,
+        epoch=channel.epoch.number,
+        generation=number,
+        made=now,
+        sign=project.node.sign,
+    )
+    digest = signed.commitment.universe_digest()
+    cache.save(
+        _universe_file(channel, digest),
+        points=universe.points,
+        canaries=universe.canaries,
+        size=np.array(universe.size),
+        data=np.array(snapshot.generation),
+        people=np.frombuffer(people, np.uint8),
+    )
+    with project.node.store.begin() as tx:
+        taken = [row for row in shown(project, connection, channel, tx) if row.generation >= number]
+        if not taken:
+            tx.execute(
+                insert(universes).values(
+                    id=project.node.new_id(),
+                    connection_id=connection.id,
+                    ours=True,
+                    namespace=channel.namespace,
+                    epoch=channel.epoch.number,
+                    generation=number,
+                    digest=digest,
+                    commitment=signed.encode(),
+                    count=len(universe.points),
+                    created=now,
+                )
+            )
+    if taken:  # an opening beside this one was faster
+        cache.drop(_universe_file(channel, digest))
+        return numbered(project, connection, channel, taken[0].generation)
+    return Generation(number=number, universe=universe, commitment=signed)
+
+
+def numbered(project: "Project", connection: Row[Any], channel: Channel, number: int) -> Generation:
+    """Return the generation of that number; refused where its points are gone."""
+    for row in shown(project, connection, channel):
+        if row.generation == number:
+            stored = cache_of(project, connection, channel.epoch).load(_universe_file(channel, row.digest))
+            if stored is not None:
+                return _made(row, stored)
+    raise _lost()
+
+
+def shown(project: "Project", connection: Row[Any], channel: Channel, tx: Connection | None = None) -> list[Row[Any]]:
+    """Return the rows of the generations that this partner was shown in this epoch, oldest first."""
+    if tx is None:
+        with project.node.store.read() as reading:
+            return shown(project, connection, channel, reading)
+    query = select(universes).where(
+        universes.c.connection_id == connection.id,
+        universes.c.ours,
+        universes.c.namespace == channel.namespace,
+        universes.c.epoch == channel.epoch.number,
+    )
+    return list(tx.execute(query.order_by(universes.c.generation)))
+
+
+def _made(row: Row[Any], stored: Arrays) -> Generation:
+    universe = count.Universe(
+        points=stored["points"].astype(np.uint8, copy=False),
+        canaries=stored["canaries"].astype(np.uint8, copy=False),
+        size=int(stored["size"]),
+    )
+    return Generation(number=row.generation, universe=universe, commitment=SignedCommitment.decode(row.commitment))
+
+
+def _lost() -> Refusal:
+    return Refusal("universe_lost", "the universe of this epoch is gone; a new one is shown a day after the last")
+
+
+def _universe_file(channel: Channel, digest: bytes) -> str:
+    return f"universe {channel.namespace} {digest.hex()[:32]}"
+
+
+def _people(values: Values) -> bytes:
+    """Return what tells two sets of identities apart (32 bytes)."""
+    lengths = b"" if values.lengths is None else values.lengths.tobytes()
+    return hashlib.sha256(length_prefixed(values.rows.tobytes(), lengths)).digest()
+
+
+def check_shown(project: "Project", connection: Row[Any], namespace: str, commitment: Commitment) -> None:
+    """Refuse a partner that shows us too many universes: each new one lets it compare us under another set.
+
+    Those of an epoch that it ended early count on, and those of earlier connections with it.
+    """
+    terms = Agreement.decode(connection.agreement).terms
+    now, digest = project.node.now(), commitment.universe_digest()
+    with project.node.store.begin() as tx:
+        since = epochs.counted_since(project, tx, connection)
+        query = (
+            select(universes)
+            .join(connections, connections.c.id == universes.c.connection_id)
+            .where(
+                connections.c.project_id == project.id,
+                connections.c.peer_key == connection.peer_key,
+                connections.c.peer_project == connection.peer_project,
+                universes.c.namespace == namespace,
+                ~universes.c.ours,
+            )
+        )
+        every = tx.execute(query).all()
+        ours = [row for row in every if row.connection_id == connection.id]
+        rows = [row for row in ours if row.epoch == commitment.epoch]
+        if any(row.digest == digest for row in rows):
+            return
+        if any(row.generation == commitment.generation for row in rows):
+            raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
+        newest = max((row.created for row in ours if row.created >= since), default=None)
+        if newest is not None and now - newest < DAY - SKEW_SECONDS:
+            raise RemoteProtocolError("commitment", "the partner shows a second new universe within a day")
+        if sum(row.created >= since for row in every) >= terms.generations:
+            raise RemoteProtocolError(
+                "commitment", f"the partner shows more than {terms.generations} universes an epoch"
+            )
+        tx.execute(
+            insert(universes).values(
+                id=project.node.new_id(),
+                connection_id=connection.id,
+                ours=False,
+                namespace=namespace,
+                epoch=commitment.epoch,
+                generation=commitment.generation,
+                digest=digest,
+                commitment=commitment.encode(),
+                count=commitment.count,
+                created=now,
+            )
+        )
