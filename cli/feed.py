@@ -191,8 +191,14 @@ def sync(ctx: "Context", name: str | None) -> None:
         rows = ([run.get(column) for column in columns] for run in runs)
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
         output.table(names, rows, empty="no feed of ours is enabled by a partner")
+        for run in runs:
+            if run["status"] == "failed":
+                click.echo(f"{run['feed']} to {run['partner']}: {run['error']['message']}", err=True)
+                click.echo(f"hint: {run['error']['hint']}", err=True)
 
     output.emit(ctx, {"runs": runs}, text)
+    if any(run["status"] == "failed" for run in runs):
+        click.get_current_context().exit(1)
 
 
 @cli.command()
@@ -286,7 +292,7 @@ def _show(document: dict[str, Any]) -> None:
         output.lines(
             [
                 ("from", document["partner"]),
-                ("members", [f"{n}: {size:,}" for n, size in document["members"].items()]),
+                ("members", [_members(name, size, document) for name, size in document["members"].items()]),
                 ("last receipt", document["last_receipt"]),
             ]
         )
@@ -300,6 +306,11 @@ def _show(document: dict[str, Any]) -> None:
     click.echo()
     rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
     output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+
+
+def _members(segment: str, size: int, document: dict[str, Any]) -> str:
+    found = document["statuses"][segment]
+    return f"{segment}: {size:,} (+{found['realized']:,} -{found['exited']:,})"
 
 
 def _labelled(segment: dict[str, Any]) -> str:

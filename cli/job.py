@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def cli() -> None:
-    """See work that runs, waits or failed."""
+    """See work that is queued, runs or failed."""
 
 
 @cli.command("list")
-@click.option("--state", type=click.Choice(["queued", "running", "waiting", "done", "failed"]))
+@click.option("--state", type=click.Choice(["queued", "running", "done", "failed"]))
 @click.pass_obj
 def list_(ctx: "Context", state: str | None) -> None:
     """List the project's jobs, newest first."""

@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = error.ctx.command_path if error.ctx else "vesica"
         return _fail(as_json, "usage", error.format_message(), f"'{command} --help' shows how", exit_code=2)
     except click.ClickException as error:
-        return _fail(as_json, "failed", error.format_message(), "")
+        return _fail(as_json, "failed", error.format_message(), "'vesica --help' shows the commands")
     except (click.Abort, KeyboardInterrupt):
         return _fail(as_json, "interrupted", "interrupted", "run the command again: it goes on or starts cleanly")
     except VesicaError as error:
@@ -167,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         if isinstance(error, OSError) and error.strerror:
             where = f": {error.filename}" if error.filename else ""
-            return _fail(as_json, "failed", f"{error.strerror}{where}", "")
+            hint = "check the path, its permissions and the free space, then run the command again"
+            return _fail(as_json, "failed", f"{error.strerror}{where}", hint)
         name = type(error).__name__  # its text could hold data
         return _fail(as_json, "internal", f"internal error ({name})", "VESICA_TRACEBACK=1 shows where")
 

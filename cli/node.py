@@ -46,7 +46,11 @@ def serve(ctx: "Context", listen: str | None) -> None:
     from node.service import serve as run
 
     node = ctx.node()
-    run(node, listen or node.config.listen)
+
+    def ready(address: str) -> None:
+        output.emit(ctx, {"address": address}, lambda: click.echo(f"listening on {address}"))
+
+    run(node, listen or node.config.listen, ready=ready)
 
 
 @cli.command()

@@ -61,6 +61,9 @@ def show(ctx: "Context", name: str | None) -> None:
 @click.option("--minimum-universe", type=click.IntRange(0), metavar="N", help="Smallest universe to match against.")
 @click.option("--minimum-segment", type=click.IntRange(0), metavar="N", help="Smallest segment to estimate or share.")
 @click.option("--minimum-overlap", type=click.IntRange(0), metavar="N", help="Smallest overlap to tell a number of.")
+@click.option(
+    "--maximum-universe", type=click.IntRange(1), metavar="N", help="Most identities of a side in a namespace."
+)
 @click.option("--epsilon", metavar="E", help='Noise of one count, such as 1/20; "none" for none, if both sides say so.')
 @click.option("--budget", metavar="E", help="Epsilon that one partner may use up in a window.")
 @click.option("--window-days", type=click.IntRange(1), metavar="N", help="Days of that window.")

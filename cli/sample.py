@@ -44,13 +44,13 @@ class Sample:
         for number in range(size + size // 2):
             email, phone = f"person.{number}@example{number % 7}.com", f"+447{400_000_000 + number}"
             if number < size:
-                person = Person(f"R{number}", email, phone if dice.random() < 0.8 else "", _consent(dice, no=0.05))
+                person = Person(f"R{number}", email, phone if dice.random() < 0.9 else "", _consent(dice, no=0.05))
                 person.orders = dice.randrange(12)
                 if person.orders >= 6:
                     person.segments.add("frequent-buyers")
-                if dice.random() < 0.35:
+                if dice.random() < 0.5:
                     person.segments.add("lapsed")
-                if dice.random() < (0.22 if number < size // 2 else 0.005):  # hardly anyone whom both know
+                if dice.random() < (0.25 if number < size // 2 else 0.005):  # hardly anyone whom both know
                     person.segments.add("new-parents")
                 retailer.append(person)
             if number >= size // 2:
@@ -59,7 +59,7 @@ class Sample:
                     Person(
                         f"P{number}",
                         f"other.{number}@example.org" if by_phone_only else email,
-                        phone if by_phone_only or dice.random() < 0.5 else "",
+                        phone if by_phone_only or dice.random() < 0.7 else "",
                         _consent(dice, no=0.03),
                     )
                 )

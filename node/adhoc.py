@@ -26,7 +26,6 @@ from psi.values import U8, Values
 
 from .errors import Refused
 
-CONNECT_PATH = "/vesica/1/connect"
 DONE_PATH = "/vesica/1/done"
 EPOCH = 1
 DEFAULT_MINIMUM = 1_000

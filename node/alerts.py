@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
+from .epochs import DAY
 from .tables import alerts as rows
 
 if TYPE_CHECKING:
     from .project import Project
-
-DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,7 @@ from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError
 
 from . import signatures, tls
-from .errors import InvalidInput
-from .errors import PeerRefused as PeerRefused
-from .errors import PeerUnreachable as PeerUnreachable
-from .errors import WrongPeerKey as WrongPeerKey
+from .errors import InvalidInput, PeerRefused, PeerUnreachable, WrongPeerKey, printable
 from .signatures import Signer
 
 stamina.instrumentation.set_on_retry_hooks([])  # its default would log to stdout, where commands answer
@@ -181,14 +178,13 @@ def _refusal(status: int, content: bytes) -> VesicaError:
         return RemoteProtocolError("malformed", f"the partner answered with HTTP status {status} and no reason")
     detail = body.get("detail")
     return PeerRefused(
-        _printable(body.get("code"), 40) or "refused",
-        _printable(body.get("message"), MAX_TEXT) or f"the partner refused ({_printable(body.get('code'), 40)})",
+        _words(body.get("code"), 40) or "refused",
+        _words(body.get("message"), MAX_TEXT) or f"the partner refused ({_words(body.get('code'), 40)})",
         status=status,
-        hint=_printable(body.get("hint"), MAX_TEXT),
+        hint=_words(body.get("hint"), MAX_TEXT),
         detail=detail if isinstance(detail, int) else None,
     )
 
 
-def _printable(text: object, size: int) -> str:
-    """Return a partner's words without what could steer a terminal."""
-    return "".join(each for each in text[:size] if each.isprintable()) if isinstance(text, str) else ""
+def _words(text: object, size: int) -> str:
+    return printable(text[:size]) if isinstance(text, str) else ""

@@ -4,6 +4,7 @@ config.json   written last by `node init`: a home without it is not one
 control.db    the control rows, unless `database` names a PostgreSQL
 lock          held (flock) by the running service
 keys/         node.key and master.key, 0600
+owners/       a lock of each process that runs jobs: it shows which are alive
 data/ spool/ cache/
 """
 
@@ -49,6 +50,9 @@ class Config:
                 hint="'vesica node init --org NAME' makes one, --home names one",
             ) from error
         except OSError as error:
-            raise Failure(f"cannot read {path}: {error.strerror}") from error
+            raise Failure(
+                f"cannot read {path}: {error.strerror}",
+                hint="run it as the user that made the node, or name another home with --home",
+            ) from error
         except (ValueError, TypeError, AttributeError) as error:
             raise Failure(f"{path} is damaged", hint="restore it from a backup") from error

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import Connection
 
 from psi.values import U8
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .sources import Progress
 
 Bools = npt.NDArray[np.bool_]
-Model = Literal["opt-in", "opt-out"]
 
 CODES = ("", "y", "dy", "LI", "CT", "CP", "VI", "PI", "p", "u", "dn", "n")  # a higher number is stricter; "" is nothing
 _NUMBERS = {code.lower(): number for number, code in enumerate(CODES)}
@@ -91,9 +91,9 @@ class Consents:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def require_model(self) -> str:
+    def require_model(self, tx: Connection | None = None) -> str:
         """Return the project's consent model; raises Refused with the command that chooses one."""
-        model = self._project.consent_model
+        model: str | None = self._project.row(tx).consent_model
         if model is None:
             raise Refused(
                 f"project {self._project.name} has no consent model",

@@ -221,7 +221,7 @@ class Held:
 
     def join(self, other: "Held") -> "Held":
         return Held(
-            values=_join(self.values, other.values),
+            values=Values.join([self.values, other.values]),
             profiles=np.concatenate([self.profiles, other.profiles]),
             sources=np.concatenate([self.sources, other.sources]),
             ranks=np.concatenate([self.ranks, other.ranks]),
@@ -266,20 +266,6 @@ def _first(values: Values, *columns: npt.NDArray[Any]) -> Bools:
         for column in (*columns, *([] if values.lengths is None else [values.lengths])):
             first[1:] |= column[1:] != column[:-1]
     return first
-
-
-def _join(ours: Values, others: Values) -> Values:
-    if not len(ours):
-        return others
-    width = max(ours.rows.shape[1], others.rows.shape[1])
-    rows = np.concatenate([_widened(ours.rows, width), _widened(others.rows, width)])
-    if ours.lengths is None or others.lengths is None:
-        return Values(rows)
-    return Values(rows, np.concatenate([ours.lengths, others.lengths]))
-
-
-def _widened(rows: U8, width: int) -> U8:
-    return rows if rows.shape[1] == width else np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
 @dataclass(slots=True)

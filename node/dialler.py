@@ -7,7 +7,7 @@ import numpy as np
 from protocol import handshake
 from protocol.agreement import Agreement, Terms
 from protocol.connectid import ConnectId
-from protocol.estimate import CountAsker
+from protocol.estimate import MAX_ASKED, CountAsker
 from protocol.exchange import Machine, Opening, Role
 from protocol.messages import Commitment, SegmentAnswer
 from protocol.receipt import NO_RECEIPT
@@ -17,7 +17,6 @@ from psi import noise
 from psi.keys import Purpose
 
 from .adhoc import (
-    CONNECT_PATH,
     DONE_PATH,
     EPOCH,
     Between,
@@ -30,8 +29,9 @@ from .adhoc import (
     offer,
     terms,
 )
-from .client import PeerClient, PeerUnreachable
-from .dialogue import drive, open_at
+from .client import PeerClient
+from .dialogue import CONNECT_PATH, drive, open_at
+from .errors import PeerUnreachable
 from .jobs import Progress, no_progress
 
 FIRST_CONTACT_SECONDS = 5.0  # a listener that is not there by then has gone
@@ -164,7 +164,7 @@ class _Dialling:
 
     def _count(self, namespace: str) -> Counted:
         values = self.columns[namespace].values
-        asked = values.take(noise.sample(values, self.party.random(32)))
+        asked = values.take(noise.sample(values, self.party.random(32), MAX_ASKED))
         committed: list[int] = []
 
         def check_universe(commitment: Commitment) -> None:

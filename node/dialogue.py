@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .endpoint import Call, Route
 
 PATH = "/vesica/1/exchanges"
+CONNECT_PATH = "/vesica/1/connect"
 OPEN_PER_CALLER = 64
 IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
 

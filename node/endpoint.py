@@ -28,9 +28,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from psi.errors import VesicaError
 
 from . import log, signatures
-from .errors import Failure, InvalidInput, NotFound, Refused
-from .errors import Refusal as Refusal
-from .errors import Unwelcome as Unwelcome
+from .errors import Failure, InvalidInput, NotFound, Refusal, Refused, Unwelcome
 from .signatures import BadSignature, Signer
 
 PROMPT_SECONDS = 1.0  # work that takes longer is answered 202 and asked for again
@@ -44,7 +42,6 @@ LOOK_SECONDS = 0.5  # how often a long poll looks
 CONNECTIONS = 200
 ASK_SECONDS = 15.0  # from a connection to the end of its first request's headers
 GRACE_SECONDS = 5
-HEX_DIGITS = 32
 
 
 class TooLarge(VesicaError):

@@ -58,7 +58,10 @@ def follow(project: "Project", tx: Connection, connection: Row[Any], number: int
         select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.number == ours.number)
     ).one()
     if number > ours.number + FURTHEST:
-        raise Refused(f"the partner asks for key epoch {number}, which is far ahead of epoch {ours.number} here")
+        raise Refused(
+            f"the partner asks for key epoch {number}, which is far ahead of epoch {ours.number} here",
+            hint="ask the partner what happened to its node; to begin anew, disconnect and connect again",
+        )
     if project.node.now() < row.started + DAY:
         raise Refused(
             f"the partner asks for key epoch {number} less than a day after epoch {ours.number} began",

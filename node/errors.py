@@ -113,3 +113,8 @@ def check_name(name: str, noun: str) -> str:
             hint="use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
         )
     return name
+
+
+def printable(text: str) -> str:
+    """Return a partner's words without what could steer a terminal."""
+    return "".join(each for each in text if each.isprintable())

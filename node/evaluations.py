@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, func, insert, select
 
 from protocol.agreement import Agreement
-from protocol.errors import RemoteProtocolError
+from protocol.errors import HINTS, RemoteProtocolError
 from protocol.exchange import Opened, Opening, Role
 from protocol.messages import SignedKey
 from protocol.release import EvaluateReceiver, EvaluateSender, Evaluation, Lookup, state_key
@@ -113,7 +113,7 @@ def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     if stored is None:
         empty = np.empty((0, 64), np.uint8)
         return Known(prf=empty, groups=groups[:0], public=b"", evaluated=0, missing=values)
-    places, found = match(_keys(_values(stored)), _keys(values))
+    places, found = match(_keys(Values.of_arrays(stored)), _keys(values))
     missing = np.ones(len(values), bool)
     missing[found] = False
     return Known(
@@ -135,10 +135,10 @@ def lookup(project: "Project", connection: Row[Any], epoch: Epoch, namespace: st
     pending: set[bytes] = set()
     for name in cache.names(f"asked {namespace} "):
         asked = cache.load(name)
-        keys = _keys(_values(asked)) if asked is not None else np.empty((0, 16), np.uint8)
+        keys = _keys(Values.of_arrays(asked)) if asked is not None else np.empty((0, 16), np.uint8)
         if stored is not None:
             open_ = np.ones(len(keys), bool)
-            open_[match(_keys(_values(stored)), keys)[1]] = False
+            open_[match(_keys(Values.of_arrays(stored)), keys)[1]] = False
             keys = keys[open_]
         if not len(keys):
             cache.drop(name)
@@ -158,12 +158,12 @@ def receiver(
     file = f"asked {namespace} {name}"
     asked = cache.load(file)
     if asked is None:
-        cache.save(file, **_arrays(have.missing))
+        cache.save(file, **have.missing.arrays())
     return EvaluateReceiver(
         context=channel.context,
         direction=channel.direction,
         epoch=epoch.number,
-        values=have.missing if asked is None else _values(asked),
+        values=have.missing if asked is None else Values.of_arrays(asked),
         key=channel.key(Purpose.RELEASE_BLIND),
         peer_key=connection.peer_key,
         pinned=have.public or None,
@@ -181,18 +181,15 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
             raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
         if not len(values):
             return
-        before = _values(stored)
+        before = Values.of_arrays(stored)
         _, again = match(_keys(before), _keys(values))
         fresh = np.ones(len(values), bool)
         fresh[again] = False
-        values = _joined(before, values.take(fresh))
+        values = Values.join([before, values.take(fresh)])
         prf = np.concatenate([stored["prf"].astype(np.uint8, copy=False), prf[fresh]])
     arrangement = order(_keys(values))
     values = values.take(arrangement)
-    arrays: dict[str, Any] = {"rows": values.rows, "prf": prf[arrangement]}
-    if values.lengths is not None:
-        arrays["lengths"] = values.lengths
-    cache.save(f"prf {namespace}", **arrays, public=public)
+    cache.save(f"prf {namespace}", **values.arrays(), prf=prf[arrangement], public=public)
     if len(evaluation.values):
         project.received.join_all(connection)
 
@@ -242,16 +239,13 @@ def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoc
     result = np.empty((len(values), 64), np.uint8)
     missing = np.ones(len(values), bool)
     if stored is not None:
-        places, found = match(_keys(_values(stored)), _keys(values))
+        places, found = match(_keys(Values.of_arrays(stored)), _keys(values))
         result[found] = stored["prf"][places]
         missing[found] = False
     if missing.any() or stored is None:
         channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
         result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
-        arrays: dict[str, Any] = {"rows": values.rows, "prf": result}
-        if values.lengths is not None:
-            arrays["lengths"] = values.lengths
-        cache.save(f"own {namespace}", **arrays)
+        cache.save(f"own {namespace}", **values.arrays(), prf=result)
     return result
 
 
@@ -338,7 +332,7 @@ def run(
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
     if part is Part.RECEIVER:
-        inputs = _digest(known(project, connection, epoch, namespace, snapshot).missing)
+        inputs = known(project, connection, epoch, namespace, snapshot).missing.digest()
     name = inputs.hex()
 
     numbers: list[int] = []
@@ -372,13 +366,17 @@ def check_expected(project: "Project", connection: Row[Any], namespace: str, par
     with project.node.store.read() as tx:
         feeds_between = tx.execute(query).all()
         if not any(namespace in versions.get(tx, feed_id, version).namespaces for feed_id, version in feeds_between):
-            raise Refusal("no_feed", f"no enabled feed between us matches by {namespace}")
+            raise Refusal(
+                "no_feed",
+                f"no enabled feed between us matches by {namespace}",
+                hint="the sender publishes one and the receiver enables it: 'vesica feed list' shows them",
+            )
 
 
 def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
     namespace = str(opening.subject["namespace"])
     if namespace not in Agreement.decode(connection.agreement).namespaces:
-        raise Refusal("namespace", "this namespace was not agreed on")
+        raise Refusal("namespace", "this namespace was not agreed on", hint=HINTS["namespace"])
     epoch = epoch_of(project, connection, opening.epoch)
     check_expected(project, connection, namespace, Part.SENDER if opening.part is Part.RECEIVER else Part.RECEIVER)
     if opening.part is Part.RECEIVER:
@@ -407,22 +405,6 @@ def epoch_of(project: "Project", connection: Row[Any], number: int) -> Epoch:
     return epoch
 
 
-def _arrays(values: Values) -> dict[str, Any]:
-    return {"rows": values.rows} if values.lengths is None else {"rows": values.rows, "lengths": values.lengths}
-
-
-def _values(stored: dict[str, Any]) -> Values:
-    return Values(stored["rows"], stored.get("lengths"))
-
-
-def _joined(first: Values, second: Values) -> Values:
-    if first.lengths is None or second.lengths is None:
-        return Values(np.concatenate([first.rows, second.rows]))
-    width = max(first.rows.shape[1], second.rows.shape[1])
-    rows = [np.pad(each.rows, ((0, 0), (0, width - each.rows.shape[1]))) for each in (first, second)]
-    return Values(np.concatenate(rows), np.concatenate([first.lengths, second.lengths]))
-
-
 def _keys(values: Values) -> U8:
     """Return rows that compare as the values do, of one width whatever the batch: uint8 (n, a multiple of 8)."""
     if values.lengths is None:
@@ -430,11 +412,6 @@ def _keys(values: Values) -> U8:
         return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
     rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
     return np.concatenate([rows, values.lengths[:, None]], axis=1)
-
-
-def _digest(values: Values) -> bytes:
-    lengths = b"" if values.lengths is None else values.lengths.tobytes()
-    return hashlib.sha256(values.rows.tobytes() + lengths).digest()
 
 
 ROLES[Kind.EVALUATE] = _answer

@@ -6,6 +6,7 @@ Both sides keep every message in a spool until the exchange is over, so that a k
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, Update, insert, select, update
@@ -35,9 +36,7 @@ EPOCH_TRIES = 3
 OPEN_AT_MOST = 16  # exchanges of one connection; what goes on at once is far less
 
 ROLES: dict[Kind, Callable[["Project", Row[Any], Opening], tuple[Opened, Role]]] = {}  # how we answer; see matching
-FAILED: dict[
-    Kind, Callable[["Project", Connection, Row[Any], Opening, VesicaError], None]
-] = {}  # as it is written down
+FAILED: dict[Kind, Callable[["Project", Connection, Row[Any], Part, VesicaError], None]] = {}  # as it is written down
 FINISHED: dict[Kind, Callable[["Project", Row[Any], Opening, Role], None]] = {}  # what follows when one is done
 
 
@@ -67,14 +66,22 @@ def run_exchange(
     if connection.status != "active":
         raise Refused(f"partner {connection.alias} is {connection.status}", hint="'vesica partner list' shows them")
     with calling(project, connection) as client:
-        started = _resumable(project, connection, subject, kind, part, inputs, client)
-        opening, opened = started or _begin(project, connection, subject, kind, part, inputs, client)
+        wanted = _Wanted(
+            project=project,
+            connection=connection,
+            subject=subject,
+            kind=kind,
+            part=part,
+            inputs=inputs,
+            client=client,
+        )
+        opening, opened = _resumable(wanted) or _begin(wanted)
         spool = _spool(project.node, opening.exchange)
         try:
             role = role_factory(opening.epoch)
             drive(client, Machine(opening, opened, role, spool), opening.exchange, progress)
         except (RemoteProtocolError, PeerRefused, Refusal) as error:
-            _failed(project, connection, opening, error)
+            _failed(project, connection, opening, error, part)
             spool.destroy()
             raise
     result = getattr(role, "result", None)  # an answerer has none
@@ -121,34 +128,40 @@ def _key_changed(project: "Project", connection: Row[Any], act: str, does: str, 
             node.audit.record(tx, act, connection.alias, project_id=project.id, result="deny", detail={"error": reason})
 
 
-def _resumable(
-    project: "Project",
-    connection: Row[Any],
-    subject: dict[str, str | bytes | int],
-    kind: Kind,
-    part: Part,
-    inputs: bytes,
-    client: "PeerClient",
-) -> tuple[Opening, Opened] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """An exchange that we are to open with a partner, or go on with; `part` is ours."""
+
+    project: "Project"
+    connection: Row[Any]
+    subject: dict[str, str | bytes | int]
+    kind: Kind
+    part: Part
+    inputs: bytes
+    client: "PeerClient"
+
+
+def _resumable(wanted: _Wanted) -> tuple[Opening, Opened] | None:
     """Return the open exchange that this is, if the partner has it still; close those that can go on no more."""
-    node = project.node
+    project, connection, node = wanted.project, wanted.connection, wanted.project.node
     with node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection).number
         query = select(exchanges).where(
             exchanges.c.connection_id == connection.id,
-            exchanges.c.kind == kind.value,
-            exchanges.c.part == part.value,
+            exchanges.c.kind == wanted.kind.value,
+            exchanges.c.part == wanted.part.value,
             exchanges.c.state == "open",
         )
         rows = tx.execute(query.order_by(exchanges.c.created.desc())).all()
     for row in rows:
         opening, opened, digest = _unpacked(row.opened)
-        same = opening.subject == subject
-        if not same and (kind is not Kind.RELEASE or opening.subject["feed"] != subject["feed"]):
+        same = opening.subject == wanted.subject
+        if not same and (wanted.kind is not Kind.RELEASE or opening.subject["feed"] != wanted.subject["feed"]):
             continue
-        if same and opening.epoch == epoch and digest == inputs and opening.agreement == connection.agreement_digest:
+        current = opening.epoch == epoch and opening.agreement == connection.agreement_digest
+        if same and current and digest == wanted.inputs:
             try:
-                if open_at(client, opening) == opened:
+                if open_at(wanted.client, opening) == opened:
                     return opening, opened
             except PeerRefused as error:
                 log.info("an open exchange begins anew", code=error.code)
@@ -158,40 +171,32 @@ def _resumable(
     return None
 
 
-def _begin(
-    project: "Project",
-    connection: Row[Any],
-    subject: dict[str, str | bytes | int],
-    kind: Kind,
-    part: Part,
-    inputs: bytes,
-    client: "PeerClient",
-) -> tuple[Opening, Opened]:
-    node = project.node
+def _begin(wanted: _Wanted) -> tuple[Opening, Opened]:
+    project, connection, node = wanted.project, wanted.connection, wanted.project.node
     for _ in range(EPOCH_TRIES):
         with node.store.begin() as tx:
             epoch = epochs.current(project, tx, connection).number
         opening = Opening(
             exchange=node.random(16),
-            kind=kind,
-            part=part,
+            kind=wanted.kind,
+            part=wanted.part,
             connection=bytes.fromhex(connection.id),
             agreement=connection.agreement_digest,
             epoch=epoch,
-            subject=subject,
+            subject=wanted.subject,
             nonce=node.random(32),
         )
         try:
-            opened = open_at(client, opening)
+            opened = open_at(wanted.client, opening)
         except PeerRefused as error:
             if error.code != "epoch_behind" or error.detail is None:
-                _failed(project, connection, opening, error)
+                _failed(project, connection, opening, error, wanted.part)
                 raise
             with node.store.begin() as tx:
                 epochs.follow(project, tx, connection, error.detail)
             continue
         with node.store.begin() as tx:
-            _insert(tx, node, connection, opening, opened, part, inputs)
+            _insert(tx, node, connection, opening, opened, wanted.part, wanted.inputs)
         return opening, opened
     raise RemoteProtocolError("epoch", "the partner asks for another key epoch each time")
 
@@ -208,7 +213,12 @@ class NodeAnswers:
     def begin(self, caller: bytes, opening: Opening) -> tuple[Opened, Machine]:
         project, connection = active(self._node, caller, opening.connection)
         if opening.agreement != connection.agreement_digest:
-            raise Refusal("agreement", "the agreement is another one now", status=409)
+            raise Refusal(
+                "agreement",
+                "the agreement is another one now",
+                hint="disconnect and connect again, so that both sides hold the same one",
+                status=409,
+            )
         with self._node.store.read() as reading:
             row = reading.execute(select(exchanges).where(exchanges.c.id == opening.exchange.hex())).first()
         if row is not None:
@@ -276,7 +286,7 @@ class NodeAnswers:
 
     def failed(self, opening: Opening, error: VesicaError) -> None:
         project, connection = self._of(opening)
-        _failed(project, connection, opening, error, actor=connection.alias)
+        _failed(project, connection, opening, error, _other(opening), actor=connection.alias)
         _spool(self._node, opening.exchange).destroy()
 
     def _machine(
@@ -297,7 +307,7 @@ class NodeAnswers:
 
 
 def register() -> None:
-    """Import what fills ROLES and FINISHED, and the handlers of letters and jobs."""
+    """Import what fills ROLES, FAILED and FINISHED, and the handlers of letters and jobs."""
     from . import evaluations, feeds, matching, partners, received, releases, replies  # noqa: F401
 
 
@@ -385,9 +395,18 @@ def _done(project: "Project", connection: Row[Any], opening: Opening, *, actor: 
 
 
 def _failed(
-    project: "Project", connection: Row[Any], opening: Opening, error: VesicaError, *, actor: str | None = None
+    project: "Project",
+    connection: Row[Any],
+    opening: Opening,
+    error: VesicaError,
+    part: Part,
+    *,
+    actor: str | None = None,
 ) -> None:
-    """Close an exchange that cannot go on, with an audit row, and an alert if the partner broke the protocol."""
+    """Close an exchange that cannot go on, with an audit row, and an alert if the partner broke the protocol.
+
+    `part` is ours.
+    """
     node = project.node
     reason = {"code": error.code, "message": str(error)}
     with node.store.begin() as tx:
@@ -402,6 +421,6 @@ def _failed(
             actor=actor,
         )
         if opening.kind in FAILED:
-            FAILED[opening.kind](project, tx, connection, opening, error)
+            FAILED[opening.kind](project, tx, connection, part, error)
         if isinstance(error, RemoteProtocolError):
             project.alerts.add(tx, f"exchange.{error.code}", f"{connection.alias} broke the protocol: {error}")

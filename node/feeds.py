@@ -9,8 +9,10 @@ from sqlalchemy import Connection, Row, insert, select, update
 from protocol.agreement import Agreement
 from protocol.feed import MARKETING_USES, Definition, SegmentRef
 from protocol.letters import FeedNotice, FeedVersion
+from psi.errors import VesicaError
 
 from . import matching, releases, versions
+from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .jobs import Progress, no_progress
 from .labels import Origin
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
     from .project import Project
 
 ESTIMATE_DAYS = 7  # after that an estimate is shown as expired
-DAY = 86_400
 GOING = ("pending", "enabled", "disabled")
 
 Documents = list[dict[str, Any]]
 Names = list[str]
+Errors = list[VesicaError]
 Rows = list[Row[Any]]
 Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
 
@@ -74,8 +76,12 @@ class Feeds:
             check_name(name, "feed")
             if self._find(name, tx) is not None:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
-            if not segments or not namespaces or not partners:
-                raise InvalidInput("a feed needs a segment, a namespace and a partner")
+            needed = {"--segment": segments, "--namespace": namespaces, "--partner": partners}
+            missing = [option for option, given in needed.items() if not given]
+            if missing:
+                raise InvalidInput(
+                    "a feed needs a segment, a namespace and a partner", hint=f"add {', '.join(missing)}"
+                )
             for use in restricted_uses:
                 if use not in MARKETING_USES:
                     raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
@@ -98,7 +104,6 @@ class Feeds:
                     id=feed_id,
                     project_id=self._project.id,
                     name=name,
-                    description=description,
                     status="draft",
                     version=1,
                     revision=0,
@@ -133,15 +138,25 @@ class Feeds:
         ]
         if not rows:
             raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
+        names = [segment.name for segment in definition.segments]
+        waiting: Documents = []
+        errors: Errors = []
         for row in rows:
             for namespace in definition.namespaces:
-                parameters = {
-                    "connection": row.id,
-                    "namespace": namespace,
-                    "segments": [segment.name for segment in definition.segments],
-                }
-                self._node.jobs.run(matching.JOB, parameters, self._project, progress)
-        return self.estimates(name)
+                parameters = {"connection": row.id, "namespace": namespace, "segments": names}
+                try:
+                    result = self._node.jobs.run(matching.JOB, parameters, self._project, progress)
+                except VesicaError as error:  # one partner's trouble is not the others'
+                    errors.append(error)
+                    continue
+                if result == matching.WAITING:
+                    known = {"partner": row.alias, "namespace": namespace, "status": "waiting", "computed_at": None}
+                    numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval"))
+                    waiting += [{**known, "segment": each, **numbers} for each in names]
+        if errors:
+            raise errors[0]
+        kept = {(row["partner"], row["namespace"]) for row in waiting}
+        return waiting + [row for row in self.estimates(name) if (row["partner"], row["namespace"]) not in kept]
 
     def estimates(self, name: str) -> Documents:
         """Return the newest estimate per partner, segment and namespace of a feed, with its age."""
@@ -219,7 +234,7 @@ class Feeds:
                     f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
                 )
             versions.keep(self._project, tx, feed.id, after)
-            self._set(tx, feed, version=after.version, description=after.description)
+            self._set(tx, feed, version=after.version)
             told = []
             for row, state in self._partners(feed, tx):
                 if state.status in GOING:
@@ -250,21 +265,32 @@ class Feeds:
         with self._project.act("feed.revoke", name) as tx:
             feed = self.get(name, tx)
             if feed.status == "revoked":
-                raise Refused(f"feed {name} was revoked already")
+                raise Refused(f"feed {name} was revoked already", hint="'vesica feed list' shows them")
             told = [row for row, _ in self._partners(feed, tx)]
             self._revoke(tx, feed, told, reason)
             self._set(tx, feed, status="revoked")
         self._deliver(told)
 
     def sync(self, name: str | None = None, progress: Progress = no_progress) -> Documents:
-        """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs."""
-        done = []
+        """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs.
+
+        One that fails is among them, with its error; where all fail the first error is raised.
+        """
+        done: Documents = []
+        errors: Errors = []
         wanted = [self.get(name)] if name is not None else self._rows("published")
         for feed in wanted:
             for row, state in self._partners(feed):
                 if state.status == "enabled":
                     parameters = {"connection": row.id, "feed": feed.id}
-                    done.append(self._node.jobs.run(releases.JOB, parameters, self._project, progress))
+                    try:
+                        done.append(self._node.jobs.run(releases.JOB, parameters, self._project, progress))
+                    except VesicaError as error:  # one partner's trouble is not the others'
+                        errors.append(error)
+                        reason = {"code": error.code, "message": str(error), "hint": error.hint}
+                        done.append({"feed": feed.name, "partner": row.alias, "status": "failed", "error": reason})
+        if errors and len(errors) == len(done):
+            raise errors[0]
         return done
 
     def list(self) -> Documents:
@@ -391,13 +417,19 @@ class Feeds:
 
     def _segment(self, tx: Connection, name: str) -> SegmentRef:
         if name.startswith("received."):
-            raise Refused(f"{name} was received: only first-party segments can be shared")
+            raise Refused(
+                f"{name} was received: only first-party segments can be shared",
+                hint="share a first-party segment: 'vesica segment list' shows them",
+            )
         query = select(segments).where(segments.c.project_id == self._project.id, segments.c.name == name)
         row = tx.execute(query).first()
         if row is None:
             raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
         if self._project.segments.reads_received(tx, name):
-            raise Refused(f"segment {name} is made of received segments: only first-party segments can be shared")
+            raise Refused(
+                f"segment {name} is made of received segments: only first-party segments can be shared",
+                hint="share the first-party segment it is built on",
+            )
         labels = tuple(sorted(self._project.labels.labels_of_segment(name, tx)))
         return SegmentRef(id=bytes.fromhex(row.id), name=name, labels=labels)
 

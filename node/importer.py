@@ -119,7 +119,7 @@ def read_identities(
             found[column.rule.id].append((column.normalised.values.take(where), where + base))
     reading.check()
     identities = {
-        name: (_stack([values for values, _ in parts]), np.concatenate([rows for _, rows in parts] or [_NO_ROWS]))
+        name: (Values.join(values for values, _ in parts), np.concatenate([rows for _, rows in parts] or [_NO_ROWS]))
         for name, parts in found.items()
     }
     return identities, reading.report({}), records
@@ -215,6 +215,11 @@ class _Reading:
         self.region = region
         self.columns = [_Column(each) for each in columns]
         self.rows = 0
+        self.left_out = 0  # of them, the rows that were rejected afterwards, which the source counts too
+
+    def leave_out(self, rows: int) -> None:
+        """Note that rows which were read are rejected after all."""
+        self.left_out += rows
 
     def take(self, batch: Batch) -> list[_Column]:
         """Normalise a batch's identities; each column's `normalised` has a row per row of the batch."""
@@ -269,8 +274,8 @@ class _Reading:
             kind=self.source.kind,
             encoding=self.source.encoding,
             delimiter=self.source.delimiter,
-            rows=self.rows + broken - self._unread,
-            accepted=self.rows - self._unread,
+            rows=self.rows + broken - self.left_out,
+            accepted=self.rows - self.left_out,
             rejected={reason: tally(lines) for reason, lines in self.source.rejected.items() if lines},
             columns=[
                 ColumnReport(
@@ -289,8 +294,6 @@ class _Reading:
             ],
             **counts,
         )
-
-    _unread = 0  # rows that were read but then rejected, and so counted on both sides
 
 
 _HASHED_NOTE = "hashed before: whether it followed {} cannot be checked"
@@ -355,7 +358,7 @@ class _People:
                 if (bad & good).any():
                     rejected[reason] += batch.lines[bad & good].tolist()
                 good &= ~bad
-            self.reading._unread += int((~good).sum())
+            self.reading.leave_out(int((~good).sum()))
             ids.append(found[good])
             codes.append(code[good])
             place = np.cumsum(good) - 1 + row
@@ -389,7 +392,7 @@ class _People:
         source, duplicates = draft.source(dataset), {}
         given: dict[str, Held] = {}
         for place, (column, parts) in enumerate(zip(self.reading.columns, self.parts, strict=True)):
-            values, rows = _stack([each for each, _ in parts]), np.concatenate([where for _, where in parts])
+            values, rows = Values.join(each for each, _ in parts), np.concatenate([where for _, where in parts])
             profiles = numbers[rows].astype(np.uint32)
             first = 0 if column.spec.primary else (place + 1) << 8
             held = Held(
@@ -444,16 +447,6 @@ def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_
 def _each(identity: Normalised) -> Iterable[bytes]:
     for index, keep in enumerate(identity.keep.tolist()):
         yield identity.values[index] if keep else b""
-
-
-def _stack(parts: Sequence[Values]) -> Values:
-    """Join batches of one namespace; rows of custom namespaces are widened to the longest."""
-    if not parts:
-        return Values(np.zeros((0, 0), np.uint8))
-    width = max(part.rows.shape[1] for part in parts)
-    rows = [np.pad(part.rows, ((0, 0), (0, width - part.rows.shape[1]))) for part in parts]
-    lengths = [part.lengths for part in parts if part.lengths is not None]
-    return Values(np.concatenate(rows), np.concatenate(lengths) if lengths else None)
 
 
 def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:

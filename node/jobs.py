@@ -45,7 +45,7 @@ class Job:
     project_id: str
     kind: str
     parameters: dict[str, Any]
-    state: str  # queued, running, waiting, done, failed
+    state: str  # queued, running, done, failed
     progress: dict[str, Any] | None
     result: Any
     error: dict[str, str] | None

@@ -117,7 +117,9 @@ class Labels:
             name = self.resolve(tx, label)
             kind = self._check_target(tx, kind, target)
             if name in self._uses(tx).get(Origin(kind=kind, target=target), ()):
-                raise AlreadyExists(f"{name} is on {kind} {target} already")
+                raise AlreadyExists(
+                    f"{name} is on {kind} {target} already", hint="'vesica label list' shows where each one is"
+                )
             tx.execute(
                 tables.label_uses.insert().values(
                     id=self._project.node.new_id(),
@@ -151,11 +153,6 @@ class Labels:
                     hint=f"vesica label remove {name} --{inherited[0].kind} {inherited[0].target}",
                 )
             raise NotFound(f"{name} is not on {kind} {target}", hint="'vesica label list' shows where each one is")
-
-    def labels_of_field(self, field: str) -> Origins:
-        """Return the labels of "dataset.field" with where each comes from."""
-        with self._project.node.store.read() as connection:
-            return self._labels_of(connection, Kind.FIELD, field)
 
     def labels_of_segment(self, name: str, connection: Connection | None = None) -> Origins:
         """Return a segment's labels with where each comes from: its own, and those of the fields that its rule uses."""

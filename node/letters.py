@@ -37,7 +37,7 @@ ENDED_SECONDS = 7 * 86_400  # how long a disconnected partner is asked for its l
 CORRESPONDING = ("pending", "requested", "active", "declined", "disconnected")  # also those that hear of the end
 
 Handler = Callable[["Project", Connection, Row[Any], Message], None]
-HANDLERS: dict[str, Handler] = {}  # by kind of letter; filled by partners and feeds
+HANDLERS: dict[str, Handler] = {}  # by kind of letter; `exchanges.register` fills it
 
 
 class Letters:

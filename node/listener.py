@@ -22,7 +22,6 @@ from psi.values import U8
 
 from . import tls
 from .adhoc import (
-    CONNECT_PATH,
     DONE_PATH,
     EPOCH,
     SESSION_SECONDS,
@@ -36,9 +35,9 @@ from .adhoc import (
     offer,
     terms,
 )
-from .dialogue import Answering
-from .endpoint import Call, Refusal, Route, Unwelcome, address_of, application, bind, server, split_address
-from .errors import Failure, InvalidInput, NotFound, Refused
+from .dialogue import CONNECT_PATH, Answering
+from .endpoint import Call, Route, address_of, application, bind, server, split_address
+from .errors import Failure, InvalidInput, NotFound, Refusal, Refused, Unwelcome
 from .jobs import Progress, no_progress
 
 PARTNER_SECONDS = 300  # how long a dialler may be silent within a session
@@ -76,7 +75,7 @@ def listen(
 ) -> Learned:
     """Answer one session, and return what we learned. `ready` gets the Connect ID and the address it names.
 
-    Raises Refused when nobody came within an hour, or when the other side went away in the middle.
+    Raises Failure when nobody came within an hour, or when the other side went away in the middle.
     """
     party = Party()
     if address is None and split_address(bind_to)[0] in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
@@ -173,7 +172,11 @@ class _Session:
         self._check_caller(call, request.hello)
         agreement = handshake.check_request(request, self._offer(request.hello), secret=self._connect_id.secret)
         if not agreement.namespaces:
-            raise Refusal("nothing_common", "the two files have no namespace in common")
+            raise Refusal(
+                "nothing_common",
+                "the two files have no namespace in common",
+                hint="give both the same one: --column COLUMN=NAMESPACE",
+            )
         try:
             check_sizes(agreement, self._columns)
         except Refused:
@@ -228,7 +231,11 @@ class _Session:
                 hint="run with --count, or ask the other side for: vesica match listen --allow members",
             )
         if self.learned.mode not in (None, mode):
-            raise Refusal("one_answer", "a session is either a count or members")
+            raise Refusal(
+                "one_answer",
+                "a session is either a count or members",
+                hint="ask for a new Connect ID for the other: vesica match listen",
+            )
         if opening.part not in (Part.ASKER, Part.RECEIVER):
             raise Refusal("part", "who dials asks, and who listens answers")
         subject = (opening.kind, str(opening.subject.get("namespace", "")))
@@ -238,7 +245,11 @@ class _Session:
             if self._between is not between:
                 raise _in_use()
             if subject in self._open:
-                raise Refusal("one_answer", "this was answered already; a Connect ID is good for one session")
+                raise Refusal(
+                    "one_answer",
+                    "this was answered already; a Connect ID is good for one session",
+                    hint="ask for a new one: vesica match listen",
+                )
             self.learned.mode = mode
             self._open.add(subject)
         role = self._role(opening, between)
@@ -320,7 +331,9 @@ class _Session:
             charged += len(points)
             if charged > most:
                 raise Refusal(
-                    "too_many", f"more than {most:,} identities in {namespace}: this file is too small for that"
+                    "too_many",
+                    f"more than {most:,} identities in {namespace}: this file is too small for that",
+                    hint="match a smaller file against it",
                 )
 
         return EvaluateSender(key=key, statement=statement, charge=charge, random=self._party.random)

@@ -1,5 +1,6 @@
 """Counts with partners: what we ask before anything is shared, and how we answer what they ask."""
 
+import hashlib
 import hmac
 import json
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import numpy as np
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from protocol.agreement import Agreement
-from protocol.estimate import CountAnswerer, CountAsker
+from protocol.errors import HINTS
+from protocol.estimate import MAX_ASKED, CountAnswerer, CountAsker
 from protocol.exchange import Opened, Opening, Role
 from protocol.letters import Wanted
 from protocol.messages import Answer, SegmentAnswer
@@ -22,7 +24,6 @@ from psi.keys import Purpose
 from psi.values import Values
 
 from . import decisions, epochs, sanitising, universes
-from .cache import Arrays
 from .data import Snapshot
 from .epochs import Epoch
 from .errors import Refusal, Refused
@@ -76,7 +77,7 @@ def prepare(
     key = hmac.digest(epoch.secret, b"vesica/1 sample key" + namespace.encode(), "sha256")
     for place, index in enumerate(large):
         candidates = np.flatnonzero(audience.segments[index])
-        chosen[place, candidates[noise.sample(audience.values.take(candidates), key)]] = True
+        chosen[place, candidates[noise.sample(audience.values.take(candidates), key, MAX_ASKED)]] = True
     asked = decisions.Audience(values=audience.values, segments=chosen, consented=audience.consented)
     chosen_any: decisions.Bools = np.asarray(chosen.any(axis=0))
     return Asked(
@@ -154,17 +155,12 @@ def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked
     with project.node.store.begin() as tx:
         for index, name in enumerate(asked.names):
             numbers = _scaled(answer.segments[index], asked.sizes[index], asked.sampled(index), epsilon)
-            tx.execute(  # a kill may have come after it was kept
-                delete(estimates).where(
-                    estimates.c.connection_id == connection.id,
-                    estimates.c.segment == name,
-                    estimates.c.namespace == namespace,
-                    estimates.c.at == answer.computed_at,
-                )
-            )
+            known = (bytes.fromhex(connection.id), namespace.encode(), name.encode(), answer.encode())
+            estimate_id = hashlib.sha256(length_prefixed(*known)).hexdigest()[:32]
+            tx.execute(delete(estimates).where(estimates.c.id == estimate_id))  # a kill may have come after it was kept
             tx.execute(
                 insert(estimates).values(
-                    id=project.node.new_id(),
+                    id=estimate_id,
                     connection_id=connection.id,
                     segment=name,
                     namespace=namespace,
@@ -216,7 +212,7 @@ def _keep_small(project: "Project", tx: Connection, connection: Row[Any], name: 
 def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:
     namespace = str(opening.subject["namespace"])
     if namespace not in Agreement.decode(connection.agreement).namespaces:
-        raise Refusal("namespace", "this namespace was not agreed on")
+        raise Refusal("namespace", "this namespace was not agreed on", hint=HINTS["namespace"])
     if opening.part is Part.ANSWERER:  # they call because we have no address for them
         asked = _asked(project, connection, namespace, opening)
         return opened(project, opening), _asker(project, connection, opening.epoch, namespace, asked)
@@ -258,7 +254,7 @@ def _asked(project: "Project", connection: Row[Any], namespace: str, opening: Op
     if stored is not None:
         words = json.loads(stored["words"].tobytes())
         audience = decisions.Audience(
-            values=_read_values(stored),
+            values=Values.of_arrays(stored),
             segments=stored["segments"].astype(np.bool_, copy=False),
             consented=stored["consented"].astype(np.bool_, copy=False),
         )
@@ -266,21 +262,16 @@ def _asked(project: "Project", connection: Row[Any], namespace: str, opening: Op
     wanted, names = _waiting(project, connection, namespace)
     asked = prepare(project, connection, epoch, namespace, names, Snapshot.open(project))
     if not asked.names:
-        raise Refusal("nothing_wanted", "nothing is to be asked")
+        raise _nothing_wanted()
     words = json.dumps({"names": asked.names, "sizes": asked.sizes, "wanted": wanted}).encode()
-    values = asked.audience.values
-    arrays = {"rows": values.rows, "segments": asked.audience.segments, "consented": asked.audience.consented}
-    if values.lengths is not None:
-        arrays["lengths"] = values.lengths
-    cache.save(name, words=np.frombuffer(words, np.uint8), **arrays)
-    return asked
-
-
-def _read_values(stored: Arrays) -> Values:
-    lengths = stored.get("lengths")
-    return Values(
-        stored["rows"].astype(np.uint8, copy=False), None if lengths is None else lengths.astype(np.uint8, copy=False)
+    cache.save(
+        name,
+        words=np.frombuffer(words, np.uint8),
+        **asked.audience.values.arrays(),
+        segments=asked.audience.segments,
+        consented=asked.audience.consented,
     )
+    return asked
 
 
 def _waiting(project: "Project", connection: Row[Any], namespace: str) -> tuple[list[str], list[str]]:
@@ -292,7 +283,13 @@ def _waiting(project: "Project", connection: Row[Any], namespace: str) -> tuple[
                 names = [name for name in row.parameters["segments"] if name in shared]
                 if names:
                     return row.parameters["segments"], names
-    raise Refusal("nothing_wanted", "nothing is to be asked")
+    raise _nothing_wanted()
+
+
+def _nothing_wanted() -> Refusal:
+    return Refusal(
+        "nothing_wanted", "nothing is to be asked", hint="who is called asks for it first: vesica feed estimate"
+    )
 
 
 def _waiting_jobs(project: "Project", tx: Connection, connection: Row[Any], namespace: str) -> list[Row[Any]]:
@@ -356,10 +353,10 @@ def answer_wanted(project: "Project", connection: Row[Any], namespace: str, prog
     )
 
 
-def _caught(project: "Project", tx: Connection, connection: Row[Any], opening: Opening, error: VesicaError) -> None:
+def _caught(project: "Project", tx: Connection, connection: Row[Any], part: Part, error: VesicaError) -> None:
     """Let a partner whose tags were wrong spend its whole budget: an honest one cannot get there, a prober gets one try."""
     terms = Agreement.decode(connection.agreement).terms
-    if opening.part is Part.ASKER and error.code in (InvalidTags.code, "tags") and terms.epsilon is not None:
+    if part is Part.ANSWERER and error.code in (InvalidTags.code, "tags") and terms.epsilon is not None:
         tx.execute(
             insert(ledger).values(
                 id=project.node.new_id(),

@@ -222,7 +222,7 @@ class Node:
 
         projects = self.projects()
         partners = self._count(tables.connections, tables.connections.c.status == "active")
-        jobs = self._count(tables.jobs, tables.jobs.c.state.in_(("queued", "running", "waiting")))
+        jobs = self._count(tables.jobs, tables.jobs.c.state.in_(("queued", "running")))
         newest = [(alert, project.name) for project in projects for alert in project.alerts.list()]
         newest.sort(key=lambda each: each[0].at, reverse=True)
         return {

@@ -9,13 +9,14 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol import handshake
 from protocol.agreement import Agreement, Offer, mismatches
-from protocol.connectid import ConnectId
+from protocol.connectid import LIFETIME, PROXY, ConnectId
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Disconnect
 from protocol.wire import Message
 
 from . import cache
-from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from .dialogue import CONNECT_PATH
+from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
 from .tables import connections, epochs, exchanges, feed_partners, projects, received_feeds
 
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
     from .node import Node
     from .project import Project
 
-CONNECT_PATH = "/vesica/1/connect"
 CONNECT = b"connect"  # the purpose under which the Connect ID's secret is wrapped
-CONNECT_DAYS = 30  # how long a Connect ID is good for
-DAY = 86_400
-FLAG_PROXY = 1
 LIVE = ("pending", "requested", "active")
 STALE = "this Connect ID is not (or no longer) valid"
 
@@ -81,12 +78,12 @@ class Partners:
             with self._project.act("partner.id", self._project.name) as tx:
                 values = {
                     "connect_secret": self._node.secrets.wrap(self._node.random(16), CONNECT),
-                    "connect_expires": now + CONNECT_DAYS * DAY,
+                    "connect_expires": now + LIFETIME,
                 }
                 tx.execute(update(projects).where(projects.c.id == self._project.id).values(**values))
             row = self._project.row()
         return ConnectId(
-            flags=FLAG_PROXY if self._node.config.proxy else 0,
+            flags=PROXY if self._node.config.proxy else 0,
             address=self._node.config.address,
             key=self._node.key,
             project=bytes.fromhex(self._project.id),
@@ -263,7 +260,7 @@ class Partners:
             self._check_new(tx, request.offer)
             alias = self._alias(tx, None, request.offer)
             self._insert(tx, alias, request.offer, agreement, status="requested", their_signature=request.signature)
-            text = f"{_printable(request.offer.organisation)} asks to connect: vesica partner accept {alias}"
+            text = f"{printable(request.offer.organisation)} asks to connect: vesica partner accept {alias}"
             for name, our_rules, their_rules in mismatches(ours, request.offer):
                 text += f"; {name} will not match: {', '.join(our_rules)} here, {', '.join(their_rules)} there"
             self._project.alerts.add(tx, "connection_request", text)
@@ -326,11 +323,10 @@ class Partners:
                 id=agreement.connection.hex(),
                 project_id=self._project.id,
                 alias=alias,
-                requester="our_signature" in values,
                 peer_key=theirs.key,
                 peer_project=theirs.project,
-                peer_project_name=_printable(theirs.project_name)[:63],
-                peer_organisation=_printable(theirs.organisation),
+                peer_project_name=printable(theirs.project_name)[:63],
+                peer_organisation=printable(theirs.organisation),
                 peer_address=theirs.address,
                 proxy=theirs.proxy,
                 their_offer=theirs.encode(),
@@ -350,8 +346,7 @@ class Partners:
     def _client(self, connect_id: ConnectId) -> "PeerClient":
         from .client import PeerClient
 
-        proxy = bool(connect_id.flags & FLAG_PROXY)
-        return PeerClient(self._node, connect_id.address, connect_id.key, proxy=proxy)
+        return PeerClient(self._node, connect_id.address, connect_id.key, proxy=connect_id.proxy)
 
     def _deliver(self, row: Row[Any]) -> None:
         self._project.letters.deliver_soon(row)
@@ -408,7 +403,7 @@ def declined(project: "Project", tx: Connection, row: Row[Any], message: Message
     assert isinstance(message, handshake.Decline)
     if row.status != "pending" or message.agreement != row.agreement_digest:
         raise RemoteProtocolError("out_of_order", "nothing was waiting to be declined")
-    project.partners._set(tx, row, status="declined", reason=_printable(message.reason))
+    project.partners._set(tx, row, status="declined", reason=printable(message.reason))
     project.alerts.add(tx, "connection_declined", f"{row.peer_organisation} declined")
 
 
@@ -417,7 +412,7 @@ def disconnected(project: "Project", tx: Connection, row: Row[Any], message: Mes
     assert isinstance(message, Disconnect)
     if row.status not in LIVE:
         return
-    end(project, tx, row, _printable(message.reason))
+    end(project, tx, row, printable(message.reason))
     project.alerts.add(tx, "disconnected", f"{row.peer_organisation} ended the connection {row.alias}")
 
 
@@ -449,11 +444,6 @@ def _numbered(stem: str) -> Iterable[str]:
     while True:
         yield f"{stem}-{number}"
         number += 1
-
-
-def _printable(text: str) -> str:
-    """Return a partner's words without what could steer a terminal."""
-    return "".join(each for each in text if each.isprintable())
 
 
 LETTERS["connect.accept"] = accepted

@@ -1,6 +1,5 @@
 """Profiles: people's records, by id."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,41 +9,19 @@ import numpy as np
 from .consent import CODES
 from .data import NUMBER, Snapshot
 from .errors import NotFound
-from .importer import IdentityColumn, ImportReport, import_file
+from .importer import ImportReport, import_file
 
 if TYPE_CHECKING:
     from .project import Project
-    from .sources import Progress
 
 
 class Profiles:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def import_(
-        self,
-        path: Path | str,
-        *,
-        dataset: str,
-        id_column: str,
-        identities: Sequence[IdentityColumn],
-        consent_column: str | None = None,
-        attributes: Sequence[str] = (),
-        region: str | None = None,
-        progress: "Progress | None" = None,
-    ) -> ImportReport:
-        """Bring a file's people in; see `node.importer.import_file`."""
-        report = import_file(
-            self._project,
-            path,
-            dataset=dataset,
-            id_column=id_column,
-            identities=identities,
-            consent_column=consent_column,
-            attributes=attributes,
-            region=region,
-            progress=progress,
-        )
+    def import_(self, path: Path | str, **options: Any) -> ImportReport:
+        """Bring a file's people in, with the options of `node.importer.import_file`."""
+        report = import_file(self._project, path, **options)
         self._project.received.join_all()
         return report
 

@@ -14,8 +14,6 @@ from .errors import InvalidInput
 from .tables import connections, datasets, fields, label_uses, projects, segments
 
 if TYPE_CHECKING:
-    from pyroaring import BitMap
-
     from protocol.agreement import Terms
 
     from .alerts import Alerts
@@ -71,10 +69,6 @@ class Project:
         from .data import Snapshot
 
         return Snapshot.open(self, connection)
-
-    def received_members(self, partner: str, segment: str) -> "BitMap":
-        """Return the profile numbers of ours that are in a received segment."""
-        return self.received.members(partner, segment)
 
     @property
     def data_directory(self) -> Path:

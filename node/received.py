@@ -27,7 +27,7 @@ from psi.values import U8
 
 from . import decisions, epochs, evaluations, versions
 from .data import Snapshot
-from .errors import NotFound, Refused
+from .errors import NotFound, Refused, printable
 from .files import write_atomically
 from .letters import HANDLERS as LETTERS
 from .tables import connections, memberships, received_feeds, runs
@@ -96,6 +96,10 @@ class Received:
                 "revision": feed.last_revision,
                 "last_receipt": feed.last_receipt.hex() if feed.last_receipt else None,
                 "members": {row.name: row.size for row in self._memberships(tx, feed)},
+                "statuses": {
+                    row.name: {status: len(found) for status, found in self._statuses(feed, row).items()}
+                    for row in self._memberships(tx, feed)
+                },
                 "runs": [
                     {
                         "version": run.version,
@@ -167,10 +171,7 @@ class Received:
             _, feed = self.get(name, partner, tx)
             for row in self._memberships(tx, feed):
                 if row.name == segment:
-                    present = self._members(feed, row)
-                    changes = self._changes(feed, row)
-                    realized = BitMap(changes[REALIZED])
-                    return {REALIZED: realized, EXISTING: present - realized, EXITED: BitMap(changes[EXITED])}
+                    return self._statuses(feed, row)
         raise NotFound(f"feed {name} has no segment {segment!r} here", hint=f"vesica feed show {name}")
 
     def segments_received(self, connection_id: str) -> int:
@@ -285,8 +286,6 @@ class Received:
                 f"{connection.alias} offers feed {definition.name}: vesica feed enable {definition.name}",
             )
             return
-        if feed.connection_id != connection.id:
-            raise RemoteProtocolError("manifest", "this feed belongs to another connection")
         newest = feed.offered_version or feed.accepted_version or 0
         if definition.version <= newest or feed.status in ("declined", "revoked"):
             return
@@ -403,6 +402,11 @@ class Received:
         path = self._path(feed, row.file)
         return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
 
+    def _statuses(self, feed: Row[Any], row: Row[Any]) -> dict[str, BitMap]:
+        changes = self._changes(feed, row)
+        realized = BitMap(changes[REALIZED])
+        return {REALIZED: realized, EXISTING: self._members(feed, row) - realized, EXITED: BitMap(changes[EXITED])}
+
     def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[np.uint32]]:
         path = self._path(feed, row.changes)
         if not path.exists():
@@ -467,14 +471,11 @@ def published(project: "Project", tx: Connection, connection: Row[Any], message:
 def revoked(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
     """Handle feed.revoke: purge, and say so, signed."""
     assert isinstance(message, FeedNotice)
-    query = select(received_feeds).where(
-        received_feeds.c.id == versions.local(connection.id, message.feed),
-        received_feeds.c.connection_id == connection.id,
-    )
+    query = select(received_feeds).where(received_feeds.c.id == versions.local(connection.id, message.feed))
     feed = tx.execute(query).first()
     if feed is None:
         raise RemoteProtocolError("manifest", "there is no such feed from this partner")
-    reason = "".join(each for each in message.reason if each.isprintable())
+    reason = printable(message.reason)
     project.received.purge(tx, connection, feed, reason=reason)
     project.alerts.add(tx, "feed_revoked", f"{connection.alias} revoked feed {feed.name}")
 

@@ -118,8 +118,7 @@ def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[
             )
         definition = versions.get(tx, feed_id, state.accepted_version)
         project.feeds.check_policies(definition, tx)
-        if project.row(tx).consent_model is None:
-            raise Refused("no consent model is chosen", hint="vesica consent model opt-in|opt-out")
+        project.consent.require_model(tx)
     return feed, definition
 
 
@@ -310,12 +309,18 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
     try:
         feed, definition = _ready(project, connection, run.feed_id)
     except Refused as error:
-        raise Refusal("not_enabled", "this feed does not run to you now") from error
+        raise Refusal(
+            "not_enabled", "this feed does not run to you now", hint="the receiver enables it: vesica feed enable"
+        ) from error
     if run.state == "done" and run.version == definition.version:
         return run  # the receiver lost the end of it
     if run.state != "prepared" or not _is_current(project, connection, run, definition, Snapshot.open(project)):
         project.node.jobs.submit(JOB, {"connection": connection.id, "feed": feed.id}, project)
-        raise Refusal("stale", "this revision is out of date; a new one is being made")
+        raise Refusal(
+            "stale",
+            "this revision is out of date; a new one is being made",
+            hint="it comes by itself, or later with: vesica feed sync",
+        )
     return run
 
 
@@ -344,7 +349,7 @@ def _run_of(project: "Project", connection: Row[Any], subject: dict[str, Any]) -
         )
         run = tx.execute(query).first()
     if run is None:
-        raise Refusal("no_feed", "there is no such revision")
+        raise Refusal("no_feed", "there is no such revision", hint="ask again later: vesica feed sync")
     return run
 
 

@@ -9,6 +9,7 @@ from protocol.letters import FeedAccept, FeedNotice, Purged
 from protocol.wire import Message
 
 from . import versions
+from .errors import printable
 from .feeds import GOING
 from .letters import HANDLERS as LETTERS
 from .tables import feed_partners, feeds
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 
-def state_of(project: "Project", tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[Any]]:
+def state_of(tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[Any]]:
     """Return our feed that a partner speaks of and the partner's state of it; raises RemoteProtocolError for any other."""
     query = (
         select(feed_partners)
@@ -33,7 +34,7 @@ def state_of(project: "Project", tx: Connection, row: Row[Any], feed: bytes) -> 
 def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
     """Handle feed.accept: the partner takes this version, so runs may begin; a removal that crossed it holds anyway."""
     assert isinstance(message, FeedAccept)
-    feed, state = state_of(project, tx, row, message.feed)
+    feed, state = state_of(tx, row, message.feed)
     definition = project.feeds.definition(feed, tx)
     if state.status not in GOING:
         return
@@ -55,10 +56,10 @@ def noticed(status: str) -> Any:
 
     def handle(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
         assert isinstance(message, FeedNotice)
-        feed, state = state_of(project, tx, row, message.feed)
+        feed, state = state_of(tx, row, message.feed)
         if state.status not in GOING:
             return
-        reason = "".join(each for each in message.reason if each.isprintable())
+        reason = printable(message.reason)
         project.feeds._set_state(tx, state, status=status, reason=reason)
         project.alerts.add(tx, f"feed_{status}", f"{row.alias} has feed {feed.name} {status}")
 
@@ -69,7 +70,7 @@ def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) 
     """Handle feed.purged: keep the partner's signed statement."""
     assert isinstance(message, Purged)
     statement = message.statement
-    feed, state = state_of(project, tx, row, statement.feed)
+    feed, state = state_of(tx, row, statement.feed)
     if statement.connection.hex() != row.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
     statement.verify(message.signature, row.peer_key)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, func, insert, select
 
 from protocol.agreement import Agreement, Terms
-from protocol.estimate import Question
+from protocol.estimate import MAX_ASKED, Question
 from protocol.messages import Answer, SegmentAnswer
 from psi import noise
 from psi.hashing import length_prefixed
@@ -198,7 +198,7 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
         consented += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[0]))
         others += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[1]))
     overlap = consented + others
-    if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, noise.SAMPLE_LIMIT):
+    if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, MAX_ASKED):
         return SegmentAnswer(status="below_minimum")
     consented, overlap = (_shown(value, size, terms) for value in (consented, max(consented, overlap)))
     return SegmentAnswer(

@@ -36,8 +36,7 @@ class Selection:
         """Return what tells whether anything changed since the last run (32 bytes)."""
         parts = [definition.digest(), str(epoch.number).encode()]
         for namespace, audience in sorted(self.audiences.items()):
-            lengths = b"" if audience.values.lengths is None else audience.values.lengths.tobytes()
-            parts += [namespace.encode(), audience.values.rows.tobytes(), lengths, audience.segments.tobytes()]
+            parts += [namespace.encode(), audience.values.digest(), audience.segments.tobytes()]
         return hashlib.sha256(length_prefixed(*parts)).digest()
 
     def report(self) -> dict[str, Any]:

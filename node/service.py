@@ -13,9 +13,9 @@ from starlette.applications import Starlette
 from psi.errors import VesicaError
 
 from . import dialogue, letters, log, tls
-from .dialogue import Answering
-from .endpoint import Call, Route, Unwelcome, address_of, application, bind, server
-from .errors import Refused
+from .dialogue import CONNECT_PATH, Answering
+from .endpoint import Call, Route, address_of, application, bind, server
+from .errors import Refused, Unwelcome
 from .exchanges import NodeAnswers, register
 from .jobs import service_lock
 from .tables import connections
@@ -23,7 +23,6 @@ from .tables import connections
 if TYPE_CHECKING:
     from .node import Node
 
-CONNECT_PATH = "/vesica/1/connect"
 JOB_WORKERS = 2  # one waits for a partner while the other computes
 IDLE_SECONDS = 0.3
 KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
@@ -31,11 +30,11 @@ UPKEEP_SECONDS = 600.0
 STOP_SECONDS = 5.0
 
 
-def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], None] | None = None) -> None:
+def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], None]) -> None:
     """Answer partners, run jobs, and carry letters, until SIGTERM or SIGINT.
 
-    `ready` is told the address once it is bound (by default one line on stdout). Raises Refused if a service has this
-    home, and Failure if the address cannot be had.
+    `ready` is told the address once it is bound. Raises Refused if a service has this home, and Failure if the address
+    cannot be had.
     """
     with service_lock(node.home) as holder:
         if holder is not None:
@@ -67,7 +66,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
         for thread in threads:
             thread.start()
         log.info("listening", address=address_of(bound))
-        (ready or _say)(address_of(bound))
+        ready(address_of(bound))
         try:
             endpoint.run(sockets=[bound])
         finally:
@@ -75,10 +74,6 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
             deadline = time.monotonic() + STOP_SECONDS
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-
-
-def _say(address: str) -> None:
-    print(f"listening on {address}", flush=True)
 
 
 def answering(node: "Node") -> Starlette:

@@ -52,7 +52,7 @@ projects = Table(
     Column("connect_secret", LargeBinary),  # wrapped, of the current Connect ID, none before the first
     _time("connect_expires", nullable=True),
     Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
-    Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys noise and samples; never leaves
+    Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys the noise of counts; never leaves
     _time("created"),
 )
 
@@ -143,22 +143,23 @@ connections = Table(
     _id(),  # the connection id that both nodes use
     _of("project"),
     Column("alias", String(63), nullable=False),
-    Column("status", String(16), nullable=False),  # pending, requested, active, declined, disconnected, blocked
-    Column("requester", Boolean, nullable=False),  # we asked
+    Column("status", String(16), nullable=False),  # pending, requested, active, declined, disconnected, failed
     Column("peer_key", LargeBinary(32), nullable=False),
     Column("peer_project", LargeBinary(16), nullable=False),
     Column("peer_project_name", String(63), nullable=False),
     Column("peer_organisation", String(255), nullable=False),
     Column("peer_address", String(255), nullable=False),  # empty: they call us
     Column("proxy", Boolean, nullable=False),
-    Column("their_offer", LargeBinary, nullable=False),  # protocol.handshake.Offer, encoded
-    Column("agreement", LargeBinary),  # protocol.agreement.Agreement, encoded; none before acceptance
-    Column("agreement_digest", LargeBinary(32)),
+    Column("agreement", LargeBinary, nullable=False),  # protocol.agreement.Agreement, encoded
+    Column("agreement_digest", LargeBinary(32), nullable=False),
+    # Evidence of what the partner agreed to, for whoever has to show it: the agreement has the digest of their offer
+    # (protocol.agreement.Offer, encoded), and both signed it once the connection is active.
+    Column("their_offer", LargeBinary, nullable=False),
     Column("our_signature", LargeBinary(64)),
     Column("their_signature", LargeBinary(64)),
     Column("letters_sent", Integer, nullable=False),
     Column("letters_received", Integer, nullable=False),
-    Column("reason", Text),  # of a decline, a disconnect or a block
+    Column("reason", Text),  # of a decline, a disconnect or a failure
     _time("created"),
     _time("changed"),
     UniqueConstraint("project_id", "alias"),
@@ -198,7 +199,6 @@ exchanges = Table(
     Column("part", String(16), nullable=False),  # ours
     Column("opened", LargeBinary, nullable=False),  # the opening and its reply, encoded
     Column("state", String(16), nullable=False),  # open, done, failed
-    Column("result", JSON),
     Column("error", JSON),
     _time("created"),
     _time("changed"),
@@ -215,7 +215,6 @@ universes = Table(  # generations that we answered from, or were shown
     Column("generation", Integer, nullable=False),
     Column("digest", LargeBinary(64), nullable=False),
     Column("commitment", LargeBinary, nullable=False),
-    Column("count", Integer, nullable=False),
     _time("created"),
     UniqueConstraint("connection_id", "ours", "namespace", "epoch", "generation"),
 )
@@ -267,7 +266,6 @@ feeds = Table(  # ours
     _id(),
     _of("project"),
     Column("name", String(63), nullable=False),
-    Column("description", Text, nullable=False),
     Column("status", String(16), nullable=False),  # draft, published, revoked
     Column("version", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),  # the last data revision handed out; only grows
@@ -283,7 +281,6 @@ feed_versions = Table(  # immutable definitions, ours and received
     Column("feed_id", String(32), nullable=False, index=True),
     Column("version", Integer, nullable=False),
     Column("definition", LargeBinary, nullable=False),  # protocol.feed.Definition, encoded
-    Column("digest", LargeBinary(32), nullable=False),
     _time("created"),
     UniqueConstraint("feed_id", "version"),
 )
@@ -310,7 +307,7 @@ feed_partners = Table(  # one partner's state of one of our feeds
 received_feeds = Table(
     "received_feeds",
     metadata,
-    _id(),  # the sender's feed id
+    _id(),  # versions.local(connection, the sender's feed id)
     _of("connection"),
     Column("name", String(63), nullable=False),
     Column("status", String(16), nullable=False),  # pending, enabled, disabled, declined, revoked
@@ -364,7 +361,7 @@ jobs = Table(
     _of("project"),
     Column("kind", String(32), nullable=False),
     Column("parameters", JSON, nullable=False),
-    Column("state", String(16), nullable=False),  # queued, running, waiting, done, failed
+    Column("state", String(16), nullable=False),  # queued, running, done, failed
     Column("owner", String(64)),
     _time("lease_until", nullable=True),
     Column("progress", JSON),

@@ -1,6 +1,5 @@
 """The universes that we answer counts from: one generation at a time, fixed before any question."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.estimate import commit
 from protocol.messages import Commitment, SignedCommitment
 from psi import count
-from psi.hashing import length_prefixed
 from psi.keys import Purpose
-from psi.values import Values
 
 from . import decisions, epochs
 from .cache import Arrays
@@ -55,8 +52,12 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
             raise _lost()
     values, _ = decisions.universe(snapshot, channel.namespace)
     if len(values) < terms.minimum_universe:
-        raise Refusal("below_minimum", f"this side has fewer than the {terms.minimum_universe:,} identities agreed on")
-    people = _people(values)
+        raise Refusal(
+            "below_minimum",
+            f"this side has fewer than the {terms.minimum_universe:,} identities agreed on",
+            hint="import more profiles, or lower --minimum-universe on both sides",
+        )
+    people = values.digest()
     if rows and stored is not None and stored["people"].tobytes() == people:
         return _made(last, stored)  # what changed was something else
     universe = count.build_universe(channel.context, values, channel.key(Purpose.COUNT_ANSWER), project.node.random)
@@ -91,7 +92,6 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
                     generation=number,
                     digest=digest,
                     commitment=signed.encode(),
-                    count=len(universe.points),
                     created=now,
                 )
             )
@@ -135,17 +135,15 @@ def _made(row: Row[Any], stored: Arrays) -> Generation:
 
 
 def _lost() -> Refusal:
-    return Refusal("universe_lost", "the universe of this epoch is gone; a new one is shown a day after the last")
+    return Refusal(
+        "universe_lost",
+        "the universe of this epoch is gone; a new one is shown a day after the last",
+        hint="ask again in a day",
+    )
 
 
 def _universe_file(channel: Channel, digest: bytes) -> str:
     return f"universe {channel.namespace} {digest.hex()[:32]}"
-
-
-def _people(values: Values) -> bytes:
-    """Return what tells two sets of identities apart (32 bytes)."""
-    lengths = b"" if values.lengths is None else values.lengths.tobytes()
-    return hashlib.sha256(length_prefixed(values.rows.tobytes(), lengths)).digest()
 
 
 def check_shown(project: "Project", connection: Row[Any], namespace: str, commitment: Commitment) -> None:
@@ -173,6 +171,11 @@ def check_shown(project: "Project", connection: Row[Any], namespace: str, commit
         rows = [row for row in ours if row.epoch == commitment.epoch]
         if any(row.digest == digest for row in rows):
             return
+        most = terms.maximum_universe + terms.maximum_universe // count.VALUES_PER_CANARY + 2 * count.PADDING
+        if commitment.count > most:
+            raise RemoteProtocolError(
+                "commitment", f"the partner shows more than the {terms.maximum_universe:,} agreed on"
+            )
         if any(row.generation == commitment.generation for row in rows):
             raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
         newest = max((row.created for row in ours if row.created >= since), default=None)
@@ -192,7 +195,6 @@ def check_shown(project: "Project", connection: Row[Any], namespace: str, commit
                 generation=commitment.generation,
                 digest=digest,
                 commitment=commitment.encode(),
-                count=commitment.count,
                 created=now,
             )
         )

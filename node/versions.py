@@ -30,7 +30,6 @@ def keep(project: "Project", tx: Connection, feed_id: str, definition: Definitio
             feed_id=feed_id,
             version=definition.version,
             definition=definition.encode(),
-            digest=definition.digest(),
             created=project.node.now(),
         )
     )

@@ -16,7 +16,7 @@ from .errors import InvalidConnectId
 
 PREFIX = "vesica1"
 PROXY = 1  # flag: TLS ends at a proxy with an ordinary certificate; identity rests on the signatures alone
-LIFETIME = 30 * 86_400  # seconds
+LIFETIME = 30 * 86_400  # seconds that a Connect ID is good for
 _VERSION = 1
 _CHECKSUM = 4
 _FIXED = 3 + 32 + 16 + 16 + 4  # all but address and checksum

@@ -27,7 +27,7 @@ from .messages import (
     flag_bytes,
 )
 from .states import Kind, Part
-from .wire import MAX_PAYLOAD, POINTS_PER_CHUNK, TAGS_PER_CHUNK, Message, rows, split
+from .wire import MAX_PAYLOAD, TAGS_PER_CHUNK, Message, rows, split
 
 MAX_CELLS = 1 << 26  # segments times points of one question: what the answerer unpacks into memory
 MAX_ASKED = 65_536  # identities of one segment; larger ones are sampled before they are asked
@@ -72,10 +72,6 @@ class Question:
         """What an identical question has too (32 bytes): universe, points, segments, consent."""
         flags = _pack_flags(self.segments, self.consented)
         return _sha256(b"vesica/1 question", self.universe_digest, self.points.tobytes(), flags.tobytes())
-
-    def segment_digest(self, segment: int) -> bytes:
-        """Digest of one segment's sorted points (32 bytes), whatever it is called and beside what it is asked."""
-        return _sha256(b"vesica/1 asked segment", self.points[self.segments[segment]].tobytes())
 
 
 class CountAsker(Role):
@@ -161,7 +157,7 @@ class CountAsker(Role):
 
     def _tags(self, key: Key, digest: bytes) -> Sequence[Message]:
         tag_context = count.tag_context(self._context, self._direction, self._epoch, digest)
-        with _naming_chunk("universe", POINTS_PER_CHUNK):
+        with _naming_chunk("universe", count.CHUNK_POINTS):
             tags = count.ask_tags(self._universe[0], key, tag_context)
         return [Tags(public=key.public, tags=chunk) for chunk in split(tags, TAGS_PER_CHUNK)]
 
@@ -211,7 +207,7 @@ class CountAnswerer(Role):
             case "commitment":
                 return [self._commitment]
             case "universe":
-                return [UniversePoints(points=chunk) for chunk in split(self._universe.points, POINTS_PER_CHUNK)]
+                return [UniversePoints(points=chunk) for chunk in split(self._universe.points, count.CHUNK_POINTS)]
         return [self._sanitise(self._count())]
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:

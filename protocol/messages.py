@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from psi.count import universe_digest
+from psi.count import CHUNK_POINTS, universe_digest
 
 from .errors import Malformed
 from .feed import MAX_SEGMENTS
 from .receipt import Receipt, Tallies
 from .wire import (
     MAX_PAYLOAD,
-    POINTS_PER_CHUNK,
     Digest,
     Id,
     Limit,
@@ -31,19 +30,19 @@ class Commitment(Message):
     """The answerer's word on one whole universe generation, before any question: it cannot be chosen afterwards.
 
     `context` binds both keys, the connection and the namespace. `count` points, canaries among them, in chunks of
-    POINTS_PER_CHUNK whose SHA-512 are `chunks`.
+    CHUNK_POINTS whose SHA-512 are `chunks`.
     """
 
     TYPE: ClassVar[str] = "commitment"
     context: Digest
     epoch: Number
     generation: Number
-    count: Annotated[int, Limit(1, MAX_CHUNKS * POINTS_PER_CHUNK)]
+    count: Annotated[int, Limit(1, MAX_CHUNKS * CHUNK_POINTS)]
     chunks: Annotated[tuple[Sha512, ...], Limit(1, MAX_CHUNKS)]
     made: Number
 
     def check(self) -> None:
-        if len(self.chunks) != -(-self.count // POINTS_PER_CHUNK):
+        if len(self.chunks) != -(-self.count // CHUNK_POINTS):
             raise Malformed("commitment: the number of chunks does not fit the count")
 
     def universe_digest(self) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from .feed import MAX_SEGMENTS
 from .wire import Digest, Id, Limit, Message, Namespace, Number, PublicKey, Signature
 
 NO_RECEIPT = bytes(32)  # `previous` of the first receipt of a feed
@@ -60,5 +61,5 @@ class PurgeStatement(Message):
     connection: Id
     feed: Id
     revision: Number
-    segments: Annotated[tuple[Id, ...], Limit(0, 512)]
+    segments: Annotated[tuple[Id, ...], Limit(0, MAX_SEGMENTS)]
     made: Number

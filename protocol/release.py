@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from psi import membership, oprf, proof
+from psi.count import CHUNK_POINTS
 from psi.hashing import sort_points
 from psi.join import Indices
 from psi.keys import Key
+from psi.membership import TAG_BYTES
 from psi.values import U8, Values
 
 from .errors import NotReady, RemoteProtocolError
@@ -19,9 +21,8 @@ from .feed import Definition
 from .messages import Blinded, Countersigned, Evaluated, KeyStatement, Manifest, ReceiverReceipt, Records, SignedKey
 from .receipt import Receipt, SignedReceipt, Tally
 from .states import Kind, Part
-from .wire import MAX_PAYLOAD, POINTS_PER_CHUNK, Message, check_sorted, rows, split
+from .wire import MAX_PAYLOAD, Message, check_sorted, rows, split
 
-_TAG = 16  # bytes of a record before its bitmap
 _NO_PROOF = bytes(64)  # stands beside a chunk without points
 
 
@@ -90,7 +91,7 @@ class EvaluateReceiver(Role):
         return sort_points(oprf.blind(self._context, self._values, self._key) if blinded is None else blinded)
 
     def produce(self, step: str) -> Sequence[Message]:
-        return [Blinded(points=chunk) for chunk in split(self._sorted[0], POINTS_PER_CHUNK)]
+        return [Blinded(points=chunk) for chunk in split(self._sorted[0], CHUNK_POINTS)]
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         match payload:
@@ -120,7 +121,7 @@ class EvaluateReceiver(Role):
 
     def _take_points(self, chunk: int, payload: Evaluated) -> None:
         assert self._statement is not None
-        asked = self._sorted[0][chunk * POINTS_PER_CHUNK : (chunk + 1) * POINTS_PER_CHUNK]
+        asked = self._sorted[0][chunk * CHUNK_POINTS : (chunk + 1) * CHUNK_POINTS]
         evaluated = rows(payload.points, 32)
         if len(asked) or len(evaluated):
             proof.verify(self._statement.statement.public, asked, evaluated, payload.proof)
@@ -248,7 +249,9 @@ class ReleaseSender(Role):
                 return [
                     Records(namespace=tally.namespace, records=chunk)
                     for tally in self._manifest.tallies
-                    for chunk in split(self._records[tally.namespace], MAX_PAYLOAD // (_TAG + self._manifest.width))
+                    for chunk in split(
+                        self._records[tally.namespace], MAX_PAYLOAD // (TAG_BYTES + self._manifest.width)
+                    )
                 ]
         return [Countersigned(signature=self.result.sender_signature)]
 
@@ -388,7 +391,7 @@ class ReleaseReceiver(Role):
         self._expected = {tally.namespace: tally.records for tally in manifest.tallies}
 
     def _take_records(self, payload: Records) -> None:
-        width = _TAG + self._announced.width
+        width = TAG_BYTES + self._announced.width
         if payload.namespace not in self._records or len(payload.records) % width:
             raise RemoteProtocolError("records", "records of another width, or of a namespace that was not announced")
         received = self._records[payload.namespace]
@@ -399,7 +402,7 @@ class ReleaseReceiver(Role):
     def _open(self, tally: Tally) -> tuple[Indices, U8]:
         announced, namespace = self._announced, tally.namespace
         chunks = self._records[namespace]
-        records = np.concatenate(chunks) if chunks else np.empty((0, _TAG + announced.width), np.uint8)
+        records = np.concatenate(chunks) if chunks else np.empty((0, TAG_BYTES + announced.width), np.uint8)
         if (len(records), hashlib.sha256(records.tobytes()).digest()) != (tally.records, tally.sha256):
             raise RemoteProtocolError("records", f"{namespace}: the records are not those that the manifest announced")
         self._whole[namespace] = records

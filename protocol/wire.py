@@ -30,7 +30,6 @@ VERSION = 1
 MAX_PAYLOAD = 960 * 1024  # proxies stop at 1 MiB a body
 MAX_BODY = MAX_PAYLOAD + 4096  # and the fields around the payload
 MAX_DEPTH = 8  # no message nests deeper; keeps the walk off the interpreter's recursion limit
-POINTS_PER_CHUNK = MAX_PAYLOAD // 32
 TAGS_PER_CHUNK = MAX_PAYLOAD // 16
 MAX_NUMBER = 2**63 - 1  # fits the store's integers
 
@@ -55,7 +54,6 @@ Id = Annotated[bytes, _bytes(16)]
 Digest = Annotated[bytes, _bytes(32)]
 PublicKey = Annotated[bytes, _bytes(32)]
 Signature = Annotated[bytes, _bytes(64)]
-Direction = Annotated[bytes, _bytes(64)]  # fingerprint of the key it goes from, and of the one it goes to
 Number = Annotated[int, Limit(0, MAX_NUMBER)]
 Short = Annotated[str, Limit(1, 255)]
 Name = Annotated[str, Limit(1, 63, pattern=r"[a-z0-9][a-z0-9._-]*")]  # safe to print, and to paste into a command

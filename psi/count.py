@@ -35,7 +35,7 @@ from .keys import Key, random_scalars
 from .values import U8, Values
 
 TAG_BYTES = 16
-CHUNK_POINTS = 30_720  # 960 KiB of points: what a proxy lets through in one body
+CHUNK_POINTS = 30_720  # 960 KiB of points: proxies stop at 1 MiB a body
 PADDING = 4096  # the universe's size is told in multiples of it
 MIN_CANARIES = 64
 VALUES_PER_CANARY = 63  # one point in 64: t swapped tags pass with chance (63/64)^t at most, however large the universe

@@ -1,7 +1,7 @@
 """Labels, contexts, and the one order in which points travel.
 
 Whatever is hashed in Vesica is a list of parts, the first of them a label, each part preceded by its length as a
-big-endian u64: no two different lists give the same bytes. The labels are all here (SPEC.md lists them).
+big-endian u64: no two different lists give the same bytes. The labels of psi are here (SPEC.md lists all).
 """
 
 import hashlib

@@ -31,7 +31,6 @@ from .join import first_repeat
 from .values import U8, Values
 
 ORDER = 2**252 + 27742317777372353535851937790883648493  # L, RFC 9496 section 4
-IDENTITY = bytes(32)
 GENERATOR = bytes.fromhex("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76")
 CHUNK = 1024  # elements a thread takes at once: some 70 ms of curve work, beside which a task costs nothing
 

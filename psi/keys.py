@@ -20,7 +20,7 @@ from .values import U8, Values
 
 
 class Purpose(Enum):
-    """What a key is for; DESIGN's letters b, a, r, s."""
+    """What a key is for; SPEC.md calls them b, a, r, s."""
 
     COUNT_ANSWER = b"count-answer"
     COUNT_ASK = b"count-ask"

@@ -20,7 +20,6 @@ from .hashing import NOISE_LABEL, SAMPLE_LABEL, length_prefixed, number
 from .join import Indices, order
 from .values import Values
 
-SAMPLE_LIMIT = 65_536  # identities of one segment that are asked about
 CONFIDENCE = Fraction(19, 20)
 NORMAL_QUANTILE = Fraction(49, 25)  # 1.96: 95 % of a normal distribution lie within so many standard deviations
 
@@ -107,7 +106,7 @@ def scale_up(count: int, *, size: int, sampled: int) -> int:
     return count if sampled >= size else (2 * count * size + sampled) // (2 * sampled)
 
 
-def sample(values: Values, key: bytes, limit: int = SAMPLE_LIMIT) -> Indices:
+def sample(values: Values, key: bytes, limit: int) -> Indices:
     """Return the indices of at most `limit` values, ascending: those whose keyed hashes are lowest.
 
     The choice depends on the key and on each value alone, so a segment that changes a little keeps most of its

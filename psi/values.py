@@ -1,7 +1,9 @@
 """Identities as whole-batch arrays: what crosses from the store into the curve."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,41 @@ class Values:
             np.ascontiguousarray(self.rows[indices]), None if self.lengths is None else self.lengths[indices].copy()
         )
 
+    def digest(self) -> bytes:
+        """Return what tells two lists of identities of one namespace apart (32 bytes)."""
+        from .hashing import length_prefixed  # which orders points, and so imports this
+
+        lengths = b"" if self.lengths is None else self.lengths.tobytes()
+        return hashlib.sha256(length_prefixed(self.rows.tobytes(), lengths)).digest()
+
+    def arrays(self) -> dict[str, U8]:
+        """Return the arrays by name, to be kept in a file; `of_arrays` reads them."""
+        return {"rows": self.rows} if self.lengths is None else {"rows": self.rows, "lengths": self.lengths}
+
+    @classmethod
+    def of_arrays(cls, stored: Mapping[str, npt.NDArray[Any]]) -> "Values":
+        lengths = stored.get("lengths")
+        return cls(
+            stored["rows"].astype(np.uint8, copy=False),
+            None if lengths is None else lengths.astype(np.uint8, copy=False),
+        )
+
+    @classmethod
+    def join(cls, parts: Iterable["Values"]) -> "Values":
+        """Return the values of all parts, in that order; rows of custom namespaces are widened to the longest."""
+        given = list(parts)
+        filled = [part for part in given if len(part)] or given[:1]  # an empty part says nothing about the width
+        if len(filled) <= 1:
+            return filled[0] if filled else cls(np.zeros((0, 0), np.uint8))
+        width = max(part.rows.shape[1] for part in filled)
+        rows = np.concatenate([_widened(part.rows, width) for part in filled])
+        if all(part.lengths is None and part.rows.shape[1] == width for part in filled):
+            return cls(rows)
+        return cls(rows, np.concatenate([part._every_length() for part in filled]))
+
+    def _every_length(self) -> U8:
+        return np.full(len(self), self.rows.shape[1], np.uint8) if self.lengths is None else self.lengths
+
     @classmethod
     def of(cls, values: Sequence[bytes]) -> "Values":
         """Pack byte strings of at most 255 bytes; of one length they need no `lengths`."""
@@ -44,3 +81,7 @@ class Values:
         if len(widths) <= 1:
             return cls(rows)
         return cls(rows, np.array([len(value) for value in values], np.uint8))
+
+
+def _widened(rows: U8, width: int) -> U8:
+    return rows if rows.shape[1] == width else np.pad(rows, ((0, 0), (0, width - rows.shape[1])))

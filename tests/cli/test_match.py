@@ -21,8 +21,8 @@ import pytest
 from cli.main import main
 from node import dialler, dialogue, listener
 from node.adhoc import Column, Columns, Party, fingerprint
-from node.client import PeerClient, PeerRefused, PeerUnreachable
-from node.errors import InvalidInput, Refused
+from node.client import PeerClient
+from node.errors import InvalidInput, PeerRefused, PeerUnreachable, Refused
 from node.listener import Learned
 from protocol import wire
 from protocol.connectid import ConnectId

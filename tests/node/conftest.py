@@ -2,19 +2,22 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from node import tls
+from node.client import PeerClient
 from node.endpoint import address_of, bind, server
 from node.importer import IdentityColumn
 from node.node import Node
 from node.project import Project
 from node.service import answering
+from protocol.exchange import Opening
+from protocol.states import Kind, Part
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
 SMALL_TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
@@ -88,6 +91,12 @@ class Side:
     def post(self) -> None:
         """Let letters go both ways, and do what the partner asked for."""
         self.node.exchange_letters()
+
+    def opening(self, partner: Any, kind: Kind = Kind.COUNT, part: Part = Part.ASKER, **changes: Any) -> Opening:
+        """Return what opens an exchange with a partner (alias or row) in the first key epoch: a count by e-mail, or else."""
+        row = self.project.partners.get(partner) if isinstance(partner, str) else partner
+        fields = {"exchange": bytes(16), "epoch": 1, "subject": {"namespace": EMAIL}, "nonce": bytes(32), **changes}
+        return Opening(kind=kind, part=part, connection=bytes.fromhex(row.id), agreement=row.agreement_digest, **fields)
 
     def acts(self, act: str, result: str = "allow") -> list[dict[str, Any]]:
         return [entry.as_dict() for entry in self.node.audit.list(act=act, result=result)]
@@ -176,3 +185,24 @@ def person() -> type[Person]:
 @pytest.fixture
 def pair_type() -> type[Pair]:
     return Pair
+
+
+@pytest.fixture
+def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AbstractContextManager[None]]:
+    """Give what kills the caller of a partner where it would send or fetch a step."""
+
+    @contextmanager
+    def at(step: str) -> Iterator[None]:
+        once = PeerClient._once
+
+        def dead(self: PeerClient, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+            if f"/{step}/" in path:
+                raise KeyboardInterrupt
+            return once(self, method, path, body)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PeerClient, "_once", dead)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return at

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import func, select
 
 from node import matching, sanitising
-from node.client import PeerClient, PeerRefused
+from node.client import PeerClient
+from node.errors import PeerRefused
 from node.evaluations import Channel, epoch_of
 from node.exchanges import run_exchange
 from node.tables import ledger

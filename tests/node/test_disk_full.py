@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from node import files, tables
-from node.client import PeerRefused
 from node.data import Snapshot
-from node.errors import DiskFull
+from node.errors import DiskFull, PeerRefused
 from node.importer import IdentityColumn
 from node.node import Node
 from node.received import Received

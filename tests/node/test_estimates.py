@@ -12,9 +12,9 @@ from sqlalchemy import func, select
 from cli.main import main
 from node import matching, sanitising
 from node import universes as universe_module
-from node.client import PeerRefused
 from node.data import Snapshot
 from node.epochs import DAY
+from node.errors import PeerRefused
 from node.tables import answers, ledger, universes
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
@@ -330,23 +330,10 @@ def test_an_exchange_goes_on_with_the_universe_that_it_began_with(
     clock.advance(days=2)
     connection = pair.globe.project.partners.get("acme")
     from node.evaluations import Channel, epoch_of
-    from protocol.exchange import Opening
-    from protocol.states import Kind, Part
-
-    def opening(number: int) -> Opening:
-        return Opening(
-            exchange=bytes([number]) * 16,
-            kind=Kind.COUNT,
-            part=Part.ASKER,
-            connection=bytes.fromhex(connection.id),
-            agreement=connection.agreement_digest,
-            epoch=1,
-            subject={"namespace": EMAIL},
-            nonce=bytes(32),
-        )
 
     def universe(number: int) -> bytes:
-        role = matching.answerer(pair.globe.project, connection, EMAIL, opening(number))
+        opening = pair.globe.opening("acme", exchange=bytes([number]) * 16)
+        role = matching.answerer(pair.globe.project, connection, EMAIL, opening)
         assert isinstance(role, CountAnswerer)
         return role._universe.digest
 

@@ -8,10 +8,8 @@ import pytest
 from sqlalchemy import func, select
 
 from node import epochs, evaluations
-from node.client import PeerClient, PeerRefused
 from node.data import Snapshot
-from node.endpoint import Refusal
-from node.errors import Refused
+from node.errors import PeerRefused, Refusal, Refused
 from node.exchanges import run_exchange
 from node.jobs import no_progress
 from node.tables import epochs as epoch_rows
@@ -235,23 +233,12 @@ def test_a_sender_that_changes_its_stated_key_is_caught(pair: Any, person: Any) 
 
 
 @pytest.mark.feature("EX8")
-def test_points_of_an_abandoned_evaluation_do_not_stop_releases(
-    pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_points_of_an_abandoned_evaluation_do_not_stop_releases(pair: Any, person: Any, broken_off: Any) -> None:
     """Globe asks, is killed, and one of its people opts out: acme has counted a point that globe never got."""
     shared(pair, person)
     project, connection = pair.globe.project, pair.globe.project.partners.get("acme")
-    get = PeerClient.get
-
-    def dead(self: PeerClient, path: str) -> bytes:
-        if "/evaluated/" in path:
-            raise KeyboardInterrupt
-        return get(self, path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(PeerClient, "get", dead)
-        with pytest.raises(KeyboardInterrupt):
-            evaluations.run(project, connection, EMAIL, Part.RECEIVER, no_progress, Snapshot.open(project))
+    with broken_off("evaluated"):
+        evaluations.run(project, connection, EMAIL, Part.RECEIVER, no_progress, Snapshot.open(project))
     assert charged(pair.acme) == 20
     pair.globe.project.consent.set("g15", "n")
     assert sync(pair) == "done"
@@ -263,23 +250,16 @@ def test_points_of_an_abandoned_evaluation_do_not_stop_releases(
 
 
 @pytest.mark.feature("EX8")
-def test_an_evaluation_goes_on_with_what_it_began_with(pair_type: Any, tmp_path: Any, clock: Any, person: Any) -> None:
+def test_an_evaluation_goes_on_with_what_it_began_with(
+    pair_type: Any, tmp_path: Any, clock: Any, person: Any, broken_off: Any
+) -> None:
     """Acme calls and is killed; globe is killed too and gets more people; the exchange goes on, and nobody is accused."""
     pair = pair_type(tmp_path, clock)
     with pair.acme.serving():
         with pair.globe.serving():
             shared(pair, person)
-            put = PeerClient.put
-
-            def dead(self: PeerClient, path: str, body: bytes, *, status: str) -> None:
-                if "/evaluated/" in path:
-                    raise KeyboardInterrupt
-                put(self, path, body, status=status)
-
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(PeerClient, "put", dead)
-                with pytest.raises(KeyboardInterrupt):
-                    sync(pair)
+            with broken_off("evaluated"):
+                sync(pair)
         pair.globe.node.close()
         pair.globe.open()
         pair.globe.people(people(person, "g", range(7, 10)), "more")

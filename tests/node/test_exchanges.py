@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Row, insert, select
 
 from node import client as client_module
 from node import dialogue, epochs, exchanges, letters, tls
-from node.client import PeerClient, PeerRefused, PeerUnreachable, WrongPeerKey
+from node.client import PeerClient
 from node.dialogue import Answering
-from node.endpoint import Refusal, address_of, application, bind, server
+from node.endpoint import address_of, application, bind, server
+from node.errors import PeerRefused, PeerUnreachable, Refusal, WrongPeerKey
 from node.exchanges import NodeAnswers, run_exchange
 from node.node import Node
 from node.service import Doorkeeper
@@ -115,7 +116,6 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
                 project_id=ours.project().id,
                 alias="peer",
                 status="active",
-                requester=True,
                 peer_key=theirs.key,
                 peer_project=bytes(16),
                 peer_project_name="default",
@@ -185,24 +185,12 @@ def swap(role: Any, key: bytes) -> Role:
     return role
 
 
-def broken_off(pair: Pair, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Stop Ann where she would send or fetch `step`."""
-    once = PeerClient._once
-
-    def dead(self: PeerClient, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        if f"/{step}/" in path:
-            raise KeyboardInterrupt
-        return once(self, method, path, body)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(PeerClient, "_once", dead)
-        with pytest.raises(KeyboardInterrupt):
-            pair.run(inputs=b"same")
-
-
 @pytest.mark.parametrize("step", ["commitment", "universe", "tags", "questions", "answer"])
-def test_a_killed_exchange_goes_on_where_it_stopped(pair: Pair, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    broken_off(pair, monkeypatch, step)
+def test_a_killed_exchange_goes_on_where_it_stopped(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, broken_off: Any, step: str
+) -> None:
+    with broken_off(step):
+        pair.run(inputs=b"same")
     pair.answering._live.clear()  # Bob is killed too
     paths: list[str] = []
     once = PeerClient._once
@@ -218,8 +206,9 @@ def test_a_killed_exchange_goes_on_where_it_stopped(pair: Pair, monkeypatch: pyt
     assert fetched[0] == step
 
 
-def test_other_inputs_start_anew(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken_off(pair, monkeypatch, "questions")
+def test_other_inputs_start_anew(pair: Pair, broken_off: Any) -> None:
+    with broken_off("questions"):
+        pair.run(inputs=b"same")
     assert pair.run(inputs=b"other").segments[0].overlap == 60
     assert sorted(pair.states(pair.ann)) == ["done", "failed"]
 

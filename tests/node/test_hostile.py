@@ -7,14 +7,12 @@ from sqlalchemy import select
 
 from node import evaluations, matching, releases, taking
 from node.data import Snapshot
-from node.epochs import current
 from node.errors import Refusal, Refused
 from node.exchanges import run_exchange
 from node.jobs import no_progress
 from node.letters import receive
 from node.tables import feed_versions, jobs, runs
 from protocol.errors import RemoteProtocolError
-from protocol.exchange import Opening
 from protocol.letters import FeedAccept, FeedVersion, Letter, Wanted
 from protocol.states import Kind, Part
 
@@ -38,22 +36,6 @@ def connection(side: Any, alias: str) -> Any:
     return side.project.partners.get(alias)
 
 
-def opening(side: Any, alias: str, kind: Kind, part: Part, subject: dict[str, Any]) -> Opening:
-    row = connection(side, alias)
-    with side.node.store.begin() as tx:
-        epoch = current(side.project, tx, row).number
-    return Opening(
-        exchange=bytes(16),
-        kind=kind,
-        part=part,
-        connection=bytes.fromhex(row.id),
-        agreement=row.agreement_digest,
-        epoch=epoch,
-        subject=subject,
-        nonce=bytes(32),
-    )
-
-
 def prepare_revision(pair: Any) -> dict[str, Any]:
     """Make a revision ready at acme without sending it; return the subject of its exchange."""
     acme, row = pair.acme, connection(pair.acme, "globe")
@@ -65,7 +47,7 @@ def prepare_revision(pair: Any) -> dict[str, Any]:
 def refusal(pair: Any, subject: dict[str, Any]) -> str:
     """Return why acme does not let globe fetch a revision."""
     acme = pair.acme
-    asked = opening(acme, "globe", Kind.RELEASE, Part.RECEIVER, subject)
+    asked = acme.opening("globe", Kind.RELEASE, Part.RECEIVER, subject=subject)
     with pytest.raises(Refusal) as caught:
         releases._answer(acme.project, connection(acme, "globe"), asked)
     return caught.value.code
@@ -166,7 +148,7 @@ def test_the_evaluations_that_a_receiver_may_ask_for_have_a_ceiling(shared: Any)
 def test_a_partner_that_we_can_call_cannot_make_us_ask_again(shared: Any) -> None:
     acme = shared.acme
     acme.project.feeds.estimate("summer")
-    asked = opening(acme, "globe", Kind.COUNT, Part.ANSWERER, {"namespace": EMAIL})
+    asked = acme.opening("globe", part=Part.ANSWERER)
     with pytest.raises(Refusal) as caught:
         matching._answer(acme.project, connection(acme, "globe"), asked)
     assert caught.value.code == "nothing_wanted"

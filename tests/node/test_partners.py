@@ -19,16 +19,15 @@ from cli.main import main
 from node import client as client_module
 from node import dialogue, tls
 from node import letters as letters_module
-from node.client import PeerClient, PeerRefused, WrongPeerKey
+from node.client import PeerClient
 from node.endpoint import bind
-from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
+from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, PeerUnreachable, Refused, WrongPeerKey
 from node.importer import IdentityColumn
 from protocol import wire
+from protocol.agreement import Agreement, Offer
 from protocol.connectid import ConnectId
 from protocol.errors import InvalidConnectId, RemoteProtocolError
-from protocol.exchange import Opening
 from protocol.letters import Disconnect, FeedVersion, Letter
-from protocol.states import Kind, Part
 from psi.errors import VesicaError
 
 EMAIL = "email_sha256/lc-v1"
@@ -220,6 +219,19 @@ def test_after_acceptance_both_are_active_and_either_may_share(pair: Any, person
     share(pair.globe, pair.acme, "winter", "loyal")
     assert pair.globe.members("acme", "vip") == {"g4", "g5"}
     assert pair.acme.members("globe", "loyal") == {"a4", "a5"}
+
+
+def test_both_keep_the_evidence_of_what_was_agreed(pair: Any, person: Any) -> None:
+    prepared(pair, person)
+    rows = [side.project.partners.rows("active")[0] for side in (pair.acme, pair.globe)]
+    for side, row, other in zip((pair.acme, pair.globe), rows, reversed(rows), strict=True):
+        agreement, offer = Agreement.decode(row.agreement), Offer.decode(row.their_offer)
+        assert row.agreement == other.agreement
+        assert row.agreement_digest == agreement.digest()
+        assert offer.key == row.peer_key
+        assert offer.digest() == (agreement.requester if side is pair.acme else agreement.accepter)
+        agreement.verify(row.our_signature, side.node.key)
+        agreement.verify(row.their_signature, row.peer_key)
 
 
 @pytest.mark.feature("CN3")
@@ -624,7 +636,7 @@ def call(caller: Any, at: Any, how: str, connection: Any) -> None:
         elif how == "deliver":
             client.post(letters_module.PATH, end.encode())
         else:
-            client.post(dialogue.PATH, opening(connection))
+            client.post(dialogue.PATH, at.opening(connection).encode())
 
 
 def alerts(side: Any, kind: str) -> list[str]:
@@ -668,19 +680,6 @@ def test_another_key_at_the_partners_address_blocks_traffic_and_alerts(
             pair.acme.post()
             assert [row["name"] for row in pair.globe.project.received.list()] == ["summer", "winter"]
     impostor.node.close()
-
-
-def opening(connection: Any) -> bytes:
-    return Opening(
-        exchange=b"e" * 16,
-        kind=Kind.COUNT,
-        part=Part.ASKER,
-        connection=bytes.fromhex(connection.id),
-        agreement=connection.agreement_digest,
-        epoch=1,
-        subject={"namespace": EMAIL},
-        nonce=bytes(32),
-    ).encode()
 
 
 @pytest.mark.feature("CN7")
@@ -744,7 +743,7 @@ def test_one_partners_failure_does_not_hold_up_the_others(
         RemoteProtocolError("malformed", "what is this"),
         PeerRefused("internal", "no", status=500),
         WrongPeerKey("another key"),
-        client_module.PeerUnreachable("gone"),
+        PeerUnreachable("gone"),
     ]
     for number, error in enumerate(failures):
         with monkeypatch.context() as patched:

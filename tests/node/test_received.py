@@ -9,9 +9,8 @@ from sqlalchemy import func, select, update
 
 from node import letters as letters_module
 from node import taking
-from node.client import PeerRefused
 from node.data import Snapshot
-from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
+from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refused
 from node.tables import feed_partners, memberships, received_feeds
 from protocol.errors import RemoteProtocolError
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 
 from node import evaluations, releases
-from node.client import PeerClient, PeerRefused
 from node.data import Snapshot
+from node.errors import PeerRefused
 from node.importer import IdentityColumn
 from node.tables import exchanges, feed_partners, memberships, received_feeds, runs
 from protocol.receipt import NO_RECEIPT, SignedReceipt
@@ -100,24 +100,15 @@ def test_new_members_are_realized_stayers_existing_and_leavers_exited(pair: Any,
 @pytest.mark.feature("EX8")
 @pytest.mark.parametrize("step", ["manifest", "records", "receipt", "countersigned"])
 def test_a_release_that_was_broken_off_ends_in_the_same_state(
-    pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch, step: str
+    pair: Any, person: Any, broken_off: Any, step: str
 ) -> None:
     """Broken off before a step and run again: one revision, one receipt chain, the members, and nothing left over."""
     pair.prepare(
         people(person, "a", range(20)), people(person, "g", range(10, 30)), {"all": [f"a{n}" for n in range(20)]}
     )
     pair.share("f", ["all"])
-    once = PeerClient._once
-
-    def dead(self: PeerClient, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        if f"/{step}/" in path:
-            raise KeyboardInterrupt
-        return once(self, method, path, body)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(PeerClient, "_once", dead)
-        with pytest.raises(KeyboardInterrupt):
-            sync(pair)
+    with broken_off(step):
+        sync(pair)
     sync(pair)
     assert sync(pair) == "unchanged"
     assert pair.globe.members("acme", "all") == {f"g{n}" for n in range(10, 20)}

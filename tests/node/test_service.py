@@ -14,8 +14,9 @@ import pytest
 from node import client as client_module
 from node import endpoint, signatures, tls
 from node.adhoc import Party
-from node.client import PeerClient, PeerRefused, PeerUnreachable, WrongPeerKey
-from node.endpoint import Call, Refusal, Route, Unwelcome, address_of, application, bind, server
+from node.client import PeerClient
+from node.endpoint import Call, Route, address_of, application, bind, server
+from node.errors import PeerRefused, PeerUnreachable, Refusal, Unwelcome, WrongPeerKey
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError

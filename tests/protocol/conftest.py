@@ -269,10 +269,9 @@ def world(_universe: tuple[psi.count.Universe, Key]) -> World:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make tiny sets fill several chunks."""
-    monkeypatch.setattr(release, "POINTS_PER_CHUNK", 5)
+    monkeypatch.setattr(release, "CHUNK_POINTS", 5)
     monkeypatch.setattr(release, "MAX_PAYLOAD", 7 * 17)
-    for module in (estimate, messages):
-        monkeypatch.setattr(module, "POINTS_PER_CHUNK", 1500)
+    monkeypatch.setattr(messages, "CHUNK_POINTS", 1500)
     monkeypatch.setattr(psi.count, "CHUNK_POINTS", 1500)
     monkeypatch.setattr(estimate, "TAGS_PER_CHUNK", 3000)
     monkeypatch.setattr(estimate, "MAX_PAYLOAD", 5 * 33)

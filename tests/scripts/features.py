@@ -1,4 +1,4 @@
-"""Write tests/features.md: which tests prove which row of the feature list, from pytest's own collection.
+"""Write tests/features.md: which tests prove which feature of tests/feature_names.txt, from pytest's own collection.
 
 python tests/scripts/features.py            writes it
 python tests/scripts/features.py --check    exits 1 if it is out of date
@@ -6,7 +6,6 @@ python tests/scripts/features.py --check    exits 1 if it is out of date
 
 import contextlib
 import io
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +14,15 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent.parent
 TABLE = TESTS / "features.md"
+NAMES = TESTS / "feature_names.txt"
+HEAD = """# Features and the tests that prove them
+
+Written by `tests/scripts/features.py`; a test compares the two. A feature without tests is not there yet, or nothing
+proves it.
+
+| feature | | tests |
+| --- | --- | --- |
+"""
 
 
 class Collected:
@@ -38,17 +46,16 @@ def table() -> str:
         code = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", str(TESTS)], plugins=[collected])
     if code != pytest.ExitCode.OK:
         sys.exit(f"{said.getvalue()}\npytest could not collect the tests")
-    lines = ["# Features and the tests that prove them", "", "| feature | tests |", "| --- | --- |"]
-    for feature in sorted(collected.tests, key=_in_order):
-        lines.append(f"| {feature} | {'<br>'.join(f'`{test}`' for test in sorted(collected.tests[feature]))} |")
-    return "\n".join(lines) + "\n"
+    names = dict(line.split(" ", 1) for line in NAMES.read_text().splitlines())
+    unknown = collected.tests.keys() - names.keys()
+    if unknown:
+        sys.exit(f"tests are marked with {', '.join(sorted(unknown))}: no such feature in {NAMES.name}")
+    rows = (f"| {each} | {name} | {_spelled(collected.tests[each])} |\n" for each, name in names.items())
+    return HEAD + "".join(rows)
 
 
-def _in_order(feature: str) -> tuple[str, int]:
-    found = re.fullmatch(r"([A-Z]+)(\d+)", feature)
-    if found is None:
-        sys.exit(f"a test is marked with {feature!r}, which is no feature id")
-    return found[1], int(found[2])
+def _spelled(tests: set[str]) -> str:
+    return "<br>".join(f"`{test}`" for test in sorted(tests))
 
 
 if __name__ == "__main__":
