@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check assure clean
 
 demo: .venv/installed
 	$(BIN)/vesica demo
@@ -14,7 +14,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/installed: pyproject.toml
+assure: .venv/installed
+	$(BIN)/python tests/assure/assure.py
+
+.venv/installed: pyproject.toml setup.py $(wildcard psi/*.c psi/curve/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vesica needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'

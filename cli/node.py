@@ -61,7 +61,7 @@ def status(ctx: "Context", count: int) -> None:
     document = ctx.node().status(alerts=count)
 
     def show() -> None:
-        head = ("organisation", "home", "key", "address", "serving")
+        head = ("organisation", "home", "key", "address", "serving", "kernel")
         output.lines((name, document[name]) for name in head)
         click.echo()
         columns = ("project", "partners", "open jobs")

@@ -217,7 +217,9 @@ class Node:
         return self.project(name)
 
     def status(self, *, alerts: int = 10) -> dict[str, Any]:
-        """Return who the node is, whether a service runs, partners and open jobs per project, and the newest alerts."""
+        """Return who the node is, whether it serves, its curve kernel, partners and open jobs, and the newest alerts."""
+        from psi import kernel
+
         from .jobs import serving
 
         projects = self.projects()
@@ -231,6 +233,7 @@ class Node:
             "key": self.key.hex(),
             "address": self.config.address or None,
             "serving": serving(self.home),
+            "kernel": kernel.name(),
             "projects": [
                 {"name": each.name, "partners": partners.get(each.id, 0), "open_jobs": jobs.get(each.id, 0)}
                 for each in projects

@@ -1,4 +1,4 @@
-"""Both parts of a count (DESIGN: pre-share estimate): the answerer fixes its universe first, the asker never counts."""
+"""Both parts of a count (a pre-share estimate): the answerer fixes its universe first, the asker never counts."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

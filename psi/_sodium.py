@@ -1,14 +1,24 @@
-"""libsodium's ristretto255 functions, out of the library that rbcl bundles.
+"""The backend where there is no C compiler: libsodium's ristretto255 functions, out of the library that rbcl bundles.
 
-rbcl's own functions check and copy every element; so only the loaded library is taken from it. Foreign calls through
-ctypes drop the GIL.
+rbcl's own functions check and copy every element; so only the loaded library is taken from it, and called with
+addresses that step through whole arrays. Foreign calls through ctypes drop the GIL, and libsodium's scalar
+multiplication is constant-time. What Python does around it (hashing, copying rows) branches on lengths and on public
+outcomes, never on the content of scalars or values.
 """
 
 import ctypes
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
+from itertools import repeat
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from .join import first_repeat
+from .values import U8
 
 
 class Libsodium:
@@ -46,3 +56,107 @@ class Libsodium:
 def libsodium() -> Libsodium:
     """Return the library, loaded at the first call."""
     return Libsodium()
+
+
+class Sodium:
+    """The functions of `_kernel.Backend`, with the same arguments and the same bytes."""
+
+    @property
+    def name(self) -> str:
+        return f"libsodium {libsodium().version}"
+
+    def sha512(self, digests: U8, count: int, parts: tuple[bytes | tuple[U8, U8 | None], ...]) -> int | None:
+        shared = next((place for place, part in enumerate(parts) if isinstance(part, tuple)), len(parts))
+        start = hashlib.sha512(b"".join(part for part in parts[:shared] if isinstance(part, bytes)))
+        columns = [_strings(*part) if isinstance(part, tuple) else repeat(part, count) for part in parts[shared:]]
+        for digest, message in zip(digests, zip(*columns, strict=True) if columns else repeat((), count), strict=True):
+            state = start.copy()
+            state.update(b"".join(message))
+            digest[:] = np.frombuffer(state.digest(), np.uint8)[: digests.shape[1]]
+        return None
+
+    def from_uniform(self, elements: U8, uniform: U8) -> int | None:
+        return _each(libsodium().from_hash, elements, uniform)
+
+    def multiply(self, products: U8, elements: U8, scalars: U8) -> int | None:
+        return _strict(elements, _each(libsodium().multiply, products, scalars, elements))
+
+    def multiply_uniform(self, products: U8, uniform: U8, scalars: U8) -> int | None:
+        elements = np.empty_like(products)
+        self.from_uniform(elements, uniform)
+        return self.multiply(products, elements, scalars)
+
+    def check(self, elements: U8) -> int | None:
+        valid = _each(libsodium().is_valid, elements, expected=1)
+        return _earliest(_strict(elements, valid), _first((elements == 0).all(axis=1)))
+
+    def multi_scalar_vartime(self, sum: U8, scalars: U8, elements: U8) -> int | None:
+        """One multiplication and one addition an element: the library's addition costs a quarter of a multiplication,
+        so that Pippenger's buckets would lose."""
+        products = np.empty_like(elements)
+        refused = self.multiply(products, elements, scalars)
+        return self.sum(sum, products) if refused is None else refused
+
+    def sum(self, sum: U8, elements: U8) -> int | None:
+        sum[:] = 0
+        for index, element in enumerate(_addresses(elements, len(elements))):
+            if libsodium().add(sum.ctypes.data, sum.ctypes.data, element):
+                return _strict(elements, index)
+        return _strict(elements, None)
+
+    def first_repeat(self, elements: U8, key: bytes) -> int | None:
+        return first_repeat(elements)
+
+    def reduce(self, scalars: U8, uniform: U8) -> int | None:
+        return _each(libsodium().scalar_reduce, scalars, uniform)
+
+    def invert(self, scalar: bytes) -> bytes:
+        inverse = ctypes.create_string_buffer(32)
+        libsodium().scalar_invert(inverse, scalar)
+        return inverse.raw
+
+    def respond(self, nonce: bytes, challenge: bytes, secret: bytes) -> bytes:
+        result = ctypes.create_string_buffer(32)
+        libsodium().scalar_multiply(result, challenge, secret)
+        libsodium().scalar_subtract(result, nonce, result)
+        return result.raw
+
+
+def _addresses(array: U8, count: int) -> Iterable[int]:
+    """Return the address of each row; of a one-dimensional array always the same."""
+    if array.ndim == 1:
+        return repeat(array.ctypes.data, count)
+    width = array.shape[1]
+    return range(array.ctypes.data, array.ctypes.data + count * width, width)
+
+
+def _each(function: Callable[..., int], *arrays: U8, expected: int = 0) -> int | None:
+    """Call a function of the library on row i of every array, for all i; return the first i that was refused."""
+    codes = list(map(function, *(_addresses(array, len(arrays[0])) for array in arrays)))
+    if codes.count(expected) == len(codes):
+        return None
+    return next(index for index, code in enumerate(codes) if code != expected)
+
+
+def _strict(elements: U8, refused: int | None) -> int | None:
+    """Refuse, too, what has bit 255 set: libsodium 1.0.18 drops it, against RFC 9496, section 4.3.1."""
+    return _earliest(refused, _first(elements[:, 31] > 127))
+
+
+def _first(flags: npt.NDArray[np.bool_]) -> int | None:
+    return int(flags.argmax()) if flags.any() else None
+
+
+def _earliest(*indices: int | None) -> int | None:
+    return min((index for index in indices if index is not None), default=None)
+
+
+def _strings(rows: U8, lengths: U8 | None) -> list[bytes]:
+    """Return the rows as byte strings, in one pass."""
+    count, width = rows.shape
+    if width == 0:
+        return [b""] * count
+    strings: list[bytes] = rows.view(f"V{width}").ravel().tolist()
+    if lengths is None:
+        return strings
+    return [string[:length] for string, length in zip(strings, lengths.tolist(), strict=True)]

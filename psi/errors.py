@@ -15,6 +15,17 @@ class VesicaError(Exception):
         self.hint = hint
 
 
+class UnknownKernel(VesicaError):
+    """VESICA_KERNEL names a backend that this installation does not have, or that this processor cannot run."""
+
+    code = "unknown_kernel"
+
+    def __init__(self, wanted: str, available: list[str]) -> None:
+        super().__init__(
+            f"no kernel {wanted!r} here", hint=f"set VESICA_KERNEL to one of {', '.join(available)}, or not at all"
+        )
+
+
 class InvalidPoint(VesicaError):
     """An element of a batch that the strict decoding refuses: `index` says which, `reason` why."""
 

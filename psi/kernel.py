@@ -4,35 +4,34 @@ ristretto255 (RFC 9496) with SHA-512, as RFC 9497 uses them. A batch is a C-cont
 element: points and scalars have 32 bytes, hashes 64. Values come as `psi.values.Values`, with a prefix that stands
 before each of them. Every function takes batches of any size, also none.
 
-libsodium answers (`psi._sodium`), called with addresses that step through whole arrays. Its calls drop the GIL, so the
-chunks of a batch run in `threads` threads, and its scalar multiplication is constant-time. What Python does around it
-(hashing, copying rows) branches on lengths and on public outcomes, never on the content of scalars or values.
+The C extension answers (`psi._kernel`) with the fastest instructions that the processor has, or libsodium
+(`psi._sodium`) where the extension was not built: the same bytes either way. VESICA_KERNEL forces one of them (ifma,
+avx2, portable, libsodium). Their calls drop the GIL, so the chunks of a batch run in `threads` threads. Scalars and values
+are treated in constant time, but for lengths; what is named `vartime` takes public scalars.
 
 An element decodes in one way only: canonically, and never to the identity. Whatever else arrives raises InvalidPoint
 with the index of the first such row. Scalars are 1 .. L-1, little-endian; others raise InvalidScalar.
 """
 
-import ctypes
-import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from functools import cache
-from itertools import repeat
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from ._sodium import libsodium
-from .errors import DuplicatePoint, InvalidPoint, InvalidScalar, WrongCount
-from .join import first_repeat
+from ._sodium import Sodium
+from .errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel, WrongCount
 from .values import U8, Values
+
+if TYPE_CHECKING:
+    from ._kernel import Backend
 
 ORDER = 2**252 + 27742317777372353535851937790883648493  # L, RFC 9496 section 4
 GENERATOR = bytes.fromhex("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76")
-CHUNK = 1024  # elements a thread takes at once: some 70 ms of curve work, beside which a task costs nothing
+CHUNK = 1024  # elements a thread takes at once: 3 to 70 ms of curve work, beside which a task costs nothing
 
 threads = os.cpu_count() or 1
 
@@ -50,9 +49,28 @@ class Mode(IntEnum):
         return name + b"OPRFV1-" + bytes([self]) + b"-ristretto255-SHA512"
 
 
+def available() -> "dict[str, Backend | Sodium]":
+    """Return the backends that can answer here, the fastest first."""
+    try:
+        from ._kernel import BACKENDS
+    except ImportError:  # installed without a C compiler
+        return {"libsodium": Sodium()}
+    return {backend.name: backend for backend in BACKENDS} | {"libsodium": Sodium()}
+
+
+@cache
+def backend() -> "Backend | Sodium":
+    """Return the backend, chosen at the first call. Raises UnknownKernel if VESICA_KERNEL names none."""
+    backends = available()
+    wanted = os.environ.get("VESICA_KERNEL") or next(iter(backends))
+    if wanted not in backends:
+        raise UnknownKernel(wanted, list(backends))
+    return backends[wanted]
+
+
 def name() -> str:
-    """Return which library answers, with its version."""
-    return f"libsodium {libsodium().version}"
+    """Return which backend answers; libsodium with its version."""
+    return backend().name
 
 
 # Elements
@@ -60,24 +78,36 @@ def name() -> str:
 
 def hash_to_group(prefix: bytes, values: Values, mode: Mode = Mode.VOPRF) -> U8:
     """Return HashToGroup(prefix || value) of RFC 9497 for each value, uint8 (n, 32)."""
-    return from_uniform(_expand(prefix, values, mode.label(b"HashToGroup-")))
+    elements = np.empty((len(values), 32), np.uint8)
+    dst = mode.label(b"HashToGroup-")
+
+    def hash_chunk(start: int, stop: int) -> int | None:
+        return backend().from_uniform(elements[start:stop], _expand(prefix, values, dst, start, stop))
+
+    _chunked(len(values), hash_chunk)
+    return elements
 
 
 def from_uniform(uniform: U8) -> U8:
     """Return the element that each 64-byte row maps to, uint8 (n, 32) (RFC 9496, section 4.3.4)."""
     uniform = _batch(uniform, 64)
     elements = np.empty((len(uniform), 32), np.uint8)
-    _each(len(uniform), libsodium().from_hash, elements, uniform)
+    _chunked(len(uniform), lambda start, stop: backend().from_uniform(elements[start:stop], uniform[start:stop]))
     return elements
 
 
 def hash_and_multiply(prefix: bytes, values: Values, scalar: bytes, mode: Mode = Mode.VOPRF) -> U8:
     """Return scalar * HashToGroup(prefix || value) for each value, uint8 (n, 32)."""
+    products = np.empty((len(values), 32), np.uint8)
+    factor = np.frombuffer(check_scalar(scalar), np.uint8)
+    dst = mode.label(b"HashToGroup-")
 
-    def multiply_chunk(start: int, stop: int) -> U8:
-        return multiply(hash_to_group(prefix, _part(values, start, stop), mode), scalar)
+    def multiply_chunk(start: int, stop: int) -> int | None:
+        uniform = _expand(prefix, values, dst, start, stop)
+        return backend().multiply_uniform(products[start:stop], uniform, factor)
 
-    return np.concatenate([np.empty((0, 32), np.uint8), *_chunked(len(values), multiply_chunk)])
+    _refuse(products, _first_refused(len(values), multiply_chunk))
+    return products
 
 
 def multiply(points: U8, scalar: bytes) -> U8:
@@ -85,7 +115,11 @@ def multiply(points: U8, scalar: bytes) -> U8:
     points = _batch(points, 32)
     products = np.empty_like(points)
     factor = np.frombuffer(check_scalar(scalar), np.uint8)
-    _refuse(points, _each(len(points), libsodium().multiply, products, factor, points))
+
+    def multiply_chunk(start: int, stop: int) -> int | None:
+        return backend().multiply(products[start:stop], points[start:stop], factor)
+
+    _refuse(points, _first_refused(len(points), multiply_chunk))
     return products
 
 
@@ -95,36 +129,48 @@ def multiply_each(points: U8, scalars: U8) -> U8:
     points = _batch(np.broadcast_to(points, scalars.shape) if len(points) == 1 else points, 32)
     _same_count("scalars", points, scalars)
     products = np.empty_like(points)
-    _refuse(points, _each(len(points), libsodium().multiply, products, scalars, points))
+
+    def multiply_chunk(start: int, stop: int) -> int | None:
+        return backend().multiply(products[start:stop], points[start:stop], scalars[start:stop])
+
+    _refuse(points, _first_refused(len(points), multiply_chunk))
     return products
 
 
 def multiply_base(scalars: U8) -> U8:
     """Return scalars[i] * G, uint8 (n, 32)."""
-    scalars = check_scalars(scalars)
-    products = np.empty_like(scalars)
-    _each(len(scalars), libsodium().multiply_base, products, scalars)
-    return products
+    return multiply_each(np.frombuffer(GENERATOR, np.uint8).reshape(1, 32), scalars)
 
 
-def multi_scalar(scalars: U8, points: U8) -> bytes:
+def multi_scalar_vartime(scalars: U8, points: U8) -> bytes:
     """Return the sum of scalars[i] * points[i], 32 bytes; the empty sum is the identity. Points are decoded strictly.
 
-    The library has no shared-doubling sum and its addition costs a quarter of a multiplication, so that Pippenger's
-    buckets would lose: this is one multiplication and one addition an element.
+    The time it takes depends on the scalars, which have to be public, as the weights of a proof are.
     """
-    products = multiply_each(points, scalars)
-    sums = _chunked(len(products), lambda start, stop: _sum(products[start:stop]))
-    return _sum(np.frombuffer(b"".join(sums), np.uint8).reshape(-1, 32))
+    scalars, points = check_scalars(scalars), _batch(points, 32)
+    _same_count("scalars", points, scalars)
+    size = max(CHUNK, -(-len(points) // threads))  # a sum costs the less an element, the more it has
+    sums = np.zeros((-(-len(points) // size), 32), np.uint8)
+
+    def sum_chunk(start: int, stop: int) -> int | None:
+        return backend().multi_scalar_vartime(sums[start // size], scalars[start:stop], points[start:stop])
+
+    _refuse(points, _first_refused(len(points), sum_chunk, size))
+    total = np.zeros(32, np.uint8)
+    backend().sum(total, sums)
+    return total.tobytes()
 
 
 def check(points: U8) -> None:
     """Decode every point strictly and refuse repetition: InvalidPoint or DuplicatePoint names the first bad index."""
     points = _batch(points, 32)
-    valid = _each(len(points), libsodium().is_valid, points, expected=1)
-    identity = _first((points == 0).all(axis=1))
-    _refuse(points, min((index for index in (valid, identity) if index is not None), default=None))
-    repeated = first_repeat(points)
+    _refuse(points, _first_refused(len(points), lambda start, stop: backend().check(points[start:stop])))
+    check_distinct(points)
+
+
+def check_distinct(points: U8) -> None:
+    """Refuse repetition without decoding: DuplicatePoint names the first index whose row occurs before it."""
+    repeated = backend().first_repeat(_batch(points, 32), os.urandom(40))
     if repeated is not None:
         raise DuplicatePoint(repeated)
 
@@ -159,28 +205,29 @@ def reduce(uniform: U8) -> U8:
     """Return each 64-byte row as a little-endian number modulo L, uint8 (n, 32)."""
     uniform = _batch(uniform, 64)
     scalars = np.empty((len(uniform), 32), np.uint8)
-    _each(len(uniform), libsodium().scalar_reduce, scalars, uniform)
+    _chunked(len(uniform), lambda start, stop: backend().reduce(scalars[start:stop], uniform[start:stop]))
     return scalars
 
 
 def hash_to_scalar(prefix: bytes, values: Values, dst: bytes) -> U8:
     """Return HashToScalar(prefix || value) of RFC 9497, section 4.1, for each value under the tag `dst`, (n, 32)."""
-    return reduce(_expand(prefix, values, dst))
+    scalars = np.empty((len(values), 32), np.uint8)
+
+    def hash_chunk(start: int, stop: int) -> int | None:
+        return backend().reduce(scalars[start:stop], _expand(prefix, values, dst, start, stop))
+
+    _chunked(len(values), hash_chunk)
+    return scalars
 
 
 def invert(scalar: bytes) -> bytes:
     """Return 1 / scalar modulo L, in constant time."""
-    inverse = ctypes.create_string_buffer(32)
-    libsodium().scalar_invert(inverse, check_scalar(scalar))
-    return inverse.raw
+    return backend().invert(check_scalar(scalar))
 
 
 def respond(nonce: bytes, challenge: bytes, secret: bytes) -> bytes:
     """Return nonce - challenge * secret modulo L, a Schnorr response, in constant time."""
-    result = ctypes.create_string_buffer(32)
-    libsodium().scalar_multiply(result, challenge, secret)
-    libsodium().scalar_subtract(result, nonce, result)
-    return result.raw
+    return backend().respond(nonce, challenge, secret)
 
 
 # Hashes
@@ -190,79 +237,56 @@ def finalize(prefix: bytes, values: Values, elements: U8) -> U8:
     """Return RFC 9497's Finalize (section 3.3.1) of input prefix || value and the unblinded element, uint8 (n, 64)."""
     elements = _batch(elements, 32)
     _same_count("elements", values.rows, elements)
-    states = cache(lambda length: hashlib.sha512((len(prefix) + length).to_bytes(2, "big") + prefix))
+    hashes = np.empty((len(values), 64), np.uint8)
 
-    def hash_chunk(start: int, stop: int) -> list[bytes]:
-        rows = zip(_strings(_part(values, start, stop)), _strings(Values(elements[start:stop])), strict=True)
-        return [_continue(states(len(value)), value + b"\x00\x20" + element + b"Finalize") for value, element in rows]
+    def hash_chunk(start: int, stop: int) -> int | None:
+        part = _part(values, start, stop)
+        parts = (_input_length(prefix, *part), prefix, part, b"\x00\x20", (elements[start:stop], None), b"Finalize")
+        return backend().sha512(hashes[start:stop], stop - start, parts)
 
-    return _hashes(len(values), hash_chunk)
+    _chunked(len(values), hash_chunk)
+    return hashes
 
 
 def digests(prefix: bytes, rows: U8 | Values, suffix: bytes = b"", size: int = 64) -> U8:
     """Return SHA-512(prefix || row || suffix)[:size] for each row or value, uint8 (n, size)."""
     values = rows if isinstance(rows, Values) else Values(rows)
-    state = hashlib.sha512(prefix)
+    hashes = np.empty((len(values), size), np.uint8)
 
-    def hash_chunk(start: int, stop: int) -> list[bytes]:
-        return [_continue(state, value + suffix) for value in _strings(_part(values, start, stop))]
+    def hash_chunk(start: int, stop: int) -> int | None:
+        return backend().sha512(hashes[start:stop], stop - start, (prefix, _part(values, start, stop), suffix))
 
-    return _hashes(len(values), hash_chunk, size)
+    _chunked(len(values), hash_chunk)
+    return hashes
 
 
-def _expand(prefix: bytes, values: Values, dst: bytes) -> U8:
-    """Return expand_message_xmd(prefix || value, dst, 64) with SHA-512, uint8 (n, 64) (RFC 9380, section 5.3.1).
+def _expand(prefix: bytes, values: Values, dst: bytes, start: int, stop: int) -> U8:
+    """Return expand_message_xmd(prefix || value, dst, 64) with SHA-512 of a chunk's values (RFC 9380, section 5.3.1).
 
     64 bytes are one block of output: b_0 = H(Z_pad || msg || 0x0040 || 0x00 || DST'), b_1 = H(b_0 || 0x01 || DST').
     """
     dst_prime = dst + bytes([len(dst)])
-    state = hashlib.sha512(bytes(128) + prefix)
-    first, second = b"\x00\x40\x00" + dst_prime, b"\x01" + dst_prime
-    sha512 = hashlib.sha512
-
-    def hash_chunk(start: int, stop: int) -> list[bytes]:
-        inputs = _strings(_part(values, start, stop))
-        return [sha512(_continue(state, value + first) + second).digest() for value in inputs]
-
-    return _hashes(len(values), hash_chunk)
+    first, uniform = np.empty((2, stop - start, 64), np.uint8)
+    head, tail = bytes(128) + prefix, b"\x00\x40\x00" + dst_prime
+    backend().sha512(first, stop - start, (head, _part(values, start, stop), tail))
+    backend().sha512(uniform, stop - start, ((first, None), b"\x01" + dst_prime))
+    return uniform
 
 
-def _continue(state: "hashlib._Hash", rest: bytes) -> bytes:
-    """Return the digest of what `state` has hashed, followed by `rest`."""
-    state = state.copy()
-    state.update(rest)
-    return state.digest()
-
-
-def _hashes(count: int, hash_chunk: Callable[[int, int], list[bytes]], size: int = 64) -> U8:
-    """Return the first `size` bytes of `count` SHA-512 digests, uint8 (count, size).
-
-    Hashing short strings holds the GIL, so that threads would only take it from each other.
-    """
-    hashes = np.empty((count, size), np.uint8)
-    for start in range(0, count, CHUNK):
-        stop = min(start + CHUNK, count)
-        whole = np.frombuffer(b"".join(hash_chunk(start, stop)), np.uint8)
-        hashes[start:stop] = whole.reshape(-1, 64)[:, :size]
-    return hashes
+def _input_length(prefix: bytes, rows: U8, lengths: U8 | None) -> "bytes | tuple[U8, None]":
+    """Return the length of prefix || value as two big-endian bytes, for all values or for each."""
+    if lengths is None:
+        return int(len(prefix) + rows.shape[1]).to_bytes(2, "big")
+    totals = (lengths.astype(np.uint16) + len(prefix)).astype(">u2")
+    return np.frombuffer(totals.tobytes(), np.uint8).reshape(-1, 2), None
 
 
 # Batches
 
 
-def _part(values: Values, start: int, stop: int) -> Values:
-    return Values(values.rows[start:stop], None if values.lengths is None else values.lengths[start:stop])
-
-
-def _strings(values: Values) -> list[bytes]:
-    """Return the values as byte strings, in one pass."""
-    count, width = values.rows.shape
-    if width == 0:
-        return [b""] * count
-    strings: list[bytes] = np.ascontiguousarray(values.rows).view(f"V{width}").ravel().tolist()
-    if values.lengths is None:
-        return strings
-    return [string[:length] for string, length in zip(strings, values.lengths.tolist(), strict=True)]
+def _part(values: Values, start: int, stop: int) -> tuple[U8, U8 | None]:
+    rows = np.ascontiguousarray(values.rows[start:stop])
+    return rows, None if values.lengths is None else np.ascontiguousarray(values.lengths[start:stop])
 
 
 def _batch(rows: U8, width: int) -> U8:
@@ -276,49 +300,23 @@ def _same_count(what: str, expected: U8, got: U8) -> None:
         raise WrongCount(what, expected=len(expected), got=len(got))
 
 
-def _chunked(count: int, work: Callable[[int, int], T]) -> list[T]:
+def _chunked(count: int, work: Callable[[int, int], T], size: int = 0) -> list[T]:
     """Return work(start, stop) for every chunk of a batch, in order; the first chunk that fails raises."""
-    starts = range(0, count, CHUNK)
-    stops = [min(start + CHUNK, count) for start in starts]
+    size = size or CHUNK
+    starts = range(0, count, size)
+    stops = [min(start + size, count) for start in starts]
     if len(starts) < 2 or threads < 2:
         return list(map(work, starts, stops))
     with ThreadPoolExecutor(min(threads, len(starts))) as pool:
         return list(pool.map(work, starts, stops))
 
 
-def _each(count: int, function: Callable[..., int], *arrays: U8, expected: int = 0) -> int | None:
-    """Call a library function on row i of every array (one-dimensional ones stay), for all i.
-
-    Returns the first i for which it did not return `expected`, or None.
-    """
-
-    def addresses(array: U8, start: int, stop: int) -> Iterable[int]:
-        if array.ndim == 1:
-            return repeat(array.ctypes.data)
-        base, width = array.ctypes.data, array.shape[1]
-        return range(base + start * width, base + stop * width, width)
-
-    def call_chunk(start: int, stop: int) -> int | None:
-        codes = list(map(function, *(addresses(array, start, stop) for array in arrays)))
-        if codes.count(expected) == len(codes):
-            return None
-        return start + next(index for index, code in enumerate(codes) if code != expected)
-
-    return next((index for index in _chunked(count, call_chunk) if index is not None), None)
-
-
-def _first(flags: npt.NDArray[np.bool_]) -> int | None:
-    return int(np.argmax(flags)) if flags.any() else None
+def _first_refused(count: int, work: Callable[[int, int], int | None], size: int = 0) -> int | None:
+    """Return the first index of the whole batch that one of its chunks refused."""
+    refused = _chunked(count, work, size)
+    return next((chunk * (size or CHUNK) + index for chunk, index in enumerate(refused) if index is not None), None)
 
 
 def _refuse(points: U8, index: int | None) -> None:
     if index is not None:
         raise InvalidPoint(index, "not canonical" if points[index].any() else "identity")
-
-
-def _sum(points: U8) -> bytes:
-    total = ctypes.create_string_buffer(32)
-    address, add = ctypes.addressof(total), libsodium().add
-    for point in range(points.ctypes.data, points.ctypes.data + points.size, 32):
-        add(address, address, point)
-    return total.raw

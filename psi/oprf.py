@@ -12,8 +12,6 @@ before sending (`hashing.sort_points`).
 """
 
 from . import kernel
-from .errors import DuplicatePoint
-from .join import first_repeat
 from .kernel import Mode
 from .keys import Key
 from .values import U8, Values
@@ -55,7 +53,5 @@ def prf(context: bytes, values: Values, key: Key, mode: Mode = Mode.VOPRF) -> U8
 
 
 def _distinct(points: U8) -> U8:
-    repeated = first_repeat(points)
-    if repeated is not None:
-        raise DuplicatePoint(repeated)
+    kernel.check_distinct(points)
     return points

@@ -52,7 +52,7 @@ def prove(key: Key, blinded: U8, evaluated: U8, random: Callable[[int], bytes]) 
     Both are uint8 (n, 32), n from 1 to 65,536.
     """
     weights = _weights(key.public, blinded, evaluated)
-    composite = kernel.multi_scalar(weights, blinded)  # M = sum d_i C_i
+    composite = kernel.multi_scalar_vartime(weights, blinded)  # M = sum d_i C_i
     image = _times(key.scalar, composite)  # Z = k*M = sum d_i D_i
     nonce = Key(random_scalars(1, random).tobytes())
     challenge = _batch_challenge(key.public, composite, image, nonce.public, _times(nonce.scalar, composite))
@@ -66,8 +66,8 @@ def verify(public: bytes, blinded: U8, evaluated: U8, proof: bytes) -> None:
     """
     challenge, response = _split(public, proof)
     weights = _weights(public, blinded, evaluated)
-    composite = kernel.multi_scalar(weights, blinded)
-    image = kernel.multi_scalar(weights, evaluated)
+    composite = kernel.multi_scalar_vartime(weights, blinded)
+    image = kernel.multi_scalar_vartime(weights, evaluated)
     try:
         first = _combine(response, GENERATOR, challenge, public)  # z*G + c*k*G = t*G
         second = _combine(response, composite, challenge, image)  # z*M + c*k*M = t*M
@@ -111,7 +111,7 @@ def _split(public: bytes, proof: bytes) -> tuple[bytes, bytes]:
 
 def _combine(first_scalar: bytes, first: bytes, second_scalar: bytes, second: bytes) -> bytes:
     scalars, points = (np.frombuffer(pair, np.uint8) for pair in (first_scalar + second_scalar, first + second))
-    return kernel.multi_scalar(scalars.reshape(2, 32), points.reshape(2, 32))
+    return kernel.multi_scalar_vartime(scalars.reshape(2, 32), points.reshape(2, 32))
 
 
 def _times(scalar: bytes, point: bytes) -> bytes:

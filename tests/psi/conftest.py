@@ -1,13 +1,23 @@
-"""What the tests of the PSI part share: people, and randomness that repeats."""
+"""What the tests of the PSI part share: every backend in turn, people, and randomness that repeats."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
+from psi import kernel
 from psi.noise import Stream
 from psi.values import Values
+
+
+@pytest.fixture(params=kernel.available(), autouse=True)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every test runs on every backend that this machine has, chosen as a user would choose it."""
+    monkeypatch.setenv("VESICA_KERNEL", request.param)
+    kernel.backend.cache_clear()
+    yield request.param
+    kernel.backend.cache_clear()
 
 
 @pytest.fixture

@@ -1,0 +1,248 @@
+"""Every backend gives libsodium's bytes and refuses what it refuses, at every lane and at the borders of chunks.
+
+`make assure` runs the same comparisons over 100,000 elements: VESICA_ASSURE is their number.
+"""
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from psi import kernel
+from psi._sodium import Sodium
+from psi.errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel
+from psi.join import first_repeat
+from psi.noise import Stream
+from psi.values import U8, Values
+
+ELEMENTS = int(os.environ.get("VESICA_ASSURE", "2000"))
+SIZES = (0, 1, 7, 8, 9, 255, 256, 257, 511, 512, 513)
+P = 2**255 - 19
+NASTY = [1, 2, 3, 7, 8, 9, 15, 16, 17, kernel.ORDER - 1, kernel.ORDER - 2, kernel.ORDER // 2, kernel.ORDER // 2 + 1]
+NASTY += [2**power for power in range(4, 253, 31)] + [2**252, 2**252 - 1, 2**252 + 1, 2**128 - 1]
+NASTY += [int(digit * 63, 16) for digit in "78f"]  # every digit of radix 16 at a border of its sign
+INVALID = {
+    "bit 255": 4 + 2**255,
+    "p": P,
+    "above p": P + 2,
+    "largest": 2**256 - 2,
+    "negative": 3,
+    "negative, canonical when negated": P - 4,
+    "no square": 8,  # shown below to be off the curve's image
+    "minus one": P - 1,  # y = 0
+    "identity": 0,
+}
+
+
+@pytest.fixture
+def bytes_of() -> Iterator[np.random.Generator]:
+    return np.random.default_rng(9496)
+
+
+def number(value: int) -> U8:
+    return np.frombuffer(value.to_bytes(32, "little"), np.uint8)
+
+
+def sodium(width: int, function: str, *arguments: U8) -> U8:
+    result = np.empty((len(arguments[0]), width), np.uint8)
+    assert getattr(Sodium(), function)(result, *arguments) is None
+    return result
+
+
+def elements(count: int, generator: np.random.Generator) -> U8:
+    """Return random elements, from libsodium."""
+    return sodium(32, "from_uniform", generator.integers(0, 256, (count, 64), np.uint8))
+
+
+def repeated_at(rows: U8) -> int | None:
+    try:
+        kernel.check_distinct(rows)
+    except DuplicatePoint as refusal:
+        return refusal.index
+    return None
+
+
+def test_agreement_on_random_elements(bytes_of):
+    uniform = bytes_of.integers(0, 256, (ELEMENTS, 64), np.uint8)
+    uniform[:, :32][::7] |= 128  # the hash's halves drop bit 255
+    uniform[5], uniform[6], uniform[7, :32] = 0, 255, number(P)
+    points, scalars = sodium(32, "from_uniform", uniform), sodium(32, "reduce", uniform)
+    one = scalars[17]
+    assert (kernel.from_uniform(uniform) == points).all()
+    assert (kernel.reduce(uniform) == scalars).all()
+    points[~points.any(axis=1)] = elements(1, bytes_of)  # hashed zeros give the identity
+    kernel.check(points)
+    assert (kernel.multiply(points, one.tobytes()) == sodium(32, "multiply", points, one)).all()
+    scalars[~scalars.any(axis=1)] = number(1)
+    assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
+    expected = np.zeros(32, np.uint8)
+    Sodium().multi_scalar_vartime(expected, scalars, points)
+    assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
+    values = Values(uniform[:, :37], (uniform[:, 63] % 38).astype(np.uint8))
+    hashed = kernel.hash_and_multiply(b"some context", values, one.tobytes())
+    assert (hashed == kernel.multiply(kernel.hash_to_group(b"some context", values), one.tobytes())).all()
+    hashes = kernel.finalize(b"some context", values, points)
+    for index in range(0, ELEMENTS, 97):
+        value = b"some context" + values[index]
+        message = len(value).to_bytes(2, "big") + value + b"\0\x20" + points[index].tobytes() + b"Finalize"
+        assert hashes[index].tobytes() == hashlib.sha512(message).digest()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_agreement_at_every_size(size, bytes_of):
+    uniform = bytes_of.integers(0, 256, (size, 64), np.uint8)
+    points, scalars = sodium(32, "from_uniform", uniform), sodium(32, "reduce", uniform)
+    assert (kernel.from_uniform(uniform) == points).all()
+    product = sodium(32, "multiply", points, number(9876543210))
+    assert (kernel.multiply(points, number(9876543210).tobytes()) == product).all()
+    expected = np.zeros(32, np.uint8)
+    Sodium().multi_scalar_vartime(expected, scalars, points)
+    assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
+    kernel.check(points)
+
+
+@pytest.mark.parametrize("scalar", NASTY)
+def test_agreement_on_nasty_scalars(scalar, bytes_of):
+    points = elements(11, bytes_of)
+    product = sodium(32, "multiply", points, number(scalar))
+    assert (kernel.multiply(points, number(scalar).tobytes()) == product).all()
+    scalars = number(scalar).reshape(1, 32).repeat(11, axis=0)
+    scalars[1::2] = number(kernel.ORDER - scalar)
+    assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
+    assert kernel.invert(number(scalar).tobytes()) == Sodium().invert(number(scalar).tobytes())
+    many = kernel.multiply_base(number(scalar).reshape(1, 32)).repeat(101, axis=0)
+    total = 101 * scalar * scalar % kernel.ORDER
+    expected = kernel.multiply_base(number(total).reshape(1, 32)).tobytes() if total else bytes(32)
+    assert kernel.multi_scalar_vartime(scalars[[0] * 101], many) == expected
+
+
+@pytest.mark.parametrize("scalar", [0, kernel.ORDER, kernel.ORDER + 1, 2**253, 2**256 - 1])
+def test_scalars_out_of_range_are_refused(scalar, bytes_of):
+    with pytest.raises(InvalidScalar):
+        kernel.multiply(elements(3, bytes_of), number(scalar).tobytes())
+
+
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_encodings_are_refused_at_every_place(kind, bytes_of):
+    bad, good = number(INVALID[kind]), elements(513, bytes_of)
+    places = [*range(17), *range(248, 265), 511, 512]
+    for place in places:
+        batch = good[: max(place + 1, 20)].copy()
+        batch[place] = bad
+        assert kernel.backend().check(batch[place:]) == 0
+        for refuse in (
+            lambda batch: kernel.check(batch),
+            lambda batch: kernel.multi_scalar_vartime(number(3).reshape(1, 32).repeat(len(batch), axis=0), batch),
+            lambda batch: kernel.multiply(batch[: min(len(batch), 20)], number(3).tobytes()),
+        ):
+            if len(batch) > 20 and refuse.__code__.co_names[-1] == "tobytes":
+                continue  # as many multiplications as that say nothing new
+            with pytest.raises(InvalidPoint) as caught:
+                refuse(batch)
+            assert caught.value.index == place
+            assert caught.value.reason == ("identity" if kind == "identity" else "not canonical")
+
+
+def test_one_bad_element_spoils_no_other(bytes_of):
+    """An inversion is shared: what the low-level call leaves beside a refused row is never handed out, so ask again."""
+    points = elements(40, bytes_of)
+    expected = sodium(32, "multiply", points, number(5))
+    for place in (0, 7, 8, 39):
+        batch = points.copy()
+        batch[place] = 255
+        with pytest.raises(InvalidPoint):
+            kernel.multiply(batch, number(5).tobytes())
+        assert (kernel.multiply(points, number(5).tobytes()) == expected).all()
+
+
+def test_random_bytes_decode_alike(bytes_of):
+    rows = bytes_of.integers(0, 256, (ELEMENTS, 32), np.uint8)
+    rows[:, 0] &= 254
+    rows[:, 31] &= 127  # canonical and not negative, so that the square root decides
+    verdicts = [kernel.backend().check(rows[index : index + 1]) for index in range(ELEMENTS)]
+    assert verdicts == [Sodium().check(rows[index : index + 1]) for index in range(ELEMENTS)]
+    assert {None, 0} == set(verdicts)
+
+
+@pytest.mark.parametrize("size", [2, 31, 32, 33, 64, 5000])
+def test_the_first_repetition_is_named_at_every_size(size, bytes_of):
+    rows = bytes_of.integers(0, 256, (size, 32), np.uint8)
+    rows[:, 2:] = 7  # rows that differ little
+    assert repeated_at(rows) == first_repeat(rows)
+    rows = bytes_of.integers(0, 256, (size, 32), np.uint8)
+    assert repeated_at(rows) is None
+    rows[size - 1] = rows[size // 2 - 1]
+    assert repeated_at(rows) == size - 1
+
+
+def test_sums_may_be_the_identity(bytes_of):
+    points = elements(70, bytes_of)
+    both = np.concatenate([points, points])
+    for scalar in (1, 7, kernel.ORDER // 3):
+        scalars = np.concatenate([number(scalar).reshape(1, 32).repeat(70, axis=0)] * 2)
+        scalars[70:] = number(kernel.ORDER - scalar)
+        assert kernel.multi_scalar_vartime(scalars, both) == bytes(32)
+
+
+def test_scalar_arithmetic(bytes_of):
+    random = Stream(b"scalars".ljust(32))
+    for _ in range(50):
+        nonce, challenge, secret = kernel.reduce(np.frombuffer(random(192), np.uint8).reshape(3, 64))
+        arguments = nonce.tobytes(), challenge.tobytes(), secret.tobytes()
+        assert kernel.respond(*arguments) == Sodium().respond(*arguments)
+        assert kernel.invert(secret.tobytes()) == Sodium().invert(secret.tobytes())
+    edges = np.zeros((4, 64), np.uint8)
+    edges[1], edges[2, :32], edges[3, 32:] = 255, number(kernel.ORDER), number(kernel.ORDER)
+    assert (kernel.reduce(edges) == sodium(32, "reduce", edges)).all()
+
+
+@pytest.mark.parametrize("width", [0, 1, 47, 48, 111, 112, 127, 128, 239, 240, 255])
+def test_hashes_at_the_borders_of_blocks(width, bytes_of):
+    rows = bytes_of.integers(0, 256, (19, width), np.uint8)
+    lengths = (np.arange(19) * 13 % (width + 1)).astype(np.uint8)
+    for values in (Values(rows), Values(rows, lengths)):
+        for prefix in (b"", b"x" * 127, b"y" * 128, b"z" * 300):
+            expected = [hashlib.sha512(prefix + values[index] + b"end").digest() for index in range(19)]
+            assert [row.tobytes() for row in kernel.digests(prefix, values, b"end")] == expected
+
+
+def test_a_backend_that_is_not_here_is_named(monkeypatch):
+    monkeypatch.setenv("VESICA_KERNEL", "abacus")
+    kernel.backend.cache_clear()
+    with pytest.raises(UnknownKernel, match="abacus") as caught:
+        kernel.name()
+    assert "libsodium" in caught.value.hint
+
+
+def test_libsodium_answers_where_the_extension_is_missing(monkeypatch):
+    monkeypatch.delenv("VESICA_KERNEL")
+    monkeypatch.setitem(sys.modules, "psi._kernel", None)
+    kernel.backend.cache_clear()
+    assert kernel.name().startswith("libsodium 1.")
+
+
+def test_the_extension_checks_sizes(backend):
+    if backend == "libsodium":
+        pytest.skip("the extension's own checks")
+    answering = importlib.import_module("psi._kernel").BACKENDS[0]
+    rows, short = np.zeros((4, 32), np.uint8), np.zeros((3, 32), np.uint8)
+    for wrong in (
+        lambda: answering.multiply(short, rows, rows[0]),
+        lambda: answering.multiply(rows, rows, short),
+        lambda: answering.check(np.zeros(33, np.uint8)),
+        lambda: answering.from_uniform(rows, rows),
+        lambda: answering.multi_scalar_vartime(rows, rows, rows),
+        lambda: answering.multi_scalar_vartime(rows[0].copy(), np.full((4, 32), 255, np.uint8), rows),
+        lambda: answering.sha512(rows, 4, ((short[0, :31], None),)),
+        lambda: answering.sha512(rows, 4, ((rows, np.array([0, 1, 33, 2], np.uint8)),)),
+        lambda: answering.sha512(rows, -1, ()),
+        lambda: answering.respond(b"short", b"", b""),
+        lambda: answering.first_repeat(rows, b"short"),
+        lambda: answering.check(rows[:, ::2]),  # not contiguous
+    ):
+        with pytest.raises(ValueError):
+            wrong()
