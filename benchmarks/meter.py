@@ -1,8 +1,8 @@
 """What a process has spent so far: CPU, how much of that on the curve, and the peak of its memory.
 
-Curve arithmetic is what runs inside the library calls of `psi.kernel`, a chunk of elements at a time, in CPU time of the
-thread that makes them. Hashing to the curve's input, sorting and copying are not in it. Crossing into the library (1 µs
-a call, 1 to 5 % of it) is. Nothing of this is in the product: `watch` puts it around two functions of the kernel.
+Curve arithmetic is what runs inside the calls of `psi.kernel`'s backend, a chunk of elements at a time, in CPU time of the
+thread that makes them. Hashing, sorting and copying are not in it; with libsodium, crossing into the library is (1 µs
+a call, 1 to 5 % of it). Nothing of this is in the product: `watch` puts it around the backend.
 """
 
 import os
@@ -55,20 +55,29 @@ class Phase:
         return 1 - self.curve / self.cpu if self.cpu else 0.0
 
 
+class _Watched:
+    """A backend of the kernel whose curve functions are timed."""
+
+    CURVE = ("check", "from_uniform", "multi_scalar_vartime", "multiply", "multiply_uniform", "sum")
+
+    def __init__(self, backend: Any, timed: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._backend = backend
+        for name in self.CURVE:
+            setattr(self, name, timed(getattr(backend, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+
 class Meter:
     def __init__(self) -> None:
         self._curve = 0.0
         self._lock = threading.Lock()
 
     def watch(self) -> None:
-        """Count from now on the CPU time of this process's library calls."""
-        chunked, add = kernel._chunked, kernel._sum
-
-        def watched(count: int, work: Callable[[int, int], Any]) -> list[Any]:
-            calls_library = work.__qualname__.startswith("_each.")
-            return chunked(count, self._timed(work) if calls_library else work)
-
-        kernel._chunked, kernel._sum = watched, self._timed(add)
+        """Count from now on the CPU time of this process's calls into the curve."""
+        watched = _Watched(kernel.backend(), self._timed)
+        kernel.backend = lambda: watched
 
     def read(self) -> Reading:
         """Return what was spent since the process began."""
