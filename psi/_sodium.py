@@ -69,10 +69,9 @@ class Sodium:
         shared = next((place for place, part in enumerate(parts) if isinstance(part, tuple)), len(parts))
         start = hashlib.sha512(b"".join(part for part in parts[:shared] if isinstance(part, bytes)))
         columns = [_strings(*part) if isinstance(part, tuple) else repeat(part, count) for part in parts[shared:]]
-        for digest, message in zip(digests, zip(*columns, strict=True) if columns else repeat((), count), strict=True):
-            state = start.copy()
-            state.update(b"".join(message))
-            digest[:] = np.frombuffer(state.digest(), np.uint8)[: digests.shape[1]]
+        messages = zip(*columns, strict=True) if columns else repeat((), count)
+        hashes = b"".join([_continue(start, b"".join(message)) for message in messages])
+        digests[:] = np.frombuffer(hashes, np.uint8).reshape(-1, 64)[:, : digests.shape[1]]
         return None
 
     def from_uniform(self, elements: U8, uniform: U8) -> int | None:
@@ -120,6 +119,13 @@ class Sodium:
         libsodium().scalar_multiply(result, challenge, secret)
         libsodium().scalar_subtract(result, nonce, result)
         return result.raw
+
+
+def _continue(state: "hashlib._Hash", rest: bytes) -> bytes:
+    """Return the digest of what `state` has hashed, followed by `rest`."""
+    state = state.copy()
+    state.update(rest)
+    return state.digest()
 
 
 def _addresses(array: U8, count: int) -> Iterable[int]:
