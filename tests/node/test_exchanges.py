@@ -135,6 +135,7 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path, clock: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    exchanges.register()  # fills the real tables before they are replaced
     monkeypatch.setattr(exchanges, "register", lambda: None)
     monkeypatch.setattr(letters, "register", lambda: None)
     with Node.create(tmp_path / "ann", "Ann", now=clock) as ann, Node.create(tmp_path / "bob", "Bob", now=clock) as bob:
