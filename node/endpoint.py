@@ -40,6 +40,7 @@ DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that whoever sends a l
 MAX_WAIT_SECONDS = 25.0  # a long poll; proxies often stop at 30
 LOOK_SECONDS = 0.5  # how often a long poll looks
 CONNECTIONS = 200
+KEEP_ALIVE_SECONDS = 75
 ASK_SECONDS = 15.0  # from a connection to the end of its first request's headers
 GRACE_SECONDS = 5
 
@@ -307,10 +308,16 @@ class _Prompt(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(ASK_SECONDS, self._hang_up)
+        self.loop.call_later(ASK_SECONDS, self._hang_up, None)
 
-    def _hang_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+    def on_response_complete(self) -> None:
+        answered = self.cycle
+        super().on_response_complete()
+        self.loop.call_later(KEEP_ALIVE_SECONDS + ASK_SECONDS, self._hang_up, answered)
+
+    def _hang_up(self, last: object) -> None:
+        """Close the connection if no request has begun since `last`."""
+        if self.cycle is last and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -329,7 +336,7 @@ def server(app: Starlette, context: ssl.SSLContext) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=75,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
             h11_max_incomplete_event_size=16_384,
         )

@@ -289,7 +289,7 @@ class Received:
         newest = feed.offered_version or feed.accepted_version or 0
         if definition.version <= newest or feed.status in ("declined", "revoked"):
             return
-        before = self._definition(tx, feed, newest)
+        before = self._definition(tx, feed, feed.accepted_version or newest)  # not what was offered and never taken
         versions.keep(self._project, tx, feed_id, definition)
         if not versions.only_removes(before, definition) or feed.accepted_version is None:
             self._set(tx, feed, offered_version=definition.version)
@@ -300,7 +300,7 @@ class Received:
         ids = {segment.id.hex() for segment in gone}
         had = self._memberships(tx, feed)
         self._drop(tx, feed, [row for row in had if row.segment_id in ids])
-        self._set(tx, feed, accepted_version=definition.version)
+        self._set(tx, feed, accepted_version=definition.version, offered_version=None)
         feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
         sealed = self._sealed(feed)
         joined = sealed is not None and self.join(tx, feed, sealed)

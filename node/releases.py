@@ -315,7 +315,9 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
     if run.state == "done" and run.version == definition.version:
         return run  # the receiver lost the end of it
     if run.state != "prepared" or not _is_current(project, connection, run, definition, Snapshot.open(project)):
-        project.node.jobs.submit(JOB, {"connection": connection.id, "feed": feed.id}, project)
+        parameters = {"connection": connection.id, "feed": feed.id}
+        if parameters not in [job.parameters for job in project.node.jobs.list(project, state="queued")]:
+            project.node.jobs.submit(JOB, parameters, project)
         raise Refusal(
             "stale",
             "this revision is out of date; a new one is being made",
@@ -379,8 +381,10 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
         }
         with project.node.store.read() as tx:
             feed_id = versions.local(connection.id, subject["feed"])
-            taken = tx.scalar(select(received_feeds.c.last_revision).where(received_feeds.c.id == feed_id))
-            if taken is not None and taken >= subject["revision"]:
+            feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).first()
+            if feed is None or feed.status != "enabled" or feed.accepted_version != subject["version"]:
+                raise Refusal("not_enabled", "this version of the feed is not enabled here")
+            if feed.last_revision >= subject["revision"]:
                 return {"status": "done"}  # a kill came after it was kept
             namespaces = versions.get(tx, feed_id, subject["version"]).namespaces
         for namespace in namespaces:
@@ -406,9 +410,12 @@ def wanted(project: "Project", tx: Connection, row: Row[Any], message: Message) 
         raise RemoteProtocolError("namespace", "this namespace was not agreed on")
     subject = {key: value.hex() if isinstance(value, bytes) else value for key, value in message.subject.items()}
     parameters = {"connection": row.id, "kind": message.kind.value, **subject}
-    waiting = tx.scalars(select(jobs.c.parameters).where(jobs.c.kind == WANTED_JOB, jobs.c.state == "queued"))
-    if parameters in list(waiting):
-        return
+    about = {key: parameters.get(key) for key in ("connection", "kind", "namespace", "feed")}
+    waiting = select(jobs.c.id, jobs.c.parameters).where(jobs.c.kind == WANTED_JOB, jobs.c.state == "queued")
+    for job in tx.execute(waiting).all():
+        if all(job.parameters.get(key) == value for key, value in about.items()):  # the newest wish stands
+            tx.execute(update(jobs).where(jobs.c.id == job.id).values(parameters=parameters))
+            return
     project.node.jobs.submit(WANTED_JOB, parameters, project, tx)
 
 

@@ -67,7 +67,11 @@ class Sanitiser:
                 return replace(Answer.decode(known), computed_at=now)
             if refusal is not None:
                 raise refusal
-            self._charge(tx, question)
+            try:
+                self._charge(tx, question)
+            except Refusal:
+                self._cache.drop(file)  # or refused questions would fill the disk
+                raise
             tx.execute(
                 insert(answers).values(
                     id=project.node.new_id(),

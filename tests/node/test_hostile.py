@@ -1,5 +1,6 @@
 """What a partner that does not play by the rules can not do, beyond the count (see test_attacks)."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,8 +116,6 @@ def test_a_partner_cannot_squat_on_our_feeds_or_on_another_partners(shared: Any)
     row = connection(acme, "globe")
     for version in (2, 3):
         with globe.node.store.begin() as tx:
-            from dataclasses import replace
-
             message = FeedVersion(definition=replace(definition, version=version))
             globe.project.letters.send(tx, row.id, "feed.publish", message)
     shared.post()
@@ -160,7 +159,6 @@ def test_one_revision_has_one_receipt(shared: Any) -> None:
     row = connection(globe, "acme")
     with globe.node.store.read() as tx:
         run = tx.execute(select(runs)).one()
-    from dataclasses import replace
 
     from protocol.receipt import SignedReceipt
 
@@ -189,3 +187,33 @@ def test_a_segment_counts_as_large_by_those_who_may_be_shared(pair: Any, person:
     (run,) = pair.acme.project.feeds.sync("summer")
     assert (run["sent"], run["small_segments"]) == (0, ["vip"])
     assert pair.globe.members("acme", "vip") == set()
+
+
+def test_a_wish_for_a_feed_that_nobody_enabled_is_not_followed(shared: Any) -> None:
+    """The sender would see how many identities we have: it wishes for a revision of a feed that it only offered."""
+    shared.acme.project.feeds.create("other", segments=["vip"], namespaces=[EMAIL], partners=["globe"])
+    shared.acme.project.feeds.publish("other")
+    shared.post()
+    feed = shared.acme.project.feeds.get("other")
+    with shared.acme.node.store.begin() as tx:
+        wish = Wanted(kind=Kind.RELEASE, subject={"feed": bytes.fromhex(feed.id), "version": 1, "revision": 1})
+        shared.acme.project.letters.send(tx, connection(shared.acme, "globe").id, "exchange.wanted", wish)
+    shared.post()
+    (job,) = shared.globe.node.jobs.list(state="failed")
+    assert job.error is not None
+    assert job.error["code"] == "not_enabled"
+
+
+def test_two_offers_do_not_add_what_nobody_accepted(shared: Any) -> None:
+    """The sender offers more, then "removes" a part of it: what we accepted is what is compared with."""
+    acme = shared.acme
+    first = acme.project.feeds.definition(acme.project.feeds.get("summer"))
+    more = replace(first, version=2, namespaces=(EMAIL, PHONE))
+    for definition in (more, replace(more, version=3, description="less")):
+        with acme.node.store.begin() as tx:
+            letter = FeedVersion(definition=definition)
+            acme.project.letters.send(tx, connection(acme, "globe").id, "feed.unshare", letter)
+    shared.post()
+    shown = shared.globe.project.received.show("summer")
+    assert (shown["accepted_version"], shown["offered_version"]) == (1, 3)
+    assert shown["namespaces"] == [EMAIL]
