@@ -7,7 +7,7 @@ demo: .venv/installed
 	$(BIN)/vesica demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 check: .venv/installed
 	$(BIN)/ruff check .

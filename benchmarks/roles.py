@@ -87,6 +87,7 @@ class InProcess:
             universe=universe,
             key=key,
             commitment=signed,
+            check_asker=lambda public: None,
             sanitise=sanitise,
         )
         wire = self._drive(Kind.COUNT, {"namespace": NAMESPACE}, asker, answerer)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -84,6 +84,10 @@ class Answers(Protocol):
         """Return an exchange from before a restart, or from before we failed; raises NotFound."""
         ...
 
+    def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
+        """Return those of these exchanges that go on no more, whoever ended them."""
+        ...
+
     def finished(self, opening: Opening, role: Role) -> None:
         """Every step is complete here; may be told again after a restart."""
         ...
@@ -157,6 +161,9 @@ class Answering:
             if isinstance(live.error, _ENDING):
                 raise live.error
             live.error = None
+            if self._answers.given_up([exchange]):
+                self._drop(exchange, live)
+                raise over()
             if live.machine is None or live.opening is None:
                 live.opening, live.machine = self._answers.resume(call.caller, exchange)
             try:
@@ -184,10 +191,9 @@ class Answering:
 
     def _entry(self, exchange: bytes, caller: bytes) -> _Live:
         now = time.monotonic()
+        if exchange not in self._live:
+            self._forget(now)
         with self._lock:
-            for other, live in list(self._live.items()):
-                if now - live.used > IDLE_SECONDS and not live.lock.locked():
-                    del self._live[other]
             open_now = sum(live.caller == caller and not live.finished for live in self._live.values())
             if exchange not in self._live and open_now >= OPEN_PER_CALLER:
                 raise Refusal("too_many", "too many exchanges are open at once", status=409)
@@ -210,10 +216,24 @@ class Answering:
                     raise
         return live
 
+    def _forget(self, now: float) -> None:
+        """Let go of what nobody asked about for long, and of what was given up: a machine may hold a universe."""
+        with self._lock:
+            resting = {other: live for other, live in self._live.items() if not live.lock.locked()}
+        over = self._answers.given_up(resting)
+        for other, live in resting.items():
+            if (other in over and live.error is None) or now - live.used > IDLE_SECONDS:
+                self._drop(other, live)
+
     def _drop(self, exchange: bytes, live: _Live) -> None:
         with self._lock:
             if self._live.get(exchange) is live:
                 del self._live[exchange]
+
+
+def over() -> Refusal:
+    """Return how a caller is told that an exchange goes on no more."""
+    return Refusal("over", "this exchange is over", status=409)
 
 
 def _exchange(call: "Call") -> bytes:

@@ -4,7 +4,7 @@ Both sides keep every message in a spool until the exchange is over, so that a k
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from protocol.states import PARTS, Kind, Part
 from psi.errors import VesicaError
 
 from . import epochs, log
-from .dialogue import drive, open_at
+from .dialogue import drive, open_at, over
 from .errors import NotFound, PeerRefused, Refusal, Refused, Unwelcome, WrongPeerKey
 from .files import is_old
 from .jobs import Progress, no_progress
@@ -150,6 +150,7 @@ def _resumable(wanted: _Wanted) -> tuple[Opening, Opened] | None:
             exchanges.c.connection_id == connection.id,
             exchanges.c.kind == wanted.kind.value,
             exchanges.c.part == wanted.part.value,
+            exchanges.c.ours,
             exchanges.c.state == "open",
         )
         rows = tx.execute(query.order_by(exchanges.c.created.desc())).all()
@@ -196,7 +197,7 @@ def _begin(wanted: _Wanted) -> tuple[Opening, Opened]:
                 epochs.follow(project, tx, connection, error.detail)
             continue
         with node.store.begin() as tx:
-            _insert(tx, node, connection, opening, opened, wanted.part, wanted.inputs)
+            _insert(tx, node, connection, opening, opened, wanted.part, ours=True, inputs=wanted.inputs)
         return opening, opened
     raise RemoteProtocolError("epoch", "the partner asks for another key epoch each time")
 
@@ -249,12 +250,14 @@ class NodeAnswers:
             raise
         machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
         with self._node.store.begin() as tx:
-            _insert(tx, self._node, connection, opening, opened, _other(opening), b"")
+            _insert(tx, self._node, connection, opening, opened, _other(opening), ours=False)
         return opened, machine
 
     def _make_room(self, connection: Row[Any]) -> None:
         """Give up the oldest of a partner's open exchanges where it has many: each keeps a universe on our disk."""
-        query = select(exchanges.c.id).where(exchanges.c.connection_id == connection.id, exchanges.c.state == "open")
+        query = select(exchanges.c.id).where(
+            exchanges.c.connection_id == connection.id, ~exchanges.c.ours, exchanges.c.state == "open"
+        )
         with self._node.store.begin() as tx:
             over = tx.scalars(query.order_by(exchanges.c.created.desc()).offset(OPEN_AT_MOST - 1)).all()
             tx.execute(
@@ -274,10 +277,17 @@ class NodeAnswers:
         project, connection = active(self._node, caller, opening.connection)
         return opening, self._machine(project, connection, opening, opened, row.state)
 
+    def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
+        query = select(exchanges.c.id).where(
+            exchanges.c.id.in_([each.hex() for each in exchange_ids]), exchanges.c.state == "failed"
+        )
+        with self._node.store.read() as reading:
+            return {bytes.fromhex(each) for each in reading.scalars(query)}
+
     def finished(self, opening: Opening, role: Role) -> None:
         project, connection = self._of(opening)
         with self._node.store.read() as reading:
-            if reading.scalar(select(exchanges.c.state).where(exchanges.c.id == opening.exchange.hex())) == "done":
+            if reading.scalar(select(exchanges.c.state).where(exchanges.c.id == opening.exchange.hex())) != "open":
                 return  # the caller lost our last answer
         follow_up = FINISHED.get(opening.kind)
         if follow_up is not None:
@@ -298,7 +308,7 @@ class NodeAnswers:
             machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
             if state == "open" or machine.done:
                 return machine
-        raise Refusal("over", "this exchange is over", status=409)
+        raise over()
 
     def _of(self, opening: Opening) -> tuple["Project", Row[Any]]:
         with self._node.store.read() as reading:
@@ -363,7 +373,15 @@ def _row(opening: Opening) -> Update:
 
 
 def _insert(
-    tx: Connection, node: "Node", connection: Row[Any], opening: Opening, opened: Opened, part: Part, inputs: bytes
+    tx: Connection,
+    node: "Node",
+    connection: Row[Any],
+    opening: Opening,
+    opened: Opened,
+    part: Part,
+    *,
+    ours: bool,
+    inputs: bytes = b"",
 ) -> None:
     tx.execute(
         insert(exchanges).values(
@@ -371,6 +389,7 @@ def _insert(
             connection_id=connection.id,
             kind=opening.kind.value,
             part=part.value,
+            ours=ours,
             opened=wire.pack({"opening": opening.encode(), "opened": opened.encode(), "inputs": inputs}),
             state="open",
             created=node.now(),

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from protocol import handshake, wire
@@ -259,6 +259,9 @@ class _Session:
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         raise NotFound("there is no such exchange")
 
+    def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
+        return set()
+
     def finished(self, opening: Opening, role: Role) -> None:
         namespace = str(opening.subject.get("namespace", ""))
         if isinstance(role, EvaluateSender):
@@ -289,6 +292,7 @@ class _Session:
             commitment=commit(
                 universe, context=context, epoch=EPOCH, generation=1, made=self._party.now(), sign=self._party.sign
             ),
+            check_asker=lambda public: None,
             sanitise=lambda question: self._sanitise(namespace, between, question),
         )
 

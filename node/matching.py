@@ -31,7 +31,7 @@ from .evaluations import Channel, cache_of, epoch_of, opened
 from .exchanges import FAILED, FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
-from .tables import estimates, jobs, ledger
+from .tables import estimates, jobs
 
 if TYPE_CHECKING:
     from .project import Project
@@ -235,6 +235,7 @@ def answerer(project: "Project", connection: Row[Any], namespace: str, opening: 
 
 
 def _answerer(project: "Project", connection: Row[Any], channel: Channel, generation: universes.Generation) -> Role:
+    sanitiser = sanitising.Sanitiser(project, connection, channel, generation.number)
     return CountAnswerer(
         context=channel.context,
         direction=channel.direction,
@@ -242,7 +243,8 @@ def _answerer(project: "Project", connection: Row[Any], channel: Channel, genera
         universe=generation.universe,
         key=channel.key(Purpose.COUNT_ANSWER),
         commitment=generation.commitment,
-        sanitise=sanitising.Sanitiser(project, connection, channel).answer,
+        check_asker=sanitiser.check_asker,
+        sanitise=sanitiser.answer,
     )
 
 
@@ -354,20 +356,8 @@ def answer_wanted(project: "Project", connection: Row[Any], namespace: str, prog
 
 
 def _caught(project: "Project", tx: Connection, connection: Row[Any], part: Part, error: VesicaError) -> None:
-    """Let a partner whose tags were wrong spend its whole budget: an honest one cannot get there, a prober gets one try."""
-    terms = Agreement.decode(connection.agreement).terms
-    if part is Part.ANSWERER and error.code in (InvalidTags.code, "tags") and terms.epsilon is not None:
-        tx.execute(
-            insert(ledger).values(
-                id=project.node.new_id(),
-                project_id=project.id,
-                peer_key=connection.peer_key,
-                kind="epsilon_millis",
-                amount=-(-1000 * terms.budget.numerator // terms.budget.denominator),
-                note="tags were wrong",
-                at=project.node.now(),
-            )
-        )
+    if part is Part.ANSWERER and error.code in (InvalidTags.code, "tags"):
+        sanitising.caught(project, tx, connection)
 
 
 ROLES[Kind.COUNT] = _answer

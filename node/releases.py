@@ -33,7 +33,7 @@ from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
 from .letters import HANDLERS as LETTERS
-from .selection import select_members
+from .selection import Selection, select_members
 from .tables import exchanges, feed_partners, feeds, jobs, received_feeds, runs
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     for segment in definition.segments:
         project.segments.evaluate(segment.name)
     snapshot = Snapshot.open(project)
+    selection = _selection(project, connection, definition, snapshot)
     if not connection.peer_address:
-        prepared = _prepare(project, connection, feed, definition, snapshot, progress)
+        prepared = _prepare(project, connection, feed, definition, selection, progress)
         with project.act("feed.run", f"{feed.name} {connection.alias}", detail={"waiting": True}) as tx:
             if prepared is not None:  # the receiver evaluates first
                 wishes = [Wanted(kind=Kind.RELEASE, subject=_subject(prepared))]
@@ -64,19 +65,19 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
                 project.letters.send(tx, connection.id, "exchange.wanted", wish)
         return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
     with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
-        own = pool.submit(_prf_ahead, project, connection, definition, snapshot)
+        own = pool.submit(_prf_ahead, project, connection, selection)
         for namespace in definition.namespaces:
             evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
         own.result()
     unfinished, sent = _prepared(project, connection, feed, definition), None
-    if unfinished is not None and _is_current(project, connection, unfinished, definition, snapshot):
+    if unfinished is not None and _is_current(project, connection, unfinished, definition, selection):
         try:
             _send(project, connection, unfinished, progress)
             sent = unfinished
         except (PeerRefused, RemoteProtocolError):  # audited; the next revision takes its place
             with project.node.store.begin() as tx:
                 _set_run(tx, project, unfinished, state="failed")
-    prepared = _prepare(project, connection, feed, definition, snapshot, progress)
+    prepared = _prepare(project, connection, feed, definition, selection, progress)
     if prepared is not None:
         _send(project, connection, prepared, progress)
     elif sent is not None:
@@ -93,9 +94,12 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
     }
 
 
-def _prf_ahead(project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot) -> None:
+def _selection(project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot) -> Selection:
+    return select_members(project, connection, definition, snapshot, project.row().consent_model)
+
+
+def _prf_ahead(project: "Project", connection: Row[Any], selection: Selection) -> None:
     """Compute F of what is to be released while the partner blinds and verifies; `_prepare` finds it in the cache."""
-    selection = select_members(project, connection, definition, snapshot, project.row().consent_model)
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
     for namespace, audience in selection.audiences.items():
@@ -144,12 +148,10 @@ def _prepare(
     connection: Row[Any],
     feed: Row[Any],
     definition: Definition,
-    snapshot: Snapshot,
+    selection: Selection,
     progress: Progress,
 ) -> Row[Any] | None:
     """Make the next data revision ready on disk, or return None where nothing changed since the last one."""
-    model = project.row().consent_model
-    selection = select_members(project, connection, definition, snapshot, model)
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
         last = tx.execute(
@@ -197,7 +199,10 @@ def _prepare(
 
 
 def _drop_old(project: "Project", connection: Row[Any], cache: Cache) -> None:
-    """Delete the sealed records of runs that will not go out any more; no other run with this partner is under way."""
+    """Delete the sealed records of runs that will not go out any more; no other run with this partner is under way.
+
+    Those of a run that is done stay until now, for a receiver that lost the end of it.
+    """
     with project.node.store.read() as tx:
         query = select(runs.c.id).where(runs.c.connection_id == connection.id, runs.c.ours, runs.c.state == "prepared")
         kept = set(tx.scalars(query))
@@ -284,9 +289,6 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
             .where(feed_partners.c.feed_id == run.feed_id, feed_partners.c.connection_id == connection.id)
             .values(last_revision=run.revision, last_receipt=receipt.receipt.digest(), changed=project.node.now())
         )
-        epoch = epochs.current(project, tx, connection)
-    for kind in ("run", "manifest"):
-        cache_of(project, connection, epoch).drop(f"{kind} {run.id}")
 
 
 # Either side
@@ -314,7 +316,8 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
         ) from error
     if run.state == "done" and run.version == definition.version:
         return run  # the receiver lost the end of it
-    if run.state != "prepared" or not _is_current(project, connection, run, definition, Snapshot.open(project)):
+    selection = _selection(project, connection, definition, Snapshot.open(project))
+    if run.state != "prepared" or not _is_current(project, connection, run, definition, selection):
         parameters = {"connection": connection.id, "feed": feed.id}
         if parameters not in [job.parameters for job in project.node.jobs.list(project, state="queued")]:
             project.node.jobs.submit(JOB, parameters, project)
@@ -327,12 +330,11 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
 
 
 def _is_current(
-    project: "Project", connection: Row[Any], run: Row[Any], definition: Definition, snapshot: Snapshot
+    project: "Project", connection: Row[Any], run: Row[Any], definition: Definition, selection: Selection
 ) -> bool:
     """Say whether a run that was made ready holds what may leave now; one that does not is given up."""
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
-    selection = select_members(project, connection, definition, snapshot, project.row().consent_model)
     if run.version == definition.version and selection.digest(definition, epoch).hex() == run.report["content"]:
         return True
     with project.node.store.begin() as tx:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from protocol.agreement import Agreement, Terms
+from protocol.errors import RemoteProtocolError
 from protocol.estimate import MAX_ASKED, Question
 from protocol.messages import Answer, SegmentAnswer
 from psi import noise
@@ -26,7 +27,7 @@ from . import decisions
 from .epochs import DAY
 from .errors import Refusal
 from .evaluations import Channel, cache_of
-from .tables import answers, ledger
+from .tables import answers, ledger, universes
 
 if TYPE_CHECKING:
     from .project import Project
@@ -34,40 +35,67 @@ if TYPE_CHECKING:
 FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
 DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
 PREFIX = 16  # bytes of a point that are kept to compare questions
-COMPARED = 64  # answered questions that a new one is compared with, the newest; the default budget allows 40
+COMPARED = 64  # questions that are answered from one universe, each compared with all; the default budget allows 40
+CAUGHT = "tags"  # the ledger's kind for wrong ones
 SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
 
 
 class Sanitiser:
     """Turns the true numbers of one question into what the asker may learn, and charges for it."""
 
-    def __init__(self, project: "Project", connection: Row[Any], channel: Channel) -> None:
+    def __init__(self, project: "Project", connection: Row[Any], channel: Channel, generation: int) -> None:
+        """`generation` is the number of the universe that the questions are about."""
         self._project, self._connection, self._namespace = project, connection, channel.namespace
+        self._epoch, self._generation = channel.epoch.number, generation
         self._terms = Agreement.decode(connection.agreement).terms
         self._cache = cache_of(project, connection, channel.epoch)
+
+    def check_asker(self, public: bytes) -> None:
+        """Refuse an asker whose tags were wrong before, or who comes to one universe with a second key.
+
+        An honest one derives its key from the universe; questions under several could not be compared.
+        """
+        universe = (
+            universes.c.connection_id == self._connection.id,
+            universes.c.ours,
+            universes.c.namespace == self._namespace,
+            universes.c.epoch == self._epoch,
+            universes.c.generation == self._generation,
+        )
+        with self._project.node.store.begin() as tx:
+            self._check_not_caught(tx)
+            tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=public))
+            if tx.scalar(select(universes.c.asker).where(*universe)) != public:
+                raise RemoteProtocolError("tags", "the asker came to the same universe with another key")
 
     def answer(self, question: Question) -> Answer:
         """Return the answer to a question; the same question gets the same numbers, free of charge.
 
-        All that takes long happens before the transaction that charges.
+        All that takes long happens before the transaction that charges; only questions that came in between are
+        compared within.
         """
         project, now = self._project, self._project.node.now()
         file = f"{self._beginning(question)}{question.digest.hex()}"
+        target = f"{self._connection.alias} {self._namespace}"
         with project.node.store.read() as tx:
-            known = self._known(tx, question)
-        refusal = None if known is not None else self._differing(question)
-        answer = self._sanitised(question, now)
-        if known is None and refusal is None:
+            known, before = self._known(tx, question), self._asked_before(tx, question)
+        refusal, answer = None, None
+        if known is None:
+            refusal, answer = self._differing(question, before), self._sanitised(question, now)
+        if refusal is None and known is None:
             segments = np.packbits(question.segments, axis=1)
             self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
-        target = f"{self._connection.alias} {self._namespace}"
         with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
             known = self._known(tx, question)
             if known is not None:  # nothing changed on either side: the numbers are as good as new
                 return replace(Answer.decode(known), computed_at=now)
-            if refusal is not None:
-                raise refusal
+            assert answer is not None
+            files = self._asked_before(tx, question)
+            refusal = refusal or self._differing(question, [each for each in files if each not in before])
             try:
+                if refusal is not None:
+                    raise refusal
+                self._check_room(files)
                 self._charge(tx, question)
             except Refusal:
                 self._cache.drop(file)  # or refused questions would fill the disk
@@ -114,16 +142,16 @@ class Sanitiser:
         """
         return f"question {self._namespace} {question.universe_digest.hex()[:32]} "
 
-    def _differing(self, question: Question) -> Refusal | None:
-        """Return the refusal of a question that has a segment a few identities away from one answered before."""
-        kept = (
+    def _asked_before(self, tx: Connection, question: Question) -> list[str]:
+        """Return the files of the questions that were answered from the same universe."""
+        query = select(answers.c.points).where(
             answers.c.connection_id == self._connection.id,
             answers.c.points.startswith(self._beginning(question), autoescape=True),
         )
-        with self._project.node.store.read() as tx:
-            files = tx.scalars(
-                select(answers.c.points).where(*kept).order_by(answers.c.at.desc()).limit(COMPARED)
-            ).all()
+        return sorted(tx.scalars(query))
+
+    def _differing(self, question: Question, files: list[str]) -> Refusal | None:
+        """Return the refusal of a question that has a segment a few identities away from one answered before."""
         asked = np.ascontiguousarray(question.points[:, :PREFIX])
         for file in files:
             stored = self._cache.load(file)
@@ -142,8 +170,31 @@ class Sanitiser:
                 )
         return None
 
+    def _check_room(self, files: list[str]) -> None:
+        if len(files) >= COMPARED:
+            raise Refusal(
+                "budget",
+                f"{COMPARED} questions were answered from this universe: that is all",
+                hint="ask about several segments at once, or again when the partner has a new universe",
+            )
+
+    def _check_not_caught(self, tx: Connection) -> None:
+        query = select(ledger.c.id).where(
+            ledger.c.project_id == self._project.id,
+            ledger.c.peer_key == self._connection.peer_key,
+            ledger.c.kind == CAUGHT,
+            ledger.c.at > self._project.node.now() - self._terms.window_days * DAY,
+        )
+        if tx.execute(query).first() is not None:
+            raise Refusal(
+                "budget",
+                "no counts for who sent wrong tags",
+                hint=f"an honest node cannot get here; counts are open again after {self._terms.window_days} days",
+            )
+
     def _charge(self, tx: Connection, question: Question) -> None:
         """Charge epsilon for each segment that one identity can be in."""
+        self._check_not_caught(tx)
         if self._terms.epsilon is None:
             return
         cost = self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
@@ -185,6 +236,21 @@ class Sanitiser:
             for which, mask in zip((b"consented", b"others"), counted, strict=True)
         )
         return consented, others
+
+
+def caught(project: "Project", tx: Connection, connection: Row[Any]) -> None:
+    """Close the counts to a partner whose tags were wrong: a prober of canaries gets one try in a window."""
+    tx.execute(
+        insert(ledger).values(
+            id=project.node.new_id(),
+            project_id=project.id,
+            peer_key=connection.peer_key,
+            kind=CAUGHT,
+            amount=1,
+            note="",
+            at=project.node.now(),
+        )
+    )
 
 
 def _in_both(first: decisions.Bools | U8, second: decisions.Bools) -> npt.NDArray[np.int64]:

@@ -197,6 +197,7 @@ exchanges = Table(
     _of("connection"),
     Column("kind", String(16), nullable=False),  # count, evaluate, release
     Column("part", String(16), nullable=False),  # ours
+    Column("ours", Boolean, nullable=False),  # opened here, not by the partner
     Column("opened", LargeBinary, nullable=False),  # the opening and its reply, encoded
     Column("state", String(16), nullable=False),  # open, done, failed
     Column("error", JSON),
@@ -215,6 +216,7 @@ universes = Table(  # generations that we answered from, or were shown
     Column("generation", Integer, nullable=False),
     Column("digest", LargeBinary(64), nullable=False),
     Column("commitment", LargeBinary, nullable=False),
+    Column("asker", LargeBinary(32)),  # the one public key that ours may be asked under
     _time("created"),
     UniqueConstraint("connection_id", "ours", "namespace", "epoch", "generation"),
 )
@@ -225,7 +227,7 @@ ledger = Table(  # what partners have used up, by the wall clock; rows are only 
     _id(),
     _of("project"),
     Column("peer_key", LargeBinary(32), nullable=False),  # the organisation: no reconnection refills it
-    Column("kind", String(16), nullable=False),  # epsilon_millis, evaluations
+    Column("kind", String(16), nullable=False),  # epsilon_millis, evaluations, tags (wrong ones: no more counts)
     Column("amount", BigInteger, nullable=False),
     Column("note", String(255), nullable=False),
     _time("at"),

@@ -20,7 +20,8 @@ class Terms(Message):
 
     `epsilon` is spent by each published count, `budget` is the epsilon of one peer in `window_days`; None publishes
     exact counts, which needs both sides' word. `generations` are universes shown in an epoch; `evaluations` are points
-    evaluated in an epoch, as a multiple of the universe agreed for it.
+    evaluated in an epoch, as a multiple of the universe agreed for it. A window is no shorter than an epoch: what a
+    partner lost by cheating comes back when the universes that it probed are gone.
     """
 
     TYPE: ClassVar[str] = "terms"
@@ -34,6 +35,10 @@ class Terms(Message):
     generations: Annotated[int, Limit(1, 1000)] = 8
     evaluations: Fraction = Fraction(6, 5)
     epoch_days: Days = 30
+
+    def check(self) -> None:
+        if self.window_days < self.epoch_days:
+            raise Malformed("terms: window_days is less than epoch_days")
 
     def as_dict(self) -> Document:
         """Return the fields as JSON can hold them (fractions as text, such as "1/20")."""

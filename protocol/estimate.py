@@ -174,8 +174,10 @@ class CountAsker(Role):
 class CountAnswerer(Role):
     """Answers a count. Learns the true numbers, the sizes and the joint histogram of nameless segments, consent, hits.
 
-    `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `sanitise` charges the
-    asker's budget and returns what it may know; it must give the same answer to the same Question.
+    `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `check_asker` is told
+    the asker's public key before its tags are looked at, and refuses a second key to one universe: questions under
+    several keys could not be compared. `sanitise` charges the asker's budget and returns what it may know; it must give
+    the same answer to the same Question.
     """
 
     kind = Kind.COUNT
@@ -190,11 +192,13 @@ class CountAnswerer(Role):
         universe: count.Universe,
         key: Key,
         commitment: SignedCommitment,
+        check_asker: Callable[[bytes], None],
         sanitise: Callable[[Question], Answer],
     ) -> None:
         self._digest = commitment.commitment.universe_digest()
         self._tag_context = count.tag_context(context, direction, epoch, self._digest)
-        self._universe, self._key, self._commitment, self._sanitise = universe, key, commitment, sanitise
+        self._universe, self._key, self._commitment = universe, key, commitment
+        self._check_asker, self._sanitise = check_asker, sanitise
         self._public = b""
         self._tags: list[U8] = []
         self._points: list[U8] = []
@@ -231,6 +235,7 @@ class CountAnswerer(Role):
 
     def complete(self, step: str) -> None:
         if step == "tags":
+            self._check_asker(self._public)
             tags = np.concatenate(self._tags)
             size, canaries = len(self._universe.points), self._universe.canaries
             count.check_tags(tags, size, canaries, self._public, self._tag_context)

@@ -34,7 +34,7 @@ from psi.values import U8, Values
 pytestmark = pytest.mark.feature("ES8")
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
-NOISY = {"epsilon": "1/20", "epoch_days": 60}
+NOISY = {"epsilon": "1/20", "epoch_days": 60, "window_days": 60}
 KNOWN = range(896)  # to globe
 
 
@@ -145,9 +145,9 @@ class Attack:
         assert not any(isinstance(each, Answer) for each in self.role.seen)
         return refused.value.code
 
-    def caught(self, code: str, spent: int = 0) -> None:
-        """Check what globe charged, and that it has the refusal in its audit log, and an alert."""
-        assert self.spent == spent
+    def caught(self, code: str) -> None:
+        """Check that globe charged nothing, and that it has the refusal in its audit log, and an alert."""
+        assert self.spent == 0
         assert [each["detail"]["error"]["code"] for each in self.globe.acts("exchange.count", "deny")] == [code]
         assert [each.kind for each in self.globe.project.alerts.list() if each.kind.startswith("exchange")] == [
             f"exchange.{code}"
@@ -198,11 +198,11 @@ class Amplifier(Asker):
 def test_amplification(attack: Any) -> None:
     """The asker gets nothing: 100 swapped tags pass with chance (15/16)^100 = 0.2 % here, (63/64)^100 = 21 % at scale.
 
-    300 pass with 1 %, 1,000 with 2e-7. A try that fails costs an alert, and the budget of 30 days: there is no second one.
+    300 pass with 1 %, 1,000 with 2e-7. A try that fails costs an alert, and all counts of the window: there is no second one.
     """
     world = attack()
     assert world.refused(range(20), kind=Amplifier) == "invalid_tags"
-    world.caught("invalid_tags", spent=2000)
+    world.caught("invalid_tags")
     assert world.refused(range(100)) == "budget"
 
 
@@ -214,10 +214,10 @@ class Repeater(Asker):
 
 
 def test_repeated_tags(attack: Any) -> None:
-    """One point tagged ten times, to count tenfold: the asker gets nothing, an alert is raised, the budget is gone."""
+    """One point tagged ten times, to count tenfold: the asker gets nothing, an alert is raised, counts are closed."""
     world = attack()
     assert world.refused(range(20), kind=Repeater) == "invalid_tags"
-    world.caught("invalid_tags", spent=2000)
+    world.caught("invalid_tags")
 
 
 class Chunker(Asker):
@@ -230,7 +230,7 @@ def test_tags_sorted_chunk_by_chunk(attack: Any) -> None:
     hit, in which 30,720 points of its own universe it is."""
     world = attack()
     assert world.refused(range(20), kind=Chunker) == "invalid_tags"
-    world.caught("invalid_tags", spent=2000)
+    world.caught("invalid_tags")
 
 
 class Doubler(Asker):
@@ -387,15 +387,15 @@ def test_differencing(attack: Any) -> None:
 def test_padding_with_known_members(attack: Any) -> None:
     """499 known members and one target: the floor is no obstacle, and the target is one unit of the true count.
 
-    The asker gets that unit under noise. Fresh keys, which no honest asker has, get it fresh noise and past the refusal
-    of small differences, but each look costs 0.05: after 5 on a budget of 1/4 there are no more. With the 40 looks of
-    a whole default budget, best used, it guesses a person right in 54 to 55 of 100 cases, and never in more than
-    88 (e^2 / (1 + e^2)), in 30 days.
+    The asker gets that unit under noise. Other padding gets it fresh noise and past the refusal of small differences,
+    but each look costs 0.05: after 5 on a budget of 1/4 there are no more. With the 40 looks of a whole default budget,
+    best used, it guesses a person right in 54 to 55 of 100 cases, and never in more than 88 (e^2 / (1 + e^2)), in 30
+    days.
     """
     world = attack(budget="1/4")
     for look in range(5):
-        world.ask(range(500), key=Key.random(lambda size, look=look: bytes([look + 1]) * size))
-    assert world.refused(range(500), key=Key.random(lambda size: bytes([9]) * size)) == "budget"
+        world.ask([0, *range(1 + 60 * look, 500 + 60 * look)])
+    assert world.refused([0, *range(301, 800)]) == "budget"
 
     terms, right = Terms(minimum_overlap=0, minimum_segment=0), 0
     for trial in range(400):
@@ -408,6 +408,29 @@ def test_padding_with_known_members(attack: Any) -> None:
         ]
         right += (np.mean(looks) >= 499.5 + 0.5) == bool(there)  # half a step of the rounding is in it
     assert right / 400 < 0.62
+
+
+def test_a_fresh_key(attack: Any) -> None:
+    """Two questions that differ by one person, under two keys, so that nothing can be compared: refused, and an alert.
+
+    Without noise the difference would be the person.
+    """
+    world = attack(epsilon="none")
+    world.ask(range(500))
+    assert world.refused(range(501), key=Key.random(lambda size: bytes([9]) * size)) == "tags"
+    world.caught("tags")
+    assert world.refused(range(600, 700)) == "budget"
+
+
+def test_as_many_questions_as_can_be_compared(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without noise there is no budget: the asker gets as many answers from one universe as a new question is compared with."""
+    monkeypatch.setattr(sanitising, "COMPARED", 3)
+    world = attack(epsilon="none")
+    for start in range(0, 300, 100):
+        world.ask(range(start, start + 100))
+    assert world.refused(range(300, 400)) == "budget"
+    world.ask(range(100))  # known
+    assert world.refused(range(101)) == "differencing"
 
 
 def test_the_budget_is_not_refilled(pair_type: Any, tmp_path: Any, clock: Any, person: Any) -> None:
@@ -423,7 +446,7 @@ def test_the_budget_is_not_refilled(pair_type: Any, tmp_path: Any, clock: Any, p
     with pair.acme.serving():
         with pair.globe.serving():
             people = [[person(f"p{n}", f"person{n}@example.com") for n in numbers] for numbers in (range(20), KNOWN)]
-            terms = {"epsilon": "1/20", "budget": "1/20", "epoch_days": 2}
+            terms = {"epsilon": "1/20", "budget": "1/20", "epoch_days": 2, "window_days": 30}
             pair.prepare(*people, {"all": ["p1"]}, **terms)
             world.ask(range(60))
             refused()
@@ -485,6 +508,7 @@ class Answerer(CountAnswerer):
             universe=points,
             key=world.key,
             commitment=signed,
+            check_asker=lambda public: None,
             sanitise=self.answered,
         )
 

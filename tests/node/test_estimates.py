@@ -242,7 +242,7 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Any, person:
     """Three questions of 1/20 on a budget of 1/10: the third waits for the end of the window."""
     segments = {name: members(*range(start, start + 100)) for name, start in (("a", 0), ("b", 100), ("c", 200))}
     both = people(person, "a", range(300)), people(person, "g", range(300))
-    pair.prepare(*both, segments, **NOISY, epoch_days=90)
+    pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
     ask(pair, ["a"], feed="fa")
     clock.advance(days=1)
     ask(pair, ["b"], feed="fb")
@@ -255,7 +255,7 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Any, person:
     for side, acts in ((pair.globe, ("estimate.answer", "exchange.count")), (pair.acme, ("exchange.count",))):
         for act in acts:
             assert [entry["detail"]["error"]["code"] for entry in side.acts(act, "deny")] == ["budget"]
-    clock.advance(days=29)  # the first question is 30 days old, the second is not
+    clock.advance(days=89)  # the first question is 90 days old, the second is not
     assert ask(pair, ["c"], feed="fc")
     assert spent(pair) == 150
 

@@ -88,6 +88,7 @@ class Pair:
             commitment=commit(
                 universe, context=CONTEXT, epoch=epoch, generation=1, made=0, sign=(node or self.bob).sign
             ),
+            check_asker=lambda public: None,
             sanitise=exact,
         )
 
@@ -212,6 +213,45 @@ def test_other_inputs_start_anew(pair: Pair, broken_off: Any) -> None:
         pair.run(inputs=b"same")
     assert pair.run(inputs=b"other").segments[0].overlap == 60
     assert sorted(pair.states(pair.ann)) == ["done", "failed"]
+
+
+def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bob keeps two open for Ann: what is given up leaves his disk and memory, and does not come back, nor become done."""
+    monkeypatch.setattr(exchanges, "OPEN_AT_MOST", 2)
+    connection = pair.connection(pair.ann)
+
+    def opening(number: int) -> Opening:
+        return Opening(
+            exchange=bytes([number]) * 16,
+            kind=Kind.COUNT,
+            part=Part.ASKER,
+            connection=bytes.fromhex(connection.id),
+            agreement=connection.agreement_digest,
+            epoch=1,
+            subject=SUBJECT,
+            nonce=bytes(32),
+        )
+
+    with PeerClient(pair.ann, connection.peer_address, pair.bob.key) as client:
+        for number in range(1, 4):
+            clock.advance(seconds=1)
+            dialogue.open_at(client, opening(number))
+            path = f"{dialogue.PATH}/{opening(number).exchange.hex()}/commitment/0"
+            client.get(path)
+        first = f"{dialogue.PATH}/{opening(1).exchange.hex()}"
+        for _ in range(2):
+            with pytest.raises(PeerRefused) as refused:
+                client.get(f"{first}/universe/0")
+            assert refused.value.code == "over"
+        with pytest.raises(PeerRefused):
+            dialogue.open_at(client, opening(1))
+        client.get(path)  # the newest goes on
+    assert sorted(pair.states(pair.bob)) == ["failed", "open", "open"]
+    assert {each.name for each in (pair.bob.home / "spool").iterdir()} == {
+        opening(2).exchange.hex(),
+        opening(3).exchange.hex(),
+    }
+    assert opening(1).exchange not in pair.answering._live
 
 
 def test_an_epoch_behind_follows(pair: Pair, clock: Any) -> None:

@@ -1,5 +1,6 @@
 """A feed's life between two nodes, from draft to revocation."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from node import letters as letters_module
-from node import taking
+from node import releases, taking
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
 from node.feeds import PolicyViolation, Removal
-from node.tables import audit, feed_versions, memberships, projects, runs
+from node.tables import audit, exchanges, feed_versions, jobs, memberships, projects, runs
 from protocol.feed import MARKETING_USES, Definition
 from protocol.receipt import NO_RECEIPT, PurgeStatement, SignedReceipt
 
@@ -54,6 +55,32 @@ def test_a_receiver_without_an_address_calls_for_everything(quiet_receiver: Any,
     pair.globe.project.received.enable("summer")
     pair.post()
     pair.acme.project.feeds.sync("summer")
+    pair.post()
+    assert pair.globe.members("acme", "vip") == {f"g{n}" for n in range(10, 25)}
+
+
+def test_a_caller_that_lost_the_end_gets_the_revision_again(
+    quiet_receiver: Any, person: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender is done, has restarted and keeps no message any more: the same bytes go out under the same receipt."""
+    pair = quiet_receiver
+    pair.prepare(acme_people(person), globe_people(person), {"vip": [f"a{n}" for n in range(5, 25)]})
+    pair.share("summer", ["vip"], ["email_sha256"])
+    pair.acme.project.feeds.sync("summer")
+    with monkeypatch.context() as patched:
+        patched.setattr(taking, "received", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pair.post()
+    pair.globe.node.close()
+    pair.globe.open()
+    with pair.acme.node.store.read() as tx:
+        assert tx.scalars(select(runs.c.state)).all() == ["done"]
+    for side in (pair.acme, pair.globe):
+        with side.node.store.begin() as tx:
+            tx.execute(update(exchanges).values(state="failed"))
+        shutil.rmtree(side.node.home / "spool")
+    with pair.globe.node.store.begin() as tx:  # as after SIGKILL
+        tx.execute(update(jobs).where(jobs.c.kind == releases.WANTED_JOB).values(state="queued", error=None))
     pair.post()
     assert pair.globe.members("acme", "vip") == {f"g{n}" for n in range(10, 25)}
 

@@ -41,7 +41,8 @@ def prepare_revision(pair: Any) -> dict[str, Any]:
     """Make a revision ready at acme without sending it; return the subject of its exchange."""
     acme, row = pair.acme, connection(pair.acme, "globe")
     feed, definition = releases._ready(acme.project, row, acme.project.feeds.get("summer").id)
-    run = releases._prepare(acme.project, row, feed, definition, Snapshot.open(acme.project), no_progress)
+    selection = releases._selection(acme.project, row, definition, Snapshot.open(acme.project))
+    run = releases._prepare(acme.project, row, feed, definition, selection, no_progress)
     return releases._subject(run)
 
 

@@ -162,6 +162,7 @@ class World:
             "universe": self.universe,
             "key": self.count_key,
             "commitment": self.commitment(),
+            "check_asker": lambda public: None,
             "sanitise": self.sanitise,
         }
         return estimate.CountAnswerer(**{**arguments, **changes})
