@@ -135,7 +135,7 @@ class InProcess:
         receiver = release.ReleaseReceiver(
             connection=bytes(16),
             definition=definition,
-            lookup={NAMESPACE: release.Lookup(evaluation.prf, key.public, self._n)},
+            evaluations={NAMESPACE: release.EvaluationTally(key.public, self._n)},
             last_revision=0,
             previous={NO_RECEIPT},
             peer_key=self._sender.public,
@@ -144,7 +144,7 @@ class InProcess:
         )
         subject: dict[str, str | bytes | int] = {"feed": definition.feed, "version": 1, "revision": 1}
         wire = self._drive(Kind.RELEASE, subject, sender, receiver)
-        assert len(receiver.result.members[NAMESPACE][0]) == self._n // 2
+        assert len(receiver.result.open(NAMESPACE, evaluation.prf)[0]) == self._n // 2
         return wire
 
     def _drive(self, kind: Kind, subject: dict[str, str | bytes | int], client: Role, server: Role) -> int:

@@ -1,11 +1,12 @@
 """Arrays that can be computed again: per connection and epoch, encrypted at rest, gone with the epoch's secret."""
 
-import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, unquote
 
+import msgpack
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
@@ -17,35 +18,32 @@ from .epochs import Epoch
 from .files import write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
-NONCE = 12
+SALT = 32
+PIECE = 1 << 20  # bytes that are sealed at once: all that is in memory beside the arrays
+TAG = 16
 
 
 class Cache:
-    """Named groups of arrays under home/cache/CONNECTION/EPOCH."""
+    """Named groups of arrays under home/cache/CONNECTION/EPOCH.
+
+    A file is a salt, the length of its head, the head (names, types and shapes), and the arrays' bytes in pieces. Each
+    file has a key of its own, so that pieces are sealed under their numbers.
+    """
 
     def __init__(self, home: Path, connection_id: str, epoch: Epoch, random: Callable[[int], bytes]) -> None:
         self._folder = home / "cache" / connection_id / str(epoch.number)
-        self._random = random
-        self._cipher = ChaCha20Poly1305(HKDF(SHA256(), 32, None, b"vesica/1 cache").derive(epoch.secret))
+        self._random, self._secret = random, epoch.secret
 
     def save(self, name: str, **arrays: npt.NDArray[np.generic]) -> None:
-        plain = io.BytesIO()
-        np.savez(plain, **arrays)  # type: ignore[arg-type]
-        nonce = self._random(NONCE)
-        sealed = self._cipher.encrypt(nonce, plain.getbuffer(), name.encode())
-        plain.close()  # before the next copy is made
-        sealed = nonce + sealed
-        write_atomically(self._path(name), sealed)
+        write_atomically(self._path(name), self._sealed(name, {key: np.asarray(each) for key, each in arrays.items()}))
 
-    def load(self, name: str) -> Arrays | None:
-        """Return what was saved; None where there is nothing, or nothing that opens."""
+    def load(self, name: str, only: Collection[str] | None = None) -> Arrays | None:
+        """Return what was saved, or `only` those arrays; None where there is nothing, or nothing that opens."""
         try:
-            sealed = memoryview(self._path(name).read_bytes())  # its slices are no copies
-            plain = self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], name.encode())
+            with self._path(name).open("rb") as file:
+                return self._opened(name, file, only)
         except (FileNotFoundError, InvalidTag):
             return None
-        with np.load(io.BytesIO(plain), allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
 
     def names(self, beginning: str) -> list[str]:
         """Return the names that begin so, as they were saved."""
@@ -59,7 +57,55 @@ class Cache:
     def _path(self, name: str) -> Path:
         return self._folder / quote(name, safe=" ")
 
+    def _cipher(self, salt: bytes) -> ChaCha20Poly1305:
+        return ChaCha20Poly1305(HKDF(SHA256(), 32, salt, b"vesica/1 cache").derive(self._secret))
+
+    def _sealed(self, name: str, arrays: Arrays) -> Iterator[bytes]:
+        salt = self._random(SALT)
+        cipher, about = self._cipher(salt), name.encode()
+        head = msgpack.packb([[key, each.dtype.str, each.shape] for key, each in arrays.items()])
+        yield salt + (len(head) + TAG).to_bytes(4, "big") + cipher.encrypt(_nonce(0), head, about)
+        number = 0
+        for each in arrays.values():
+            for piece in _pieces(np.ascontiguousarray(each)):
+                number += 1
+                yield cipher.encrypt(_nonce(number), piece, about)
+
+    def _opened(self, name: str, file: BinaryIO, only: Collection[str] | None) -> Arrays:
+        cipher, about = self._cipher(file.read(SALT)), name.encode()
+        size = int.from_bytes(file.read(4), "big")
+        arrays, number = {}, 0
+        for key, kind, shape in msgpack.unpackb(cipher.decrypt(_nonce(0), _read(file, size), about)):
+            array = np.empty(shape, np.dtype(kind))
+            wanted = only is None or key in only
+            for piece in _pieces(array):
+                number += 1
+                if wanted:
+                    cipher.decrypt_into(_nonce(number), _read(file, len(piece) + TAG), about, piece)
+                else:
+                    file.seek(len(piece) + TAG, 1)
+            if wanted:
+                arrays[key] = array
+        return arrays
+
 
 def destroy(home: Path, connection_id: str) -> None:
     """Remove every cache of a connection."""
     shutil.rmtree(home / "cache" / connection_id, ignore_errors=True)
+
+
+def _pieces(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
+    """Yield the bytes of a contiguous array, as they lie in memory."""
+    content = array.reshape(-1).view(np.uint8).data
+    return (content[start : start + PIECE] for start in range(0, len(content), PIECE))
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    content = file.read(size)
+    if len(content) != size:
+        raise InvalidTag  # a part is missing
+    return content

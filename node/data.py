@@ -125,7 +125,7 @@ class Snapshot:
         """Return the distinct values, sorted, and where each begins in `identities(namespace)`."""
         values = self.identities(namespace).values
         starts = np.flatnonzero(_first(values))
-        return values.take(starts), starts
+        return values if len(starts) == len(values) else values.take(starts), starts
 
     def primary(self, namespace: str) -> Bools:
         """Say for each row of `identities(namespace)` whether it is its profile's primary identity.

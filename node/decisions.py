@@ -68,7 +68,7 @@ def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
         return values, starts
     out = consent.opted_out(snapshot.profile_consent[held.profiles], held.consent)
     kept = np.flatnonzero(~np.logical_or.reduceat(out, starts))
-    return values.take(kept), kept
+    return values if len(kept) == len(values) else values.take(kept), kept
 
 
 def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:

@@ -11,7 +11,7 @@ from protocol.estimate import MAX_ASKED, CountAsker
 from protocol.exchange import Machine, Opening, Role
 from protocol.messages import Commitment, SegmentAnswer
 from protocol.receipt import NO_RECEIPT
-from protocol.release import EvaluateReceiver, Lookup, ReleaseReceiver
+from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally, ReleaseReceiver
 from protocol.states import Kind, Part
 from psi import noise
 from psi.keys import Purpose
@@ -135,7 +135,7 @@ class _Dialling:
 
     def members(self) -> Outcome:
         outcome = Outcome(self.between.agreement)
-        lookup = {name: self._evaluate(name) for name in self.between.agreement.namespaces}
+        evaluations = {name: self._evaluate(name) for name in self.between.agreement.namespaces}
         definition = self.between.definition()
         subject: dict[str, str | bytes | int] = {
             "feed": definition.feed,
@@ -145,7 +145,10 @@ class _Dialling:
         role = ReleaseReceiver(
             connection=self.between.agreement.connection,
             definition=definition,
-            lookup=lookup,
+            evaluations={
+                name: EvaluationTally(each.statement.statement.public, len(each.values))
+                for name, each in evaluations.items()
+            },
             last_revision=0,
             previous={NO_RECEIPT},
             peer_key=self.connect_id.key,
@@ -154,11 +157,10 @@ class _Dialling:
             signing=lambda receipt: None,  # a session has one receipt
         )
         self._run(Kind.RELEASE, subject, role)
-        records = {tally.namespace: tally.records for tally in role.result.manifest.tallies}
-        for namespace, (indices, _) in sorted(role.result.members.items()):
-            found = Found(
-                namespace=namespace, ours=lookup[namespace].evaluated, theirs=records[namespace], indices=indices
-            )
+        for namespace, records in sorted(role.result.records.items()):
+            evaluation = evaluations[namespace]
+            indices, _ = role.result.open(namespace, evaluation.prf)
+            found = Found(namespace=namespace, ours=len(evaluation.values), theirs=len(records), indices=indices)
             outcome.found.append(found)
         return outcome
 
@@ -191,7 +193,7 @@ class _Dialling:
             half_width=width,
         )
 
-    def _evaluate(self, namespace: str) -> Lookup:
+    def _evaluate(self, namespace: str) -> Evaluation:
         values = self.columns[namespace].values
         role = EvaluateReceiver(
             context=self.between.context(Kind.EVALUATE, namespace),
@@ -202,8 +204,7 @@ class _Dialling:
             peer_key=self.connect_id.key,
         )
         self._run(Kind.EVALUATE, {"namespace": namespace}, role)
-        evaluation = role.result
-        return Lookup(evaluation.prf, evaluation.statement.statement.public, len(values))
+        return role.result
 
     def _run(self, kind: Kind, subject: dict[str, str | bytes | int], role: Role) -> None:
         opening = Opening(

@@ -170,6 +170,7 @@ class Answering:
                 body = act(live.machine, step, int(number))
                 if live.machine.done and not live.finished:
                     self._answers.finished(live.opening, live.machine.role)
+                    live.machine.retire()
                     live.finished = True
             except NotReady:
                 raise

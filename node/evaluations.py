@@ -5,7 +5,7 @@ distinct points across feeds and restarts, by the wall clock; the same point aga
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from protocol.agreement import Agreement
 from protocol.errors import HINTS, RemoteProtocolError
 from protocol.exchange import Opened, Opening, Role
 from protocol.messages import SignedKey
-from protocol.release import EvaluateReceiver, EvaluateSender, Evaluation, Lookup, state_key
+from protocol.release import EvaluateReceiver, EvaluateSender, Evaluation, EvaluationTally, state_key
 from protocol.states import Kind, Part
 from psi import oprf
 from psi.hashing import context as psi_context
@@ -84,14 +84,12 @@ class Channel:
 class Known:
     """What a receiver has of one namespace: F(y), uint8 (n, 64), of present identities.
 
-    `groups` (n,) are their places among the snapshot's distinct identities; `evaluated` counts all points of the epoch,
-    also those of identities that have left.
+    `groups` (n,) are their places among the snapshot's distinct identities.
     """
 
     prf: U8
     groups: npt.NDArray[np.intp]
     public: bytes
-    evaluated: int
     missing: Values
 
 
@@ -112,38 +110,45 @@ def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     stored = cache_of(project, connection, epoch).load(f"prf {namespace}")
     if stored is None:
         empty = np.empty((0, 64), np.uint8)
-        return Known(prf=empty, groups=groups[:0], public=b"", evaluated=0, missing=values)
-    places, found = match(_keys(Values.of_arrays(stored)), _keys(values))
-    missing = np.ones(len(values), bool)
-    missing[found] = False
-    return Known(
-        prf=np.ascontiguousarray(stored["prf"][places]).astype(np.uint8, copy=False),
-        groups=groups[found],
-        public=stored["public"].tobytes(),
-        evaluated=len(stored["prf"]),
-        missing=values.take(missing),
+        return Known(prf=empty, groups=groups[:0], public=b"", missing=values)
+    before, prf, public = (
+        Values.of_arrays(stored),
+        stored["prf"].astype(np.uint8, copy=False),
+        stored["public"].tobytes(),
     )
+    missing = np.zeros(len(values), bool)
+    if not before.equals(values):
+        places, found = match(_keys(before), _keys(values))
+        missing[:] = True
+        missing[found] = False
+        prf, groups = prf[places], groups[found]
+    return Known(prf=prf, groups=groups, public=public, missing=values.take(missing))
 
 
-def lookup(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> Lookup:
-    """Return what a release is opened with. Forgets which identities were asked for, once their F has come.
+def tally(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str) -> EvaluationTally:
+    """Return what a release must agree with. Forgets which identities were asked for, once their F has come.
 
     Those of an exchange that did not end may have been counted by the sender or not: `unsure` is how many they are.
     """
-    have, cache = known(project, connection, epoch, namespace, snapshot), cache_of(project, connection, epoch)
-    stored = cache.load(f"prf {namespace}")
+    cache = cache_of(project, connection, epoch)
+    stored = cache.load(f"prf {namespace}", only=("rows", "lengths", "public"))
+    have = None if stored is None else _keys(Values.of_arrays(stored))
     pending: set[bytes] = set()
     for name in cache.names(f"asked {namespace} "):
         asked = cache.load(name)
         keys = _keys(Values.of_arrays(asked)) if asked is not None else np.empty((0, 16), np.uint8)
-        if stored is not None:
+        if have is not None:
             open_ = np.ones(len(keys), bool)
-            open_[match(_keys(Values.of_arrays(stored)), keys)[1]] = False
+            open_[match(have, keys)[1]] = False
             keys = keys[open_]
         if not len(keys):
             cache.drop(name)
         pending |= {row.tobytes() for row in keys}
-    return Lookup(prf=have.prf, public=have.public, evaluated=have.evaluated, unsure=len(pending))
+    return EvaluationTally(
+        public=b"" if stored is None else stored["public"].tobytes(),
+        evaluated=0 if have is None else len(have),
+        unsure=len(pending),
+    )
 
 
 def receiver(
@@ -187,9 +192,9 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
         fresh[again] = False
         values = Values.join([before, values.take(fresh)])
         prf = np.concatenate([stored["prf"].astype(np.uint8, copy=False), prf[fresh]])
-    arrangement = order(_keys(values))
-    values = values.take(arrangement)
-    cache.save(f"prf {namespace}", **values.arrays(), prf=prf[arrangement], public=public)
+        arrangement = order(_keys(values))
+        values, prf = values.take(arrangement), prf[arrangement]
+    cache.save(f"prf {namespace}", **values.arrays(), prf=prf, public=public)  # what was asked for is sorted
     if len(evaluation.values):
         project.received.join_all(connection)
 
@@ -229,21 +234,27 @@ def statement(project: "Project", connection: Row[Any], namespace: str, epoch: E
 
 def evaluated(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> int:
     """Return how many distinct points we have evaluated for the partner in this epoch."""
-    return len(_seen(project, cache_of(project, connection, epoch), namespace))
+    return sum(map(len, _Seen(project, cache_of(project, connection, epoch), namespace).parts()))
 
 
 def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch, values: Values) -> U8:
     """Return F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again."""
     cache = cache_of(project, connection, epoch)
     stored = cache.load(f"own {namespace}")
-    result = np.empty((len(values), 64), np.uint8)
+    channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
+    if stored is None:
+        result = oprf.prf(channel.context, values, channel.key(Purpose.RELEASE_PRF))
+        cache.save(f"own {namespace}", **values.arrays(), prf=result)
+        return result
+    before, prf = Values.of_arrays(stored), stored["prf"].astype(np.uint8, copy=False)
+    if before.equals(values):
+        return prf
+    places, found = match(_keys(before), _keys(values))
     missing = np.ones(len(values), bool)
-    if stored is not None:
-        places, found = match(_keys(Values.of_arrays(stored)), _keys(values))
-        result[found] = stored["prf"][places]
-        missing[found] = False
-    if missing.any() or stored is None:
-        channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=True)
+    missing[found] = False
+    result = np.empty((len(values), 64), np.uint8)
+    result[found] = prf[places]
+    if missing.any():
         result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
         cache.save(f"own {namespace}", **values.arrays(), prf=result)
     return result
@@ -256,12 +267,11 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
     again, once.
     """
     cache = cache_of(project, connection, epoch)
+    seen = _Seen(project, cache, namespace)
 
     def charge(points: U8) -> None:
-        seen = _seen(project, cache, namespace)
-        fresh = points[:, :SEEN_BYTES]
-        _, again = match(seen, fresh) if len(seen) else (None, np.empty(0, np.intp))
-        new = len(points) - len(again)
+        fresh = seen.fresh(points)
+        new = len(fresh)
         if not new:
             return
         entry = project.node.new_id()
@@ -311,14 +321,34 @@ def _allowance(project: "Project", tx: Connection, connection: Row[Any], namespa
     return int(agreed * terms.evaluations) - int(spent or 0)
 
 
-def _seen(project: "Project", cache: Cache, namespace: str) -> U8:
-    names = {name.rpartition(" ")[2]: name for name in cache.names(f"seen {namespace} ")}
-    with project.node.store.read() as tx:
-        charged = tx.scalars(select(ledger.c.id).where(ledger.c.id.in_(list(names)))).all()
-    parts = [stored["points"] for entry in charged if (stored := cache.load(names[entry])) is not None]
-    if not parts:
-        return np.empty((0, SEEN_BYTES), np.uint8)
-    return distinct(np.concatenate(parts).astype(np.uint8, copy=False))
+class _Seen:
+    """The points of a partner that were charged in this epoch, in the parts in which they came; no two share a point."""
+
+    def __init__(self, project: "Project", cache: Cache, namespace: str) -> None:
+        self._project, self._cache, self._beginning = project, cache, f"seen {namespace} "
+        self._parts: dict[str, U8] = {}
+
+    def parts(self) -> Collection[U8]:
+        """Return the beginnings of the points, uint8 (n, 16), each part sorted; what came since is read now."""
+        names = {name.removeprefix(self._beginning): name for name in self._cache.names(self._beginning)}
+        new = names.keys() - self._parts.keys()
+        with self._project.node.store.read() as tx:
+            charged = tx.scalars(select(ledger.c.id).where(ledger.c.id.in_(new))).all() if new else ()
+        for entry in charged:
+            stored = self._cache.load(names[entry])
+            if stored is not None:
+                self._parts[entry] = stored["points"].astype(np.uint8, copy=False)
+        return self._parts.values()
+
+    def fresh(self, points: U8) -> U8:
+        """Return the beginnings of those points that were not charged, sorted."""
+        fresh = distinct(points[:, :SEEN_BYTES])
+        for part in self.parts():
+            if len(fresh) and bytes(part[0]) <= bytes(fresh[-1]) and bytes(fresh[0]) <= bytes(part[-1]):
+                unknown = np.ones(len(fresh), bool)
+                unknown[match(part, fresh)[1]] = False
+                fresh = fresh[unknown]
+        return fresh
 
 
 # Both
@@ -409,6 +439,8 @@ def _keys(values: Values) -> U8:
     """Return rows that compare as the values do, of one width whatever the batch: uint8 (n, a multiple of 8)."""
     if values.lengths is None:
         width = max(16, -(-values.rows.shape[1] // 8) * 8)
+        if values.rows.shape[1] == width:
+            return values.rows
         return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
     rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
     return np.concatenate([rows, values.lengths[:, None]], axis=1)

@@ -4,6 +4,7 @@ import errno
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import DiskFull, Failure
@@ -12,8 +13,9 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OLD_SECONDS = 3600  # a file is written in much less
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Put `data` at `path`, mode 0600: afterwards the whole new content is on disk, or the old file is as it was.
+def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes]) -> None:
+    """Put `data`, or its pieces, at `path`, mode 0600: afterwards the whole new content is on disk, or the old file is
+    as it was.
 
     Raises DiskFull when there is no room, Failure for whatever else the file system says.
     """
@@ -22,7 +24,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes | memoryview) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

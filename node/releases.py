@@ -136,7 +136,7 @@ def _prepared(project: "Project", connection: Row[Any], feed: Row[Any], definiti
         found = None
         for row in tx.execute(query.order_by(runs.c.revision)).all():
             usable = row.version == definition.version and row.report["epoch"] == epoch.number
-            if usable and cache_of(project, connection, epoch).load(f"run {row.id}") is not None:
+            if usable and cache_of(project, connection, epoch).load(f"run {row.id}", only=()) is not None:
                 found = row
             else:
                 _set_run(tx, project, row, state="failed")
@@ -314,10 +314,8 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
         raise Refusal(
             "not_enabled", "this feed does not run to you now", hint="the receiver enables it: vesica feed enable"
         ) from error
-    if run.state == "done" and run.version == definition.version:
-        return run  # the receiver lost the end of it
     selection = _selection(project, connection, definition, Snapshot.open(project))
-    if run.state != "prepared" or not _is_current(project, connection, run, definition, selection):
+    if run.state == "failed" or not _is_current(project, connection, run, definition, selection):
         parameters = {"connection": connection.id, "feed": feed.id}
         if parameters not in [job.parameters for job in project.node.jobs.list(project, state="queued")]:
             project.node.jobs.submit(JOB, parameters, project)
@@ -332,14 +330,15 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
 def _is_current(
     project: "Project", connection: Row[Any], run: Row[Any], definition: Definition, selection: Selection
 ) -> bool:
-    """Say whether a run that was made ready holds what may leave now; one that does not is given up."""
+    """Say whether a run holds what may leave now; one that was made ready and does not is given up."""
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
     if run.version == definition.version and selection.digest(definition, epoch).hex() == run.report["content"]:
         return True
-    with project.node.store.begin() as tx:
-        _set_run(tx, project, run, state="failed")
-    cache_of(project, connection, epoch).drop(f"run {run.id}")
+    if run.state == "prepared":
+        with project.node.store.begin() as tx:
+            _set_run(tx, project, run, state="failed")
+        cache_of(project, connection, epoch).drop(f"run {run.id}")
     return False
 
 

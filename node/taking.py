@@ -11,7 +11,6 @@ from protocol.receipt import NO_RECEIPT, Receipt, SignedReceipt
 from protocol.release import Released, ReleaseReceiver
 
 from . import evaluations, versions
-from .data import Snapshot
 from .errors import Refusal
 from .evaluations import epoch_of
 from .received import Sealed
@@ -45,12 +44,11 @@ def receiver(
             previous.add(SignedReceipt.decode(receipt).receipt.previous)
         if again and last == subject["revision"]:  # it was kept before the kill
             last -= 1
-    epoch, snapshot = epoch_of(project, connection, number), Snapshot.open(project)
-    known = {each: evaluations.lookup(project, connection, epoch, each, snapshot) for each in definition.namespaces}
+    epoch = epoch_of(project, connection, number)
     return ReleaseReceiver(
         connection=bytes.fromhex(connection.id),
         definition=definition,
-        lookup=known,
+        evaluations={each: evaluations.tally(project, connection, epoch, each) for each in definition.namespaces},
         last_revision=last,
         previous=previous,
         peer_key=connection.peer_key,

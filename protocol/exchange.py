@@ -143,6 +143,7 @@ class Machine:
         if role.kind != opening.kind:
             raise LocalProtocolError(f"this role is for {role.kind} exchanges, not {opening.kind}")
         self.role = role
+        self._part = role.part
         self._session = session(opening, opened)
         self._spool = spool
         self._steps = {step.name: step for step in STEPS[opening.kind]}
@@ -157,10 +158,15 @@ class Machine:
         """Whether every step is complete on this side."""
         return all(self._complete(name) for name in self._steps)
 
+    def retire(self) -> None:
+        """Let go of the role and what it holds: a machine that is done only repeats what it said."""
+        assert self.done
+        del self.role
+
     def next(self) -> Send | Fetch | Done:
         """Return what the client does next; the same again until `sent` or `put` reports that it happened."""
         for name, step in self._steps.items():
-            if step.sender == self.role.part:
+            if step.sender == self._part:
                 if self._sent[name] < self._of.get(step.replies_to or name, 1):
                     return Send(name, self._sent[name])
             elif not self._complete(name):
@@ -208,13 +214,13 @@ class Machine:
 
     def _resume(self) -> None:
         for name, step in self._steps.items():
-            if step.replies_to and step.sender == self.role.part:
+            if step.replies_to and step.sender == self._part:
                 made = range(self._of.get(step.replies_to, 0))
                 self._have[name] = {chunk for chunk in made if (name, chunk) in self._spool}
                 continue
             while (name, chunk := len(self._have[name])) in self._spool and not self._complete(name):
                 header, payload = self._read(step, chunk, self._spool[name, chunk])
-                if step.sender != self.role.part:
+                if step.sender != self._part:
                     with self._ending_on_error(name, chunk):
                         self.role.receive(name, chunk, payload)
                         self._take(name, chunk, header.of)
@@ -227,7 +233,7 @@ class Machine:
         if name not in self._steps:
             raise RemoteProtocolError("step", "this kind of exchange has no such step")
         step = self._steps[name]
-        if (step.sender == self.role.part) != ours:
+        if (step.sender == self._part) != ours:
             raise RemoteProtocolError("direction", f"{name} goes from the {step.sender} to the other side")
         return step
 

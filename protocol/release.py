@@ -75,13 +75,13 @@ class EvaluateReceiver(Role):
         self._values, self._key, self._peer_key, self._pinned = values, key, peer_key, pinned
         self._blinded = blinded
         self._statement: SignedKey | None = None
-        self._evaluated: list[U8] = []
-        self._prf: U8 | None = None
+        self._prf = np.empty((len(values), 64), np.uint8)
+        self._complete = False
 
     @property
     def result(self) -> Evaluation:
         """The PRF values and the key they hang on. Raise NotReady before every proof was checked."""
-        if self._prf is None or self._statement is None:
+        if not self._complete or self._statement is None:
             raise NotReady("the evaluation is not complete")
         return Evaluation(self._values, self._prf, self._statement)
 
@@ -102,10 +102,7 @@ class EvaluateReceiver(Role):
 
     def complete(self, step: str) -> None:
         if step == "evaluated":
-            permutation = self._sorted[1]
-            points = np.empty((len(permutation), 32), np.uint8)
-            points[permutation] = np.concatenate(self._evaluated)
-            self._prf = oprf.finalize(self._context, self._values, oprf.unblind(points, self._key))
+            self._complete = True
 
     def _take_key(self, signed: SignedKey) -> None:
         statement = signed.statement
@@ -121,11 +118,13 @@ class EvaluateReceiver(Role):
 
     def _take_points(self, chunk: int, payload: Evaluated) -> None:
         assert self._statement is not None
-        asked = self._sorted[0][chunk * CHUNK_POINTS : (chunk + 1) * CHUNK_POINTS]
+        part = slice(chunk * CHUNK_POINTS, (chunk + 1) * CHUNK_POINTS)
+        asked, places = self._sorted[0][part], self._sorted[1][part]
         evaluated = rows(payload.points, 32)
         if len(asked) or len(evaluated):
             proof.verify(self._statement.statement.public, asked, evaluated, payload.proof)
-        self._evaluated.append(evaluated)
+            points = oprf.unblind(evaluated, self._key)
+            self._prf[places] = oprf.finalize(self._context, self._values.take(places), points)
 
 
 class EvaluateSender(Role):
@@ -191,7 +190,7 @@ def manifest(
         Tally(
             namespace=namespace,
             records=len(sealed),
-            sha256=hashlib.sha256(sealed.tobytes()).digest(),
+            sha256=hashlib.sha256(np.ascontiguousarray(sealed).data).digest(),
             evaluated=evaluated[namespace],
             public=publics[namespace],
         )
@@ -263,35 +262,47 @@ class ReleaseSender(Role):
         self._signature = payload.signature
 
 
-class Lookup(NamedTuple):
-    """What a receiver has of one namespace: F(y) uint8 (n, 64), the key s*G behind it, points evaluated this epoch.
+class EvaluationTally(NamedTuple):
+    """What a receiver knows of the evaluations in one namespace: the key s*G behind them, and the points of this epoch.
 
     `unsure` more were sent in exchanges that did not end: the sender may have counted them, or some, or none.
     """
 
-    prf: U8
     public: bytes
     evaluated: int
     unsure: int = 0
 
 
 class Released(NamedTuple):
-    """What the receiver learned: for each namespace indices into its `prf` and their bitmaps, uint8 (h, width).
+    """What a receiver holds after a release: for each namespace all records, sealed as they came, uint8 (n, 16 + width).
 
-    `records` are all of them, sealed as they came, uint8 (n, 16 + width). A revision that is not `full` holds changes; an
-    all-zero bitmap takes a member out.
+    A revision that is not `full` holds changes; an all-zero bitmap takes a member out.
     """
 
-    members: dict[str, tuple[Indices, U8]]
+    definition: Definition
     records: dict[str, U8]
     manifest: Manifest
     receipt: SignedReceipt
 
+    def open(self, namespace: str, prf: U8) -> tuple[Indices, U8]:
+        """Return which rows of `prf`, uint8 (n, 64), have a record, ascending, and their bitmaps, uint8 (h, width)."""
+        announced = self.manifest
+        indices, bitmaps = membership.open_records(
+            self.records[namespace],
+            prf,
+            feed=announced.feed,
+            version=announced.version,
+            revision=announced.revision,
+        )
+        # Bits of no segment decide nothing: to refuse them would tell the sender which of its records are ours.
+        meant = np.packbits(np.arange(8 * announced.width) < len(self.definition.segments))
+        return indices, bitmaps & meant
+
 
 class ReleaseReceiver(Role):
-    """Opens the records of its own identities. Learns which of them are in the feed's segments; the rest stays sealed.
+    """Takes the records of a feed, which only F of its own identities opens. Learns how many there are.
 
-    `definition` is the accepted feed version, `lookup` covers exactly the namespaces that were evaluated for it.
+    `definition` is the accepted feed version, `evaluations` covers exactly the namespaces that were evaluated for it.
     `previous` holds the digests that the chain may go on from: of the last receipt, and of any signed by us since.
     `most` bounds the records of a namespace. `signing` is told each receipt before our signature of it leaves.
     """
@@ -304,7 +315,7 @@ class ReleaseReceiver(Role):
         *,
         connection: bytes,
         definition: Definition,
-        lookup: Mapping[str, Lookup],
+        evaluations: Mapping[str, EvaluationTally],
         last_revision: int,
         previous: Collection[bytes],
         peer_key: bytes,
@@ -312,22 +323,21 @@ class ReleaseReceiver(Role):
         most: int,
         signing: Callable[[Receipt], None] = lambda _: None,
     ) -> None:
-        self._connection, self._definition, self._lookup = connection, definition, lookup
+        self._connection, self._definition, self._evaluations = connection, definition, evaluations
         self._last_revision, self._previous = last_revision, previous
         self._peer_key, self._sign, self._most, self._signing = peer_key, sign, most, signing
         self._manifest: Manifest | None = None
         self._whole: dict[str, U8] = {}
         self._records: dict[str, list[U8]] = {}
         self._expected: dict[str, int] = {}
-        self._members: dict[str, tuple[Indices, U8]] = {}
         self._receipt: SignedReceipt | None = None
 
     @property
     def result(self) -> Released:
-        """The opened records. Raise NotReady before both sides signed the receipt."""
+        """The records. Raise NotReady before both sides signed the receipt."""
         if self._receipt is None:
             raise NotReady("the sender has not countersigned the receipt yet")
-        return Released(self._members, self._whole, self._announced, self._receipt)
+        return Released(self._definition, self._whole, self._announced, self._receipt)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         match payload:
@@ -346,8 +356,7 @@ class ReleaseReceiver(Role):
     def complete(self, step: str) -> None:
         if step == "records":
             for tally in self._announced.tallies:
-                self._members[tally.namespace] = self._open(tally)
-            self._records.clear()
+                self._whole[tally.namespace] = self._joined(tally)
 
     def produce(self, step: str) -> Sequence[Message]:
         receipt = self._announced.receipt(self._connection)
@@ -372,14 +381,14 @@ class ReleaseReceiver(Role):
             raise RemoteProtocolError(
                 "revision", f"data revision {manifest.revision} is not above {self._last_revision}, the last one taken"
             )
-        if {tally.namespace for tally in manifest.tallies} != self._lookup.keys():
+        if {tally.namespace for tally in manifest.tallies} != self._evaluations.keys():
             raise RemoteProtocolError("manifest", "the release covers other namespaces than were evaluated")
         for tally in manifest.tallies:
             if tally.records > self._most:
                 raise RemoteProtocolError(
                     "records", f"{tally.namespace}: more records than the {self._most:,} agreed on"
                 )
-            known = self._lookup[tally.namespace]
+            known = self._evaluations[tally.namespace]
             if tally.public != known.public:
                 raise RemoteProtocolError("key_changed", f"{tally.namespace}: the records hang on another key")
             if not known.evaluated <= tally.evaluated <= known.evaluated + known.unsure:
@@ -399,20 +408,10 @@ class ReleaseReceiver(Role):
         if sum(map(len, received)) > self._expected[payload.namespace]:
             raise RemoteProtocolError("records", f"{payload.namespace}: more records than the manifest announced")
 
-    def _open(self, tally: Tally) -> tuple[Indices, U8]:
-        announced, namespace = self._announced, tally.namespace
-        chunks = self._records[namespace]
-        records = np.concatenate(chunks) if chunks else np.empty((0, TAG_BYTES + announced.width), np.uint8)
-        if (len(records), hashlib.sha256(records.tobytes()).digest()) != (tally.records, tally.sha256):
+    def _joined(self, tally: Tally) -> U8:
+        namespace, chunks = tally.namespace, self._records.pop(tally.namespace)
+        records = np.concatenate(chunks) if chunks else np.empty((0, TAG_BYTES + self._announced.width), np.uint8)
+        if (len(records), hashlib.sha256(records.data).digest()) != (tally.records, tally.sha256):
             raise RemoteProtocolError("records", f"{namespace}: the records are not those that the manifest announced")
-        self._whole[namespace] = records
-        indices, bitmaps = membership.open_records(
-            records,
-            self._lookup[namespace].prf,
-            feed=announced.feed,
-            version=announced.version,
-            revision=announced.revision,
-        )
-        # Refusing here would tell the sender which of its records are ours: what opens decides nothing that it can see.
-        meant = np.packbits(np.arange(8 * announced.width) < len(self._definition.segments))
-        return indices, bitmaps & meant
+        membership.check_order(records)
+        return records

@@ -13,15 +13,17 @@ from .values import U8
 
 Indices = npt.NDArray[np.intp]
 
+SLICE = 65_536  # rows that are compared whole at once
+
 
 def order(rows: U8) -> Indices:
     """Return the permutation that sorts `rows`, uint8 (n, a multiple of 8), by their bytes; it is stable."""
-    words = _words(rows)
-    by_first = np.argsort(words[:, 0], kind="stable")
-    first = words[by_first, 0]
-    if not (first[1:] == first[:-1]).any():
-        return by_first
-    return np.lexsort(words.T[::-1])
+    prefixes = _prefixes(rows)
+    by_first = np.argsort(prefixes)
+    prefixes = prefixes[by_first]
+    if (prefixes[1:] == prefixes[:-1]).any():
+        return np.lexsort(_words(rows).T[::-1])
+    return by_first
 
 
 def first_disorder(rows: U8) -> tuple[int, bool] | None:
@@ -59,14 +61,16 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
 
     `left` is uint8 (n, 16 or more), sorted and without repetition; `right`, of the same width, is in any order.
     """
-    left_words, right_words = _words(left), _words(right)
-    prefixes = np.ascontiguousarray(left_words[:, 0])
+    prefixes, wanted = _prefixes(left), _prefixes(right)
     if (prefixes[1:] == prefixes[:-1]).any():
         return _match_whole(left, right)
-    places = np.searchsorted(prefixes, right_words[:, 0])
-    candidates = np.flatnonzero(places < len(left))
-    same = (left_words[places[candidates]] == right_words[candidates]).all(axis=1)
-    found = candidates[same]
+    if not len(left):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    places = np.searchsorted(prefixes, wanted)
+    np.minimum(places, len(left) - 1, out=places)
+    found = np.flatnonzero(prefixes[places] == wanted)
+    parts = (found[start : start + SLICE] for start in range(0, len(found), SLICE))
+    found = np.concatenate([found[:0], *(part[(left[places[part]] == right[part]).all(axis=1)] for part in parts)])
     return places[found], found
 
 
@@ -76,6 +80,11 @@ def _match_whole(left: U8, right: U8) -> tuple[Indices, Indices]:
     pairs = [(where.get(row.tobytes(), -1), index) for index, row in enumerate(right)]
     found = np.array([pair for pair in pairs if pair[0] >= 0], np.intp).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+def _prefixes(rows: U8) -> npt.NDArray[np.uint64]:
+    """Return the first eight bytes of each row as a number, uint64 (n,)."""
+    return np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
 
 
 def _words(rows: U8) -> npt.NDArray[np.uint64]:

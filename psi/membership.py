@@ -30,7 +30,7 @@ def seal(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U
     pads = _pads(prf, bitmaps.shape[1], feed, version, revision)
     records = np.concatenate([_tags(prf, feed), bitmaps ^ pads], axis=1)
     records = records[order(records[:, :TAG_BYTES])]
-    _check_order(records)
+    check_order(records)
     return records
 
 
@@ -43,7 +43,7 @@ def open_records(records: U8, prf: U8, *, feed: bytes, version: int, revision: i
     width = records.shape[1] - TAG_BYTES
     if not 1 <= width <= MAX_BITMAP_BYTES:
         raise InvalidTags(f"a record has {records.shape[1]} bytes")
-    _check_order(records)
+    check_order(records)
     rows, indices = match(records[:, :TAG_BYTES], _tags(prf, feed))
     return indices, records[rows, TAG_BYTES:] ^ _pads(prf[indices], width, feed, version, revision)
 
@@ -57,7 +57,8 @@ def _pads(prf: U8, width: int, feed: bytes, version: int, revision: int) -> U8:
     return kernel.digests(length_prefixed(PAD_LABEL) + number(64), prf, suffix, width)
 
 
-def _check_order(records: U8) -> None:
+def check_order(records: U8) -> None:
+    """Raise InvalidTags unless the records, uint8 (n, 16 + w), are sorted by tag and no tag occurs twice."""
     disorder = first_disorder(records[:, :TAG_BYTES])
     if disorder is not None:
         raise InvalidTags(f"record {disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")

@@ -35,6 +35,12 @@ class Values:
             np.ascontiguousarray(self.rows[indices]), None if self.lengths is None else self.lengths[indices].copy()
         )
 
+    def equals(self, other: "Values") -> bool:
+        """Return whether both hold the same values in the same order, packed the same way."""
+        if self.lengths is None or other.lengths is None:
+            return self.lengths is other.lengths and np.array_equal(self.rows, other.rows)
+        return np.array_equal(self.rows, other.rows) and np.array_equal(self.lengths, other.lengths)
+
     def digest(self) -> bytes:
         """Return what tells two lists of identities of one namespace apart (32 bytes)."""
         from .hashing import length_prefixed  # which orders points, and so imports this

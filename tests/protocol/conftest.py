@@ -209,6 +209,10 @@ class World:
     def prf(self, values: Values) -> np.ndarray:
         return oprf.prf(place("release")["context"], values, self.prf_key)
 
+    def open(self, released: release.Released) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of our people have a record, and their bitmaps."""
+        return released.open(NAMESPACE, self.prf(people(*OUR_PEOPLE)))
+
     def bitmaps(self) -> np.ndarray:
         """Person i is in segment i mod 3."""
         return np.array([[0x80 >> (number % 3)] for number in range(len(THEIR_PEOPLE))], np.uint8)
@@ -245,7 +249,7 @@ class World:
         arguments = {
             "connection": CONNECTION,
             "definition": DEFINITION,
-            "lookup": {NAMESPACE: release.Lookup(self.prf(people(*OUR_PEOPLE)), self.prf_key.public, 12)},
+            "evaluations": {NAMESPACE: release.EvaluationTally(self.prf_key.public, 12)},
             "last_revision": 6,
             "previous": {NO_RECEIPT},
             "peer_key": RIGHT.key,

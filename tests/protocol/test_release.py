@@ -146,7 +146,7 @@ def test_a_key_that_changed_within_the_epoch_is_refused(world, play, tamper):
 def test_the_receiver_learns_its_members_and_both_sign_one_receipt(world, play):
     roles = play(Kind.RELEASE)
     released = roles[Part.RECEIVER].result
-    (indices, bitmaps) = released.members[world.namespace]
+    indices, bitmaps = world.open(released)
     assert indices.tolist() == list(range(8))
     assert (bitmaps == world.bitmaps()[12:20]).all()
     assert (released.records[world.namespace] == world.records()).all()
@@ -253,7 +253,7 @@ def test_records_with_bad_tags_are_refused(world, tamper, forge):
 def test_bits_of_segments_that_the_feed_does_not_have_are_dropped_in_silence(world, play):
     """A refusal would be an oracle: only records of the receiver's own people open, so it would name them."""
     roles = play(Kind.RELEASE, sender={"records": world.records(bitmaps=np.full((20, 1), 0xFF, np.uint8))})
-    ((_, bitmaps),) = roles["receiver"].result.members.values()
+    _, bitmaps = world.open(roles["receiver"].result)
     segments = 3
     assert len(bitmaps)
     assert (np.unpackbits(bitmaps, axis=1) == (np.arange(8) < segments)).all()
