@@ -38,6 +38,7 @@ def _total(phases: Sequence[Phase]) -> Phase:
         wall=sum(phase.wall for phase in parts),
         wire=sum(phase.wire for phase in parts),
         commands=sum(phase.commands for phase in parts),
+        operations=sum(phase.operations for phase in parts),
         peaks=peaks,
     )
 

@@ -21,11 +21,15 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Seconds of wall clock, of CPU (user and system, all threads), of CPU on the curve; peak bytes since `reset`."""
+    """Seconds of wall clock, of CPU (user and system, all threads), of CPU on the curve; peak bytes since `reset`.
+
+    `operations` are the multiplications of a point by a scalar, those with hashing to the curve too.
+    """
 
     wall: float
     cpu: float
     curve: float
+    operations: int
     peak: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,6 +51,7 @@ class Phase:
     wall: float
     wire: int
     commands: float = 0.0
+    operations: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -60,10 +65,10 @@ class _Watched:
 
     CURVE = ("check", "from_uniform", "multi_scalar_vartime", "multiply", "multiply_uniform", "sum")
 
-    def __init__(self, backend: Any, timed: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    def __init__(self, backend: Any, timed: Callable[..., Callable[..., Any]]) -> None:
         self._backend = backend
         for name in self.CURVE:
-            setattr(self, name, timed(getattr(backend, name)))
+            setattr(self, name, timed(getattr(backend, name), counts=name.startswith("multiply")))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -71,7 +76,7 @@ class _Watched:
 
 class Meter:
     def __init__(self) -> None:
-        self._curve = 0.0
+        self._curve, self._operations = 0.0, 0
         self._lock = threading.Lock()
 
     def watch(self) -> None:
@@ -86,14 +91,20 @@ class Meter:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found is not None
         peak = int(found[1]) * 1024
-        return Reading(wall=time.monotonic(), cpu=times.user + times.system, curve=self._curve, peak=peak)
+        return Reading(
+            wall=time.monotonic(),
+            cpu=times.user + times.system,
+            curve=self._curve,
+            operations=self._operations,
+            peak=peak,
+        )
 
     @staticmethod
     def reset() -> None:
         """Begin a new peak of memory (Linux)."""
         Path("/proc/self/clear_refs").write_text("5")
 
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, function: Callable[..., Any], *, counts: bool) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
             before = time.thread_time()
             try:
@@ -102,5 +113,6 @@ class Meter:
                 spent = time.thread_time() - before
                 with self._lock:
                     self._curve += spent
+                    self._operations += len(arguments[0]) if counts else 0
 
         return timed

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -65,8 +65,9 @@ class Service:
 class TwoNodes:
     """A retailer that asks and sends, a publisher that answers and receives; one namespace, two segments."""
 
-    def __init__(self, n: int, folder: Path, *, pin: bool) -> None:
-        self._n, self._folder, self._pin = n, folder, pin
+    def __init__(self, n: int, folder: Path, *, pin: bool, change: float = 0.0) -> None:
+        """`change` is the part of the sender's people and of the receiver's that is new in a second release."""
+        self._n, self._folder, self._pin, self._change = n, folder, pin, change
         self._sender, self._receiver = (Side(name, folder, show=False) for name in ("retailer", "publisher"))
         self._sides = {"sender": self._sender, "receiver": self._receiver}
         self.phases: list[Phase] = []
@@ -98,6 +99,12 @@ class TwoNodes:
             assert found["everyone"] == self._n // 2, found
             with self._phases("nothing new"):
                 sender.run("feed", "sync", "benchmark")
+            if self._change:
+                self._apply_change()
+                with self._phases("evaluate again", until="release", then="release again"):
+                    sender.run("feed", "sync", "benchmark")
+                found = receiver.run("feed", "show", "benchmark")["members"]
+                assert found["everyone"] == self._n // 2 + 2 * int(self._n * self._change), found
         finally:
             for service in self._services.values():
                 service.stop()
@@ -107,16 +114,27 @@ class TwoNodes:
 
     def _load(self) -> None:
         for side, first in ((self._sender, 0), (self._receiver, self._n // 2)):
-            file = self._folder / f"{side.name}.csv"
-            rows = (f"{number},{email(number)},{number % 2}\n" for number in range(first, first + self._n))
-            file.write_text("id,email,half\n" + "".join(rows))
             side.run("consent", "model", "opt-out")
-            side.run(
-                *("profile", "import", str(file), "--dataset", "people", "--id", "id"),
-                *("--identity", "email=email_sha256", "--attribute", "half"),
-            )
+            self._import(side, (f"{number},{email(number)},{number % 2}" for number in range(first, first + self._n)))
         self._sender.run("segment", "create", "everyone", "--rule", "half >= 0")
         self._sender.run("segment", "create", "half", "--rule", "half = 0")
+
+    def _apply_change(self) -> None:
+        """Let as many of the sender's people leave as come; who comes on either side is known to the other."""
+        few, n = int(self._n * self._change), self._n
+        gone = (f"{number},{email(number)},-1" for number in range(few))
+        come = (f"{number},{email(number)},{number % 2}" for number in range(n, n + few))
+        self._import(self._sender, (*gone, *come))
+        new = range(n // 2 - few, n // 2)
+        self._import(self._receiver, (f"{number},{email(number)},{number % 2}" for number in new))
+
+    def _import(self, side: Side, rows: Iterable[str]) -> None:
+        file = self._folder / f"{side.name}.csv"
+        file.write_text("\n".join(["id,email,half", *rows]) + "\n")
+        side.run(
+            *("profile", "import", str(file), "--dataset", "people", "--id", "id"),
+            *("--identity", "email=email_sha256", "--attribute", "half"),
+        )
 
     def _connect(self) -> None:
         sender, receiver = self._sender, self._receiver
@@ -164,6 +182,7 @@ class TwoNodes:
                     wall=pairs["sender"][1].wall - pairs["sender"][0].wall,
                     wire=after.wire - before.wire,
                     commands=spent,
+                    operations=sum(b.operations - a.operations for a, b in pairs.values()),
                     peaks={each: b.peak for each, (_, b) in pairs.items()},
                 )
             )

@@ -33,6 +33,15 @@ def create(ctx: "Context", name: str, rule: str | None, members: str | None) -> 
     _print_one(ctx, ctx.project().segments.create(name, rule=rule, members_file=members))
 
 
+@cli.command()
+@click.argument("name")
+@click.option("--members", type=click.Path(), metavar="FILE", required=True, help="A file with a profile id per row.")
+@click.pass_obj
+def update(ctx: "Context", name: str, members: str) -> None:
+    """Replace the members of a list; feeds follow with their next run."""
+    _print_one(ctx, ctx.project().segments.update(name, members))
+
+
 @cli.command("list")
 @click.pass_obj
 def list_(ctx: "Context") -> None:

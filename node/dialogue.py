@@ -222,9 +222,11 @@ class Answering:
         with self._lock:
             resting = {other: live for other, live in self._live.items() if not live.lock.locked()}
         over = self._answers.given_up(resting)
-        for other, live in resting.items():
-            if (other in over and live.error is None) or now - live.used > IDLE_SECONDS:
-                self._drop(other, live)
+        with self._lock:
+            for other, live in resting.items():
+                left = now - live.used > IDLE_SECONDS or (other in over and live.error is None)
+                if left and not live.lock.locked() and self._live.get(other) is live:
+                    del self._live[other]
 
     def _drop(self, exchange: bytes, live: _Live) -> None:
         with self._lock:

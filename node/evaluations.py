@@ -5,7 +5,7 @@ distinct points across feeds and restarts, by the wall clock; the same point aga
 """
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from psi import oprf
 from psi.hashing import context as psi_context
 from psi.join import distinct, match, order
 from psi.keys import Key, Purpose
-from psi.values import U8, Values
+from psi.values import U8, Values, sort_keys
 
 from . import decisions, epochs, versions
 from .cache import Cache
@@ -118,7 +118,7 @@ def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     )
     missing = np.zeros(len(values), bool)
     if not before.equals(values):
-        places, found = match(_keys(before), _keys(values))
+        places, found = match(sort_keys(before), sort_keys(values))
         missing[:] = True
         missing[found] = False
         prf, groups = prf[places], groups[found]
@@ -132,18 +132,18 @@ def tally(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     """
     cache = cache_of(project, connection, epoch)
     stored = cache.load(f"prf {namespace}", only=("rows", "lengths", "public"))
-    have = None if stored is None else _keys(Values.of_arrays(stored))
+    have = None if stored is None else sort_keys(Values.of_arrays(stored))
     pending: set[bytes] = set()
     for name in cache.names(f"asked {namespace} "):
         asked = cache.load(name)
-        keys = _keys(Values.of_arrays(asked)) if asked is not None else np.empty((0, 16), np.uint8)
+        rows = sort_keys(Values.of_arrays(asked)) if asked is not None else np.empty((0, 16), np.uint8)
         if have is not None:
-            open_ = np.ones(len(keys), bool)
-            open_[match(have, keys)[1]] = False
-            keys = keys[open_]
-        if not len(keys):
+            open_ = np.ones(len(rows), bool)
+            open_[match(have, rows)[1]] = False
+            rows = rows[open_]
+        if not len(rows):
             cache.drop(name)
-        pending |= {row.tobytes() for row in keys}
+        pending |= {row.tobytes() for row in rows}
     return EvaluationTally(
         public=b"" if stored is None else stored["public"].tobytes(),
         evaluated=0 if have is None else len(have),
@@ -179,22 +179,19 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
     """Add what the sender evaluated to the epoch's cache, and find new people of ours in what feeds gave us before."""
     cache = cache_of(project, connection, epoch)
     stored = cache.load(f"prf {namespace}")
-    values, prf = evaluation.values, evaluation.prf
+    values, prf = evaluation.values, evaluation.prf  # what was asked for is sorted
     public = np.frombuffer(evaluation.statement.statement.public, np.uint8)
-    if stored is not None:
+    if stored is None:
+        cache.save(f"prf {namespace}", **values.arrays(), prf=prf, public=public)
+    else:
         if stored["public"].tobytes() != public.tobytes():
             raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
-        if not len(values):
-            return
         before = Values.of_arrays(stored)
-        _, again = match(_keys(before), _keys(values))
         fresh = np.ones(len(values), bool)
-        fresh[again] = False
-        values = Values.join([before, values.take(fresh)])
-        prf = np.concatenate([stored["prf"].astype(np.uint8, copy=False), prf[fresh]])
-        arrangement = order(_keys(values))
-        values, prf = values.take(arrangement), prf[arrangement]
-    cache.save(f"prf {namespace}", **values.arrays(), prf=prf, public=public)  # what was asked for is sorted
+        fresh[match(sort_keys(before), sort_keys(values))[1]] = False
+        if fresh.any():
+            parts = [stored["prf"].astype(np.uint8, copy=False), prf[fresh]]
+            _keep_sorted(cache, f"prf {namespace}", [before, values.take(fresh)], parts, public=public)
     if len(evaluation.values):
         project.received.join_all(connection)
 
@@ -249,15 +246,23 @@ def prf_of(project: "Project", connection: Row[Any], namespace: str, epoch: Epoc
     before, prf = Values.of_arrays(stored), stored["prf"].astype(np.uint8, copy=False)
     if before.equals(values):
         return prf
-    places, found = match(_keys(before), _keys(values))
+    places, found = match(sort_keys(before), sort_keys(values))
     missing = np.ones(len(values), bool)
     missing[found] = False
     result = np.empty((len(values), 64), np.uint8)
     result[found] = prf[places]
     if missing.any():
         result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
-        cache.save(f"own {namespace}", **values.arrays(), prf=result)
+        _keep_sorted(cache, f"own {namespace}", [before, values.take(missing)], [prf, result[missing]])
     return result
+
+
+def _keep_sorted(
+    cache: Cache, name: str, values: Sequence[Values], prf: Sequence[U8], **more: npt.NDArray[np.uint8]
+) -> None:
+    joined = Values.join(values)
+    arrangement = order(sort_keys(joined))
+    cache.save(name, **joined.take(arrangement).arrays(), prf=np.concatenate(prf)[arrangement], **more)
 
 
 def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch) -> Callable[[U8], None]:
@@ -433,17 +438,6 @@ def epoch_of(project: "Project", connection: Row[Any], number: int) -> Epoch:
     if epoch.number != number:
         raise Refused(f"key epoch {number} is over", hint="run it again")
     return epoch
-
-
-def _keys(values: Values) -> U8:
-    """Return rows that compare as the values do, of one width whatever the batch: uint8 (n, a multiple of 8)."""
-    if values.lengths is None:
-        width = max(16, -(-values.rows.shape[1] // 8) * 8)
-        if values.rows.shape[1] == width:
-            return values.rows
-        return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
-    rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
-    return np.concatenate([rows, values.lengths[:, None]], axis=1)
 
 
 ROLES[Kind.EVALUATE] = _answer

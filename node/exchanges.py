@@ -224,7 +224,7 @@ class NodeAnswers:
             row = reading.execute(select(exchanges).where(exchanges.c.id == opening.exchange.hex())).first()
         if row is not None:
             first, opened, _ = _unpacked(row.opened)
-            if first != opening or row.connection_id != connection.id:
+            if row.ours or first != opening or row.connection_id != connection.id:
                 raise RemoteProtocolError("session", "this exchange was opened with other words")
             return opened, self._machine(project, connection, opening, opened, row.state)
         with self._node.store.begin() as tx:
@@ -254,41 +254,49 @@ class NodeAnswers:
         return opened, machine
 
     def _make_room(self, connection: Row[Any]) -> None:
-        """Give up the oldest of a partner's open exchanges where it has many: each keeps a universe on our disk."""
-        query = select(exchanges.c.id).where(
-            exchanges.c.connection_id == connection.id, ~exchanges.c.ours, exchanges.c.state == "open"
-        )
+        """Give up the oldest of a partner's open exchanges where it has many, and of the messages of those that are done.
+
+        Each keeps a universe on our disk.
+        """
+        query = select(exchanges.c.id).where(exchanges.c.connection_id == connection.id, ~exchanges.c.ours)
+        newest = query.order_by(exchanges.c.created.desc())
         with self._node.store.begin() as tx:
-            over = tx.scalars(query.order_by(exchanges.c.created.desc()).offset(OPEN_AT_MOST - 1)).all()
+            over = tx.scalars(newest.where(exchanges.c.state == "open").offset(OPEN_AT_MOST - 1)).all()
+            done = tx.scalars(newest.where(exchanges.c.state == "done").offset(OPEN_AT_MOST).limit(OPEN_AT_MOST)).all()
             tx.execute(
                 update(exchanges)
                 .where(exchanges.c.id.in_(over))
                 .values(state="failed", error={"code": "replaced"}, changed=self._node.now())
             )
-        for exchange in over:
+        for exchange in (*over, *done):
             _spool(self._node, bytes.fromhex(exchange)).destroy()
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         with self._node.store.read() as reading:
             row = reading.execute(select(exchanges).where(exchanges.c.id == exchange.hex())).first()
-        if row is None:
+        if row is None or row.ours:
             raise NotFound("there is no such exchange")
         opening, opened, _ = _unpacked(row.opened)
         project, connection = active(self._node, caller, opening.connection)
         return opening, self._machine(project, connection, opening, opened, row.state)
 
     def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
-        query = select(exchanges.c.id).where(
-            exchanges.c.id.in_([each.hex() for each in exchange_ids]), exchanges.c.state == "failed"
-        )
+        wanted = exchanges.c.id.in_([each.hex() for each in exchange_ids])
         with self._node.store.read() as reading:
-            return {bytes.fromhex(each) for each in reading.scalars(query)}
+            rows = reading.execute(
+                select(exchanges.c.id, exchanges.c.state).where(wanted, exchanges.c.state != "open")
+            ).all()
+        spool = self._node.home / "spool"
+        return {bytes.fromhex(row.id) for row in rows if row.state == "failed" or not (spool / row.id).exists()}
 
     def finished(self, opening: Opening, role: Role) -> None:
         project, connection = self._of(opening)
         with self._node.store.read() as reading:
-            if reading.scalar(select(exchanges.c.state).where(exchanges.c.id == opening.exchange.hex())) != "open":
-                return  # the caller lost our last answer
+            state = reading.scalar(select(exchanges.c.state).where(exchanges.c.id == opening.exchange.hex()))
+        if state == "failed":
+            raise over()
+        if state == "done":
+            return  # the caller lost our last answer
         follow_up = FINISHED.get(opening.kind)
         if follow_up is not None:
             follow_up(project, connection, opening, role)
@@ -305,7 +313,11 @@ class NodeAnswers:
         """Make the machine of an exchange that was begun before; one that is over only repeats what it said."""
         if state != "failed":
             _, role = _role(project, connection, opening)
-            machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
+            try:
+                machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
+            except (RemoteProtocolError, Refusal) as error:  # what came before a restart is looked at only now
+                self.failed(opening, error)
+                raise
             if state == "open" or machine.done:
                 return machine
         raise over()
@@ -314,6 +326,15 @@ class NodeAnswers:
         with self._node.store.read() as reading:
             row = reading.execute(select(connections).where(connections.c.id == opening.connection.hex())).one()
         return self._node.project_by_id(row.project_id), row
+
+
+def give_up_releases(node: "Node", tx: Connection, feed_id: str) -> None:
+    """End the open releases of one of our feeds: what is under way holds what may not leave any more."""
+    query = select(exchanges).where(exchanges.c.kind == Kind.RELEASE.value, exchanges.c.state == "open")
+    for row in tx.execute(query.where(exchanges.c.part == Part.SENDER.value)).all():
+        opening, _, _ = _unpacked(row.opened)
+        if opening.subject["feed"] == bytes.fromhex(feed_id):
+            tx.execute(_row(opening).values(state="failed", error={"code": "given_up"}, changed=node.now()))
 
 
 def register() -> None:
@@ -410,7 +431,7 @@ def _unpacked(stored: bytes) -> tuple[Opening, Opened, bytes]:
 def _done(project: "Project", connection: Row[Any], opening: Opening, *, actor: str | None = None) -> None:
     detail = {"exchange": opening.exchange.hex()}
     with project.act(f"exchange.{opening.kind.value}", connection.alias, actor=actor, detail=detail) as tx:
-        tx.execute(_row(opening).values(state="done", changed=project.node.now()))
+        tx.execute(_row(opening).where(exchanges.c.state == "open").values(state="done", changed=project.node.now()))
 
 
 def _failed(
@@ -429,7 +450,8 @@ def _failed(
     node = project.node
     reason = {"code": error.code, "message": str(error)}
     with node.store.begin() as tx:
-        tx.execute(_row(opening).values(state="failed", error=reason, changed=node.now()))
+        still_open = _row(opening).where(exchanges.c.state != "done")
+        tx.execute(still_open.values(state="failed", error=reason, changed=node.now()))
         node.audit.record(
             tx,
             f"exchange.{opening.kind.value}",

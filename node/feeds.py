@@ -14,6 +14,7 @@ from psi.errors import VesicaError
 from . import matching, releases, versions
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
 from .labels import Origin
 from .policies import Violation
@@ -235,6 +236,7 @@ class Feeds:
                 )
             versions.keep(self._project, tx, feed.id, after)
             self._set(tx, feed, version=after.version)
+            give_up_releases(self._node, tx, feed.id)
             told = []
             for row, state in self._partners(feed, tx):
                 if state.status in GOING:
@@ -340,7 +342,7 @@ class Feeds:
                     "revision": run.revision,
                     "state": run.state,
                     "at": run.changed,
-                    **run.report,
+                    **{key: value for key, value in run.report.items() if key not in releases.INTERNAL},
                 }
                 for run in recent
             ],
@@ -458,6 +460,7 @@ class Feeds:
                 )
 
     def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
+        give_up_releases(self._node, tx, feed.id)
         for row, state in self._partners(feed, tx):
             if row.id in {each.id for each in told} and state.status in ("draft", *GOING):
                 if state.status in GOING and row.status == "active":

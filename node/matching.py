@@ -241,7 +241,7 @@ def _answerer(project: "Project", connection: Row[Any], channel: Channel, genera
         direction=channel.direction,
         epoch=channel.epoch.number,
         universe=generation.universe,
-        key=channel.key(Purpose.COUNT_ANSWER),
+        key=generation.key,
         commitment=generation.commitment,
         check_asker=sanitiser.check_asker,
         sanitise=sanitiser.answer,

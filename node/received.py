@@ -46,12 +46,20 @@ Found = list[tuple[str, str, BitMap]]  # name, id and members of a segment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """The records of one release as they are kept: by namespace, uint8 (n, 16 + width), sorted by tag."""
+    """The records of one revision as they are kept: by namespace, uint8 (n, 16 + width), sorted by tag."""
 
     version: int
     revision: int
     epoch: int
     records: dict[str, U8]
+
+
+def base_of(feed: Row[Any]) -> tuple[int, int] | None:
+    """Return the version and epoch that changes can be added to."""
+    return (_named(feed.records[-1])[0], feed.epoch) if feed.records else None
+
+
+Chain = list[Sealed]  # a whole revision and the changes since, oldest first
 
 
 class NotReceived(NotFound):
@@ -129,11 +137,22 @@ class Received:
                     hint="import more profiles, or agree on other terms: vesica project terms",
                 )
             self._set(tx, feed, status="enabled", accepted_version=version, offered_version=None, reason=None)
-            letter = FeedAccept(
-                feed=definition.feed, version=definition.version, definition=definition.digest(), universes=sizes
-            )
-            self._project.letters.send(tx, connection.id, "feed.accept", letter)
+            self._accept(tx, connection, definition, sizes)
         self._project.letters.deliver_soon(connection)
+
+    def begin_anew(self, feed_id: str) -> None:
+        """Accept an enabled feed again, so that its next revision holds everything: we lack what changes are added to."""
+        with self._node.store.begin() as tx:
+            feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).one()
+            definition, snapshot = self._definition(tx, feed), Snapshot.open(self._project, tx)
+            sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+            self._accept(tx, self._project.partners.by_id(feed.connection_id, tx), definition, sizes)
+
+    def _accept(self, tx: Connection, connection: Row[Any], definition: Definition, sizes: dict[str, int]) -> None:
+        letter = FeedAccept(
+            feed=definition.feed, version=definition.version, definition=definition.digest(), universes=sizes
+        )
+        self._project.letters.send(tx, connection.id, "feed.accept", letter)
 
     def disable(self, name: str, partner: str | None = None, reason: str = "") -> None:
         """Pause a feed: the next runs are not taken, what came stays."""
@@ -194,8 +213,8 @@ class Received:
             raise Refused(f"several partners offer a feed {name!r}", hint="name one with --partner")
         return live[-1]
 
-    def keep(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> None:
-        """Replace what the last release left by this one, and compute the memberships.
+    def keep(self, tx: Connection, feed: Row[Any], sealed: Sealed, *, whole: bool) -> None:
+        """Replace what the last release left by this one, or add its changes, and compute the memberships.
 
         Nothing is kept of a feed that was declined or revoked while it ran.
         """
@@ -207,46 +226,59 @@ class Received:
         np.savez(content, **arrays)
         name = f"records-{sealed.version}-{sealed.revision}.npz"
         write_atomically(self._path(feed, name), content.getbuffer())
+        before = [] if whole else self._sealed(feed)
+        names = [name] if whole else [*(feed.records or ()), name]
         removed = sealed.version != feed.accepted_version  # by a version that came during the run
-        values = {"records": None if removed else name, "epoch": sealed.epoch}
+        values = {"records": None if removed else names, "epoch": sealed.epoch}
         self._set(tx, feed, last_revision=sealed.revision, **values)
-        self.join(tx, feed, sealed)
+        if whole or before:
+            self.join(tx, feed, [*before, sealed])
 
     def join_all(self, connection: Row[Any] | None = None) -> None:
         """Compute memberships anew from what a partner's feeds, or all, gave us: people came, or opted out, on our side."""
         with self._node.store.begin() as tx:
             for other, feed in self._rows(tx):
-                if (connection is None or other.id == connection.id) and (sealed := self._sealed(feed)) is not None:
-                    self.join(tx, feed, sealed)
+                if (connection is None or other.id == connection.id) and (chain := self._sealed(feed)):
+                    self.join(tx, feed, chain)
 
-    def join(self, tx: Connection, feed: Row[Any], sealed: Sealed) -> bool:
-        """Compute the memberships anew from sealed records, today's universe, and the feed's accepted version.
+    def join(self, tx: Connection, feed: Row[Any], chain: Chain) -> bool:
+        """Compute the memberships anew from a whole revision and the changes since, today's universe, and the feed's
+        accepted version.
 
         Records of an epoch that is over cannot be opened any more: the memberships stay until the next release. Says
         whether they were computed.
         """
         connection = self._project.partners.by_id(feed.connection_id, tx)
         epoch = epochs.running(self._project, tx, connection)
-        if feed.status not in ALIVE or epoch is None or epoch.number != sealed.epoch:
+        newest = chain[-1]
+        if feed.status not in ALIVE or epoch is None or epoch.number != newest.epoch:
             return False
-        then = self._definition(tx, feed, sealed.version)
+        then = self._definition(tx, feed, newest.version)
         now = self._definition(tx, feed, feed.accepted_version)
         snapshot = Snapshot.open(self._project, tx)
         wanted = {segment.id: segment for segment in now.segments}
         found = {segment.id: BitMap() for segment in now.segments}
         for namespace in now.namespaces:
-            if namespace not in sealed.records:
+            if namespace not in newest.records:
                 continue
             known = evaluations.known(self._project, connection, epoch, namespace, snapshot)
-            rows, bitmaps = membership.open_records(
-                sealed.records[namespace], known.prf, feed=then.feed, version=sealed.version, revision=sealed.revision
-            )
-            bits = np.unpackbits(bitmaps, axis=1)
+            tags = membership.tags_of(known.prf, then.feed)
+            bitmaps = np.zeros((len(known.prf), then.width), np.uint8)
+            for sealed in chain:
+                rows, opened = membership.open_records(
+                    sealed.records[namespace],
+                    known.prf,
+                    feed=then.feed,
+                    version=sealed.version,
+                    revision=sealed.revision,
+                    tags=tags,
+                )
+                bitmaps[rows] = opened
             for position, segment in enumerate(then.segments):
-                if segment.id in wanted and len(rows):
-                    places = known.groups[rows[bits[:, position] == 1]]
-                    found[segment.id] |= decisions.holders(snapshot, namespace, places)
-        self._store(tx, feed, sealed.revision, [(wanted[each].name, each.hex(), found[each]) for each in found])
+                members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
+                if segment.id in wanted and len(members):
+                    found[segment.id] |= decisions.holders(snapshot, namespace, known.groups[members])
+        self._store(tx, feed, newest.revision, [(wanted[each].name, each.hex(), found[each]) for each in found])
         return True
 
     def purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], *, reason: str) -> None:
@@ -302,14 +334,15 @@ class Received:
         self._drop(tx, feed, [row for row in had if row.segment_id in ids])
         self._set(tx, feed, accepted_version=definition.version, offered_version=None)
         feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
-        sealed = self._sealed(feed)
-        joined = sealed is not None and self.join(tx, feed, sealed)
+        chain = self._sealed(feed)
+        joined = bool(chain) and self.join(tx, feed, chain)
         fewer = set(before.namespaces) != set(definition.namespaces)
         if fewer and not joined:  # who matched by what cannot be told any more: nobody is in it until the next release
             self._drop(tx, feed, self._memberships(tx, feed))
-        if sealed is not None and (gone or fewer):
+        if chain and (gone or fewer):
             self._set(tx, feed, records=None)  # they hold what was taken out; the next release is without it
-            self._path(feed, feed.records).unlink(missing_ok=True)
+            for name in feed.records:
+                self._path(feed, name).unlink(missing_ok=True)
         self._renew(tx, connection, had)
         if gone:
             self._sign_purge(tx, connection, feed, tuple(segment.id for segment in gone))
@@ -390,9 +423,8 @@ class Received:
             for _, feed in self._rows(tx):
                 if feed_id not in (None, feed.id) or not self._folder(feed).is_dir():
                     continue
-                kept = {name for row in self._memberships(tx, feed) for name in (row.file, row.changes)} | {
-                    feed.records
-                }
+                kept = {name for row in self._memberships(tx, feed) for name in (row.file, row.changes)}
+                kept.update(feed.records or ())
                 for path in self._folder(feed).iterdir():
                     if path.name not in kept:
                         path.unlink(missing_ok=True)
@@ -414,13 +446,17 @@ class Received:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
-    def _sealed(self, feed: Row[Any]) -> Sealed | None:
-        if feed.records is None or not self._path(feed, feed.records).exists():
-            return None
-        _, version, revision = feed.records.removesuffix(".npz").split("-")
-        with np.load(self._path(feed, feed.records), allow_pickle=False) as stored:
-            records = {name.replace("|", "/"): stored[name] for name in stored.files}
-        return Sealed(version=int(version), revision=int(revision), epoch=feed.epoch, records=records)
+    def _sealed(self, feed: Row[Any]) -> Chain:
+        """Return the last whole revision and the changes since, oldest first; nothing where one of them is gone."""
+        chain: Chain = []
+        for name in feed.records or ():
+            if not self._path(feed, name).exists():
+                return []
+            version, revision = _named(name)
+            with np.load(self._path(feed, name), allow_pickle=False) as stored:
+                records = {key.replace("|", "/"): stored[key] for key in stored.files}
+            chain.append(Sealed(version=version, revision=revision, epoch=feed.epoch, records=records))
+        return chain
 
     def _sign_purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], segments: tuple[bytes, ...]) -> None:
         statement = PurgeStatement(
@@ -460,6 +496,12 @@ class Received:
 
     def _path(self, feed: Row[Any], name: str) -> Path:
         return self._folder(feed) / name
+
+
+def _named(file: str) -> tuple[int, int]:
+    """Return the version and revision whose records are in a file."""
+    _, version, revision = file.removesuffix(".npz").split("-")
+    return int(version), int(revision)
 
 
 def published(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:

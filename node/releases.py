@@ -4,6 +4,7 @@ A revision's sealed records are on disk before its first byte leaves: after a ki
 new number does. The receiver takes a revision whole or not at all.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from protocol.wire import Message
 from psi import membership
 from psi.values import U8
 
-from . import epochs, evaluations, taking, versions
+from . import contents, epochs, evaluations, taking, versions
 from .cache import Cache
 from .data import Snapshot
 from .epochs import Epoch
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 JOB = "release"
 WANTED_JOB = "wanted"
+INTERNAL = ("content", "epoch", "base", "changes_since")  # of a run's report
 
 
 # The sender
@@ -65,7 +67,7 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
                 project.letters.send(tx, connection.id, "exchange.wanted", wish)
         return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
     with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
-        own = pool.submit(_prf_ahead, project, connection, selection)
+        own = pool.submit(_prf_ahead, project, connection, feed, definition, selection)
         for namespace in definition.namespaces:
             evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
         own.result()
@@ -79,7 +81,17 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
                 _set_run(tx, project, unfinished, state="failed")
     prepared = _prepare(project, connection, feed, definition, selection, progress)
     if prepared is not None:
-        _send(project, connection, prepared, progress)
+        try:
+            _send(project, connection, prepared, progress)
+        except PeerRefused as error:
+            if error.code != taking.NO_BASE:
+                raise
+            with project.node.store.begin() as tx:
+                _set_run(tx, project, prepared, state="failed")
+                begin_anew(tx, connection, feed.id)
+            prepared = _prepare(project, connection, feed, definition, selection, progress)
+            assert prepared is not None
+            _send(project, connection, prepared, progress)
     elif sent is not None:
         prepared = sent
     else:
@@ -90,7 +102,7 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
         "status": "done",
         "version": prepared.version,
         "revision": prepared.revision,
-        **{key: value for key, value in prepared.report.items() if key not in ("content", "epoch")},
+        **{key: value for key, value in prepared.report.items() if key not in INTERNAL},
     }
 
 
@@ -98,23 +110,62 @@ def _selection(project: "Project", connection: Row[Any], definition: Definition,
     return select_members(project, connection, definition, snapshot, project.row().consent_model)
 
 
-def _prf_ahead(project: "Project", connection: Row[Any], selection: Selection) -> None:
+def _prf_ahead(
+    project: "Project", connection: Row[Any], feed: Row[Any], definition: Definition, selection: Selection
+) -> None:
     """Compute F of what is to be released while the partner blinds and verifies; `_prepare` finds it in the cache."""
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
-    for namespace, audience in selection.audiences.items():
-        evaluations.prf_of(project, connection, namespace, epoch, audience.values)
+        last = _last(tx, connection, feed.id)
+    now = contents.of(selection, definition.width)
+    for namespace, content in (_changes(project, connection, definition, now, last, epoch) or now).items():
+        evaluations.prf_of(project, connection, namespace, epoch, content.values)
+
+
+def _last(tx: Connection, connection: Row[Any], feed_id: str) -> Row[Any] | None:
+    """Return the run that the partner took last, unless it begins anew."""
+    if _state(tx, connection, feed_id).anew:
+        return None
+    query = select(runs).where(
+        runs.c.connection_id == connection.id, runs.c.feed_id == feed_id, runs.c.ours, runs.c.state == "done"
+    )
+    return tx.execute(query.order_by(runs.c.revision.desc()).limit(1)).first()
+
+
+def _state(tx: Connection, connection: Row[Any], feed_id: str) -> Row[Any]:
+    query = select(feed_partners).where(
+        feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id
+    )
+    return tx.execute(query).one()
+
+
+def begin_anew(tx: Connection, connection: Row[Any], feed_id: str) -> None:
+    """Let the next revision to a partner hold everything: it has not what changes could be added to."""
+    mine = (feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id)
+    tx.execute(update(feed_partners).where(*mine).values(anew=True))
+
+
+def _changes(
+    project: "Project",
+    connection: Row[Any],
+    definition: Definition,
+    now: contents.Contents,
+    last: Row[Any] | None,
+    epoch: Epoch,
+) -> contents.Contents | None:
+    """Return what changed since the last run, or None where a revision has to hold everything."""
+    if last is None or (last.version, last.report["epoch"]) != (definition.version, epoch.number):
+        return None
+    if last.report["changes_since"] >= contents.WHOLE_AFTER:
+        return None
+    return contents.since(contents.load(cache_of(project, connection, epoch), last.id), now)
 
 
 def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
     """Return the feed and the version that the partner accepted; refused where anything forbids a run now."""
     with project.act("feed.check", feed_id) as tx:
         feed = tx.execute(select(feeds).where(feeds.c.id == feed_id)).one()
-        state = tx.execute(
-            select(feed_partners).where(
-                feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id
-            )
-        ).one()
+        state = _state(tx, connection, feed_id)
         if connection.status != "active" or feed.status != "published" or state.status != "enabled":
             raise Refused(
                 f"feed {feed.name} does not run to {connection.alias}: the feed is {feed.status}, there it is {state.status}",
@@ -133,9 +184,10 @@ def _prepared(project: "Project", connection: Row[Any], feed: Row[Any], definiti
         query = select(runs).where(
             runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, runs.c.ours, runs.c.state == "prepared"
         )
-        found = None
+        found, last = None, _last(tx, connection, feed.id)
         for row in tx.execute(query.order_by(runs.c.revision)).all():
             usable = row.version == definition.version and row.report["epoch"] == epoch.number
+            usable = usable and row.report["base"] in (None, last and last.revision)
             if usable and cache_of(project, connection, epoch).load(f"run {row.id}", only=()) is not None:
                 found = row
             else:
@@ -151,33 +203,32 @@ def _prepare(
     selection: Selection,
     progress: Progress,
 ) -> Row[Any] | None:
-    """Make the next data revision ready on disk, or return None where nothing changed since the last one."""
+    """Make the next data revision ready on disk, or return None where nothing changed since the last one.
+
+    It holds what changed since the last one, or everything: the first of a version or epoch, where much changed, after
+    many of changes, or where the partner begins anew.
+    """
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
-        last = tx.execute(
-            select(runs)
-            .where(
-                runs.c.connection_id == connection.id, runs.c.feed_id == feed.id, runs.c.ours, runs.c.state == "done"
-            )
-            .order_by(runs.c.revision.desc())
-            .limit(1)
-        ).first()
+        last = _last(tx, connection, feed.id)
         content = selection.digest(definition, epoch).hex()
         if last is not None and last.report["content"] == content:
             return None
         revision = int(tx.scalar(select(feeds.c.revision).where(feeds.c.id == feed.id)) or 0) + 1
         tx.execute(update(feeds).where(feeds.c.id == feed.id).values(revision=revision))
+    now = contents.of(selection, definition.width)
+    changes = _changes(project, connection, definition, now, last, epoch)
     sealed: dict[str, U8] = {}
-    for place, (namespace, audience) in enumerate(sorted(selection.audiences.items())):
-        progress(f"seal {namespace}", place + 1, len(selection.audiences))
-        prf = evaluations.prf_of(project, connection, namespace, epoch, audience.values)
-        bitmaps = audience.bitmaps(definition.width)
+    for place, (namespace, each) in enumerate((now if changes is None else changes).items()):
+        progress(f"seal {namespace}", place + 1, len(now))
+        prf = evaluations.prf_of(project, connection, namespace, epoch, each.values)
         sealed[namespace] = membership.seal(
-            prf, bitmaps, feed=definition.feed, version=definition.version, revision=revision
+            prf, each.bitmaps, feed=definition.feed, version=definition.version, revision=revision
         )
     run_id = project.node.new_id()
     cache = cache_of(project, connection, epoch)
     _drop_old(project, connection, cache)
+    contents.save(cache, run_id, now)
     cache.save(f"run {run_id}", **{name.replace("/", "|"): rows for name, rows in sealed.items()})
     with project.node.store.begin() as tx:
         tx.execute(
@@ -190,7 +241,14 @@ def _prepare(
                 revision=revision,
                 digest=bytes.fromhex(content),
                 state="prepared",
-                report={**selection.report(), "content": content, "epoch": epoch.number},
+                report={
+                    **selection.report(),
+                    "records": sum(map(len, sealed.values())),
+                    "content": content,
+                    "epoch": epoch.number,
+                    "base": None if changes is None or last is None else last.revision,
+                    "changes_since": 0 if changes is None or last is None else last.report["changes_since"] + 1,
+                },
                 created=project.node.now(),
                 changed=project.node.now(),
             )
@@ -201,13 +259,18 @@ def _prepare(
 def _drop_old(project: "Project", connection: Row[Any], cache: Cache) -> None:
     """Delete the sealed records of runs that will not go out any more; no other run with this partner is under way.
 
-    Those of a run that is done stay until now, for a receiver that lost the end of it.
+    Those of a feed's last run that is done stay, for a receiver that lost the end of it, and so does its content.
     """
+    mine = (runs.c.connection_id == connection.id, runs.c.ours)
     with project.node.store.read() as tx:
-        query = select(runs.c.id).where(runs.c.connection_id == connection.id, runs.c.ours, runs.c.state == "prepared")
-        kept = set(tx.scalars(query))
-    for name in (*cache.names("run "), *cache.names("manifest ")):
-        if name.partition(" ")[2] not in kept:
+        kept = set(tx.scalars(select(runs.c.id).where(*mine, runs.c.state == "prepared")))
+        done = tx.execute(
+            select(runs.c.feed_id, runs.c.id).where(*mine, runs.c.state == "done").order_by(runs.c.revision)
+        )
+        kept |= set(dict(map(tuple, done)).values())
+    for name in (*cache.names("run "), *cache.names("manifest "), *cache.names("content ")):
+        run_id = name.split(" ")[1]
+        if run_id not in kept:
             cache.drop(name)
 
 
@@ -217,20 +280,16 @@ def _manifest(
     connection: Row[Any],
     definition: Definition,
     sealed: dict[str, U8],
-    revision: int,
+    run: Row[Any],
     epoch: Epoch,
 ) -> Manifest:
-    state = tx.execute(
-        select(feed_partners).where(
-            feed_partners.c.feed_id == definition.feed.hex(), feed_partners.c.connection_id == connection.id
-        )
-    ).one()
+    state = _state(tx, connection, run.feed_id)
     statements = {each: evaluations.statement(project, connection, each, epoch) for each in sealed}
     return manifest(
         definition,
         sealed,
-        revision=revision,
-        full=True,
+        revision=run.revision,
+        full=run.report["base"] is None,
         evaluated={each: evaluations.evaluated(project, connection, each, epoch) for each in sealed},
         publics={each: signed.statement.public for each, signed in statements.items()},
         previous=state.last_receipt or NO_RECEIPT,
@@ -238,7 +297,9 @@ def _manifest(
     )
 
 
-def _sender(project: "Project", connection: Row[Any], run: Row[Any], number: int) -> Role:
+def _sender(
+    project: "Project", connection: Row[Any], run: Row[Any], number: int, check: Callable[[], None] = lambda: None
+) -> Role:
     epoch = epoch_of(project, connection, number)
     cache = cache_of(project, connection, epoch)
     stored = cache.load(f"run {run.id}")
@@ -249,7 +310,7 @@ def _sender(project: "Project", connection: Row[Any], run: Row[Any], number: int
     if kept is None:  # made when it is first sent, and never again
         with project.node.store.read() as tx:
             definition = versions.get(tx, run.feed_id, run.version)
-            announced = _manifest(project, tx, connection, definition, sealed, run.revision, epoch)
+            announced = _manifest(project, tx, connection, definition, sealed, run, epoch)
         cache.save(f"manifest {run.id}", manifest=np.frombuffer(announced.encode(), np.uint8))
     else:
         announced = Manifest.decode(kept["manifest"].tobytes())
@@ -259,6 +320,7 @@ def _sender(project: "Project", connection: Row[Any], run: Row[Any], number: int
         records=sealed,
         peer_key=connection.peer_key,
         sign=project.node.sign,
+        check=check,
     )
 
 
@@ -281,14 +343,18 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
     with project.node.store.read() as reading:
         if reading.scalar(select(runs.c.state).where(runs.c.id == run.id)) == "done":
             return
-    detail = {"version": run.version, "revision": run.revision, **run.report}
+    shown = {key: value for key, value in run.report.items() if key not in INTERNAL}
+    detail = {"version": run.version, "revision": run.revision, **shown}
     with project.act("feed.run", f"{run.feed_id} {connection.alias}", detail=detail) as tx:
         _set_run(tx, project, run, state="done", receipt=receipt.encode())
+        mine = (feed_partners.c.feed_id == run.feed_id, feed_partners.c.connection_id == connection.id)
         tx.execute(
             update(feed_partners)
-            .where(feed_partners.c.feed_id == run.feed_id, feed_partners.c.connection_id == connection.id)
+            .where(*mine)
             .values(last_revision=run.revision, last_receipt=receipt.receipt.digest(), changed=project.node.now())
         )
+        if run.report["base"] is None:
+            tx.execute(update(feed_partners).where(*mine).values(anew=False))
 
 
 # Either side
@@ -302,7 +368,11 @@ def _answer(project: "Project", connection: Row[Any], opening: Opening) -> tuple
             again = tx.execute(known).first() is not None
         return opened(project, opening), taking.receiver(project, connection, subject, opening.epoch, again=again)
     run = _called_for(project, connection, subject)
-    return opened(project, opening), _sender(project, connection, run, opening.epoch)
+
+    def check() -> None:
+        _called_for(project, connection, subject)
+
+    return opened(project, opening), _sender(project, connection, run, opening.epoch, check)
 
 
 def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any]) -> Row[Any]:
@@ -315,7 +385,13 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
             "not_enabled", "this feed does not run to you now", hint="the receiver enables it: vesica feed enable"
         ) from error
     selection = _selection(project, connection, definition, Snapshot.open(project))
-    if run.state == "failed" or not _is_current(project, connection, run, definition, selection):
+    with project.node.store.begin() as tx:
+        cache = cache_of(project, connection, epochs.current(project, tx, connection))
+    gone = run.state == "failed" or cache.load(f"run {run.id}", only=()) is None
+    if gone or not _is_current(project, connection, run, definition, selection):
+        if run.state == "done":  # the receiver never had it
+            with project.node.store.begin() as tx:
+                begin_anew(tx, connection, feed.id)
         parameters = {"connection": connection.id, "feed": feed.id}
         if parameters not in [job.parameters for job in project.node.jobs.list(project, state="queued")]:
             project.node.jobs.submit(JOB, parameters, project)
@@ -333,7 +409,10 @@ def _is_current(
     """Say whether a run holds what may leave now; one that was made ready and does not is given up."""
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
-    if run.version == definition.version and selection.digest(definition, epoch).hex() == run.report["content"]:
+        last = None if run.state == "done" else _last(tx, connection, run.feed_id)
+    follows = run.state == "done" or run.report["base"] in (None, last and last.revision)
+    same = run.version == definition.version and selection.digest(definition, epoch).hex() == run.report["content"]
+    if follows and same:
         return True
     if run.state == "prepared":
         with project.node.store.begin() as tx:
@@ -399,7 +478,12 @@ def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progre
         def keep(released: Released) -> None:
             taking.received(project, connection, released, numbers[-1])
 
-        run_exchange(project, connection, subject, kind, Part.RECEIVER, role, keep=keep, progress=progress)
+        try:
+            run_exchange(project, connection, subject, kind, Part.RECEIVER, role, keep=keep, progress=progress)
+        except Refusal as error:
+            if error.code == taking.NO_BASE:
+                project.received.begin_anew(feed_id)
+            raise
     return {"status": "done"}
 
 

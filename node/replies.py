@@ -12,6 +12,7 @@ from . import versions
 from .errors import printable
 from .feeds import GOING
 from .letters import HANDLERS as LETTERS
+from .releases import begin_anew
 from .tables import feed_partners, feeds
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
     project.feeds._set_state(
         tx, state, status="enabled", accepted_version=definition.version, universes=universes, reason=None
     )
+    begin_anew(tx, row, feed.id)  # also one that has lost what we gave
+    if (state.status, state.universes) == ("enabled", universes):
+        return
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
     project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
 

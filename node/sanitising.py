@@ -15,7 +15,6 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from protocol.agreement import Agreement, Terms
-from protocol.errors import RemoteProtocolError
 from protocol.estimate import MAX_ASKED, Question
 from protocol.messages import Answer, SegmentAnswer
 from psi import noise
@@ -66,7 +65,11 @@ class Sanitiser:
             self._check_not_caught(tx)
             tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=public))
             if tx.scalar(select(universes.c.asker).where(*universe)) != public:
-                raise RemoteProtocolError("tags", "the asker came to the same universe with another key")
+                raise Refusal(
+                    "another_key",
+                    "this universe was asked about under another key",
+                    hint="after a restore from a copy, ask again when the partner has a new universe",
+                )
 
     def answer(self, question: Question) -> Answer:
         """Return the answer to a question; the same question gets the same numbers, free of charge.
@@ -156,7 +159,9 @@ class Sanitiser:
         for file in files:
             stored = self._cache.load(file)
             if stored is None:
-                continue
+                return Refusal(
+                    "universe_lost", "what was asked before cannot be compared any more", hint="ask again in a day"
+                )
             before = stored["points"].astype(np.uint8, copy=False)
             segments = np.unpackbits(stored["segments"].astype(np.uint8, copy=False), axis=1, count=len(before))
             places, found = match(before, asked)
@@ -189,7 +194,7 @@ class Sanitiser:
             raise Refusal(
                 "budget",
                 "no counts for who sent wrong tags",
-                hint=f"an honest node cannot get here; counts are open again after {self._terms.window_days} days",
+                hint=f"counts are open again after {self._terms.window_days} days",
             )
 
     def _charge(self, tx: Connection, question: Question) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,25 @@ class Segments:
             draft.publish()
             detail |= {"kind": segment.kind, "size": segment.size}
         return segment
+
+    def update(self, name: str, members_file: Path | str) -> Segment:
+        """Replace the members of a list by those of another file; feeds follow with their next run."""
+        detail: dict[str, Any] = {}
+        with self._project.act("segment.update", name, detail=detail) as tx:
+            row = self._find(tx, name)
+            if row is None:
+                raise _missing(name)
+            if row.tree is not None:
+                raise Refused(f"segment {name} has a rule", hint="its members follow the profiles' attributes")
+            draft = Draft(self._project, tx)
+            members, unknown = self._read_members(tx, draft.base, Path(members_file))
+            if members != draft.base.members(row.id):
+                draft.set_members(row.id, members)
+                draft.publish()
+            rows, now = tables.segments, self._project.node.now()
+            tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
+            detail |= {"size": len(members)}
+            return replace(_segment(row), size=len(members), evaluated=now, unknown=unknown)
 
     def evaluate(self, name: str | None = None) -> list[Segment]:
         """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then.

@@ -298,6 +298,7 @@ feed_partners = Table(  # one partner's state of one of our feeds
     Column("reason", Text),
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
+    Column("anew", Boolean, nullable=False, default=False),  # the next revision holds everything
     Column("purge_statement", LargeBinary),
     Column(
         "universes", JSON
@@ -317,7 +318,7 @@ received_feeds = Table(
     Column("offered_version", Integer),
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
-    Column("records", String(255)),  # the file of the last release, sealed
+    Column("records", JSON),  # the files of the last whole revision and of the changes since, sealed
     Column("epoch", Integer),  # whose keys open it
     Column("reason", Text),
     _time("changed"),

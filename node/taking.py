@@ -7,14 +7,17 @@ from sqlalchemy import Row, insert, select, update
 from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Role
+from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT, Receipt, SignedReceipt
 from protocol.release import Released, ReleaseReceiver
 
 from . import evaluations, versions
 from .errors import Refusal
 from .evaluations import epoch_of
-from .received import Sealed
+from .received import Sealed, base_of
 from .tables import received_feeds, runs
+
+NO_BASE = "no_base"  # the code with which we refuse changes that we could add to nothing
 
 if TYPE_CHECKING:
     from .project import Project
@@ -44,6 +47,13 @@ def receiver(
             previous.add(SignedReceipt.decode(receipt).receipt.previous)
         if again and last == subject["revision"]:  # it was kept before the kill
             last -= 1
+        has_base = base_of(feed) == (subject["version"], number)
+
+    def check(announced: Manifest) -> None:
+        kept = feed.last_revision >= announced.revision
+        if not announced.full and not kept and not (has_base and announced.previous == feed.last_receipt):
+            raise Refusal(NO_BASE, "these are changes to another revision than the last one here", status=409)
+
     epoch = epoch_of(project, connection, number)
     return ReleaseReceiver(
         connection=bytes.fromhex(connection.id),
@@ -54,6 +64,7 @@ def receiver(
         peer_key=connection.peer_key,
         sign=project.node.sign,
         most=Agreement.decode(connection.agreement).terms.maximum_universe,
+        check=check,
         signing=lambda receipt: _signing(project, connection, receipt),
     )
 
@@ -90,6 +101,7 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
     """Keep a release that both signed for: its records, its memberships, its receipt."""
     announced, receipt = released.manifest, released.receipt
     report = {
+        "whole": announced.full,
         "records": {tally.namespace: tally.records for tally in announced.tallies},
         "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
     }
@@ -105,6 +117,7 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
             tx,
             feed,
             Sealed(version=announced.version, revision=announced.revision, epoch=number, records=released.records),
+            whole=announced.full,
         )
         tx.execute(
             update(received_feeds)

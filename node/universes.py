@@ -1,6 +1,6 @@
 """The universes that we answer counts from: one generation at a time, fixed before any question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.estimate import commit
 from protocol.messages import Commitment, SignedCommitment
 from psi import count
-from psi.keys import Purpose
+from psi.keys import Key, Purpose
 
 from . import decisions, epochs
 from .cache import Arrays
@@ -24,15 +24,20 @@ from .tables import connections, universes
 if TYPE_CHECKING:
     from .project import Project
 
+SALT = 16
 SKEW_SECONDS = 3_600  # between two nodes' clocks, when the days between universes are counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One universe of ours, as a partner is shown it."""
+    """One universe of ours, as a partner is shown it, and the key that it was blinded with.
+
+    Each has a key of its own: a point that two of them shared would be a person's and no canary's.
+    """
 
     number: int
     universe: count.Universe
+    key: Key = field(repr=False)
     commitment: SignedCommitment
 
 
@@ -47,7 +52,7 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
         final = now - last.created < DAY or len(rows) >= terms.generations
         stored = cache.load(_universe_file(channel, last.digest))
         if stored is not None and (final or int(stored["data"]) == snapshot.generation):
-            return _made(last, stored)
+            return _made(channel, last, stored)
         if final:
             raise _lost()
     values, _ = decisions.universe(snapshot, channel.namespace)
@@ -59,8 +64,10 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
         )
     people = values.digest()
     if rows and stored is not None and stored["people"].tobytes() == people:
-        return _made(last, stored)  # what changed was something else
-    universe = count.build_universe(channel.context, values, channel.key(Purpose.COUNT_ANSWER), project.node.random)
+        return _made(channel, last, stored)  # what changed was something else
+    salt = project.node.random(SALT)
+    key = channel.key(Purpose.COUNT_ANSWER, salt)
+    universe = count.build_universe(channel.context, values, key, project.node.random)
     number = rows[-1].generation + 1 if rows else 1
     signed = commit(
         universe,
@@ -76,6 +83,7 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
         points=universe.points,
         canaries=universe.canaries,
         size=np.array(universe.size),
+        salt=np.frombuffer(salt, np.uint8),
         data=np.array(snapshot.generation),
         people=np.frombuffer(people, np.uint8),
     )
@@ -98,7 +106,7 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
     if taken:  # an opening beside this one was faster
         cache.drop(_universe_file(channel, digest))
         return numbered(project, connection, channel, taken[0].generation)
-    return Generation(number=number, universe=universe, commitment=signed)
+    return Generation(number=number, universe=universe, key=key, commitment=signed)
 
 
 def numbered(project: "Project", connection: Row[Any], channel: Channel, number: int) -> Generation:
@@ -107,7 +115,7 @@ def numbered(project: "Project", connection: Row[Any], channel: Channel, number:
         if row.generation == number:
             stored = cache_of(project, connection, channel.epoch).load(_universe_file(channel, row.digest))
             if stored is not None:
-                return _made(row, stored)
+                return _made(channel, row, stored)
     raise _lost()
 
 
@@ -125,13 +133,18 @@ def shown(project: "Project", connection: Row[Any], channel: Channel, tx: Connec
     return list(tx.execute(query.order_by(universes.c.generation)))
 
 
-def _made(row: Row[Any], stored: Arrays) -> Generation:
+def _made(channel: Channel, row: Row[Any], stored: Arrays) -> Generation:
     universe = count.Universe(
         points=stored["points"].astype(np.uint8, copy=False),
         canaries=stored["canaries"].astype(np.uint8, copy=False),
         size=int(stored["size"]),
     )
-    return Generation(number=row.generation, universe=universe, commitment=SignedCommitment.decode(row.commitment))
+    return Generation(
+        number=row.generation,
+        universe=universe,
+        key=channel.key(Purpose.COUNT_ANSWER, stored["salt"].tobytes()),
+        commitment=SignedCommitment.decode(row.commitment),
+    )
 
 
 def _lost() -> Refusal:

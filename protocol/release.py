@@ -212,7 +212,8 @@ def manifest(
 class ReleaseSender(Role):
     """Sends the sealed records of one data revision. Learns that they arrived; nothing about matches.
 
-    `records` are what `membership.seal` gave for each namespace of the manifest, uint8 (n, 16 + width).
+    `records` are what `membership.seal` gave for each namespace of the manifest, uint8 (n, 16 + width). `check` may
+    refuse before the first of them leaves: the receiver may have waited.
     """
 
     kind = Kind.RELEASE
@@ -226,8 +227,9 @@ class ReleaseSender(Role):
         records: Mapping[str, U8],
         peer_key: bytes,
         sign: Callable[[bytes], bytes],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._manifest, self._records = manifest, records
+        self._manifest, self._records, self._check = manifest, records, check
         self._receipt = manifest.receipt(connection)
         self._peer_key, self._sign = peer_key, sign
         self._signature: bytes | None = None
@@ -245,6 +247,7 @@ class ReleaseSender(Role):
             case "manifest":
                 return [self._manifest]
             case "records":
+                self._check()
                 return [
                     Records(namespace=tally.namespace, records=chunk)
                     for tally in self._manifest.tallies
@@ -304,7 +307,8 @@ class ReleaseReceiver(Role):
 
     `definition` is the accepted feed version, `evaluations` covers exactly the namespaces that were evaluated for it.
     `previous` holds the digests that the chain may go on from: of the last receipt, and of any signed by us since.
-    `most` bounds the records of a namespace. `signing` is told each receipt before our signature of it leaves.
+    `most` bounds the records of a namespace. `check` is told each manifest that is right in itself, and may refuse it;
+    `signing` is told each receipt before our signature of it leaves.
     """
 
     kind = Kind.RELEASE
@@ -321,11 +325,13 @@ class ReleaseReceiver(Role):
         peer_key: bytes,
         sign: Callable[[bytes], bytes],
         most: int,
+        check: Callable[[Manifest], None] = lambda _: None,
         signing: Callable[[Receipt], None] = lambda _: None,
     ) -> None:
         self._connection, self._definition, self._evaluations = connection, definition, evaluations
         self._last_revision, self._previous = last_revision, previous
-        self._peer_key, self._sign, self._most, self._signing = peer_key, sign, most, signing
+        self._peer_key, self._sign, self._most = peer_key, sign, most
+        self._check, self._signing = check, signing
         self._manifest: Manifest | None = None
         self._whole: dict[str, U8] = {}
         self._records: dict[str, list[U8]] = {}
@@ -395,6 +401,7 @@ class ReleaseReceiver(Role):
                 raise RemoteProtocolError("receipt", f"{tally.namespace}: the sides count different evaluations")
         if manifest.previous not in self._previous:
             raise RemoteProtocolError("receipt", "the release does not follow the last receipt that we know")
+        self._check(manifest)
         self._manifest = manifest
         self._records = {tally.namespace: [] for tally in manifest.tallies}
         self._expected = {tally.namespace: tally.records for tally in manifest.tallies}

@@ -28,27 +28,31 @@ def seal(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U
     occurs twice: the identity would get two records.
     """
     pads = _pads(prf, bitmaps.shape[1], feed, version, revision)
-    records = np.concatenate([_tags(prf, feed), bitmaps ^ pads], axis=1)
+    records = np.concatenate([tags_of(prf, feed), bitmaps ^ pads], axis=1)
     records = records[order(records[:, :TAG_BYTES])]
     check_order(records)
     return records
 
 
-def open_records(records: U8, prf: U8, *, feed: bytes, version: int, revision: int) -> tuple[Indices, U8]:
+def open_records(
+    records: U8, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
+) -> tuple[Indices, U8]:
     """Return which rows of `prf` have a record, and their bitmaps: indices (h,), ascending, and uint8 (h, w).
 
-    `records` is one data revision, complete, uint8 (m, 16 + w). Raises InvalidTags unless it is sorted by tag and no
-    tag occurs twice. The receiver learns the bitmaps of its own values, and how many records there are.
+    `records` is one data revision, complete, uint8 (m, 16 + w); `tags` are those of `prf`, where they are at hand.
+    Raises InvalidTags unless the records are sorted by tag and no tag occurs twice. The receiver learns the bitmaps of
+    its own values, and how many records there are.
     """
     width = records.shape[1] - TAG_BYTES
     if not 1 <= width <= MAX_BITMAP_BYTES:
         raise InvalidTags(f"a record has {records.shape[1]} bytes")
     check_order(records)
-    rows, indices = match(records[:, :TAG_BYTES], _tags(prf, feed))
+    rows, indices = match(records[:, :TAG_BYTES], tags_of(prf, feed) if tags is None else tags)
     return indices, records[rows, TAG_BYTES:] ^ _pads(prf[indices], width, feed, version, revision)
 
 
-def _tags(prf: U8, feed: bytes) -> U8:
+def tags_of(prf: U8, feed: bytes) -> U8:
+    """Return the tag of each F(x) in a feed, uint8 (n, 16): the same in all its revisions."""
     return kernel.digests(length_prefixed(TAG_LABEL) + number(64), prf, length_prefixed(feed), TAG_BYTES)
 
 

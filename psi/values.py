@@ -91,3 +91,14 @@ class Values:
 
 def _widened(rows: U8, width: int) -> U8:
     return rows if rows.shape[1] == width else np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
+
+
+def sort_keys(values: Values) -> U8:
+    """Return rows that compare as the values do, of one width whatever the batch: uint8 (n, a multiple of 8)."""
+    if values.lengths is None:
+        width = max(16, -(-values.rows.shape[1] // 8) * 8)
+        if values.rows.shape[1] == width:
+            return values.rows
+        return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
+    rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
+    return np.concatenate([rows, values.lengths[:, None]], axis=1)

@@ -254,6 +254,29 @@ def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Any, monk
     assert opening(1).exchange not in pair.answering._live
 
 
+def test_of_finished_exchanges_few_messages_stay(pair: Pair, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "OPEN_AT_MOST", 2)
+    for _ in range(5):
+        clock.advance(seconds=1)
+        pair.run()
+    assert len(list((pair.bob.home / "spool").iterdir())) <= 3
+
+
+def test_an_exchange_given_up_in_its_last_step_is_not_done(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = NodeAnswers.finished
+
+    def late(self: NodeAnswers, opening: Opening, role: Role) -> None:
+        with self._node.store.begin() as tx:
+            tx.execute(rows.update().values(state="failed"))
+        finished(self, opening, role)
+
+    monkeypatch.setattr(NodeAnswers, "finished", late)
+    with pytest.raises(PeerRefused) as refused:
+        pair.run()
+    assert refused.value.code == "over"
+    assert pair.states(pair.bob) == ["failed"]
+
+
 def test_an_epoch_behind_follows(pair: Pair, clock: Any) -> None:
     with pair.bob.store.begin() as tx:
         epochs.current(pair.bob.project(), tx, pair.connection(pair.bob))

@@ -59,13 +59,17 @@ def test_a_receiver_without_an_address_calls_for_everything(quiet_receiver: Any,
     assert pair.globe.members("acme", "vip") == {f"g{n}" for n in range(10, 25)}
 
 
+@pytest.mark.parametrize("other", [False, True])
 def test_a_caller_that_lost_the_end_gets_the_revision_again(
-    quiet_receiver: Any, person: Any, monkeypatch: pytest.MonkeyPatch
+    quiet_receiver: Any, person: Any, monkeypatch: pytest.MonkeyPatch, other: bool
 ) -> None:
     """The sender is done, has restarted and keeps no message any more: the same bytes go out under the same receipt."""
     pair = quiet_receiver
     pair.prepare(acme_people(person), globe_people(person), {"vip": [f"a{n}" for n in range(5, 25)]})
     pair.share("summer", ["vip"], ["email_sha256"])
+    if other:
+        pair.acme.segment("few", ["a12"])
+        pair.share("winter", ["few"], ["email_sha256"])
     pair.acme.project.feeds.sync("summer")
     with monkeypatch.context() as patched:
         patched.setattr(taking, "received", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -81,6 +85,8 @@ def test_a_caller_that_lost_the_end_gets_the_revision_again(
         shutil.rmtree(side.node.home / "spool")
     with pair.globe.node.store.begin() as tx:  # as after SIGKILL
         tx.execute(update(jobs).where(jobs.c.kind == releases.WANTED_JOB).values(state="queued", error=None))
+    if other:
+        pair.acme.project.feeds.sync("winter")
     pair.post()
     assert pair.globe.members("acme", "vip") == {f"g{n}" for n in range(10, 25)}
 

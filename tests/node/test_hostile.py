@@ -7,8 +7,10 @@ import pytest
 from sqlalchemy import select
 
 from node import evaluations, matching, releases, taking
+from node.client import PeerClient
 from node.data import Snapshot
-from node.errors import Refusal, Refused
+from node.dialogue import PATH, open_at
+from node.errors import PeerRefused, Refusal, Refused
 from node.exchanges import run_exchange
 from node.jobs import no_progress
 from node.letters import receive
@@ -65,6 +67,26 @@ def test_a_prepared_revision_is_not_handed_out_once_somebody_in_it_has_opted_out
     subject = prepare_revision(shared)
     shared.acme.project.consent.set("a3", "n")
     assert refusal(shared, subject) == "stale"
+
+
+@pytest.mark.parametrize("how", ["revoked", "opted out"])
+def test_a_release_that_was_opened_before_is_not_handed_out_any_more(shared: Any, how: str) -> None:
+    """The receiver fetches the manifest, and the records only after they were taken from it."""
+    acme, globe = shared.acme, shared.globe
+    row = connection(globe, "acme")
+    evaluations.run(globe.project, row, EMAIL, Part.RECEIVER, no_progress, Snapshot.open(globe.project))
+    subject = prepare_revision(shared)
+    opening = globe.opening("acme", Kind.RELEASE, Part.RECEIVER, subject=subject, exchange=b"z" * 16)
+    with PeerClient(globe.node, row.peer_address, acme.node.key) as client:
+        open_at(client, opening)
+        client.get(f"{PATH}/{opening.exchange.hex()}/manifest/0")
+        if how == "revoked":
+            acme.project.feeds.revoke("summer")
+        else:
+            acme.project.consent.set("a3", "n")
+        with pytest.raises(PeerRefused) as refused:
+            client.get(f"{PATH}/{opening.exchange.hex()}/records/0")
+    assert refused.value.code == ("over" if how == "revoked" else "stale")
 
 
 def test_nobody_who_opted_out_goes_out_with_a_revision_that_was_made_ready_before(shared: Any) -> None:

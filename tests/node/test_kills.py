@@ -261,7 +261,7 @@ def unnamed(node: Node) -> None:
         open_ = set(tx.scalars(select(tables.exchanges.c.id).where(tables.exchanges.c.state == "open")))
     named = json.dumps(contents)
     assert [path for path in project.data_directory.iterdir() if path.is_file() and path.name not in named] == []
-    kept = {name for row in rows for name in row} | set(records)
+    kept = {name for row in rows for name in row} | {name for names in records for name in names or ()}
     assert {path.name for path in project.data_directory.glob("received/*/*")} <= kept
     assert {path.name for path in (node.home / "spool").iterdir() if path.is_dir()} <= open_
 

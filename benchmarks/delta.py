@@ -1,0 +1,74 @@
+"""What a release after a small change costs against the first one, between two nodes.
+
+    python -m benchmarks.delta --n 1048576 --change 0.01 [--rr22] [--json]
+
+Each side has n people, half of them in common. Then a part `change` of the sender's people leaves and as many come, and as
+many come to the receiver. With --rr22, a whole run of SecretFlow's RR22 on sets of that size is set beside it, in the
+environment of `benchmarks.peers`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from psi import kernel
+
+from .meter import MIB, Phase
+from .nodes import TwoNodes
+
+
+def _sum(phases: list[Phase], *names: str) -> dict[str, float]:
+    parts = [phase for phase in phases if phase.name in names]
+    return {
+        "operations": sum(phase.operations for phase in parts),
+        "bytes": sum(phase.wire for phase in parts),
+        "cpu": sum(phase.cpu - phase.commands for phase in parts),
+        "wall": sum(phase.wall for phase in parts),
+        "peak": max(peak for phase in parts for peak in phase.peaks.values()),
+    }
+
+
+def _rr22(n: int) -> float:
+    """Return the CPU seconds of both parties of a whole RR22 run."""
+    command = [sys.executable, "-m", "benchmarks.peers", "--n", str(n), "--only", "rr22", "--json"]
+    rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(next(row["cpu"] for row in rows if "rr22" in row["peer"].lower() and "cpu" in row))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.delta", description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=131_072, help="identities a side")
+    parser.add_argument("--change", type=float, default=0.01, help="part of them that leaves, and that comes")
+    parser.add_argument("--rr22", action="store_true", help="run SecretFlow's RR22 too")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vesica-benchmark-") as folder:
+        phases = TwoNodes(options.n, Path(folder), pin=False, change=options.change).run()
+    first = _sum(phases, "evaluate", "release")
+    again = _sum(phases, "evaluate again", "release again")
+    rows: list[dict[str, Any]] = [
+        {"phase": "first", **first, "ratio": {name: 1.0 for name in first}},
+        {"phase": "again", **again, "ratio": {name: round(again[name] / first[name], 4) for name in first}},
+    ]
+    if options.rr22:
+        cpu = _rr22(options.n)
+        rows.append({"phase": "again, to RR22", "cpu": cpu, "ratio": {"cpu": round(again["cpu"] / cpu, 4)}})
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{kernel.name()}, n = {options.n:,}, change {options.change:.2%}\n")
+    print("| | multiplications | MB on the wire | CPU s | wall s | peak MiB |")
+    print("| --- | --: | --: | --: | --: | --: |")
+    for name, row in (("first", first), ("again", again)):
+        figures = [f"{row['operations']:,}", f"{row['bytes'] / 1e6:.3f}", f"{row['cpu']:.2f}", f"{row['wall']:.1f}"]
+        print(f"| {name} | {' | '.join(figures)} | {row['peak'] / MIB:.0f} |")
+    for row in rows[1:]:
+        print(f"\n{row['phase']}: " + ", ".join(f"{name} {each:.2%}" for name, each in row["ratio"].items()))
+
+
+if __name__ == "__main__":
+    main()
