@@ -21,7 +21,7 @@ from . import tables
 from .consent import UNKNOWN, read_codes
 from .data import MAX_ID, NUMBER, Draft, Held, Indices
 from .errors import InvalidInput, check_name
-from .normalize import Form, Normalised, Reason, Rule, check_region, normalise, rule
+from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule
 from .personal import SAMPLE, refuse_personal, refuse_phones
 from .sources import Batch, Progress, Source
 
@@ -232,9 +232,11 @@ class _Reading:
             column.raw += found.raw
             column.hashed += found.hashed
             column.accepted += int(found.keep.sum())
-            for number in np.unique(found.reasons[~found.keep]).tolist():
+            for number, count in enumerate(np.bincount(found.reasons).tolist()):
+                if number == Reason.KEPT or not count:
+                    continue
                 lines = batch.lines[found.reasons == number]
-                column.counts[Reason(number)] += len(lines)
+                column.counts[Reason(number)] += count
                 shown = column.dropped.setdefault(Reason(number), [])
                 shown += lines[: LINES_SHOWN - len(shown)].tolist()
             if not spec.rule.hashed and spec.rule.name == "opaque-v1":
@@ -440,7 +442,7 @@ class _People:
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:
     if identity is not None:
         return np.array([value.hex() if value else "" for value in _each(identity)], np.bytes_)
-    ids = [text.strip().encode("utf-8", "surrogatepass") for text in texts]
+    ids = encode(list(map(str.strip, texts)))
     return np.array(ids, np.bytes_) if ids else np.zeros(0, "S1")
 
 

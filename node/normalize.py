@@ -21,6 +21,8 @@ from psi.values import U8, Values
 from .errors import InvalidInput, check_name
 
 Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+Lengths = npt.NDArray[np.int64]
 Form = Literal["raw", "hashed"]
 
 MAX_OPAQUE = 255  # a value's length is one byte
@@ -158,15 +160,16 @@ def normalise(
     if rule.name == "opaque-v1":
         return _opaque(texts)
     texts = list(map(str.strip, texts))
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     if rule.hashed:
-        return _personal(rule, texts, form, region)
-    rows, reasons = _device(rule, texts)
+        return _personal(rule, texts, lengths, form, region)
+    rows, reasons = _device(rule, texts, lengths)
     kept = int((reasons == Reason.KEPT).sum())
     return Normalised(values=Values(rows), reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
 
 
 def _opaque(texts: list[str]) -> Normalised:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    encoded = encode(texts)
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     reasons = np.zeros(len(texts), np.uint8)
     reasons[lengths == 0] = Reason.EMPTY
@@ -181,12 +184,12 @@ def _opaque(texts: list[str]) -> Normalised:
     return Normalised(values=values, reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
 
 
-def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | None) -> Normalised:
-    rows, forms = _hashes(texts)
-    is_hash = np.array(forms, bool) if forms else np.zeros(0, bool)
-    reasons = np.zeros(len(texts), np.uint8)
-    others = np.flatnonzero(~is_hash)
-    rest = [texts[index] for index in others.tolist()]
+def _personal(rule: Rule, texts: list[str], lengths: Lengths, form: Form | None, region: str | None) -> Normalised:
+    rows, forms = _hashes(texts, lengths)
+    is_hash = forms != _RAW
+    reasons = np.where(lengths == 0, np.uint8(Reason.EMPTY), np.uint8(Reason.KEPT))
+    others = np.flatnonzero(~is_hash & (lengths > 0))
+    rest = _at(texts, others)
     canonical, why = _canonical(rule, rest, region)
     is_raw = (why == Reason.KEPT) | (why == Reason.NO_REGION)
     raw, hashed = int(is_raw.sum()), int(is_hash.sum())
@@ -198,16 +201,28 @@ def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | Non
         why[(why == Reason.NOT_EMAIL) | (why == Reason.NOT_PHONE)] = Reason.NOT_HASH
     reasons[others] = why
     taken = np.flatnonzero(why == Reason.KEPT)
-    digests = b"".join([sha256(canonical[index].encode()).digest() for index in taken.tolist()])
+    digests = b"".join([sha256(text).digest() for text in encode(_at(canonical, taken))])
     rows[others[taken]] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
     if form == "raw":
         reasons[is_hash] = Reason.IS_HASH
-    empty = is_hash & (rows == _EMPTY_HASH).all(axis=1)
-    reasons[empty & (reasons == Reason.KEPT)] = Reason.EMPTY_HASH
+    ready = np.flatnonzero(is_hash & (reasons == Reason.KEPT))
+    reasons[ready[(rows[ready] == _EMPTY_HASH).all(axis=1)]] = Reason.EMPTY_HASH
     rows[reasons != Reason.KEPT] = 0
-    kept = np.flatnonzero(reasons == Reason.KEPT).tolist()
-    counts = Counter(forms[index] or "raw" for index in kept)
-    return Normalised(values=Values(rows), reasons=reasons, forms=counts, raw=raw, hashed=hashed)
+    counts = np.bincount(forms[reasons == Reason.KEPT], minlength=len(_FORMS)).tolist()
+    kept = Counter({name: count for name, count in zip(_FORMS, counts, strict=True) if count})
+    return Normalised(values=Values(rows), reasons=reasons, forms=kept, raw=raw, hashed=hashed)
+
+
+def encode(texts: list[str]) -> list[bytes]:
+    """Return each text in UTF-8, all in one go where no text holds a line break."""
+    encoded = "\n".join(texts).encode("utf-8", "surrogatepass").split(b"\n") if texts else []
+    if len(encoded) == len(texts):
+        return encoded
+    return [text.encode("utf-8", "surrogatepass") for text in texts]
+
+
+def _at(texts: list[str], indices: Indices) -> list[str]:
+    return texts if len(indices) == len(texts) else [texts[index] for index in indices.tolist()]
 
 
 # Hashes that came ready made
@@ -222,22 +237,25 @@ for _value, _digit in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst
 _BASE64[ord("-")], _BASE64[ord("_")] = 62, 63
 
 
-def _hashes(texts: list[str]) -> tuple[U8, list[str]]:
-    """Decode what is a 32-byte digest in hex, 0x hex or (URL-safe) Base64; the form is "" for everything else."""
+_FORMS = ("raw", "hex", "0x hex", "Base64", "URL-safe Base64")
+_RAW, _URL_SAFE = 0, 4
+
+
+def _hashes(texts: list[str], lengths: Lengths) -> tuple[U8, U8]:
+    """Decode what is a 32-byte digest in hex, 0x hex or (URL-safe) Base64; also return which of _FORMS each text has."""
     rows = np.zeros((len(texts), 32), np.uint8)
-    forms = [""] * len(texts)
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    for length, decode in ((64, _from_hex), (66, _from_hex), (43, _from_base64), (44, _from_base64)):
+    forms = np.zeros(len(texts), np.uint8)
+    for length, form, decode in ((64, 1, _from_hex), (66, 2, _from_hex), (43, 3, _from_base64), (44, 3, _from_base64)):
         where = np.flatnonzero(lengths == length)
         if not len(where):
             continue
-        candidates = [texts[index] for index in where.tolist()]
-        digits = np.frombuffer("".join(candidates).encode("latin-1", "replace"), np.uint8).reshape(-1, length)
+        digits = np.frombuffer("".join(_at(texts, where)).encode("latin-1", "replace"), np.uint8).reshape(-1, length)
         decoded, good = decode(digits)
         rows[where[good]] = decoded[good]
-        name = {64: "hex", 66: "0x hex"}.get(length, "Base64")
-        for index, candidate in zip(where[good].tolist(), [candidates[i] for i in np.flatnonzero(good)], strict=True):
-            forms[index] = "URL-safe Base64" if name == "Base64" and ("-" in candidate or "_" in candidate) else name
+        forms[where[good]] = form
+        if decode is _from_base64:
+            url_safe = ((digits == ord("-")) | (digits == ord("_"))).any(axis=1)
+            forms[where[good & url_safe]] = _URL_SAFE
     return rows, forms
 
 
@@ -270,28 +288,24 @@ def _from_base64(digits: U8) -> tuple[U8, Bools]:
 
 
 def _canonical(rule: Rule, texts: list[str], region: str | None) -> tuple[list[str], U8]:
-    """Return the text that a rule hashes, and a Reason each. `texts` are stripped."""
+    """Return the text that a rule hashes, and a Reason each. `texts` are stripped, and none is empty."""
     if rule.namespace == "email_sha256":
         canonical = _emails(texts, _EMAIL_STEPS[rule.name])
-        good = np.fromiter((match is not None for match in map(_EMAIL.fullmatch, canonical)), bool, len(canonical))
-        reasons = np.where(good, Reason.KEPT, Reason.NOT_EMAIL).astype(np.uint8)
-    else:
-        canonical = _phones(texts, region)
-        reasons = np.zeros(len(texts), np.uint8)
-        for index in np.flatnonzero([not number for number in canonical]).tolist():
-            digits = sum(map(str.isdigit, texts[index]))
-            national = region is None and digits >= 5 and not texts[index].startswith(("+", "tel:+"))
-            reasons[index] = (
-                Reason.NO_REGION if national and not _HASHLIKE.fullmatch(texts[index]) else Reason.NOT_PHONE
-            )
-        if rule.name == "digits-v1":
-            canonical = [number[1:] for number in canonical]
-    reasons[np.fromiter(map(len, texts), np.int64, len(texts)) == 0] = Reason.EMPTY
-    return canonical, reasons
+        valid = set(_EMAILS.findall("\n".join(canonical)))
+        good = np.fromiter(map(valid.__contains__, canonical), bool, len(canonical))
+        return canonical, np.where(good, np.uint8(Reason.KEPT), np.uint8(Reason.NOT_EMAIL))
+    canonical = _phones(texts, region)
+    reasons = np.zeros(len(texts), np.uint8)
+    for index in np.flatnonzero([not number for number in canonical]).tolist():
+        text = texts[index]
+        national = region is None and sum(map(str.isdigit, text)) >= 5 and not text.startswith(("+", "tel:+"))
+        reasons[index] = Reason.NO_REGION if national and not _HASHLIKE.fullmatch(text) else Reason.NOT_PHONE
+    return [number[1:] for number in canonical] if rule.name == "digits-v1" else canonical, reasons
 
 
 _PART = r"[^\s@\x00-\x1f\x7f\ud800-\udfff]"
-_EMAIL = re.compile(rf"{_PART}+@(?:[^\s@.\x00-\x1f\x7f\ud800-\udfff]+\.)+[^\s@.\x00-\x1f\x7f\ud800-\udfff]+")
+_LABEL = r"[^\s@.\x00-\x1f\x7f\ud800-\udfff]"
+_EMAILS = re.compile(rf"^{_PART}++@{_LABEL}++(?:\.{_LABEL}++)++$", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
 _GMAIL = re.compile(r"([^@]*)(@gmail\.com)")
 _GOOGLE = re.compile(r"([^@]*)(@(?:gmail|googlemail)\.com)")
@@ -318,25 +332,38 @@ def _plain(mailbox: re.Pattern[str], text: str) -> str:
 
 _EMAIL_STEPS: dict[str, Callable[[str], str] | None] = {"lc-v1": None, "google-v3": _google, "uid2-v1": _uid2}
 
-_PUNCTUATION = re.compile(r"[ .()\-\u00a0]+")  # what people put into numbers and phonenumbers takes out again
-_NEVER = re.compile(r"(?!)")
+_PUNCTUATION = " .()-\u00a0"  # what people put into numbers and phonenumbers takes out again
+_NOTHING = "(?!)"  # the pattern that never matches
+_MAX_PHONE = 250  # characters; phonenumbers does not look at more
 
 
 def _phones(texts: list[str], region: str | None) -> list[str]:
     """Return E.164 with its "+", or "" for what no region makes a number.
 
-    Numbers with a country code, well formed and without a trunk prefix, are what they are; only the rest costs a real
-    parse, once per distinct text.
+    Numbers with a country code, well formed and without a trunk prefix, are what they are.
     """
-    bare = _PUNCTUATION.sub("", "\n".join(texts)).split("\n")
+    joined = "\n".join(texts)
+    for sign in _PUNCTUATION:
+        joined = joined.replace(sign, "")
+    bare = joined.replace("\ntel:", "\n").removeprefix("tel:").split("\n")
     if len(bare) != len(texts):  # a value holds a line break
-        bare = [_PUNCTUATION.sub("", text) for text in texts]
-    bare = [text.removeprefix("tel:") for text in bare]
+        dropped = str.maketrans("", "", _PUNCTUATION)
+        bare = [text.translate(dropped).removeprefix("tel:") for text in texts]
     patterns = {prefix: _international(prefix) for prefix in {text[:4] for text in bare}}
     return [
-        number if patterns[number[:4]].fullmatch(number) else parse_phone(text, region) if text else ""
+        number if patterns[number[:4]].fullmatch(number) else _dressed(number, text, region)
         for number, text in zip(bare, texts, strict=True)
     ]
+
+
+def _dressed(bare: str, text: str, region: str | None) -> str:
+    """Return a number as E.164 that may lack its country code or have a trunk prefix; `bare` is without punctuation."""
+    reading = _dialled_abroad(bare[:4], region) if bare.startswith("+") else _dialled_at_home(region)
+    if len(text) > _MAX_PHONE or reading.never.fullmatch(bare):
+        return ""
+    if match := reading.number.fullmatch(bare):
+        return f"+{reading.country}{match['national']}"
+    return parse_phone(text, region)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -349,37 +376,112 @@ def parse_phone(text: str, region: str | None) -> str:
     except phonenumbers.NumberParseException:
         return ""
     country, national = number.country_code or 0, phonenumbers.national_significant_number(number)
-    return f"+{country}{national}" if _national(country)[0].fullmatch(national) else ""
+    return f"+{country}{national}" if re.fullmatch(_plan(country).numbers, national, re.ASCII) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """The numbers of a country code or of one of its regions, as regular expressions that match nothing if there is none.
+
+    `numbers` have neither country code nor trunk prefix; `possible` looks ahead for as many digits as they may have.
+    """
+
+    country: int
+    numbers: str = _NOTHING
+    possible: str = _NOTHING
+    trunk: str = _NOTHING
+    abroad: str = _NOTHING  # what is dialled before a country code
+    rewritten: bool = False  # a trunk prefix is not just taken away
 
 
 @cache
-def _national(country: int) -> tuple[re.Pattern[str], str]:
-    """Return what a country code's numbers look like, and what its trunk prefixes look like."""
+def _plan(of: int | str) -> _Plan:
+    """Return the plan of a country code (that of its main region) or of a region."""
     import phonenumbers
 
-    region = phonenumbers.region_code_for_country_code(country)
-    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(country, region)
+    main = phonenumbers.region_code_for_country_code(of) if isinstance(of, int) else of
+    country = of if isinstance(of, int) else phonenumbers.country_code_for_region(of)
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(country, main)
     if metadata is None or metadata.general_desc is None or metadata.general_desc.national_number_pattern is None:
-        return _NEVER, ""
-    pattern = re.compile(metadata.general_desc.national_number_pattern, re.ASCII)
-    return pattern, metadata.national_prefix_for_parsing or ""
+        return _Plan(country=country)
+    lengths = "|".join(rf"\d{{{length}}}\Z" for length in metadata.general_desc.possible_length)
+    return _Plan(
+        country=country,
+        numbers=f"(?:{metadata.general_desc.national_number_pattern})",
+        possible=f"(?={lengths})",
+        trunk=f"(?:{metadata.national_prefix_for_parsing or _NOTHING})",
+        abroad=f"(?:{metadata.international_prefix or _NOTHING})",
+        rewritten=bool(metadata.national_prefix_transform_rule),
+    )
+
+
+def _country(prefix: str) -> int:
+    """Return the country code that an E.164 number beginning with `prefix` ("+447") has, 0 for none."""
+    import phonenumbers
+
+    for end in (2, 3, 4):
+        code = prefix[1:end]
+        if prefix[:1] != "+" or not (code.isascii() and code.isdigit()) or len(code) < end - 1 or code[0] == "0":
+            return 0
+        if int(code) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+            return int(code)
+    return 0
 
 
 @lru_cache(maxsize=4096)
 def _international(prefix: str) -> re.Pattern[str]:
     """Return the pattern of the E.164 numbers beginning with `prefix` ("+447") that phonenumbers leaves as they are."""
-    import phonenumbers
+    plan = _plan(_country(prefix))
+    code = rf"\+{plan.country}"
+    guard = rf"(?!{plan.trunk}(?<!{code}))"  # a trunk prefix that takes something away
+    return re.compile(rf"{code}{guard}{plan.numbers}", re.ASCII)
 
-    for end in (2, 3, 4):
-        digits = prefix[1:end]
-        if prefix[:1] == "+" and digits.isascii() and digits.isdigit() and len(digits) == end - 1:
-            country = int(digits)
-            if digits[0] != "0" and country in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
-                general, trunk = _national(country)
-                code = rf"\+{country}"
-                guard = rf"(?!(?:{trunk})(?<!{code}))" if trunk else ""  # a trunk prefix that takes something away
-                return re.compile(rf"{code}{guard}(?:{general.pattern})", re.ASCII)
-    return _NEVER
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What phonenumbers makes of digits, where that is plain; what matches neither pattern is for `parse_phone`.
+
+    A trunk prefix is taken away where one stands and a number of possible length is left. So a number whose digits are
+    none of a country, with what looks like a trunk prefix and without, is none.
+    """
+
+    country: int
+    number: re.Pattern[str]  # the group "national" is what E.164 has after the country code
+    never: re.Pattern[str]
+
+    @classmethod
+    def of(cls, country: int, number: str, never: str) -> "_Reading":
+        return cls(country, re.compile(number, re.ASCII), re.compile(never, re.ASCII))
+
+
+@lru_cache(maxsize=4096)
+def _dialled_abroad(prefix: str, region: str | None) -> _Reading:
+    """Read numbers with "+", perhaps with a trunk prefix: +44 (0)7400 123456."""
+    plan, here = _plan(_country(prefix)), _plan(region or 0)
+    if plan.rewritten:
+        return _Reading.of(plan.country, _NOTHING, _NOTHING)
+    if not plan.country:  # then the "+" is overlooked, and the region's own codes are looked for
+        return _Reading.of(0, _NOTHING, rf"\+(?!{here.abroad})(?!{here.country})\d*" if region else r"\+\d*")
+    code = rf"\+{plan.country}"
+    number = rf"{code}(?>{plan.trunk}){plan.possible}(?P<national>{plan.numbers})"
+    return _Reading.of(plan.country, number, rf"{code}(?!{plan.numbers}\Z)(?!(?>{plan.trunk}){plan.numbers}\Z)\d*")
+
+
+@cache
+def _dialled_at_home(region: str | None) -> _Reading:
+    """Read numbers as they are dialled in a region, perhaps with its country code before them."""
+    if region is None:
+        return _Reading.of(0, _NOTHING, r"\d*")
+    here = _plan(region)
+    if here.rewritten:
+        return _Reading.of(here.country, _NOTHING, _NOTHING)
+    main = _plan(here.country)
+    bare = rf"(?!{here.country})(?:(?>{here.trunk})|(?!{here.trunk}))"
+    with_code = rf"(?!{here.numbers}\Z){here.country}(?!{here.trunk})(?!{main.trunk})"
+    national = rf"(?={here.numbers}\Z){here.possible}(?P<national>{main.numbers})"
+    never = rf"(?!{here.country})(?!{main.numbers}\Z)(?!(?>{here.trunk}){main.numbers}\Z)\d*"
+    abroad = rf"(?!{here.abroad})"
+    return _Reading.of(here.country, rf"{abroad}(?:{bare}|{with_code}){national}", abroad + never)
 
 
 # Device ids
@@ -389,7 +491,7 @@ _ECID = re.compile(r"[0-9]{38}")
 _ANDROID = re.compile(r"[0-9a-fA-F]{16}")
 
 
-def _device(rule: Rule, texts: list[str]) -> tuple[U8, U8]:
+def _device(rule: Rule, texts: list[str], lengths: Lengths) -> tuple[U8, U8]:
     pattern, bad = {
         "uuid-v1": (_UUID, Reason.NOT_DEVICE),
         "digits-v1": (_ECID, Reason.NOT_ECID),
@@ -397,9 +499,9 @@ def _device(rule: Rule, texts: list[str]) -> tuple[U8, U8]:
     }[rule.name]
     good = np.fromiter((match is not None for match in map(pattern.fullmatch, texts)), bool, len(texts))
     reasons = np.where(good, Reason.KEPT, bad).astype(np.uint8)
-    reasons[np.fromiter(map(len, texts), np.int64, len(texts)) == 0] = Reason.EMPTY
+    reasons[lengths == 0] = Reason.EMPTY
     where = np.flatnonzero(good)
-    joined = "".join([texts[index] for index in where.tolist()])
+    joined = "".join(_at(texts, where))
     packed = joined.encode() if rule.name == "digits-v1" else bytes.fromhex(joined.replace("-", ""))
     rows = np.zeros((len(texts), rule.width), np.uint8)
     rows[where] = np.frombuffer(packed, np.uint8).reshape(-1, rule.width)

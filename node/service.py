@@ -1,5 +1,6 @@
 """A node's process: its endpoint, its jobs, and the post, until it is told to stop."""
 
+import gc
 import logging
 import signal
 import threading
@@ -44,6 +45,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
             )
         log.show(logging.INFO)
         register()
+        gc.freeze()  # what was imported stays: the collector need not look at it again
         node.sweep()
         bound = bind(listen or node.config.listen)
         context = tls.server_context(node.secrets.signing_key, node.now())

@@ -27,6 +27,7 @@ from .errors import Failure, InvalidInput
 BLOCK = 1 << 22  # characters read at a time: some ten thousand rows
 ROWS = 1 << 16  # rows read at a time from Parquet
 MAX_LINE = 1 << 24  # longer is no line of a table
+MAX_CELL = csv.field_size_limit()  # longer is no cell where quotes are read
 MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -165,8 +166,13 @@ class Source:
         records: list[str] = []
         kept: list[int] = []
         width, start = len(self.header), 0
+        row: list[str] | None
         while start < len(lines):
-            end, record, row = _extent(lines, start, self.delimiter)
+            record = lines[start]
+            if '"' not in record and len(record) <= MAX_CELL:
+                end, row = start + 1, record.split(self.delimiter)
+            else:
+                end, record, row = _extent(lines, start, self.delimiter)
             if row is None and end == len(lines) and not final and end - start < MAX_RECORD_LINES:
                 return cells, records, np.array(kept, np.int64), len(lines) - start
             line = number + start
@@ -298,8 +304,6 @@ _MARKS = [
     (codecs.BOM_UTF16_BE, "utf-16"),
 ]
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ESCAPED = re.compile("[\udc80-\udcff]")
-_FOREIGN = re.compile("[^\x00-\x7f\udc80-\udcff]")
 
 
 def _count(path: Path) -> tuple[int, int]:
@@ -311,8 +315,9 @@ def _count(path: Path) -> tuple[int, int]:
             if block.isascii() and not decoder.getstate()[0]:
                 continue
             text = decoder.decode(block)
-            bad += len(_ESCAPED.findall(text))
-            good += len(_FOREIGN.findall(text))
+            valid = len(text.encode("utf-8", "ignore").decode())  # without what was escaped
+            bad += len(text) - valid
+            good += valid - len(text.encode("ascii", "ignore"))
     return bad + len(decoder.getstate()[0]), good
 
 
@@ -380,8 +385,9 @@ def _fields(count: int, width: int) -> str:
 
 
 def _record(record: str, delimiter: str) -> list[str] | None:
+    lines = io.StringIO(record, newline="") if "\n" in record or "\r" in record else [record]
     try:
-        rows = list(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, strict=True))
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error:
         return None
     return rows[0] if len(rows) == 1 else [] if not rows else None

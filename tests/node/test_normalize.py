@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 import phonenumbers
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from node.errors import InvalidInput, InvalidName
@@ -209,3 +209,57 @@ def test_the_fast_way_to_read_a_phone_agrees_with_phonenumbers(number: str) -> N
         normalise(rule("phone_sha256"), [number] * 2).values.rows[0],
         normalise(rule("phone_sha256"), [number]).values.rows[0],
     )
+
+
+@st.composite
+def dialled(draw: st.DrawFn) -> tuple[str, str | None]:
+    """A number near a real one of some region, as people write it there or elsewhere, and the region of the file."""
+    region = draw(st.sampled_from(sorted(phonenumbers.SUPPORTED_REGIONS)))
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region(region)
+    assert metadata is not None
+    examples = [
+        kind.example_number for kind in (metadata.fixed_line, metadata.mobile) if kind and kind.example_number
+    ] or ["1234567"]
+    digits = list(draw(st.sampled_from(examples)))
+    for place in draw(st.lists(st.integers(0, len(digits) - 1), max_size=2)):
+        digits[place] = draw(st.sampled_from(["", *"0123456789"]))
+    trunk, code = metadata.national_prefix or "", str(metadata.country_code)
+    starts = [
+        "",
+        trunk,
+        "0",
+        code,
+        code + trunk,
+        "+" + code,
+        f"+{code}({trunk})",
+        f"tel:+{code}-",
+        "00" + code,
+        "+999",
+        "+0",
+    ]
+    text = draw(st.sampled_from(starts)) + draw(st.sampled_from(["", " ", "-", "."])).join(digits)
+    return text, draw(st.sampled_from([region, region, "GB", "US", None]))
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(dialled())
+@example(("+44 (0)7400 123456", None))
+@example(("0" + " " * 300 + "7400123456", "GB"))  # phonenumbers gives up on so long a text
+@example(("(07400) 123-456\n", "GB"))
+@example(("1 650 555 1212", "CA"))
+@example(("0343 12 3456", "AR"))
+def test_numbers_as_people_write_them_agree_with_phonenumbers(number: tuple[str, str | None]) -> None:
+    text, region = number
+    slow = parse_phone(text.strip(), region)
+    found = one("phone_sha256", text, region=region)
+    assert found == sha256(slow.encode()).digest() if slow else isinstance(found, Reason)
+
+
+def test_values_with_line_breaks_in_them_stay_apart() -> None:
+    column = ["ann@x.com", "x\nbob@x.com", "eve@x.com\n", "a\r\nb@x.com"]
+    found = normalise(rule("email_sha256"), column)
+    assert found.reasons.tolist() == [Reason.KEPT, Reason.NOT_EMAIL, Reason.KEPT, Reason.NOT_EMAIL]
+    assert found.values[2] == sha256(b"eve@x.com").digest()
+    phones = normalise(rule("phone_sha256"), ["+447400123456", "tel:1\n+447400123456", "tel:+447400123457"])
+    assert phones.reasons.tolist() == [Reason.KEPT, Reason.NO_REGION, Reason.KEPT]
+    assert phones.values[2] == sha256(b"+447400123457").digest()

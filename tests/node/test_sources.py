@@ -72,3 +72,16 @@ def test_json_lines_read_the_same_in_blocks_of_any_size(lines: list[str], block:
     assert rejected.get("not a JSON object", []) == [
         n for n, line in enumerate(lines, start=1) if line in ('{"a":', "[1]", '{"a":1},{"c":2}', '"a"')
     ]
+
+
+def test_only_what_a_quote_spoils_is_rejected_around_it(tmp_path: Path) -> None:
+    lines = ["1,2,3", '"4","5","6"', "1,2", '"7","8', "", "9,10,11", '1,"a""b",2', "1,2,3,4", '"12"x,13,14']
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\n" + "\n".join(lines) + "\n")
+    found, rejected = read(path, sources.BLOCK)
+    assert found == [(2, "1", "3"), (3, "4", "6"), (7, "9", "11"), (8, "1", "2")]
+    assert rejected == {
+        "fewer cells than the header": [4],
+        "a broken or unclosed quote": [5, 10],
+        "more cells than the header": [9],
+    }
