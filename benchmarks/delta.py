@@ -51,7 +51,7 @@ def main() -> None:
     first = _sum(phases, "evaluate", "release")
     again = _sum(phases, "evaluate again", "release again")
     rows: list[dict[str, Any]] = [
-        {"phase": "first", **first, "ratio": {name: 1.0 for name in first}},
+        {"phase": "first", **first, "ratio": dict.fromkeys(first, 1.0)},
         {"phase": "again", **again, "ratio": {name: round(again[name] / first[name], 4) for name in first}},
     ]
     if options.rr22:
