@@ -105,64 +105,52 @@ FIELD fe fe_negate(fe a) {
 
 FIELD lanes times(lanes a, lanes b) { return (lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 
-/* F is 2f, and h is 19g. */
+/* Row by row: each limb of f meets all of g while ten sums stay in registers, so that a product reads memory once. ROW
+   keeps the compiler from turning rows into columns, which would read it twice and spill. */
+#define ROW(r) __asm__("" : "+x"(r[0]), "+x"(r[1]), "+x"(r[2]), "+x"(r[3]), "+x"(r[4]), "+x"(r[5]), "+x"(r[6]), "+x"(r[7]), \
+                       "+x"(r[8]), "+x"(r[9]))
+
 FIELD fe fe_mul(fe f, fe g) {
     BELOW(f, LOOSE);
     BELOW(g, LOOSE);
     const lanes nineteen = lanes_all(19);
-    const lanes f0 = f.limb[0], f1 = f.limb[1], f2 = f.limb[2], f3 = f.limb[3], f4 = f.limb[4];
-    const lanes f5 = f.limb[5], f6 = f.limb[6], f7 = f.limb[7], f8 = f.limb[8], f9 = f.limb[9];
-    const lanes g0 = g.limb[0], g1 = g.limb[1], g2 = g.limb[2], g3 = g.limb[3], g4 = g.limb[4];
-    const lanes g5 = g.limb[5], g6 = g.limb[6], g7 = g.limb[7], g8 = g.limb[8], g9 = g.limb[9];
-    const lanes F1 = f1 + f1, F3 = f3 + f3, F5 = f5 + f5, F7 = f7 + f7, F9 = f9 + f9;
-    const lanes h1 = times(g1, nineteen), h2 = times(g2, nineteen), h3 = times(g3, nineteen), h4 = times(g4, nineteen);
-    const lanes h5 = times(g5, nineteen), h6 = times(g6, nineteen), h7 = times(g7, nineteen), h8 = times(g8, nineteen);
-    const lanes h9 = times(g9, nineteen);
-    lanes r0 = times(f0, g0) + times(F1, h9) + times(f2, h8) + times(F3, h7) + times(f4, h6) + times(F5, h5) +
-               times(f6, h4) + times(F7, h3) + times(f8, h2) + times(F9, h1);
-    lanes r1 = times(f0, g1) + times(f1, g0) + times(f2, h9) + times(f3, h8) + times(f4, h7) + times(f5, h6) +
-               times(f6, h5) + times(f7, h4) + times(f8, h3) + times(f9, h2);
-    lanes r2 = times(f0, g2) + times(F1, g1) + times(f2, g0) + times(F3, h9) + times(f4, h8) + times(F5, h7) +
-               times(f6, h6) + times(F7, h5) + times(f8, h4) + times(F9, h3);
-    lanes r3 = times(f0, g3) + times(f1, g2) + times(f2, g1) + times(f3, g0) + times(f4, h9) + times(f5, h8) +
-               times(f6, h7) + times(f7, h6) + times(f8, h5) + times(f9, h4);
-    lanes r4 = times(f0, g4) + times(F1, g3) + times(f2, g2) + times(F3, g1) + times(f4, g0) + times(F5, h9) +
-               times(f6, h8) + times(F7, h7) + times(f8, h6) + times(F9, h5);
-    lanes r5 = times(f0, g5) + times(f1, g4) + times(f2, g3) + times(f3, g2) + times(f4, g1) + times(f5, g0) +
-               times(f6, h9) + times(f7, h8) + times(f8, h7) + times(f9, h6);
-    lanes r6 = times(f0, g6) + times(F1, g5) + times(f2, g4) + times(F3, g3) + times(f4, g2) + times(F5, g1) +
-               times(f6, g0) + times(F7, h9) + times(f8, h8) + times(F9, h7);
-    lanes r7 = times(f0, g7) + times(f1, g6) + times(f2, g5) + times(f3, g4) + times(f4, g3) + times(f5, g2) +
-               times(f6, g1) + times(f7, g0) + times(f8, h9) + times(f9, h8);
-    lanes r8 = times(f0, g8) + times(F1, g7) + times(f2, g6) + times(F3, g5) + times(f4, g4) + times(F5, g3) +
-               times(f6, g2) + times(F7, g1) + times(f8, g0) + times(F9, h9);
-    lanes r9 = times(f0, g9) + times(f1, g8) + times(f2, g7) + times(f3, g6) + times(f4, g5) + times(f5, g4) +
-               times(f6, g3) + times(f7, g2) + times(f8, g1) + times(f9, g0);
-    return fe_fold(r0, r1, r2, r3, r4, r5, r6, r7, r8, r9);
+    lanes h[LIMBS], r[LIMBS];
+    UNROLLED for (int j = 1; j < LIMBS; j++) h[j] = times(g.limb[j], nineteen); /* what wraps around counts 19 times */
+    UNROLLED for (int j = 0; j < LIMBS; j++) r[j] = times(f.limb[0], g.limb[j]);
+    ROW(r);
+    UNROLLED for (int i = 1; i < LIMBS; i++) {
+        const lanes once = f.limb[i], twice = once + once; /* two odd limbs count twice */
+        UNROLLED for (int j = 0; j < LIMBS; j++) {
+            const lanes left = i % 2 && j % 2 ? twice : once;
+            if (i + j < LIMBS) r[i + j] += times(left, g.limb[j]);
+            else r[i + j - LIMBS] += times(left, h[j]);
+        }
+        ROW(r);
+    }
+    return fe_fold(r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9]);
 }
 
-/* Q is 4f. */
+/* As fe_mul, with f_i f_j and f_j f_i taken together. */
 FIELD fe fe_square(fe f) {
     BELOW(f, LOOSE);
     const lanes nineteen = lanes_all(19);
-    const lanes f0 = f.limb[0], f1 = f.limb[1], f2 = f.limb[2], f3 = f.limb[3], f4 = f.limb[4];
-    const lanes f5 = f.limb[5], f6 = f.limb[6], f7 = f.limb[7], f8 = f.limb[8], f9 = f.limb[9];
-    const lanes F0 = f0 + f0, F1 = f1 + f1, F2 = f2 + f2, F3 = f3 + f3, F4 = f4 + f4;
-    const lanes F5 = f5 + f5, F6 = f6 + f6, F7 = f7 + f7, F8 = f8 + f8, F9 = f9 + f9;
-    const lanes Q1 = F1 + F1, Q3 = F3 + F3, Q5 = F5 + F5, Q7 = F7 + F7;
-    const lanes h5 = times(f5, nineteen), h6 = times(f6, nineteen), h7 = times(f7, nineteen), h8 = times(f8, nineteen);
-    const lanes h9 = times(f9, nineteen);
-    lanes r0 = times(f0, f0) + times(Q1, h9) + times(F2, h8) + times(Q3, h7) + times(F4, h6) + times(F5, h5);
-    lanes r1 = times(F0, f1) + times(F2, h9) + times(F3, h8) + times(F4, h7) + times(F5, h6);
-    lanes r2 = times(F0, f2) + times(F1, f1) + times(Q3, h9) + times(F4, h8) + times(Q5, h7) + times(f6, h6);
-    lanes r3 = times(F0, f3) + times(F1, f2) + times(F4, h9) + times(F5, h8) + times(F6, h7);
-    lanes r4 = times(F0, f4) + times(Q1, f3) + times(f2, f2) + times(Q5, h9) + times(F6, h8) + times(F7, h7);
-    lanes r5 = times(F0, f5) + times(F1, f4) + times(F2, f3) + times(F6, h9) + times(F7, h8);
-    lanes r6 = times(F0, f6) + times(Q1, f5) + times(F2, f4) + times(F3, f3) + times(Q7, h9) + times(f8, h8);
-    lanes r7 = times(F0, f7) + times(F1, f6) + times(F2, f5) + times(F3, f4) + times(F8, h9);
-    lanes r8 = times(F0, f8) + times(Q1, f7) + times(F2, f6) + times(Q3, f5) + times(f4, f4) + times(F9, h9);
-    lanes r9 = times(F0, f9) + times(F1, f8) + times(F2, f7) + times(F3, f6) + times(F4, f5);
-    return fe_fold(r0, r1, r2, r3, r4, r5, r6, r7, r8, r9);
+    lanes h[LIMBS], r[LIMBS];
+    UNROLLED for (int j = 5; j < LIMBS; j++) h[j] = times(f.limb[j], nineteen);
+    const lanes f0 = f.limb[0], F0 = f0 + f0;
+    r[0] = times(f0, f0);
+    UNROLLED for (int j = 1; j < LIMBS; j++) r[j] = times(F0, f.limb[j]);
+    ROW(r);
+    UNROLLED for (int i = 1; i < LIMBS; i++) {
+        const lanes once = f.limb[i], twice = once + once, four = twice + twice;
+        UNROLLED for (int j = i; j < LIMBS; j++) {
+            const int odd = i % 2 && j % 2;
+            const lanes left = i == j ? (odd ? twice : once) : (odd ? four : twice);
+            if (i + j < LIMBS) r[i + j] += times(left, f.limb[j]);
+            else r[i + j - LIMBS] += times(left, h[j]);
+        }
+        ROW(r);
+    }
+    return fe_fold(r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9]);
 }
 
 /* For the formulas of points: inlined there, products would not fit into the instruction cache. */
