@@ -127,6 +127,7 @@ class Feeds:
 
     def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
+        self._project.require("feed.estimate", name)
         self._check_prerequisites()
         feed = self.get(name)
         definition = self.definition(feed)
@@ -278,9 +279,11 @@ class Feeds:
 
         One that fails is among them, with its error; where all fail the first error is raised.
         """
+        self._project.require("feed.sync", name or "all")
         done: Documents = []
         errors: Errors = []
-        wanted = [self.get(name)] if name is not None else self._rows("published")
+        published = [feed for feed in self._rows("published") if not self._hidden(feed)]
+        wanted = [self.get(name)] if name is not None else published
         for feed in wanted:
             for row, state in self._partners(feed):
                 if state.status == "enabled":
@@ -306,6 +309,7 @@ class Feeds:
                 "partners": {row.alias: state.status for row, state in self._partners(feed)},
             }
             for feed in self._rows()
+            if not self._hidden(feed)
         ]
 
     def show(self, name: str) -> dict[str, Any]:
@@ -350,9 +354,16 @@ class Feeds:
 
     def get(self, name: str, tx: Connection | None = None) -> Row[Any]:
         feed = self._find(name, tx)
-        if feed is None:
+        if feed is None or self._hidden(feed, tx):
             raise NotFound(f"there is no feed {name!r}", hint="'vesica feed list' shows them")
         return feed
+
+    def _hidden(self, feed: Row[Any], tx: Connection | None = None) -> bool:
+        """Tell whether a feed is not there for whoever acts: one of its segments is hidden."""
+        if tx is None:
+            with self._node.store.read() as reading:
+                return self._hidden(feed, reading)
+        return any(self._project.segments.is_hidden(tx, each.name) for each in self.definition(feed, tx).segments)
 
     def definition(self, feed: Row[Any], tx: Connection | None = None) -> Definition:
         """Return a feed's newest version."""
@@ -425,7 +436,7 @@ class Feeds:
             )
         query = select(segments).where(segments.c.project_id == self._project.id, segments.c.name == name)
         row = tx.execute(query).first()
-        if row is None:
+        if row is None or self._project.segments.is_hidden(tx, name):
             raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
         if self._project.segments.reads_received(tx, name):
             raise Refused(
