@@ -78,7 +78,7 @@ def grant(ctx: "Context", name: str, role: str) -> None:
 @click.argument("role")
 @click.pass_obj
 def deny(ctx: "Context", name: str, role: str) -> None:
-    """Take a role from a user, as it was granted: for the whole node, or with --project in that project."""
+    """Take a role from a user where it was granted: for the whole node, or in the project of --project."""
     project = _chosen(ctx)
     ctx.node().users.deny(name, role, project=project)
     _say(ctx, name, role, project, "no longer has the role")

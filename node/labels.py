@@ -77,7 +77,9 @@ class Labels:
         """Return the catalogue, the standard labels first, each with the places it was put."""
         with self._project.node.store.read() as connection:
             custom = self._custom(connection)
-            uses = self._visible(connection, self._uses(connection))
+            uses = {
+                place: labels for place, labels in self._uses(connection).items() if not self._hidden(connection, place)
+            }
         described = [(name, text, True) for name, text in STANDARD.items()]
         described += [(name, text, False) for name, text in sorted(custom.items())]
         return [
@@ -209,11 +211,8 @@ class Labels:
             found.setdefault(Origin(kind=Kind(row.kind), target=row.target), []).append(row.label)
         return found
 
-    def _visible(self, connection: Connection, uses: Uses) -> Uses:
-        """Leave out the places that are not there for whoever acts."""
-        return {place: labels for place, labels in uses.items() if not self._hidden(connection, place)}
-
     def _hidden(self, connection: Connection, place: Origin) -> bool:
+        """Tell whether a place is not there for whoever acts, for a label that none of their roles clears."""
         cleared = self._project.node.guard.cleared(connection, self._project.id)
         return cleared is not None and not access.clears(cleared, self._labels_of(connection, place.kind, place.target))
 

@@ -105,9 +105,10 @@ class Segments:
         """
         detail: dict[str, Any] = {}
         with self._project.act("segment.evaluate", name or "all", detail=detail) as tx:
-            found = {row.name: row for row in self._rows(tx) if not self.is_hidden(tx, row.name)}
-            if name is not None:
-                self._get(tx, name)
+            hidden = self.hidden(tx)
+            found = {row.name: row for row in self._rows(tx) if row.name not in hidden}
+            if name is not None and name not in found:
+                raise _missing(name)
             draft, done, changed, gone = Draft(self._project, tx), [], False, set[str]()
             for row in _in_order(found, [name] if name is not None else sorted(found)):
                 if row.tree is None:
@@ -126,7 +127,8 @@ class Segments:
 
     def list(self) -> "list_[Segment]":
         with self._project.node.store.read() as connection:
-            return [_segment(row) for row in self._rows(connection) if not self.is_hidden(connection, row.name)]
+            hidden = self.hidden(connection)
+            return [_segment(row) for row in self._rows(connection) if row.name not in hidden]
 
     def show(self, name: str) -> Segment:
         with self._project.node.store.read() as connection:
@@ -144,7 +146,7 @@ class Segments:
         """
         detail: dict[str, Any] = {}
         with self._project.node.store.read() as reading:
-            received = self.reads_received(reading, name) and not self.is_hidden(reading, name)
+            received = self.reads_received(reading, name) and name not in self.hidden(reading)
         self._project.require("segment.export", name)
         if received:
             with self._project.node.guard.itself():
@@ -173,7 +175,7 @@ class Segments:
             row = self._get(tx, name)
             users = [each.name for each in self._rows(tx) if f"own.{name}" in each.uses]
             if users:
-                shown = [each for each in users if not self.is_hidden(tx, each)] or ["others"]
+                shown = sorted(set(users) - self.hidden(tx)) or ["others"]
                 raise Refused(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
             feeds = self._project.feeds.sharing(name, tx)
             if feeds:
@@ -226,16 +228,17 @@ class Segments:
         gone.add(f"own.{row.name}")
         return BitMap()
 
-    def is_hidden(self, connection: Connection, name: str) -> bool:
-        """Tell whether a segment is not there for whoever acts, for a label of it that none of their roles clears."""
-        cleared = self._project.node.guard.cleared(connection, self._project.id)
-        return cleared is not None and not access.clears(
-            cleared, self._project.labels.labels_of_segment(name, connection)
-        )
+    def hidden(self, connection: Connection) -> set[str]:
+        """Return the segments that are not there for whoever acts, for a label that none of their roles clears."""
+        cleared, labels = self._project.node.guard.cleared(connection, self._project.id), self._project.labels
+        if cleared is None:
+            return set()
+        names = [row.name for row in self._rows(connection)]
+        return {each for each in names if not access.clears(cleared, labels.labels_of_segment(each, connection))}
 
     def _get(self, connection: Connection, name: str) -> Row[Any]:
         row = self._find(connection, name)
-        if row is None or self.is_hidden(connection, name):
+        if row is None or name in self.hidden(connection):
             raise _missing(name)
         return row
 

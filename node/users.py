@@ -220,8 +220,8 @@ class Users:
         roles = tx.scalars(select(held.c.role).where(held.c.project_id.is_(None)))
         if users and not any(Permission.ADMINISTER in known[role].permissions for role in roles):
             raise Refused(
-                "nobody would be left who administers the node",
-                hint=f"give somebody that role for the whole node first: {ADMINISTRATOR}",
+                "somebody has to administer the node, and nobody would",
+                hint=f"give a user the role {ADMINISTRATOR} first, for the whole node: without --project",
             )
 
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:

@@ -2,14 +2,19 @@
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.main import main
+from node.errors import Refused
 from node.node import Node
+from protocol.connectid import ConnectId
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -62,6 +67,29 @@ def test_from_the_first_user_on_a_command_needs_a_token(run: Run, home: Path) ->
     ]
     with sqlite3.connect(home / "control.db") as database:
         assert ann not in "\n".join(database.iterdump())
+
+
+def test_a_service_needs_no_token_and_answers_partners(
+    run: Run, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann = run(None, "user", "create", "ann", "--role", "administrator")[1]["token"]
+    command = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
+    with subprocess.Popen(
+        [*command, "node", "serve", "--listen", "127.0.0.1:0", "--home", str(home)], stdout=subprocess.PIPE, text=True
+    ) as service:
+        try:
+            assert service.stdout is not None
+            address = service.stdout.readline().removeprefix("listening on ").strip()
+            connect_id = ConnectId.parse(run(ann, "partner", "id")[1]["connect_id"])
+            called = replace(connect_id, address=address).encode()
+            with (
+                Node.create(tmp_path / "other", "Other") as other,
+                pytest.raises(Refused, match="no namespace") as said,
+            ):
+                other.project().partners.request(other.project().partners.look_up(called))
+            assert "theirs: none" in str(said.value)  # so it has answered
+        finally:
+            service.terminate()
 
 
 def test_roles_are_granted_for_a_project_or_for_the_node(run: Run) -> None:
