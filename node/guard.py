@@ -49,9 +49,9 @@ class Guard:
 
     @contextmanager
     def itself(self, name: str | None = None) -> Iterator[None]:
-        """Let this thread do the node's own work meanwhile, for the named one who has asked for it."""
+        """Let this thread do the node's own work meanwhile, in the name of whoever has asked for it, if anybody has."""
         before = getattr(self._thread, "caller", None)
-        self._thread.caller = Caller(name=name or self.caller.name, itself=True)
+        self._thread.caller = Caller(name=name, itself=True)
         try:
             yield
         finally:

@@ -149,7 +149,8 @@ class Segments:
             received = self.reads_received(reading, name) and name not in self.hidden(reading)
         self._project.require("segment.export", name)
         if received:
-            with self._project.node.guard.itself():
+            guard = self._project.node.guard
+            with guard.itself(guard.caller.name):  # it needs the permission to export alone
                 self.evaluate(name)
         with self._project.act("segment.export", name, detail=detail) as tx:
             row = self._get(tx, name)

@@ -497,6 +497,10 @@ def test_acting_for_the_node_ends_with_the_thread_that_began_it(node):
         thread.start()
         thread.join()
         assert others == ["bob"]
+        with bobs.guard.itself():  # such as what partners ask for: it is not bob's
+            assert "@" in bobs.guard.actor()
+        assert bobs.guard.actor() == "cy"
+    assert bobs.guard.actor() == "bob"
 
 
 # Labels
@@ -609,7 +613,7 @@ def test_a_hidden_segment_cannot_be_shared_and_hides_its_feed(idle_pair: Any, pe
 
 
 @pytest.mark.feature("GV10")
-def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, person: Any) -> None:
+def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, person: Any, tmp_path: Path) -> None:
     people = [person(str(each), f"p{each}@x.com") for each in range(5)]
     pair.prepare(people, people, {"open": ["1", "2"], "secret": ["2", "3"]})
     pair.acme.project.labels.apply("S1", Kind.SEGMENT, "secret")
@@ -622,6 +626,11 @@ def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, 
         anns.roles.create("limited", ["view", "manage-shares", "manage-data"], labels=["C1"])
         lou = anns.users.create("lou", ["limited"])
         assert anns.project().segments.create("all", rule="received.acme.secret").size == 2
+        exporter = anns.users.create("eli", ["exporter"])
+    with signed_in(globe.node, exporter) as elis:  # it is evaluated first, which is not eli's to do
+        assert elis.project().segments.export("all", tmp_path / "all.csv") == 2
+        with pytest.raises(PermissionDenied):
+            elis.project().segments.evaluate("all")
     with signed_in(globe.node, lou) as lous:
         project = lous.project()
         assert [feed["name"] for feed in project.received.list()] == ["overt"]
