@@ -19,7 +19,7 @@ def _filters(command: "Callable[..., None]") -> "Callable[..., None]":
         click.option("--until", type=time, help="Before this time (UTC)."),
         click.option("--since", type=time, help="From this time on (UTC)."),
         click.option("--result", type=click.Choice(["allow", "deny", "fail"])),
-        click.option("--actor", metavar="WHO", help="user@host, or a partner's alias."),
+        click.option("--actor", metavar="WHO", help="A user, user@host, or a partner's alias."),
         click.option("--act", metavar="ACT", help='An act such as "feed.publish", or all of "feed".'),
     ):
         command = option(command)

@@ -21,9 +21,10 @@ def list_(ctx: "Context", state: str | None) -> None:
     rows = [job.as_dict() for job in ctx.node().jobs.list(ctx.project(), state=state)]
 
     def show() -> None:
-        columns = ("id", "kind", "state", "created (UTC)", "error")
+        columns = ("id", "kind", "by", "state", "created (UTC)", "error")
+        names = ("id", "kind", "submitted_by", "state")
         cells = (
-            (row["id"], row["kind"], row["state"], output.time(row["created"]), (row["error"] or {}).get("message"))
+            (*(row[name] for name in names), output.time(row["created"]), (row["error"] or {}).get("message"))
             for row in rows
         )
         output.table(columns, cells, empty="no jobs")

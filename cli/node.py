@@ -42,10 +42,13 @@ def init(
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen (default: as the home was made).")
 @click.pass_obj
 def serve(ctx: "Context", listen: str | None) -> None:
-    """Answer partners and run jobs until it is stopped."""
+    """Answer partners and run jobs until it is stopped.
+
+    It needs no token where the node has users: it does what they have asked for, and what the terms let partners ask.
+    """
     from node.service import serve as run
 
-    node = ctx.node()
+    node = ctx.unsigned_node()
 
     def ready(address: str) -> None:
         output.emit(ctx, {"address": address}, lambda: click.echo(f"listening on {address}"))

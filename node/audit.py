@@ -76,9 +76,15 @@ class Head:
 
 
 class Audit:
-    def __init__(self, store: Store, now: Callable[[], int]) -> None:
+    """`actor` names who acts; `check` raises unless whoever acts may read a project's rows, or with None all of them."""
+
+    def __init__(
+        self, store: Store, now: Callable[[], int], *, actor: Callable[[], str], check: Callable[[str | None], None]
+    ) -> None:
         self._store = store
         self._now = now
+        self._actor = actor
+        self._check = check
 
     def record(
         self,
@@ -93,14 +99,14 @@ class Audit:
     ) -> None:
         """Add a row in the caller's transaction, so that the change and its row are kept or lost together.
 
-        `actor` is this process's user unless given (a partner's alias).
+        `actor` is whoever acts through this node unless given (a partner's alias).
         """
         last = _last(tx)
         values: dict[str, Any] = {
             "number": last.number + 1,
             "at": self._now(),
             "project_id": project_id,
-            "actor": _clean(actor or _user())[:255],
+            "actor": _clean(actor or self._actor())[:255],
             "act": act,
             "target": _clean(target)[:_MAX_TARGET],
             "result": result,
@@ -122,6 +128,7 @@ class Audit:
     ) -> list[Entry]:
         """Return rows, newest first. `act` is an act or the noun before its dot ("feed"); times are Unix seconds,
         `until` is not included."""
+        self._check(project_id)
         query = select(rows).order_by(rows.c.number.desc())
         if project_id is not None:
             query = query.where(rows.c.project_id == project_id)
@@ -149,6 +156,7 @@ class Audit:
 
         `upto` is a head noted earlier, here or by a partner: it must be in the chain, so rows cut off the end show.
         """
+        self._check(None)
         previous, number = _START, 0
         met = upto is None or upto == Head(0, _START)
         with self._store.read() as connection:
@@ -227,7 +235,8 @@ def _cell(value: Any) -> Any:
 
 
 @cache
-def _user() -> str:
+def process_user() -> str:
+    """Return the name of who runs this process."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container's user without a passwd entry

@@ -43,6 +43,16 @@ class WrongPassphrase(VesicaError):
     code = "wrong_passphrase"
 
 
+class TokenNeeded(Refused):
+    """The node has users, and nobody signed in."""
+
+    code = "token_needed"
+
+
+class InvalidToken(Refused):
+    code = "invalid_token"
+
+
 class AuditBroken(VesicaError):
     code = "audit_broken"
 

@@ -127,6 +127,7 @@ class Feeds:
 
     def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
+        self._project.require("feed.estimate", name)
         self._check_prerequisites()
         feed = self.get(name)
         definition = self.definition(feed)
@@ -278,9 +279,10 @@ class Feeds:
 
         One that fails is among them, with its error; where all fail the first error is raised.
         """
+        self._project.require("feed.sync", name or "all")
         done: Documents = []
         errors: Errors = []
-        wanted = [self.get(name)] if name is not None else self._rows("published")
+        wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
         for feed in wanted:
             for row, state in self._partners(feed):
                 if state.status == "enabled":
@@ -305,7 +307,7 @@ class Feeds:
                 "segments": [segment.name for segment in self.definition(feed).segments],
                 "partners": {row.alias: state.status for row, state in self._partners(feed)},
             }
-            for feed in self._rows()
+            for feed in self._visible(self._rows())
         ]
 
     def show(self, name: str) -> dict[str, Any]:
@@ -350,7 +352,7 @@ class Feeds:
 
     def get(self, name: str, tx: Connection | None = None) -> Row[Any]:
         feed = self._find(name, tx)
-        if feed is None:
+        if feed is None or not self._visible([feed], tx):
             raise NotFound(f"there is no feed {name!r}", hint="'vesica feed list' shows them")
         return feed
 
@@ -425,7 +427,7 @@ class Feeds:
             )
         query = select(segments).where(segments.c.project_id == self._project.id, segments.c.name == name)
         row = tx.execute(query).first()
-        if row is None:
+        if row is None or name in self._project.segments.hidden(tx):
             raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
         if self._project.segments.reads_received(tx, name):
             raise Refused(
@@ -499,6 +501,18 @@ class Feeds:
             return tx.execute(query).first()
         with self._node.store.read() as reading:
             return reading.execute(query).first()
+
+    def _visible(self, found: Rows, tx: Connection | None = None) -> Rows:
+        """Leave out the feeds that are not there for whoever acts: one of their segments is hidden."""
+        if tx is None:
+            with self._node.store.read() as reading:
+                return self._visible(found, reading)
+        hidden = self._project.segments.hidden(tx)
+        return [
+            feed
+            for feed in found
+            if not hidden or hidden.isdisjoint(each.name for each in self.definition(feed, tx).segments)
+        ]
 
     def _rows(self, status: str | None = None) -> Rows:
         with self._node.store.read() as tx:

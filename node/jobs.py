@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, select
 
 from psi.errors import VesicaError
 
+from . import access
 from .errors import Failure, JobFailed, NotFound
 from .files import explained
 from .tables import jobs as rows
@@ -45,6 +46,7 @@ class Job:
     project_id: str
     kind: str
     parameters: dict[str, Any]
+    submitted_by: str  # in whose name its acts are audited
     state: str  # queued, running, done, failed
     progress: dict[str, Any] | None
     result: Any
@@ -56,6 +58,7 @@ class Job:
         return {
             "id": self.id,
             "kind": self.kind,
+            "submitted_by": self.submitted_by,
             "state": self.state,
             "progress": self.progress,
             "result": self.result,
@@ -86,9 +89,15 @@ class Jobs:
         return self.wait(self.submit(kind, parameters, project), progress)
 
     def submit(self, kind: str, parameters: Mapping[str, Any], project: "Project", tx: Connection | None = None) -> str:
-        """Queue a job for the service, in the caller's transaction if one is given, and return its id."""
+        """Queue a job for the service, in the caller's transaction if one is given, and return its id.
+
+        Whoever submits it needs the permission for the act that it does; when it runs nobody is asked any more.
+        """
+        act = access.JOBS.get(kind, f"job.{kind}")
         if tx is not None:
+            self._node.guard.check(tx, act, project.id)
             return self._insert(tx, kind, parameters, project)
+        self._node.guard.require(act, project.name, project.id, job=kind)
         with self._node.store.begin() as own:
             return self._insert(own, kind, parameters, project)
 
@@ -127,8 +136,8 @@ class Jobs:
     def list(self, project: "Project | None" = None, *, state: str | None = None) -> list[Job]:
         """Return jobs, newest first."""
         query = select(rows).order_by(rows.c.created.desc(), rows.c.id)
-        if project is not None:
-            query = query.where(rows.c.project_id == project.id)
+        shown = self._node.projects() if project is None else [project]
+        query = query.where(rows.c.project_id.in_([each.id for each in shown]))
         if state is not None:
             query = query.where(rows.c.state == state)
         with self._node.store.read() as connection:
@@ -137,7 +146,7 @@ class Jobs:
     def show(self, job_id: str) -> Job:
         with self._node.store.read() as connection:
             row = connection.execute(select(rows).where(rows.c.id == job_id)).first()
-        if row is None:
+        if row is None or not self._node.guard.reaches(row.project_id):
             raise NotFound(f"there is no job {job_id!r}", hint="'vesica job list' shows them")
         return _job(row)
 
@@ -150,6 +159,7 @@ class Jobs:
                 project_id=project.id,
                 kind=kind,
                 parameters=dict(parameters),
+                submitted_by=self._node.guard.actor()[:255],
                 state="queued",
                 created=now,
                 changed=now,
@@ -222,8 +232,8 @@ class Jobs:
             handler = HANDLERS.get(job.kind)
             if handler is None:
                 raise Failure(f"nothing here does jobs of kind {job.kind!r}", hint="was it queued by another release?")
-            project = self._node.project_by_id(job.project_id)
-            with self._heartbeat(job.id, progress) as report:
+            with self._node.guard.itself(job.submitted_by), self._heartbeat(job.id, progress) as report:
+                project = self._node.project_by_id(job.project_id)
                 result = handler(project, job.parameters, report)
         except BaseException as error:  # also Ctrl-C: nobody else should take the job up again
             with suppress(Failure):

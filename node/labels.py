@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from . import tables
+from . import access, tables
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class Labels:
         """Return the catalogue, the standard labels first, each with the places it was put."""
         with self._project.node.store.read() as connection:
             custom = self._custom(connection)
-            uses = self._uses(connection)
+            uses = {
+                place: labels for place, labels in self._uses(connection).items() if not self._hidden(connection, place)
+            }
         described = [(name, text, True) for name, text in STANDARD.items()]
         described += [(name, text, False) for name, text in sorted(custom.items())]
         return [
@@ -178,6 +180,10 @@ class Labels:
         fields = [f"{dataset}.{field}" for dataset, field in connection.execute(query)]
         return inherited(self._uses(connection), Kind.FIELD, fields, {})
 
+    def labels_of_field(self, field: str, connection: Connection) -> Origins:
+        """Return the labels of a "dataset.field", its dataset's among them."""
+        return self._labels_of(connection, Kind.FIELD, field)
+
     def resolve(self, connection: Connection, label: str) -> str:
         """Return the name of a label as the catalogue writes it ("c11" is C11); raises NotFound."""
         if label.upper() in STANDARD:
@@ -205,6 +211,11 @@ class Labels:
             found.setdefault(Origin(kind=Kind(row.kind), target=row.target), []).append(row.label)
         return found
 
+    def _hidden(self, connection: Connection, place: Origin) -> bool:
+        """Tell whether a place is not there for whoever acts, for a label that none of their roles clears."""
+        cleared = self._project.node.guard.cleared(connection, self._project.id)
+        return cleared is not None and not access.clears(cleared, self._labels_of(connection, place.kind, place.target))
+
     def _check_target(self, connection: Connection, kind: Kind | str, target: str) -> Kind:
         kind = Kind(kind)
         datasets, fields, segments = tables.datasets, tables.fields, tables.segments
@@ -223,7 +234,8 @@ class Labels:
                 query = select(segments.c.id).where(
                     segments.c.project_id == self._project.id, segments.c.name == target
                 )
-        if connection.execute(query).first() is None:
+        hidden = self._hidden(connection, Origin(kind=kind, target=target))
+        if connection.execute(query).first() is None or hidden:
             hint = {
                 Kind.DATASET: "'vesica profile import --dataset NAME' makes one",
                 Kind.FIELD: "write it as DATASET.FIELD, the field being a column of the imported file",

@@ -20,12 +20,15 @@ from .audit import Audit, Result
 from .config import Config
 from .errors import AlreadyExists, Failure, NotFound, Refused, StoreBusy, check_name
 from .files import explained
+from .guard import Guard
 from .project import Project
 from .secrets import Secrets
 from .store import Store
 
 if TYPE_CHECKING:
     from .jobs import Jobs, Progress
+    from .roles import Roles
+    from .users import Users
 
 DEFAULT_PROJECT = "default"
 
@@ -46,7 +49,13 @@ class Node:
         self.now = now
         self.random = random
         self.secrets = Secrets(home, random)
-        self.audit = Audit(store, now)
+        self.guard = Guard(self)
+        self.audit = Audit(
+            store,
+            now,
+            actor=self.guard.actor,
+            check=lambda project_id: self.guard.require("audit.read", "audit", project_id),
+        )
 
     @classmethod
     def create(
@@ -80,11 +89,11 @@ class Node:
         except OSError as error:
             raise explained(error, home) from error
         node = cls(home, config, Store.open(database or home / "control.db"), now=now, random=random)
-        if node.projects() and not (home / "keys" / "node.key").exists():
+        if node._projects() and not (home / "keys" / "node.key").exists():
             node.close()
             raise Refused("that database belongs to another node", hint="give each node a database of its own")
         node.secrets.create()
-        if not node.projects():
+        if not node._projects():
             with node.act("node.init", organisation) as tx:
                 node._insert_project(tx, DEFAULT_PROJECT)
         config.save(home)
@@ -128,6 +137,18 @@ class Node:
 
         return Jobs(self)
 
+    @cached_property
+    def users(self) -> "Users":
+        from .users import Users
+
+        return Users(self)
+
+    @cached_property
+    def roles(self) -> "Roles":
+        from .roles import Roles
+
+        return Roles(self)
+
     @contextmanager
     def act(
         self,
@@ -140,14 +161,29 @@ class Node:
     ) -> Iterator[Connection]:
         """Hold one transaction for a change and its audit row ("feed.publish", the feed's name).
 
-        `detail` is read at the end, so the body may add to it. A VesicaError undoes the change and leaves a deny row (a
-        Failure and anything else: a fail row).
+        Refused where whoever acts lacks the permission; an `actor` is a partner, whose acts are the node's own.
+        `detail` is read at the end, so the body may add to it. A VesicaError undoes the change.
         """
         detail = {} if detail is None else detail
+        with self.refusals(act, target, project_id=project_id, actor=actor, detail=detail), self.store.begin() as tx:
+            if actor is None:
+                self.guard.check(tx, act, project_id)
+            yield tx
+            self.audit.record(tx, act, target, project_id=project_id, detail=detail, actor=actor)
+
+    @contextmanager
+    def refusals(
+        self,
+        act: str,
+        target: str,
+        *,
+        project_id: str | None = None,
+        actor: str | None = None,
+        detail: MutableMapping[str, Any] | None = None,
+    ) -> Iterator[None]:
+        """Leave a deny row for a VesicaError of the body, for a Failure and anything else a fail row; it goes on up."""
         try:
-            with self.store.begin() as tx:
-                yield tx
-                self.audit.record(tx, act, target, project_id=project_id, detail=detail, actor=actor)
+            yield
         except StoreBusy:  # nothing was tried, and a row would have to wait as long again
             raise
         except Exception as error:
@@ -158,7 +194,7 @@ class Node:
                 reason["type"] = type(error).__name__  # its text could hold data
             refused = isinstance(error, VesicaError) and not isinstance(error, Failure)
             result: Result = "deny" if refused else "fail"
-            detail = {**detail, "error": reason}
+            detail = {**(detail or {}), "error": reason}
             with suppress(Failure), self.store.begin() as tx:  # what is not kept is the refusal, and it stands anyway
                 self.audit.record(tx, act, target, project_id=project_id, result=result, detail=detail, actor=actor)
             raise
@@ -172,11 +208,12 @@ class Node:
             return
         register()
         self.sweep()
-        for project in self.projects():
-            for row in project.partners.rows("pending", "requested", "active", "declined", "disconnected"):
-                project.letters.sync(row)
-        while (job := self.jobs.claim_next()) is not None:
-            self.jobs.execute(job, progress or no_progress)
+        with self.guard.itself():
+            for project in self.projects():
+                for row in project.partners.rows("pending", "requested", "active", "declined", "disconnected"):
+                    project.letters.sync(row)
+            while (job := self.jobs.claim_next()) is not None:
+                self.jobs.execute(job, progress or no_progress)
 
     def sweep(self) -> None:
         """Delete what nobody needs any more: messages of exchanges that are over, and files that a kill left behind."""
@@ -184,16 +221,17 @@ class Node:
 
         with suppress(Failure):  # a busy store or a full disk: the next time will do
             exchanges.forget_old(self)
-            for project in self.projects():
+            for project in self._projects():
                 data.remove_leftovers(project)
                 project.received.sweep()
         for name in ("cache", "spool", "keys"):
             files.remove_leftovers(self.home / name)
 
     def project(self, name: str = DEFAULT_PROJECT) -> Project:
-        """Return a project by name; raises NotFound."""
-        for project in self.projects():
-            if project.name == name:
+        """Return a project by name; raises NotFound, also where whoever acts has no role in it."""
+        for project in self._projects():
+            if project.name == name and self.guard.reaches(project.id):
+                project.require("project.view", name)
                 return project
         raise NotFound(f"there is no project {name!r}", hint="'vesica project list' shows them")
 
@@ -204,8 +242,16 @@ class Node:
         raise NotFound(f"there is no project with the id {project_id}", hint="'vesica project list --json' shows them")
 
     def projects(self) -> list[Project]:
+        """Return the projects that whoever acts may view."""
+        return self.guard.viewable(self._projects())
+
+    def _projects(self) -> list[Project]:
         with self.store.read() as connection:
             return [Project(self, row) for row in connection.execute(select(tables.projects).order_by("name"))]
+
+    def sign_in(self, token: str | None) -> None:
+        """Act for the user whose token this is from now on; see Guard.sign_in."""
+        self.guard.sign_in(token)
 
     def create_project(self, name: str) -> Project:
         """Make an isolated data space with its own profiles, segments, partners and feeds."""

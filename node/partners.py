@@ -72,6 +72,7 @@ class Partners:
                 "partners cannot call this node: it has no address",
                 hint="make the node with --address HOST:PORT, or request the partner's Connect ID instead",
             )
+        self._project.require("partner.id", self._project.name)
         row = self._project.row()
         now = self._node.now()
         if regenerate or row.connect_secret is None or now >= row.connect_expires:
@@ -93,6 +94,7 @@ class Partners:
 
     def look_up(self, text: str) -> Introduction:
         """Ask the node behind a Connect ID who it is and on what terms it connects. Nothing of ours is told but our key."""
+        self._project.require("partner.request", self._project.name)
         connect_id = ConnectId.parse(text)
         connect_id.check_expiry(self._node.now())
         if connect_id.key == self._node.key:

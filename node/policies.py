@@ -181,6 +181,7 @@ class Policies:
         Each identity field that an export carries counts as a field of the segment does. Raises NotFound.
         """
         if connection is None:
+            self._project.segments.show(segment)  # raises NotFound where it is hidden from whoever asks
             with self._project.node.store.read() as reading:
                 return self.check(
                     segment, action=action, namespaces=namespaces, include_draft=include_draft, connection=reading

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import access
 from .consent import CODES
 from .data import NUMBER, Snapshot
 from .errors import NotFound
@@ -64,7 +65,8 @@ class Profiles:
                 found = connection.execute(query, [str(path), number])
                 names = [column[0] for column in found.description or []]
                 for cells in found.fetchall():
-                    attributes[dataset] = dict(zip(names[1:], cells[1:], strict=True))
+                    pairs = zip(names[1:], cells[1:], strict=True)
+                    attributes[dataset] = {field: cell for field, cell in pairs if self._visible(f"{dataset}.{field}")}
         said = snapshot.profile_consent[number]
         at = datetime.fromtimestamp(int(snapshot.profile_consent_at[number]), UTC)
         segments = self._project.segments.list()
@@ -76,3 +78,10 @@ class Profiles:
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],
         }
+
+    def _visible(self, field: str) -> bool:
+        """Tell whether whoever acts may see the labels of a field."""
+        project = self._project
+        with project.node.store.read() as reading:
+            cleared = project.node.guard.cleared(reading, project.id)
+            return cleared is None or access.clears(cleared, project.labels.labels_of_field(field, reading))

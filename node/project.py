@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, func, select
 
 from .errors import InvalidInput
-from .tables import connections, datasets, fields, label_uses, projects, segments
+from .tables import connections, datasets, fields, label_uses, projects
 
 if TYPE_CHECKING:
     from protocol.agreement import Terms
@@ -55,6 +55,10 @@ class Project:
         """Hold one transaction for a change in this project and its audit row; see Node.act."""
         with self.node.act(act, target, project_id=self.id, actor=actor, detail=detail) as tx:
             yield tx
+
+    def require(self, act: str, target: str) -> None:
+        """Refuse whoever acts and lacks the permission for an act that is no change of state; see Guard.require."""
+        self.node.guard.require(act, target, self.id)
 
     def row(self, connection: Connection | None = None) -> Row[Any]:
         """Return the project's row as it is now, or as the given connection sees it."""
@@ -158,12 +162,13 @@ class Project:
 
     def show(self) -> dict[str, Any]:
         """Return the project as one document: what sharing needs, the terms, and how much of everything there is."""
-        counted = {"datasets": datasets, "segments": segments, "connections": connections, "labels_applied": label_uses}
+        counted = {"datasets": datasets, "connections": connections, "labels_applied": label_uses}
         with self.node.store.read() as connection:
             counts = {
                 name: connection.scalar(select(func.count()).select_from(table).where(table.c.project_id == self.id))
                 for name, table in counted.items()
             }
+        counts["segments"] = len(self.segments.list())  # those that whoever acts may see
         return {
             "id": self.id,
             "name": self.name,

@@ -25,7 +25,7 @@ from protocol.wire import Message
 from psi import membership
 from psi.values import U8
 
-from . import decisions, epochs, evaluations, versions
+from . import access, decisions, epochs, evaluations, versions
 from .data import Snapshot
 from .errors import NotFound, Refused, printable
 from .files import write_atomically
@@ -85,6 +85,7 @@ class Received:
                     "restricted_uses": list(self._definition(tx, feed).restricted_uses),
                 }
                 for connection, feed in self._rows(tx)
+                if not self._hidden(tx, feed)
             ]
 
     def show(self, name: str, partner: str | None = None) -> dict[str, Any]:
@@ -181,8 +182,22 @@ class Received:
             if row.name == segment
         ]
         if not found:
-            raise NotReceived(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
+            raise _not_received(partner, segment)
         return BitMap.union(*found)
+
+    def check_visible(self, tx: Connection, partner: str, segment: str, cleared: frozenset[str]) -> None:
+        """Raise NotReceived for a received segment that has a label which is not cleared."""
+        for connection, feed in self._rows(tx):
+            for each in self._definition(tx, feed).segments:
+                if (connection.alias, each.name) == (partner, segment) and not access.clears(cleared, each.labels):
+                    raise _not_received(partner, segment)
+
+    def _hidden(self, tx: Connection, feed: Row[Any]) -> bool:
+        """Tell whether a feed is not there for whoever acts: it has a segment with a label that they may not see."""
+        cleared = self._project.node.guard.cleared(tx, self._project.id)
+        return cleared is not None and not access.clears(
+            cleared, (label for each in self._definition(tx, feed).segments for label in each.labels)
+        )
 
     def statuses(self, name: str, segment: str, partner: str | None = None) -> dict[str, BitMap]:
         """Return a received segment's profiles by status: realized in the last revision, existing, and exited."""
@@ -205,7 +220,8 @@ class Received:
 
     def get(self, name: str, partner: str | None, tx: Connection) -> tuple[Row[Any], Row[Any]]:
         """Return the connection and row of a received feed; the partner is needed where two offer one of that name."""
-        found = [(c, f) for c, f in self._rows(tx) if f.name == name and partner in (None, c.alias)]
+        named = ((c, f) for c, f in self._rows(tx) if f.name == name and partner in (None, c.alias))
+        found = [(c, f) for c, f in named if not self._hidden(tx, f)]
         live = [(c, f) for c, f in found if f.status not in ("declined", "revoked")] or found
         if not live:
             raise NotFound(f"no partner has offered a feed {name!r}", hint="'vesica feed list' shows what was offered")
@@ -520,6 +536,10 @@ def revoked(project: "Project", tx: Connection, connection: Row[Any], message: M
     reason = printable(message.reason)
     project.received.purge(tx, connection, feed, reason=reason)
     project.alerts.add(tx, "feed_revoked", f"{connection.alias} revoked feed {feed.name}")
+
+
+def _not_received(partner: str, segment: str) -> NotReceived:
+    return NotReceived(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
 
 
 LETTERS["feed.publish"] = published

@@ -12,7 +12,7 @@ import numpy as np
 from pyroaring import BitMap
 from sqlalchemy import Connection, Row, select
 
-from . import rules, tables
+from . import access, rules, tables
 from .data import Draft, Snapshot
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .files import write_atomically
@@ -52,12 +52,13 @@ class Segments:
             check_name(name, "segment")
             if (rule is None) == (members_file is None):
                 raise InvalidInput("a segment has a rule or members", hint="give --rule EXPR or --members FILE")
-            if self._find(tx, name) is not None:
+            if self._find(tx, name) is not None:  # also one that is hidden from whoever asks: names are unique
                 raise AlreadyExists(f"there is a segment {name!r} already", hint="delete it, or choose another name")
             draft, unknown = Draft(self._project, tx), 0
             parsed = None
             if rule is not None:
-                parsed = rules.parse(rule, self._names(tx))
+                parsed = rules.parse(rule, self._names(tx, visible=True))
+                self._check_uses(tx, parsed.uses)
                 members = self._evaluate(tx, draft, parsed.tree)
             elif members_file is not None:
                 members, unknown = self._read_members(tx, draft.base, Path(members_file))
@@ -84,9 +85,7 @@ class Segments:
         """Replace the members of a list by those of another file; feeds follow with their next run."""
         detail: dict[str, Any] = {}
         with self._project.act("segment.update", name, detail=detail) as tx:
-            row = self._find(tx, name)
-            if row is None:
-                raise _missing(name)
+            row = self._get(tx, name)
             if row.tree is not None:
                 raise Refused(f"segment {name} has a rule", hint="its members follow the profiles' attributes")
             draft = Draft(self._project, tx)
@@ -106,7 +105,8 @@ class Segments:
         """
         detail: dict[str, Any] = {}
         with self._project.act("segment.evaluate", name or "all", detail=detail) as tx:
-            found = {row.name: row for row in self._rows(tx)}
+            hidden = self.hidden(tx)
+            found = {row.name: row for row in self._rows(tx) if row.name not in hidden}
             if name is not None and name not in found:
                 raise _missing(name)
             draft, done, changed, gone = Draft(self._project, tx), [], False, set[str]()
@@ -127,14 +127,12 @@ class Segments:
 
     def list(self) -> "list_[Segment]":
         with self._project.node.store.read() as connection:
-            return [_segment(row) for row in self._rows(connection)]
+            hidden = self.hidden(connection)
+            return [_segment(row) for row in self._rows(connection) if row.name not in hidden]
 
     def show(self, name: str) -> Segment:
         with self._project.node.store.read() as connection:
-            row = self._find(connection, name)
-        if row is None:
-            raise _missing(name)
-        return _segment(row)
+            return _segment(self._get(connection, name))
 
     def members(self, name: str, snapshot: Snapshot | None = None) -> BitMap:
         """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest."""
@@ -148,13 +146,14 @@ class Segments:
         """
         detail: dict[str, Any] = {}
         with self._project.node.store.read() as reading:
-            received = self.reads_received(reading, name)
+            received = self.reads_received(reading, name) and name not in self.hidden(reading)
+        self._project.require("segment.export", name)
         if received:
-            self.evaluate(name)
+            guard = self._project.node.guard
+            with guard.itself(guard.caller.name):  # it needs the permission to export alone
+                self.evaluate(name)
         with self._project.act("segment.export", name, detail=detail) as tx:
-            row = self._find(tx, name)
-            if row is None:
-                raise _missing(name)
+            row = self._get(tx, name)
             origins = self._project.labels.labels_of_segment(name, tx).get("C12")
             if origins:
                 raise Refused(
@@ -174,12 +173,11 @@ class Segments:
     def delete(self, name: str) -> None:
         """Take a segment away; refused while another one is composed of it, or a feed shares it."""
         with self._project.act("segment.delete", name) as tx:
-            row = self._find(tx, name)
-            if row is None:
-                raise _missing(name)
+            row = self._get(tx, name)
             users = [each.name for each in self._rows(tx) if f"own.{name}" in each.uses]
             if users:
-                raise Refused(f"segment {name} is used by {', '.join(users)}", hint="delete those first")
+                shown = sorted(set(users) - self.hidden(tx)) or ["others"]
+                raise Refused(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
             feeds = self._project.feeds.sharing(name, tx)
             if feeds:
                 raise Refused(
@@ -231,6 +229,32 @@ class Segments:
         gone.add(f"own.{row.name}")
         return BitMap()
 
+    def hidden(self, connection: Connection) -> set[str]:
+        """Return the segments that are not there for whoever acts, for a label that none of their roles clears."""
+        cleared, labels = self._project.node.guard.cleared(connection, self._project.id), self._project.labels
+        if cleared is None:
+            return set()
+        names = [row.name for row in self._rows(connection)]
+        return {each for each in names if not access.clears(cleared, labels.labels_of_segment(each, connection))}
+
+    def _get(self, connection: Connection, name: str) -> Row[Any]:
+        row = self._find(connection, name)
+        if row is None or name in self.hidden(connection):
+            raise _missing(name)
+        return row
+
+    def _check_uses(self, connection: Connection, uses: Iterable[str]) -> None:
+        """Raise for what is hidden from whoever acts the same as for a segment that does not exist."""
+        cleared = self._project.node.guard.cleared(connection, self._project.id)
+        if cleared is None:
+            return
+        for kind, _, name in (use.partition(".") for use in uses):
+            if kind == "own":
+                self._get(connection, name)
+            if kind == "received":
+                partner, _, segment = name.partition(".")
+                self._project.received.check_visible(connection, partner, segment, cleared)
+
     def _rows(self, connection: Connection) -> "list_[Row[Any]]":
         rows = tables.segments
         query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.name)
@@ -239,8 +263,11 @@ class Segments:
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:
         return next((row for row in self._rows(connection) if row.name == name), None)
 
-    def _names(self, connection: Connection) -> dict[str, rules.Field]:
-        """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it."""
+    def _names(self, connection: Connection, *, visible: bool = False) -> dict[str, rules.Field]:
+        """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it.
+
+        With `visible`, of the attributes that are not hidden from whoever acts.
+        """
         fields, datasets = tables.fields, tables.datasets
         query = (
             select(datasets.c.name.label("dataset"), fields.c.name)
@@ -248,6 +275,9 @@ class Segments:
             .where(datasets.c.project_id == self._project.id, fields.c.kind == "attribute")
         )
         found = [(row.dataset, row.name) for row in connection.execute(query)]
+        if visible and (cleared := self._project.node.guard.cleared(connection, self._project.id)) is not None:
+            labels_of = self._project.labels.labels_of_field
+            found = [each for each in found if access.clears(cleared, labels_of(".".join(each), connection))]
         alone = [field for _, field in found]
         names = {field: (dataset, field) for dataset, field in found if alone.count(field) == 1}
         return names | {f"{dataset}.{field}": (dataset, field) for dataset, field in found}

@@ -18,6 +18,7 @@ from .dialogue import CONNECT_PATH, Answering
 from .endpoint import Call, Route, address_of, application, bind, server
 from .errors import Refused, Unwelcome
 from .exchanges import NodeAnswers, register
+from .guard import ITSELF
 from .jobs import service_lock
 from .tables import connections
 
@@ -44,6 +45,7 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
                 hint=f"stop it first: kill {holder}",
             )
         log.show(logging.INFO)
+        node.guard.signed_in = ITSELF
         register()
         gc.freeze()  # what was imported stays: the collector need not look at it again
         node.sweep()

@@ -364,6 +364,7 @@ jobs = Table(
     _of("project"),
     Column("kind", String(32), nullable=False),
     Column("parameters", JSON, nullable=False),
+    Column("submitted_by", String(255), nullable=False),  # as the audit log writes it
     Column("state", String(16), nullable=False),  # queued, running, done, failed
     Column("owner", String(64)),
     _time("lease_until", nullable=True),
@@ -372,6 +373,43 @@ jobs = Table(
     Column("error", JSON),
     _time("created"),
     _time("changed"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    _time("created"),
+)
+
+roles = Table(  # the custom ones; the ready-made are in node.access
+    "roles",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, unique=True),
+    Column("permissions", JSON, nullable=False),
+    Column("labels", JSON),  # those that its holder may see; none: all
+    _time("created"),
+)
+
+grants = Table(  # the roles of users
+    "grants",
+    metadata,
+    _id(),
+    _of("user"),
+    Column("role", String(63), nullable=False),
+    Column("project_id", String(32), ForeignKey("projects.id"), index=True),  # none: the node and all its projects
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    _of("user"),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),  # the token itself is shown once and not kept
+    _time("created"),
+    _time("expires"),
 )
 
 alerts = Table(
@@ -390,7 +428,7 @@ audit = Table(  # append-only, each row carries the hash of the one before
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
     Column("project_id", String(32)),
-    Column("actor", String(255), nullable=False),  # user@host, or the partner's alias
+    Column("actor", String(255), nullable=False),  # a user, user@host, or the partner's alias
     Column("act", String(63), nullable=False),  # "feed.publish"
     Column("target", String(400), nullable=False),
     Column("result", String(8), nullable=False),  # allow, deny, fail

@@ -43,7 +43,7 @@ class SeededRandom:
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VESICA_HOME", "VESICA_PROJECT", "VESICA_PASSPHRASE", "VESICA_TRACEBACK"):
+    for name in ("VESICA_HOME", "VESICA_PROJECT", "VESICA_PASSPHRASE", "VESICA_TOKEN", "VESICA_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,0 +1,63 @@
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from node.access import Role
+
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """Say what users may do: roles are sets of permissions."""
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List the roles, the ready-made ones first."""
+    rows = [_document(role) for role in ctx.node().roles.list()]
+    cells = ((row["name"], row["permissions"], "all" if row["labels"] is None else row["labels"]) for row in rows)
+    output.emit(ctx, rows, lambda: output.table(("role", "permissions", "labels"), cells))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--permission", "permissions", multiple=True, required=True, metavar="P", help="What it lets do.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="LABEL", help="See segments with this label, not with others."
+)
+@click.option("--unlabelled", is_flag=True, help="See only segments without a label.")
+@click.pass_obj
+def create(ctx: "Context", name: str, permissions: tuple[str, ...], labels: tuple[str, ...], unlabelled: bool) -> None:
+    """Make a role.
+
+    P is one of view, manage-connections, manage-shares, manage-data, manage-governance, export, audit, administer.
+
+    With --label its holder sees no segment that has another label, and none that is made of such a field, dataset or
+    segment; what it may not see is not there. Who also has a role without this limit is not limited.
+
+    \b
+    Example: vesica role create campaigns --permission view --permission manage-shares --label C5 --label C6
+    """
+    if labels and unlabelled:
+        raise click.UsageError("give one of --label and --unlabelled")
+    role = ctx.node().roles.create(name, permissions, labels=labels if labels or unlabelled else None)
+    output.emit(ctx, _document(role), lambda: click.echo(f"made role {name}"))
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def delete(ctx: "Context", name: str) -> None:
+    """Take a role away that no user has."""
+    ctx.node().roles.delete(name)
+    output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted role {name}"))
+
+
+def _document(role: "Role") -> dict[str, Any]:
+    labels = None if role.labels is None else sorted(role.labels)
+    return {"name": role.name, "permissions": sorted(role.permissions), "labels": labels}

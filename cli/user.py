@@ -1,0 +1,153 @@
+from typing import TYPE_CHECKING
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from node.project import Project
+    from node.users import Token, User
+
+    from .main import Context
+
+DAYS = click.option("--days", default=90, show_default=True, metavar="N", help="How long the token lasts.")
+
+
+@click.group()
+def cli() -> None:
+    """Say who may use this node. Once it has users, every command needs a token of one of them in VESICA_TOKEN."""
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, required=True, metavar="ROLE", help="What the user may do.")
+@DAYS
+@click.pass_obj
+def create(ctx: "Context", name: str, roles: tuple[str, ...], days: int) -> None:
+    """Add a user, and print its first token: it is shown only now.
+
+    With --project the roles hold in that project alone. The first user must be an administrator of the whole node.
+
+    \b
+    Example: vesica user create ann --role administrator
+    """
+    _print_token(ctx, ctx.node().users.create(name, roles, project=_chosen(ctx), days=days))
+
+
+@cli.command("list")
+@click.pass_obj
+def list_(ctx: "Context") -> None:
+    """List the users with their roles."""
+    found = ctx.node().users.list()
+    rows = [(user.name, _roles(user), len(user.tokens)) for user in found]
+    columns = ("user", "roles", "tokens")
+    output.emit(ctx, [user.as_dict() for user in found], lambda: output.table(columns, rows, empty="no users"))
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def show(ctx: "Context", name: str | None) -> None:
+    """Show a user, without a name yourself: the roles, and when the tokens expire."""
+    user = ctx.node().users.show(name)
+    pairs = [
+        ("user", user.name),
+        ("roles", _roles(user)),
+        ("tokens expire (UTC)", [output.time(each) for each in user.tokens]),
+    ]
+    output.emit(ctx, user.as_dict(), lambda: output.lines(pairs))
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("role")
+@click.pass_obj
+def grant(ctx: "Context", name: str, role: str) -> None:
+    """Give a user a role, for the whole node or with --project in that project alone.
+
+    \b
+    Example: vesica user grant ann shares --project loyalty
+    """
+    project = _chosen(ctx)
+    ctx.node().users.grant(name, role, project=project)
+    _say(ctx, name, role, project, "has the role")
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("role")
+@click.pass_obj
+def deny(ctx: "Context", name: str, role: str) -> None:
+    """Take a role from a user where it was granted: for the whole node, or in the project of --project."""
+    project = _chosen(ctx)
+    ctx.node().users.deny(name, role, project=project)
+    _say(ctx, name, role, project, "no longer has the role")
+
+
+@cli.command()
+@click.argument("name")
+@DAYS
+@click.pass_obj
+def token(ctx: "Context", name: str, days: int) -> None:
+    """Print a new token of a user: it is shown only now. Those that the user has go on."""
+    _print_token(ctx, ctx.node().users.token(name, days))
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def revoke(ctx: "Context", name: str) -> None:
+    """End every token of a user at once."""
+    count = ctx.node().users.revoke(name)
+    output.emit(ctx, {"name": name, "revoked": count}, lambda: click.echo(f"revoked {count} tokens of {name}"))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def remove(ctx: "Context", name: str, yes: bool) -> None:
+    """Take a user away. Without the last one commands need no token any more."""
+    output.confirm(ctx, f"Remove user {name}?", yes=yes)
+    ctx.node().users.remove(name)
+    output.emit(ctx, {"removed": name}, lambda: click.echo(f"removed user {name}"))
+
+
+@cli.command()
+@click.argument("name")
+@DAYS
+@click.pass_obj
+def reset(ctx: "Context", name: str, days: int) -> None:
+    """The way back when no administrator has a token any more: make NAME one, with a new token in place of all others.
+
+    It takes no token, but the files of the home, and VESICA_PASSPHRASE if the keys are under one. The audit log names
+    who ran it.
+
+    \b
+    Example: vesica user reset ann
+    """
+    _print_token(ctx, ctx.unsigned_node().users.reset(name, days))
+
+
+def _chosen(ctx: "Context") -> "Project | None":
+    return ctx.project() if ctx.project_chosen else None
+
+
+def _roles(user: "User") -> list[str]:
+    return [role if project is None else f"{role} in {project}" for role, project in user.roles]
+
+
+def _say(ctx: "Context", name: str, role: str, project: "Project | None", what: str) -> None:
+    document = {"name": name, "role": role, "project": None if project is None else project.name}
+    where = "for the whole node" if project is None else f"in project {project.name}"
+    output.emit(ctx, document, lambda: click.echo(f"{name} {what} {role} {where}"))
+
+
+def _print_token(ctx: "Context", token: "Token") -> None:
+    document = {"name": token.user, "token": token.text, "expires": token.expires}
+
+    def text() -> None:
+        click.echo(token.text)
+        click.echo(f"of {token.user} until {output.time(token.expires)}; it is not shown again", err=True)
+
+    output.emit(ctx, document, text)
