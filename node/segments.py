@@ -108,9 +108,10 @@ class Segments:
         rule: str | None = None,
         tree: RuleTree | None = None,
     ) -> Segment:
-        """Replace a rule by another, or the members of a list by those of another file; feeds follow with their next run.
+        """Replace a rule by another, or the members of a list by those of another file.
 
-        A rule by which a published feed would break a policy is refused (`node.governance`).
+        What is composed of the segment follows at once, feeds with their next run. A rule by which a published feed
+        would break a policy is refused (`node.governance`).
         """
         detail: dict[str, Any] = {}
         place = Origin(kind=Kind.SEGMENT, target=name)
@@ -139,6 +140,7 @@ class Segments:
                 draft.publish()
             rows, now = tables.segments, self._project.node.now()
             tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now, **values))
+            self.renew(tx, {f"own.{name}"})
             detail |= {"size": len(members)}
             row = self._find(tx, name)
             assert row is not None
