@@ -261,14 +261,14 @@ class Governance:
         return found + self._restricted(tx, segment, actions)
 
     def _restricted(self, tx: Connection, segment: str, actions: Sequence[str]) -> Violations:
-        """Return which of the actions the partners restricted whose segments this one reads."""
+        """Return which of the actions the partners restricted whose segments this one reads; sharing on always is."""
         uses_of = self._project.segments.uses(tx)
         if not any(use.startswith("received.") for uses in uses_of.values() for use in uses):
             return []
         found = []
         for partner, definition in self._project.received.restrictions(tx):
             places = [Origin(kind=Kind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
-            restricted = [use for use in definition.restricted_uses if use in actions]
+            restricted = [use for use in {SHARING, *definition.restricted_uses} if use in actions]
             for trace in inherited(dict.fromkeys(places, restricted), Kind.SEGMENT, segment, uses_of):
                 title = f"{partner}'s feed {definition.name} (restricted uses)"
                 violation = _violation(title, "restricted use", trace.label, [trace], segment, None)
