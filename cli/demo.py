@@ -201,7 +201,7 @@ def _members(publisher: Side, folder: Path, segment: str) -> set[str]:
     name = f"demo-{segment}"
     publisher.run("segment", "create", name, "--rule", f"received.retailer-ltd.{segment}")
     file = folder / f"{name}.csv"
-    publisher.run("segment", "export", name, str(file))
+    publisher.run("segment", "export", name, str(file), "--use", "onsite-personalisation")
     return set(file.read_text().splitlines()[1:])
 
 

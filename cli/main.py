@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     except VesicaError as error:
         if os.environ.get("VESICA_TRACEBACK"):
             raise
-        return _fail(as_json, error.code, str(error), error.hint)
+        return _show(as_json, error.document())
     except Exception as error:
         if os.environ.get("VESICA_TRACEBACK"):
             raise
@@ -183,13 +183,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(as_json: bool, code: str, message: str, hint: str, *, exit_code: int = 1) -> int:
-    if as_json:
-        document: dict[str, Any] = {"error": {"code": code, "message": message, "hint": hint}}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-        return exit_code
-    from .output import printable
+    return _show(as_json, {"code": code, "message": message, "hint": hint}, exit_code=exit_code)
 
-    click.echo(f"vesica: error: {printable(message)}", err=True)
-    if hint:
-        click.echo(f"vesica: hint: {printable(hint)}", err=True)
+
+def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
+    """Print an error's document: whole as JSON; for people with the report that some carry."""
+    if as_json:
+        click.echo(json.dumps({"error": error}, indent=2, ensure_ascii=False))
+        return exit_code
+    from .output import printable, violations
+
+    click.echo(f"vesica: error: {printable(error['message'])}", err=True)
+    for line in violations(error.get("violations", ())):
+        click.echo(f"vesica: report: {line}", err=True)
+    if error["hint"]:
+        click.echo(f"vesica: hint: {printable(error['hint'])}", err=True)
     return exit_code

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
@@ -51,6 +51,26 @@ def lines(pairs: Iterable[tuple[str, Any]]) -> None:
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         click.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a report on what forbids an action: a block for each policy, C12, or partner's restriction."""
+    lines = []
+    for each in found:
+        edited = " (just edited)" if each["policy_edited"] else ""
+        lines.append(f"{each['title']}{edited} forbids {each['action']} of segment {each['segment']}")
+        if each["labels"]:
+            lines.append(f"    labels   {_cell(each['labels'])}")
+        lines += [
+            f"    lineage  {trace['label']}: {' > '.join(map(_step, trace['path']))}" for trace in each["lineage"]
+        ]
+        lines += [f"    fix      {fix}" for fix in each["fixes"]]
+    return [printable(line) for line in lines]
+
+
+def _step(place: Mapping[str, Any]) -> str:
+    name = f"received.{place['name']}" if place["kind"] == "received" else f"{place['kind']} {place['name']}"
+    return f"{name} (just edited)" if place["edited"] else name
 
 
 def time(seconds: int | None) -> str | None:

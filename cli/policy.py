@@ -6,6 +6,8 @@ import click
 from . import output
 
 if TYPE_CHECKING:
+    from node.policies import Status
+
     from .main import Context
 
 
@@ -58,31 +60,70 @@ def disable(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@click.argument("segments", nargs=-1, required=True, metavar="SEGMENT...")
+@click.argument("name")
+@click.option("--action", metavar="USE", help="The marketing action that it forbids.")
+@click.option("--when", "expression", metavar="LABELS", help="Labels with AND, OR and parentheses.")
+@click.option("--draft", is_flag=True, help="Only 'policy check --include-draft' applies it from now on.")
+@click.pass_obj
+def edit(ctx: "Context", name: str, action: str | None, expression: str | None, draft: bool) -> None:
+    """Change a policy of your own. One that a published feed would break is refused, as with 'enable'.
+
+    \b
+    Example: vesica policy edit no-legal-hold --when "legal-hold OR C9"
+    """
+    if not (action or expression or draft):
+        raise click.UsageError("Name what to change.")
+    status: Status | None = "draft" if draft else None
+    policy = ctx.project().policies.edit(name, action=action, expression=expression, status=status)
+    output.emit(
+        ctx,
+        asdict(policy),
+        lambda: click.echo(f"{name} forbids {policy.action} when {policy.expression}: {policy.status}"),
+    )
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(ctx: "Context", name: str, yes: bool) -> None:
+    """Take a policy of your own away."""
+    output.confirm(ctx, f"Delete policy {name}?", yes=yes)
+    ctx.project().policies.delete(name)
+    output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted policy {name}"))
+
+
+@cli.command()
+@click.argument("segments", nargs=-1, metavar="[SEGMENT]...")
+@click.option("--feed", "feeds", multiple=True, metavar="NAME", help="The segments of this feed, over its namespaces.")
 @click.option("--action", default="segment-match", show_default=True, metavar="USE", help="The marketing action.")
 @click.option("--namespace", "namespaces", multiple=True, metavar="N", help="Identities that carry it out.")
 @click.option("--include-draft", is_flag=True, help="Apply drafts too.")
 @click.pass_context
 def check(
-    click_ctx: click.Context, segments: tuple[str, ...], action: str, namespaces: tuple[str, ...], include_draft: bool
+    click_ctx: click.Context,
+    segments: tuple[str, ...],
+    feeds: tuple[str, ...],
+    action: str,
+    namespaces: tuple[str, ...],
+    include_draft: bool,
 ) -> None:
     """Tell whether a marketing action is allowed for segments, each by its own labels; exit code 1 if not.
 
     \b
     Example: vesica policy check high-value --action segment-match
     """
+    if not (segments or feeds):
+        raise click.UsageError("Name a segment or a --feed.")
     ctx: Context = click_ctx.obj
-    policies = ctx.project().policies
-    found = [
-        {"segment": segment, **asdict(violation)}
-        for segment in segments
-        for violation in policies.check(segment, action=action, namespaces=namespaces, include_draft=include_draft)
-    ]
+    found = ctx.project().governance.check(
+        segments, feeds=feeds, action=action, namespaces=namespaces, include_draft=include_draft
+    )
+    violations = [violation.as_dict() for violation in found]
 
     def show() -> None:
-        columns = ("segment", "policy", "condition", "labels", "lineage", "fixes")
-        rows = ([violation[name] for name in columns] for violation in found)
-        output.table(columns, rows, empty=f"{action} is allowed")
+        for line in output.violations(violations) or [f"{action} is allowed"]:
+            click.echo(line)
 
-    output.emit(ctx, {"action": action, "allowed": not found, "violations": found}, show)
+    output.emit(ctx, {"action": action, "allowed": not found, "violations": violations}, show)
     click_ctx.exit(1 if found else 0)

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -5,9 +6,14 @@ import click
 from . import output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from node.labels import Trace
     from node.segments import Segment
 
     from .main import Context
+
+FILE = click.Path(path_type=Path)
 
 
 @click.group()
@@ -15,31 +21,46 @@ def cli() -> None:
     """Make sets of profiles, from rules or from lists."""
 
 
+def _content(command: "Callable[..., None]") -> "Callable[..., None]":
+    command = click.option("--members", type=FILE, metavar="FILE", help="A file with a profile id per row.")(command)
+    command = click.option("--tree", type=FILE, metavar="FILE", help="The condition as a tree, in JSON or YAML.")(
+        command
+    )
+    text = "A condition on attributes, own.SEGMENT and received.PARTNER.SEGMENT."
+    return click.option("--rule", metavar="EXPR", help=text)(command)
+
+
 @cli.command()
 @click.argument("name")
-@click.option("--rule", metavar="EXPR", help="A condition on attributes, own.SEGMENT and received.PARTNER.SEGMENT.")
-@click.option("--members", type=click.Path(), metavar="FILE", help="A file with a profile id per row.")
+@_content
 @click.pass_obj
-def create(ctx: "Context", name: str, rule: str | None, members: str | None) -> None:
+def create(ctx: "Context", name: str, rule: str | None, tree: Path | None, members: Path | None) -> None:
     """Make a segment and evaluate it.
 
-    Rules know =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT. Texts stand in single quotes.
+    Rules know =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT. Texts stand in single quotes. A tree is what
+    'segment show --tree' prints, and react-querybuilder makes.
 
     \b
     Example: vesica segment create frequent-buyers --rule "orders >= 6 AND country IN ('GB', 'IE')"
     """
-    if (rule is None) == (members is None):
-        raise click.UsageError("give one of --rule and --members")
-    _print_one(ctx, ctx.project().segments.create(name, rule=rule, members_file=members))
+    if [rule, tree, members].count(None) != 2:
+        raise click.UsageError("give one of --rule, --tree and --members")
+    _print_one(ctx, ctx.project().segments.create(name, rule=rule, tree=tree, members_file=members))
 
 
 @cli.command()
 @click.argument("name")
-@click.option("--members", type=click.Path(), metavar="FILE", required=True, help="A file with a profile id per row.")
+@_content
 @click.pass_obj
-def update(ctx: "Context", name: str, members: str) -> None:
-    """Replace the members of a list; feeds follow with their next run."""
-    _print_one(ctx, ctx.project().segments.update(name, members))
+def update(ctx: "Context", name: str, rule: str | None, tree: Path | None, members: Path | None) -> None:
+    """Replace the rule of a segment, or the members of a list; feeds follow with their next run.
+
+    \b
+    Example: vesica segment update frequent-buyers --rule "orders >= 8"
+    """
+    if [rule, tree, members].count(None) != 2:
+        raise click.UsageError("give one of --rule, --tree and --members")
+    _print_one(ctx, ctx.project().segments.update(name, members, rule=rule, tree=tree))
 
 
 @cli.command("list")
@@ -51,10 +72,26 @@ def list_(ctx: "Context") -> None:
 
 @cli.command()
 @click.argument("name")
+@click.option(
+    "--tree", type=click.Choice(["yaml", "json"]), help="Print the rule's tree alone, as --tree FILE takes it."
+)
 @click.pass_obj
-def show(ctx: "Context", name: str) -> None:
-    """Show a segment: its rule, what the rule reads, and its size."""
-    _print_one(ctx, ctx.project().segments.show(name))
+def show(ctx: "Context", name: str, tree: str | None) -> None:
+    """Show a segment: its rule, what the rule reads, its size and labels; a received one (received.PARTNER.NAME) without
+    a rule, but with what its sender restricts."""
+    from node.labels import Kind
+
+    if name.startswith("received."):
+        if tree is not None:
+            raise click.UsageError("a received segment shows no rule")
+        document = ctx.project().received.segment(name)
+        output.emit(ctx, document, lambda: output.lines(document.items()))
+        return
+    segment = ctx.project().segments.show(name)
+    if tree is not None:
+        click.echo(segment.written(tree))
+    else:
+        _print_one(ctx, segment, ctx.project().labels.traces(Kind.SEGMENT, name))
 
 
 @cli.command()
@@ -68,11 +105,21 @@ def evaluate(ctx: "Context", name: str | None) -> None:
 @cli.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--use", "uses", multiple=True, metavar="USE", help="What the file is for; without it, for anything.")
 @click.pass_obj
-def export(ctx: "Context", name: str, file: str) -> None:
-    """Write the ids of a segment's profiles to a CSV file."""
-    size = ctx.project().segments.export(name, file)
-    output.emit(ctx, {"segment": name, "file": file, "size": size}, lambda: click.echo(f"wrote {size:,} ids to {file}"))
+def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
+    """Write the ids of a segment's profiles to a CSV file.
+
+    Refused where a policy or a partner whose segment it reads forbids one of the uses. USE is one of analytics,
+    combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party, onsite-advertising,
+    onsite-personalisation, single-identity-personalisation.
+
+    \b
+    Example: vesica segment export summer-buyers buyers.csv --use onsite-personalisation
+    """
+    size = ctx.project().segments.export(name, file, uses=uses)
+    document = {"segment": name, "file": file, "size": size, "uses": sorted(set(uses))}
+    output.emit(ctx, document, lambda: click.echo(f"wrote {size:,} ids to {file}"))
 
 
 @cli.command()
@@ -86,16 +133,17 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
     output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted segment {name}"))
 
 
-def _print_one(ctx: "Context", segment: "Segment") -> None:
+def _print_one(ctx: "Context", segment: "Segment", labels: "Sequence[Trace] | None" = None) -> None:
     def table() -> None:
         pairs = [("name", segment.name), ("size", segment.size), ("evaluated", output.time(segment.evaluated))]
         if segment.rule is not None:
             pairs += [("rule", segment.rule), ("reads", segment.uses)]
         if segment.unknown:
             pairs.append(("ids of no profile", segment.unknown))
-        output.lines(pairs)
+        output.lines(pairs + [("label", trace) for trace in labels or ()])
 
-    output.emit(ctx, segment.as_dict(), table)
+    known = {} if labels is None else {"labels": sorted({trace.label for trace in labels})}
+    output.emit(ctx, {**segment.as_dict(), **known}, table)
 
 
 def _print_all(ctx: "Context", segments: "list[Segment]") -> None:

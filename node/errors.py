@@ -1,6 +1,8 @@
 """What a node refuses, and what it could not do."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from psi.errors import VesicaError
 
@@ -108,11 +110,15 @@ class Refusal(VesicaError):
 
 
 class JobFailed(Failure):
-    """A job that ended with an error somewhere else: it carries that error's code, text and hint."""
+    """A job that ended with an error somewhere else: it carries that error's document."""
 
-    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        super().__init__(document.get("message", "the job failed"), hint=document.get("hint", ""))
+        self.code = document.get("code", Failure.code)
+        self._document = document
+
+    def document(self) -> dict[str, Any]:
+        return {**self._document, **super().document()}
 
 
 def check_name(name: str, noun: str) -> str:

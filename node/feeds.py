@@ -1,6 +1,6 @@
 """Feeds that we send: drafts, immutable versions, and each partner's state of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
-from .labels import Origin
-from .policies import Violation
 from .tables import connections, estimates, feed_partners, feeds, runs, segments
 
 if TYPE_CHECKING:
@@ -31,22 +29,6 @@ Names = list[str]
 Errors = list[VesicaError]
 Rows = list[Row[Any]]
 Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
-
-
-class PolicyViolation(Refused):
-    """A policy forbids to share what a feed holds."""
-
-    code = "policy_violation"
-
-    def __init__(self, violations: dict[str, Sequence[Violation]]) -> None:
-        self.violations = violations
-        segment, found = next(iter(violations.items()))
-        first = found[0]
-        super().__init__(
-            f"policy {first.policy} ({first.condition}) forbids {first.action} of segment {segment}: "
-            f"{', '.join(first.lineage)}",
-            hint=f"leave the segment out, or take the label off: {first.fixes[0]}",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +81,7 @@ class Feeds:
                 restricted_uses=tuple(sorted(set(restricted_uses))),
                 created=now,
             )
-            self.check_policies(definition, tx)
+            self._project.governance.check_feed(definition, tx)
             tx.execute(
                 insert(feeds).values(
                     id=feed_id,
@@ -132,7 +114,7 @@ class Feeds:
         feed = self.get(name)
         definition = self.definition(feed)
         with self._node.store.read() as tx:
-            self.check_policies(definition, tx)
+            self._project.governance.check_feed(definition, tx)
         rows = [
             row
             for row, state in self._partners(feed)
@@ -187,7 +169,7 @@ class Feeds:
                 raise Refused(f"feed {name} was revoked", hint="create a new one")
             self._check_prerequisites()
             definition = self.definition(feed, tx)
-            self.check_policies(definition, tx)
+            self._project.governance.check_feed(definition, tx)
             offered = []
             for row, state in self._partners(feed, tx):
                 if state.status != "draft":
@@ -291,8 +273,8 @@ class Feeds:
                         done.append(self._node.jobs.run(releases.JOB, parameters, self._project, progress))
                     except VesicaError as error:  # one partner's trouble is not the others'
                         errors.append(error)
-                        reason = {"code": error.code, "message": str(error), "hint": error.hint}
-                        done.append({"feed": feed.name, "partner": row.alias, "status": "failed", "error": reason})
+                        failed = {"status": "failed", "error": error.document()}
+                        done.append({"feed": feed.name, "partner": row.alias, **failed})
         if errors and len(errors) == len(done):
             raise errors[0]
         return done
@@ -387,32 +369,6 @@ class Feeds:
         query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
         found = ((feed.name, self.definition(feed, tx)) for feed in tx.execute(query).all())
         return sorted(name for name, definition in found if segment in {each.name for each in definition.segments})
-
-    def check_policies(self, definition: Definition, tx: Connection) -> None:
-        """Raise PolicyViolation if a policy forbids to share one of the segments over one of the namespaces.
-
-        C12 means no export at all, whatever the policies are.
-        """
-        found = {
-            segment.name: self._project.policies.check(segment.name, namespaces=definition.namespaces, connection=tx)
-            for segment in definition.segments
-        }
-        violations: dict[str, Sequence[Violation]] = {name: each for name, each in found.items() if each}
-        if violations:
-            raise PolicyViolation(violations)
-        for name, origins in self._unexportable(definition, tx):
-            raise Refused(
-                f"{name} must not leave: C12 from {', '.join(map(str, origins))}",
-                hint="leave it out, or take the label off where it was put",
-            )
-
-    def _unexportable(self, definition: Definition, tx: Connection) -> Iterator[tuple[str, Sequence[Origin]]]:
-        for segment in definition.segments:
-            if origins := self._project.labels.labels_of_segment(segment.name, tx).get("C12"):
-                yield f"segment {segment.name}", origins
-        for namespace in definition.namespaces:
-            if origins := self._project.labels.labels_of_namespace(namespace, tx).get("C12"):
-                yield f"namespace {namespace}", origins
 
     def _check_prerequisites(self) -> None:
         for each in self._project.prerequisites():

@@ -146,7 +146,7 @@ def import_file(
     detail: dict[str, Any] = {}
     try:
         check_name(dataset, "dataset")
-        if dataset in RESERVED:
+        if dataset.partition(".")[0] in RESERVED:
             raise InvalidInput(f"a dataset cannot be called {dataset}", hint="choose another name")
         people = _People(path, id_column, identities, consent_column, attributes, check_region(region))
         people.read(progress)

@@ -50,7 +50,7 @@ class Job:
     state: str  # queued, running, done, failed
     progress: dict[str, Any] | None
     result: Any
-    error: dict[str, str] | None
+    error: dict[str, Any] | None
     created: int
     changed: int
 
@@ -84,7 +84,7 @@ class Jobs:
     ) -> Any:
         """Do the work and return its result, here or in the service; raises what the handler raised.
 
-        An error in the service comes back as JobFailed with the same code, text and hint.
+        An error in the service comes back as JobFailed with the same document.
         """
         return self.wait(self.submit(kind, parameters, project), progress)
 
@@ -109,12 +109,7 @@ class Jobs:
             if job.state == "done":
                 return job.result
             if job.state == "failed":
-                error = job.error or {}
-                raise JobFailed(
-                    error.get("message", "the job failed"),
-                    code=error.get("code", JobFailed.code),
-                    hint=error.get("hint", ""),
-                )
+                raise JobFailed(job.error or {})
             if job.progress and job.progress != shown:
                 shown = job.progress
                 progress(shown["what"], shown["done"], shown["total"])
@@ -325,9 +320,9 @@ def _id(random: Callable[[int], bytes]) -> str:
     return uuid.UUID(int=number | int.from_bytes(random(8)) >> 2).hex
 
 
-def _document(error: BaseException) -> dict[str, str]:
+def _document(error: BaseException) -> dict[str, Any]:
     if isinstance(error, VesicaError):
-        return {"code": error.code, "message": str(error), "hint": error.hint}
+        return error.document()
     if isinstance(error, KeyboardInterrupt):
         return {"code": "interrupted", "message": "the job was interrupted", "hint": "run the command again"}
     name = type(error).__name__  # its text could hold data

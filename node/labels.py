@@ -1,15 +1,17 @@
 """Usage labels: the standard catalogue, a project's own, where they sit, and how they are inherited.
 
 A label sits on a dataset, a field ("dataset.field") or a segment. Fields inherit from their dataset, segments from the
-fields that their rule uses and the segments that they are composed of. What is inherited is taken off at its source.
+fields that their rule uses and the segments that they are composed of, ours and received: there the sender's labels
+hold. What is inherited is taken off at its source.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from . import access, tables
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
@@ -43,17 +45,40 @@ class Kind(StrEnum):
     DATASET = "dataset"
     FIELD = "field"
     SEGMENT = "segment"
+    # Where no label of ours can be put:
+    RECEIVED = "received"  # PARTNER.SEGMENT
+    NAMESPACE = "namespace"
+    FEED = "feed"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a label was put: the one place where it can be taken off."""
+    """A place of a lineage; as the origin of a label, the one place where it can be taken off."""
 
     kind: Kind
     target: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target}"
+        return f"received.{self.target}" if self.kind is Kind.RECEIVED else f"{self.kind} {self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The way of a label from where it was put, step by step, to what carries it."""
+
+    label: str
+    places: tuple[Origin, ...]
+
+    @property
+    def origin(self) -> Origin:
+        return self.places[0]
+
+    def to(self, *places: Origin) -> "Trace":
+        return Trace(label=self.label, places=self.places + places)
+
+    def __str__(self) -> str:
+        return f"{self.label} from {' > '.join(map(str, self.places))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +90,8 @@ class Label:
 
 
 Origins = dict[str, list[Origin]]  # a label, and the places where it was put
+
+Traces = list[Trace]
 
 Uses = dict[Origin, list[str]]  # a place, and the labels put there
 
@@ -114,8 +141,12 @@ class Labels:
             )
 
     def apply(self, label: str, kind: Kind | str, target: str) -> None:
-        """Put a label on a dataset, a field or a segment; everything that inherits from there has it from now on."""
-        with self._project.act("label.apply", f"{label} on {kind} {target}") as tx:
+        """Put a label on a dataset, a field or a segment; everything that inherits from there has it from now on.
+
+        Refused where a published feed would break a policy by it (`node.governance`).
+        """
+        place = Origin(kind=Kind(kind), target=target)
+        with self._project.governance.act("label.apply", f"{label} on {kind} {target}", place) as tx:
             name = self.resolve(tx, label)
             kind = self._check_target(tx, kind, target)
             if name in self._uses(tx).get(Origin(kind=kind, target=target), ()):
@@ -134,7 +165,8 @@ class Labels:
 
     def remove(self, label: str, kind: Kind | str, target: str) -> None:
         """Take a label off the place it was put; an inherited one is refused, naming its source."""
-        with self._project.act("label.remove", f"{label} on {kind} {target}") as tx:
+        place = Origin(kind=Kind(kind), target=target)
+        with self._project.governance.act("label.remove", f"{label} on {kind} {target}", place) as tx:
             name = self.resolve(tx, label)
             kind = self._check_target(tx, kind, target)
             uses = tables.label_uses
@@ -148,56 +180,64 @@ class Labels:
             )
             if removed.rowcount:
                 return
-            inherited = self._labels_of(tx, kind, target).get(name)
-            if inherited:
-                raise Refused(
-                    f"{kind} {target} inherits {name} from {inherited[0]}: it is read-only here",
-                    hint=f"vesica label remove {name} --{inherited[0].kind} {inherited[0].target}",
-                )
+            for trace in self.traces(kind, target, tx):
+                if trace.label == name:
+                    raise Refused(
+                        f"{kind} {target} inherits {name} from {trace.origin}: it is read-only here",
+                        hint=removal(trace),
+                    )
             raise NotFound(f"{name} is not on {kind} {target}", hint="'vesica label list' shows where each one is")
 
     def labels_of_segment(self, name: str, connection: Connection | None = None) -> Origins:
-        """Return a segment's labels with where each comes from: its own, and those of the fields that its rule uses."""
-        if connection is not None:
-            return self._labels_of(connection, Kind.SEGMENT, name)
-        with self._project.node.store.read() as reading:
-            return self._labels_of(reading, Kind.SEGMENT, name)
+        """Return a segment's labels with where each comes from: its own, and those of what its rule uses."""
+        return _origins(self.traces(Kind.SEGMENT, name, connection))
 
     def labels_of_namespace(self, namespace: str, connection: Connection | None = None) -> Origins:
         """Return the labels of the identity fields that feed a namespace ("email_sha256/lc-v1")."""
-        if connection is None:
-            with self._project.node.store.read() as reading:
-                return self.labels_of_namespace(namespace, reading)
-        query = (
-            select(tables.datasets.c.name, tables.fields.c.name)
-            .join(tables.datasets, tables.datasets.c.id == tables.fields.c.dataset_id)
-            .where(
-                tables.datasets.c.project_id == self._project.id,
-                tables.fields.c.kind == "identity",
-                tables.fields.c.rule == namespace,
-            )
-        )
-        fields = [f"{dataset}.{field}" for dataset, field in connection.execute(query)]
-        return inherited(self._uses(connection), Kind.FIELD, fields, {})
+        return _origins(self.traces(Kind.NAMESPACE, namespace, connection))
 
     def labels_of_field(self, field: str, connection: Connection) -> Origins:
         """Return the labels of a "dataset.field", its dataset's among them."""
-        return self._labels_of(connection, Kind.FIELD, field)
+        return _origins(self.traces(Kind.FIELD, field, connection))
 
-    def resolve(self, connection: Connection, label: str) -> str:
-        """Return the name of a label as the catalogue writes it ("c11" is C11); raises NotFound."""
-        if label.upper() in STANDARD:
-            return label.upper()
-        if label in self._custom(connection):
-            return label
-        raise NotFound(f"there is no label {label!r}", hint="'vesica label list' shows them, 'label create' adds one")
-
-    def _labels_of(self, connection: Connection, kind: Kind, target: str) -> Origins:
+    def traces(self, kind: Kind, target: str, connection: Connection | None = None) -> Traces:
+        """Return how each label reaches a dataset, a field, a segment or a namespace."""
+        if connection is None:
+            with self._project.node.store.read() as reading:
+                return self.traces(kind, target, reading)
+        uses = self._uses(connection)
+        if kind is Kind.NAMESPACE:
+            fields = self._fields(connection, tables.fields.c.kind == "identity", tables.fields.c.rule == target)
+            found = [each for field in fields for each in inherited(uses, Kind.FIELD, field, {})]
+            return [each.to(Origin(kind=kind, target=target)) for each in found]
         query = select(tables.segments.c.name, tables.segments.c.uses).where(
             tables.segments.c.project_id == self._project.id
         )
         segments = {row.name: tuple(row.uses) for row in connection.execute(query)} if kind is Kind.SEGMENT else {}
-        return inherited(self._uses(connection), kind, [target], segments)
+        if any(use.startswith("received.") for each in segments.values() for use in each):
+            uses |= self._project.received.labels(connection)
+        return inherited(uses, kind, target, segments)
+
+    def traces_of_ids(self, connection: Connection) -> Traces:
+        """Return how labels reach the columns of profile ids, which a file of members carries."""
+        uses = self._uses(connection)
+        fields = self._fields(connection, tables.fields.c.kind == "id")
+        return [each for field in fields for each in inherited(uses, Kind.FIELD, field, {})]
+
+    def resolve(self, connection: Connection, label: str) -> str:
+        """Return the name of a label as the catalogue writes it ("c11" is C11); raises NotFound."""
+        name = spelled(label)
+        if name in STANDARD or name in self._custom(connection):
+            return name
+        raise NotFound(f"there is no label {label!r}", hint="'vesica label list' shows them, 'label create' adds one")
+
+    def _fields(self, connection: Connection, *conditions: ColumnElement[bool]) -> "list_[str]":
+        query = (
+            select(tables.datasets.c.name, tables.fields.c.name)
+            .join(tables.datasets, tables.datasets.c.id == tables.fields.c.dataset_id)
+            .where(tables.datasets.c.project_id == self._project.id, *conditions)
+        )
+        return [f"{dataset}.{field}" for dataset, field in connection.execute(query)]
 
     def _custom(self, connection: Connection) -> dict[str, str]:
         rows = tables.labels
@@ -214,7 +254,9 @@ class Labels:
     def _hidden(self, connection: Connection, place: Origin) -> bool:
         """Tell whether a place is not there for whoever acts, for a label that none of their roles clears."""
         cleared = self._project.node.guard.cleared(connection, self._project.id)
-        return cleared is not None and not access.clears(cleared, self._labels_of(connection, place.kind, place.target))
+        return cleared is not None and not access.clears(
+            cleared, _origins(self.traces(place.kind, place.target, connection))
+        )
 
     def _check_target(self, connection: Connection, kind: Kind | str, target: str) -> Kind:
         kind = Kind(kind)
@@ -234,6 +276,8 @@ class Labels:
                 query = select(segments.c.id).where(
                     segments.c.project_id == self._project.id, segments.c.name == target
                 )
+            case _:
+                raise InvalidInput(f"no label can be put on a {kind}", hint="name a dataset, a field or a segment")
         hidden = self._hidden(connection, Origin(kind=kind, target=target))
         if connection.execute(query).first() is None or hidden:
             hint = {
@@ -245,30 +289,54 @@ class Labels:
         return kind
 
 
-def inherited(uses: Uses, kind: Kind, targets: Iterable[str], segments: Mapping[str, Iterable[str]]) -> Origins:
-    """Return each label that the targets have, with the places where it was put.
+list_ = list  # inside the class `list` is the method
 
-    `uses` is what was put where; `segments` gives for each segment what its rule reads: "dataset.field", or "own.NAME".
+
+def inherited(uses: Uses, kind: Kind, target: str, segments: Mapping[str, Iterable[str]]) -> Traces:
+    """Return the shortest way from each place where a label was put to one that inherits it, by label and place.
+
+    `uses` is what was put where; `segments` gives for each segment what its rule reads: "dataset.field", "own.NAME" or
+    "received.PARTNER.NAME".
     """
-    found: Origins = {}
+    found: Traces = []
     seen: set[Origin] = set()
     datasets = [each for each in uses if each.kind is Kind.DATASET]
-    waiting = [Origin(kind=kind, target=target) for target in targets]
+    waiting: deque[tuple[Origin, ...]] = deque([(Origin(kind=kind, target=target),)])
     while waiting:
-        place = waiting.pop()
+        way = waiting.popleft()
+        place = way[0]
         if place in seen:
             continue
         seen.add(place)
-        for label in uses.get(place, ()):
-            found.setdefault(label, []).append(place)
+        found += [Trace(label=label, places=way) for label in uses.get(place, ())]
+        above: list[Origin] = []
         match place.kind:
             case Kind.FIELD:  # names may hold dots: every dataset that could be meant counts
-                waiting += [each for each in datasets if place.target.startswith(f"{each.target}.")]
+                above = [each for each in datasets if place.target.startswith(f"{each.target}.")]
             case Kind.SEGMENT:
                 for used in segments.get(place.target, ()):
-                    waiting.append(Origin(kind=Kind.FIELD, target=used))
-                    if used.startswith("own."):
-                        waiting.append(Origin(kind=Kind.SEGMENT, target=used.removeprefix("own.")))
-            case Kind.DATASET:
-                pass
-    return {label: sorted(places, key=str) for label, places in sorted(found.items())}
+                    above.append(Origin(kind=Kind.FIELD, target=used))
+                    start, _, name = used.partition(".")
+                    if start in ("own", "received"):
+                        above.append(Origin(kind=Kind.SEGMENT if start == "own" else Kind.RECEIVED, target=name))
+        waiting.extend((each, *way) for each in above)
+    return sorted(found, key=lambda trace: (trace.label, str(trace.origin)))
+
+
+def spelled(label: str) -> str:
+    """Return a label as the catalogue writes it: "c11" is C11."""
+    return label.upper() if label.upper() in STANDARD else label
+
+
+def removal(trace: Trace) -> str:
+    """Return the command by which a label, or what brings it, is taken away from its origin."""
+    if trace.origin.kind is Kind.RECEIVED:  # the sender's word stands: what is left is to do without the segment
+        return f"vesica segment update {trace.places[1].target} --rule EXPR"
+    return f"vesica label remove {trace.label} --{trace.origin.kind} {trace.origin.target}"
+
+
+def _origins(traces: Traces) -> Origins:
+    found: Origins = {}
+    for trace in traces:
+        found.setdefault(trace.label, []).append(trace.origin)
+    return found

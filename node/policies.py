@@ -1,19 +1,19 @@
 """Data usage policies: a marketing action, and the labels that forbid it.
 
 An expression is over label names with AND, OR and parentheses, AND binding tighter: `C1 OR (C3 AND C7)`. It is asked of
-one segment's labels at a time, so labels on different segments never combine.
+one segment's labels at a time (`node.governance`), so labels on different segments never combine.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, Row, select
 
 from . import tables
-from .errors import AlreadyExists, InvalidInput, NotFound, check_name
-from .labels import STANDARD, Origin
+from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from .labels import STANDARD, Kind, Origin
 
 if TYPE_CHECKING:
     from .project import Project
@@ -33,18 +33,6 @@ class Policy:
     status: Status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violation:
-    """One policy that forbids the action: which labels met its condition, where they sit, and what would help."""
-
-    policy: str
-    condition: str
-    action: str
-    labels: tuple[str, ...]
-    lineage: tuple[str, ...]  # "C11 from dataset crm"
-    fixes: tuple[str, ...]  # commands
-
-
 _STANDARD = (  # only the one on sharing is on in a new project
     ("restrict-data-sharing", SHARING, "C11 OR C12 OR C2"),
     ("restrict-analytics", "analytics", "C8"),
@@ -57,9 +45,6 @@ _STANDARD = (  # only the one on sharing is on in a new project
     ("restrict-onsite-personalisation", "onsite-personalisation", "C4 OR C7"),
     ("restrict-single-identity-personalisation", "single-identity-personalisation", "C10"),
 )
-
-
-Violations = list[Violation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,36 +84,6 @@ def met_by(expression: Expression, labels: Iterable[str]) -> set[str] | None:
     return None
 
 
-def evaluate(
-    policies: Iterable[Policy], action: str, labels: Mapping[str, Sequence[Origin]], *, include_draft: bool = False
-) -> Violations:
-    """Return what forbids `action` for something that carries `labels`, with where each label came from.
-
-    Only enabled policies count, and drafts where they are asked for.
-    """
-    counted = ("enabled", "draft") if include_draft else ("enabled",)
-    found = []
-    for policy in policies:
-        if policy.action != action or policy.status not in counted:
-            continue
-        met = met_by(parse(policy.expression), labels)
-        if met is not None:
-            sources = [(label, origin) for label in sorted(met) for origin in labels[label]]
-            found.append(
-                Violation(
-                    policy=policy.name,
-                    condition=policy.expression,
-                    action=action,
-                    labels=tuple(sorted(met)),
-                    lineage=tuple(f"{label} from {origin}" for label, origin in sources),
-                    fixes=tuple(
-                        f"vesica label remove {label} --{origin.kind} {origin.target}" for label, origin in sources
-                    ),
-                )
-            )
-    return found
-
-
 class Policies:
     def __init__(self, project: "Project") -> None:
         self._project = project
@@ -143,70 +98,90 @@ class Policies:
         return [_policy(row) for row in connection.execute(query)]
 
     def create(self, name: str, action: str, expression: str, *, status: Status = "enabled") -> Policy:
-        """Add a policy of the project's own."""
-        from protocol.feed import MARKETING_USES
-
-        with self._project.act("policy.create", name, detail={"action": action, "status": status}) as tx:
+        """Add a policy of the project's own; refused where a published feed would break it (`node.governance`)."""
+        detail = {"action": action, "status": status}
+        with self._project.governance.act("policy.create", name, _place(name), detail=detail) as tx:
             check_name(name, "policy")
-            if action not in MARKETING_USES:
-                raise InvalidInput(
-                    f"there is no marketing action {action!r}", hint=f"the actions are {', '.join(MARKETING_USES)}"
-                )
-            parsed = parse(expression)
-            for label in labels_of(parsed):
-                self._project.labels.resolve(tx, label)
             if any(policy.name == name for policy in self.list(tx)):
                 raise AlreadyExists(f"there is a policy {name!r} already", hint="choose another name")
-            policy = Policy(name=name, action=action, expression=_written(parsed), status=status)
+            policy = self._checked(tx, Policy(name=name, action=action, expression=expression, status=status))
             _insert(tx, policy, self._project.id, self._project.node.new_id())
         return policy
 
+    def edit(
+        self, name: str, *, action: str | None = None, expression: str | None = None, status: Status | None = None
+    ) -> Policy:
+        """Change a policy of the project's own, also to a draft or back; refused where a published feed would break it."""
+        detail = {"action": action, "expression": expression, "status": status}
+        with self._project.governance.act("policy.edit", name, _place(name), detail=detail) as tx:
+            before = self._own(tx, name)
+            policy = self._checked(
+                tx,
+                Policy(
+                    name=name,
+                    action=before.action if action is None else action,
+                    expression=before.expression if expression is None else expression,
+                    status=before.status if status is None else status,
+                ),
+            )
+            values = {"action": policy.action, "expression": policy.expression, "status": policy.status}
+            rows = tables.policies
+            tx.execute(rows.update().where(rows.c.project_id == self._project.id, rows.c.name == name).values(**values))
+        return policy
+
+    def delete(self, name: str) -> None:
+        """Take a policy of the project's own away."""
+        rows = tables.policies
+        with self._project.act("policy.delete", name) as tx:
+            self._own(tx, name)
+            tx.execute(rows.delete().where(rows.c.project_id == self._project.id, rows.c.name == name))
+
     def enable(self, name: str) -> None:
+        """Apply a policy from now on; refused where a published feed would break it."""
         self._set_status("policy.enable", name, "enabled")
 
     def disable(self, name: str) -> None:
         self._set_status("policy.disable", name, "disabled")
 
-    def check(
-        self,
-        segment: str,
-        *,
-        action: str = SHARING,
-        namespaces: Iterable[str] = (),
-        include_draft: bool = False,
-        connection: Connection | None = None,
-    ) -> Violations:
-        """Return what forbids `action` for one segment, carried by identities of `namespaces`.
+    def _checked(self, tx: Connection, policy: Policy) -> Policy:
+        """Return a policy as it is stored; raises InvalidInput or NotFound where it makes no sense."""
+        check_action(policy.action)
+        parsed = parse(policy.expression)
+        for label in labels_of(parsed):
+            self._project.labels.resolve(tx, label)
+        return replace(policy, expression=_written(parsed))
 
-        Each identity field that an export carries counts as a field of the segment does. Raises NotFound.
-        """
-        if connection is None:
-            self._project.segments.show(segment)  # raises NotFound where it is hidden from whoever asks
-            with self._project.node.store.read() as reading:
-                return self.check(
-                    segment, action=action, namespaces=namespaces, include_draft=include_draft, connection=reading
-                )
-        rows = tables.segments
-        known = select(rows.c.id).where(rows.c.project_id == self._project.id, rows.c.name == segment)
-        if connection.execute(known).first() is None:
-            raise NotFound(f"there is no segment {segment!r}", hint="'vesica segment list' shows them")
-        carried = [self._project.labels.labels_of_segment(segment, connection)]
-        carried += [self._project.labels.labels_of_namespace(each, connection) for each in namespaces]
-        labels: dict[str, set[Origin]] = {}
-        for found in carried:
-            for label, origins in found.items():
-                labels.setdefault(label, set()).update(origins)
-        ordered = {label: sorted(origins, key=str) for label, origins in labels.items()}
-        return evaluate(self.list(connection), action, ordered, include_draft=include_draft)
+    def _get(self, tx: Connection, name: str) -> Policy:
+        for policy in self.list(tx):
+            if policy.name == name:
+                return policy
+        raise NotFound(f"there is no policy {name!r}", hint="'vesica policy list' shows them")
+
+    def _own(self, tx: Connection, name: str) -> Policy:
+        if name in (standard for standard, _, _ in _STANDARD):
+            raise Refused(
+                f"policy {name} is of the standard catalogue: it can be enabled and disabled",
+                hint="vesica policy create NAME --action USE --when LABELS makes one of your own",
+            )
+        return self._get(tx, name)
 
     def _set_status(self, act: str, name: str, status: Status) -> None:
         rows = tables.policies
-        with self._project.act(act, name) as tx:
-            changed = tx.execute(
+        with self._project.governance.act(act, name, _place(name)) as tx:
+            self._get(tx, name)
+            tx.execute(
                 rows.update().where(rows.c.project_id == self._project.id, rows.c.name == name).values(status=status)
             )
-            if not changed.rowcount:
-                raise NotFound(f"there is no policy {name!r}", hint="'vesica policy list' shows them")
+
+
+def check_action(action: str) -> None:
+    """Raise InvalidInput unless there is such a marketing action."""
+    from protocol.feed import MARKETING_USES
+
+    if action not in MARKETING_USES:
+        raise InvalidInput(
+            f"there is no marketing action {action[:80]!r}", hint=f"the actions are {', '.join(MARKETING_USES)}"
+        )
 
 
 def insert_standard(tx: Connection, project_id: str, new_id: Callable[[], str]) -> None:
@@ -227,6 +202,10 @@ def _insert(tx: Connection, policy: Policy, project_id: str, policy_id: str) -> 
             status=policy.status,
         )
     )
+
+
+def _place(name: str) -> Origin:
+    return Origin(kind=Kind.POLICY, target=name)
 
 
 def _policy(row: Row[Any]) -> Policy:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .consent import Consents
     from .data import Snapshot
     from .feeds import Feeds
+    from .governance import Governance
     from .labels import Labels
     from .letters import Letters
     from .node import Node
@@ -213,6 +214,12 @@ class Project:
         from .policies import Policies
 
         return Policies(self)
+
+    @cached_property
+    def governance(self) -> "Governance":
+        from .governance import Governance
+
+        return Governance(self)
 
     @cached_property
     def partners(self) -> "Partners":

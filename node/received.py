@@ -29,6 +29,7 @@ from . import access, decisions, epochs, evaluations, versions
 from .data import Snapshot
 from .errors import NotFound, Refused, printable
 from .files import write_atomically
+from .labels import Kind, Origin, Uses, spelled
 from .letters import HANDLERS as LETTERS
 from .tables import connections, memberships, received_feeds, runs
 
@@ -199,6 +200,44 @@ class Received:
             cleared, (label for each in self._definition(tx, feed).segments for label in each.labels)
         )
 
+    def labels(self, tx: Connection) -> Uses:
+        """Return the senders' labels of what we receive; added ones hold before the version that adds them is accepted."""
+        found: Uses = {}
+        for connection, feed in self._rows(tx):
+            if feed.status not in ALIVE:
+                continue
+            offered = self._definition(tx, feed, feed.offered_version) if feed.offered_version else None
+            newer = {each.id: each.labels for each in offered.segments} if offered else {}
+            for segment in self._definition(tx, feed).segments:
+                place = Origin(kind=Kind.RECEIVED, target=f"{connection.alias}.{segment.name}")
+                labels = {*found.get(place, ()), *map(spelled, (*segment.labels, *newer.get(segment.id, ())))}
+                found[place] = sorted(labels)
+        return found
+
+    def restrictions(self, tx: Connection) -> "list_[tuple[str, Definition]]":
+        """Return the versions that we accepted of the feeds that we take, each with its partner."""
+        return [(c.alias, self._definition(tx, feed)) for c, feed in self._rows(tx) if feed.status in ALIVE]
+
+    def segment(self, reference: str) -> dict[str, Any]:
+        """Return what we know of a received segment ("received.PARTNER.NAME"): no rule, but the sender's word on it."""
+        partner, _, name = reference.removeprefix("received.").partition(".")
+        with self._node.store.read() as tx:
+            if (cleared := self._node.guard.cleared(tx, self._project.id)) is not None:
+                self.check_visible(tx, partner, name, cleared)
+            members = self.members(partner, name, tx)
+            held = [
+                d for alias, d in self.restrictions(tx) if alias == partner and name in {s.name for s in d.segments}
+            ]
+            labels = self.labels(tx).get(Origin(kind=Kind.RECEIVED, target=f"{partner}.{name}"), [])
+        return {
+            "name": f"received.{partner}.{name}",
+            "kind": "received",
+            "feeds": [definition.name for definition in held],
+            "size": len(members),
+            "labels": labels,
+            "restricted_uses": sorted({use for definition in held for use in definition.restricted_uses}),
+        }
+
     def statuses(self, name: str, segment: str, partner: str | None = None) -> dict[str, BitMap]:
         """Return a received segment's profiles by status: realized in the last revision, existing, and exited."""
         with self._node.store.read() as tx:
@@ -362,7 +401,8 @@ class Received:
         self._renew(tx, connection, had)
         if gone:
             self._sign_purge(tx, connection, feed, tuple(segment.id for segment in gone))
-        self._project.alerts.add(tx, "feed_changed", f"{connection.alias} took something out of {feed.name}")
+        did = "took something out" if versions.removes(before, definition) else "changed the labels or the description"
+        self._project.alerts.add(tx, "feed_changed", f"{connection.alias} {did} of {feed.name}")
 
     def _notify(self, kind: str, name: str, partner: str | None, reason: str, moves: dict[str, str]) -> None:
         with self._project.act(kind, name) as tx:
@@ -512,6 +552,9 @@ class Received:
 
     def _path(self, feed: Row[Any], name: str) -> Path:
         return self._folder(feed) / name
+
+
+list_ = list  # inside the class `list` is the method
 
 
 def _named(file: str) -> tuple[int, int]:

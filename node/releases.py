@@ -31,6 +31,7 @@ from .epochs import Epoch
 from .errors import PeerRefused, Refusal, Refused
 from .evaluations import cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
+from .governance import PolicyViolation
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
 from .letters import HANDLERS as LETTERS
@@ -162,7 +163,20 @@ def _changes(
 
 
 def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
-    """Return the feed and the version that the partner accepted; refused where anything forbids a run now."""
+    """Return the feed and the version that the partner accepted; refused where anything forbids a run now.
+
+    A policy that does so leaves an alert: nobody may be watching.
+    """
+    try:
+        return _checked(project, connection, feed_id)
+    except PolicyViolation as error:
+        with project.node.store.begin() as tx:
+            text = f"feed {error.violations[0].feed} does not run to {connection.alias}: {error}"
+            project.alerts.add_daily(tx, "policy_violation", text)
+        raise
+
+
+def _checked(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
     with project.act("feed.check", feed_id) as tx:
         feed = tx.execute(select(feeds).where(feeds.c.id == feed_id)).one()
         state = _state(tx, connection, feed_id)
@@ -172,7 +186,7 @@ def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[
                 hint=f"vesica feed show {feed.name}",
             )
         definition = versions.get(tx, feed_id, state.accepted_version)
-        project.feeds.check_policies(definition, tx)
+        project.governance.check_feed(definition, tx)
         project.consent.require_model(tx)
     return feed, definition
 

@@ -1,10 +1,11 @@
 """Segment rules: an expression as our own tree, and the query that is built from the tree.
 
 The text is hostile: sqlglot only parses it, what is not on the list below is refused, and nothing of it reaches the
-database but values as parameters and names that are known fields. The tree has react-querybuilder's JSON shape.
+database but values as parameters and names that are known fields. A tree is read through its text (`node.trees`).
 A comparison with a missing value is false, so that NOT takes in the profiles that have none.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from . import trees
 from .attributes import quoted
 from .data import NUMBER
 from .errors import Failure, InvalidInput
+from .trees import Tree
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-Tree = dict[str, Any]
 Field = tuple[str, str]  # dataset, column
 
 MAX_EXPRESSION = 10_000  # characters: no person writes more, and a parser's stack is finite
@@ -55,13 +57,20 @@ def parse(expression: str, fields: Mapping[str, Field]) -> Rule:
         raise InvalidInput(f"the rule is over {MAX_EXPRESSION} characters long", hint="build it from smaller segments")
     if not expression.strip():
         raise InvalidInput("the rule is empty", hint=_HINT)
+    if not storable(expression):
+        raise InvalidInput("the rule holds what is no text", hint=_HINT)
     try:
         found = sqlglot.parse(_SEGMENT.sub(_quote_segment, expression), read="duckdb")
         if len(found) != 1 or found[0] is None:
             raise InvalidInput("the rule is more than one expression", hint=_HINT)
-        return Rule(_Parser(fields).node(found[0], 0))
+        return Rule(trees.canonical(_Parser(fields).node(found[0], 0)))
     except (SqlglotError, RecursionError) as error:
         raise InvalidInput("the rule cannot be read", hint=_HINT) from error
+
+
+def storable(text: str) -> bool:
+    """Tell whether a text can be stored and sent: no NUL and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def leaves(tree: Tree) -> Iterator[Tree]:
@@ -209,6 +218,8 @@ def _value(found: "exp.Expr") -> str | int | float | bool:
         case exp.Literal():
             text = str(found.this)
             number = float(text)
+            if not math.isfinite(number):
+                raise InvalidInput("a number of the rule is too large", hint=_HINT)
             return int(text) if text.isdigit() and len(text) < 16 else number
     raise _unsupported(found)
 

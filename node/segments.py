@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 from pyroaring import BitMap
 from sqlalchemy import Connection, Row, select
 
-from . import access, rules, tables
+from . import access, rules, tables, trees
 from .data import Draft, Snapshot
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .files import write_atomically
+from .labels import Kind, Origin
 
 if TYPE_CHECKING:
     from .project import Project
@@ -40,28 +41,47 @@ class Segment:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def written(self, form: str) -> str:
+        """Return the rule's tree as "json" or "yaml"; raises Refused for a list."""
+        if self.tree is None:
+            raise Refused(f"segment {self.name} is a list: it has no rule", hint=f"vesica segment show {self.name}")
+        return trees.dumped(self.tree, form)
+
+
+RuleTree = Mapping[str, Any] | Path  # a tree, or the JSON or YAML file that holds one
+
 
 class Segments:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def create(self, name: str, *, rule: str | None = None, members_file: Path | str | None = None) -> Segment:
-        """Make a segment from a rule, or from a file with a profile id per row, and evaluate it."""
+    def create(
+        self,
+        name: str,
+        *,
+        rule: str | None = None,
+        tree: RuleTree | None = None,
+        members_file: Path | str | None = None,
+    ) -> Segment:
+        """Make a segment from a rule, as text or as a tree, or from a file with a profile id per row; and evaluate it."""
         detail: dict[str, Any] = {}
         with self._project.act("segment.create", name, detail=detail) as tx:
             check_name(name, "segment")
-            if (rule is None) == (members_file is None):
-                raise InvalidInput("a segment has a rule or members", hint="give --rule EXPR or --members FILE")
+            if [rule, tree, members_file].count(None) != 2:
+                raise InvalidInput(
+                    "a segment has a rule or members", hint="give --rule EXPR, --tree FILE or --members FILE"
+                )
             if self._find(tx, name) is not None:  # also one that is hidden from whoever asks: names are unique
                 raise AlreadyExists(f"there is a segment {name!r} already", hint="delete it, or choose another name")
             draft, unknown = Draft(self._project, tx), 0
             parsed = None
-            if rule is not None:
+            if members_file is not None:
+                members, unknown = self._read_members(tx, draft.base, Path(members_file))
+            else:
+                rule = self._text(rule, tree)
                 parsed = rules.parse(rule, self._names(tx, visible=True))
                 self._check_uses(tx, parsed.uses)
                 members = self._evaluate(tx, draft, parsed.tree)
-            elif members_file is not None:
-                members, unknown = self._read_members(tx, draft.base, Path(members_file))
             segment = Segment(
                 id=self._project.node.new_id(),
                 name=name,
@@ -81,22 +101,50 @@ class Segments:
             detail |= {"kind": segment.kind, "size": segment.size}
         return segment
 
-    def update(self, name: str, members_file: Path | str) -> Segment:
-        """Replace the members of a list by those of another file; feeds follow with their next run."""
+    def update(
+        self,
+        name: str,
+        members_file: Path | str | None = None,
+        *,
+        rule: str | None = None,
+        tree: RuleTree | None = None,
+    ) -> Segment:
+        """Replace a rule by another, or the members of a list by those of another file.
+
+        What is composed of the segment follows at once, feeds with their next run. A rule by which a published feed
+        would break a policy is refused (`node.governance`).
+        """
         detail: dict[str, Any] = {}
-        with self._project.act("segment.update", name, detail=detail) as tx:
+        place = Origin(kind=Kind.SEGMENT, target=name)
+        with self._project.governance.act("segment.update", name, place, detail=detail) as tx:
             row = self._get(tx, name)
-            if row.tree is not None:
-                raise Refused(f"segment {name} has a rule", hint="its members follow the profiles' attributes")
-            draft = Draft(self._project, tx)
-            members, unknown = self._read_members(tx, draft.base, Path(members_file))
+            if [rule, tree, members_file].count(None) != 2:
+                raise InvalidInput("nothing to change", hint="give --rule EXPR, --tree FILE or --members FILE")
+            draft, unknown = Draft(self._project, tx), 0
+            values: dict[str, Any] = {}
+            if members_file is not None:
+                if row.tree is not None:
+                    raise Refused(f"segment {name} has a rule", hint=f"vesica segment update {name} --rule EXPR")
+                members, unknown = self._read_members(tx, draft.base, Path(members_file))
+            else:
+                if row.tree is None:
+                    raise Refused(f"segment {name} is a list", hint=f"vesica segment update {name} --members FILE")
+                rule = self._text(rule, tree)
+                parsed = rules.parse(rule, self._names(tx, visible=True))
+                self._check_uses(tx, parsed.uses)
+                values = {"rule": rule, "tree": parsed.tree, "uses": parsed.uses}
+                self._check_apart(tx, name, parsed.uses)
+                members = self._evaluate(tx, draft, parsed.tree)
             if members != draft.base.members(row.id):
                 draft.set_members(row.id, members)
                 draft.publish()
             rows, now = tables.segments, self._project.node.now()
-            tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
+            tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now, **values))
+            self.renew(tx, {f"own.{name}"})
             detail |= {"size": len(members)}
-            return replace(_segment(row), size=len(members), evaluated=now, unknown=unknown)
+            row = self._find(tx, name)
+            assert row is not None
+        return replace(_segment(row), unknown=unknown)
 
     def evaluate(self, name: str | None = None) -> list[Segment]:
         """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then.
@@ -139,12 +187,14 @@ class Segments:
         segment = self.show(name)
         return (snapshot or Snapshot.open(self._project)).members(segment.id)
 
-    def export(self, name: str, path: Path | str) -> int:
-        """Write the ids of a segment's profiles as CSV and return how many; refused if a label forbids any export.
+    def export(self, name: str, path: Path | str, *, uses: Iterable[str] = ()) -> int:
+        """Write the ids of a segment's profiles as CSV and return how many.
 
-        One that reads received segments is evaluated first: what a partner took back must not leave.
+        `uses` are the marketing uses that the file is for; without one it may be used for anything. Refused where a
+        policy, C12, or a partner whose segment it reads forbids one of them. A segment that reads received ones is
+        evaluated first: what a partner took back must not leave.
         """
-        detail: dict[str, Any] = {}
+        detail: dict[str, Any] = {"uses": sorted(set(uses))}
         with self._project.node.store.read() as reading:
             received = self.reads_received(reading, name) and name not in self.hidden(reading)
         self._project.require("segment.export", name)
@@ -154,12 +204,7 @@ class Segments:
                 self.evaluate(name)
         with self._project.act("segment.export", name, detail=detail) as tx:
             row = self._get(tx, name)
-            origins = self._project.labels.labels_of_segment(name, tx).get("C12")
-            if origins:
-                raise Refused(
-                    f"segment {name} must not be exported: C12 from {', '.join(map(str, origins))}",
-                    hint="use a segment without that label, or take the label off where it was put",
-                )
+            self._project.governance.check_export(name, detail["uses"], tx)
             snapshot = Snapshot.open(self._project, tx)
             numbers = np.array(snapshot.members(row.id).to_array(), np.uint32)
             file = io.StringIO(newline="")
@@ -192,10 +237,30 @@ class Segments:
             draft.set_members(row.id, None)
             draft.publish()
 
+    def uses(self, connection: Connection) -> "dict[str, list_[str]]":
+        """Return what each segment's rule reads."""
+        return {row.name: row.uses for row in self._rows(connection)}
+
     def reads_received(self, connection: Connection, name: str) -> bool:
         """Tell whether a segment is made of a received one, directly or through segments of ours."""
         rows = {row.name: row for row in self._rows(connection)}
         return any(use.startswith("received.") for row in _in_order(rows, [name]) for use in row.uses)
+
+    def _text(self, rule: str | None, tree: RuleTree | None) -> str:
+        """Return a rule as text, the one form that the parser reads."""
+        if rule is not None:
+            return rule
+        return trees.written(trees.read(trees.load(tree) if isinstance(tree, Path) else tree))
+
+    def _check_apart(self, tx: Connection, name: str, uses: Iterable[str]) -> None:
+        """Refuse a rule that would make a segment of itself."""
+        rows = {row.name: row for row in self._rows(tx)}
+        read = [use.removeprefix("own.") for use in uses if use.startswith("own.")]
+        around = [row.name for row in _in_order(rows, read) if row.name == name or f"own.{name}" in row.uses]
+        if around:
+            raise Refused(
+                f"segment {name} would be made of itself, through {around[0]}", hint=f"leave own.{around[0]} out"
+            )
 
     def renew(self, tx: Connection, references: Iterable[str]) -> "list_[str]":
         """Evaluate again what reads one of the references ("received.acme.vip"), in the caller's transaction.
@@ -282,7 +347,7 @@ class Segments:
         names = {field: (dataset, field) for dataset, field in found if alone.count(field) == 1}
         return names | {f"{dataset}.{field}": (dataset, field) for dataset, field in found}
 
-    def _evaluate(self, tx: Connection, draft: Draft, tree: rules.Tree) -> BitMap:
+    def _evaluate(self, tx: Connection, draft: Draft, tree: trees.Tree) -> BitMap:
         now = Snapshot(draft.base.directory, draft.base.generation, draft.content)
         references = {leaf["field"] for leaf in rules.leaves(tree)}
         segments = {

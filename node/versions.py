@@ -47,12 +47,28 @@ def get(tx: Connection, feed_id: str, version: int | None) -> Definition:
 
 
 def only_removes(before: Definition, after: Definition) -> bool:
-    """Tell whether a version gives a receiver nothing that the one before did not: it holds without being accepted."""
+    """Tell whether a version gives a receiver nothing that the one before did not: it holds without being accepted.
+
+    Labels are the sender's word on its data: whatever they are, nobody has to accept them.
+    """
     return (
-        set(after.segments) <= set(before.segments)
+        _segments(after) <= _segments(before)
         and set(after.namespaces) <= set(before.namespaces)
         and set(after.restricted_uses) <= set(before.restricted_uses)
     )
+
+
+def removes(before: Definition, after: Definition) -> bool:
+    """Tell whether a version lacks anything that the one before had."""
+    return not (
+        _segments(before) <= _segments(after)
+        and set(before.namespaces) <= set(after.namespaces)
+        and set(before.restricted_uses) <= set(after.restricted_uses)
+    )
+
+
+def _segments(definition: Definition) -> set[tuple[bytes, str]]:
+    return {(segment.id, segment.name) for segment in definition.segments}
 
 
 def describe(definition: Definition) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What can go wrong in Vesica, from the bottom up: every error says what happened and what to do."""
 
+from typing import Any
+
 
 class VesicaError(Exception):
     """The base of every error that a user or a partner may see.
@@ -13,6 +15,10 @@ class VesicaError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def document(self) -> dict[str, Any]:
+        """Return the error as JSON has it; an error that has more to say to programs adds to it."""
+        return {"code": self.code, "message": str(self), "hint": self.hint}
 
 
 class UnknownKernel(VesicaError):

@@ -27,6 +27,7 @@ HEAVY = {
     "uvicorn",
     "sqlglot",
 }
+LINEAGE = (("dataset", "crm"), ("field", "crm.income"), ("segment", "rich"))
 
 
 @pytest.fixture
@@ -229,7 +230,8 @@ def test_policies(run, document, node):
     [violation] = json.loads(out)["violations"]
     assert violation["segment"] == "rich"
     assert violation["policy"] == "restrict-data-sharing"
-    assert violation["lineage"] == ["C11 from dataset crm"]
+    path = [{"kind": kind, "name": name, "edited": False} for kind, name in LINEAGE]
+    assert violation["lineage"] == [{"label": "C11", "path": path}]
     assert "vesica label remove C11 --dataset crm" in run("policy", "check", "rich")[1]
     document("policy", "disable", "restrict-data-sharing")
     assert "segment-match is allowed" in run("policy", "check", "rich")[1]

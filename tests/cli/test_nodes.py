@@ -206,7 +206,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
 def received(publisher: Side, folder: Path, segment: str) -> set[str]:
     publisher.run("segment", "create", f"from-{segment}", "--rule", f"received.retailer.{segment}")
     file = folder / f"from-{segment}.csv"
-    publisher.run("segment", "export", f"from-{segment}", str(file))
+    publisher.run("segment", "export", f"from-{segment}", str(file), "--use", "onsite-advertising")
     return set(file.read_text().split()[1:])
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 
 from node import letters as letters_module
 from node import releases, taking
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
-from node.feeds import PolicyViolation, Removal
-from node.tables import audit, exchanges, feed_versions, jobs, memberships, projects, runs
+from node.feeds import Removal
+from node.governance import PolicyConflict, PolicyViolation
+from node.tables import audit, exchanges, feed_versions, jobs, label_uses, memberships, projects, runs
 from protocol.feed import MARKETING_USES, Definition
 from protocol.receipt import NO_RECEIPT, PurgeStatement, SignedReceipt
 
@@ -464,6 +465,13 @@ def test_a_label_blocks_what_uses_the_field_and_nothing_else(pair: Any, person: 
     assert {each["target"] for each in pair.acme.acts("feed", "deny")} == {"used", "unused", "other"}
 
 
+def put_unasked(project: Any, label: str, kind: str, target: str) -> None:
+    """Put a label where it came by a way that asks nobody: an import that maps a field anew, or a restored database."""
+    row = {"project_id": project.id, "label": label, "kind": kind, "target": target}
+    with project.node.store.begin() as tx:
+        tx.execute(insert(label_uses).values(id=project.node.new_id(), **row))
+
+
 @pytest.mark.feature("GV9")
 def test_c12_blocks_feed_run_and_file_alike_whatever_the_policies_say(pair: Any, person: Any, tmp_path: Path) -> None:
     small(pair, person)
@@ -473,8 +481,11 @@ def test_c12_blocks_feed_run_and_file_alike_whatever_the_policies_say(pair: Any,
     acme.policies.create("own", "segment-match", "C9")
     acme.policies.disable("restrict-data-sharing")
     assert acme.segments.export("rich", tmp_path / "before.csv") == 2
-    acme.labels.apply("C12", "field", "orders.income")
+    with pytest.raises(PolicyConflict, match="feed summer is published, and label C12"):
+        acme.labels.apply("C12", "field", "orders.income")
+    put_unasked(acme, "C12", "field", "orders.income")
     for act in (
+        lambda: acme.feeds.estimate("summer"),
         lambda: draft(pair, "second", ["rich"]),
         lambda: acme.feeds.sync("summer"),
         lambda: acme.segments.export("rich", tmp_path / "after.csv"),

@@ -40,8 +40,10 @@ def project(either_node):
 
 
 def _labels_of_field(project, field: str) -> dict[str, list[Origin]]:
-    with project.node.store.read() as tx:
-        return project.labels._labels_of(tx, Kind.FIELD, field)
+    found = {}
+    for trace in project.labels.traces(Kind.FIELD, field):
+        found.setdefault(trace.label, []).append(trace.origin)
+    return found
 
 
 def _labels(project, segment: str) -> dict[str, list[str]]:
@@ -98,8 +100,8 @@ def test_a_label_on_an_unused_field_does_not_reach_the_segment(project):
     project.labels.apply("C11", Kind.FIELD, "crm.city")
     assert _labels(project, "rich") == {}
     assert _labels(project, "local") == {"C11": ["field crm.city"]}
-    assert project.policies.check("rich") == []
-    assert [violation.policy for violation in project.policies.check("local")] == ["restrict-data-sharing"]
+    assert project.governance.check(["rich"]) == []
+    assert [violation.policy for violation in project.governance.check(["local"])] == ["restrict-data-sharing"]
 
 
 def test_every_source_is_named(project):
@@ -116,9 +118,11 @@ def test_labels_of_the_identities_that_carry_a_segment(project):
     assert list(labels.labels_of_namespace("email_sha256/lc-v1")) == ["C2"]
     assert list(labels.labels_of_namespace("x/opaque-v1")) == ["I1"]
     assert labels.labels_of_namespace("gaid/uuid-v1") == {}
-    assert project.policies.check("frequent") == []
-    [violation] = project.policies.check("frequent", namespaces=["email_sha256/lc-v1"])
-    assert violation.lineage == ("C2 from field crm.mail",)
+    assert project.governance.check(["frequent"]) == []
+    [violation] = project.governance.check(["frequent"], namespaces=["email_sha256/lc-v1"])
+    assert [str(each) for each in violation.lineage] == [
+        "C2 from field crm.mail > namespace email_sha256/lc-v1 > segment frequent"
+    ]
 
 
 def test_dots_in_names_never_lose_a_label(project):

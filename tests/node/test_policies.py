@@ -3,13 +3,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import tables
-from node.errors import AlreadyExists, InvalidInput, NotFound
-from node.labels import Kind, Origin
-from node.policies import MAX_DEPTH, Policy, evaluate, met_by, parse
+from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
+from node.governance import Violations
+from node.governance import evaluate as evaluate_for
+from node.labels import Kind, Origin, Trace, Traces
+from node.policies import MAX_DEPTH, Policy, met_by, parse
 
 
-def _put(*labels: str) -> dict[str, list[Origin]]:
-    return {label: [Origin(kind=Kind.FIELD, target=f"crm.{label.lower()}")] for label in labels}
+def _put(*labels: str) -> Traces:
+    return [Trace(label=label, places=(Origin(kind=Kind.FIELD, target=f"crm.{label.lower()}"),)) for label in labels]
+
+
+def evaluate(policies: list[Policy], action: str, traces: Traces, **rest: bool) -> Violations:
+    return evaluate_for(policies, action, traces, segment="mine", **rest)
+
+
+def _lineage(violation) -> list[str]:
+    return [str(trace) for trace in violation.lineage]
 
 
 def _policy(expression: str, status: str = "enabled", action: str = "segment-match") -> Policy:
@@ -35,16 +45,16 @@ def test_a_custom_label_in_a_custom_policy_blocks(either_node):
     _segment(project, "rich")
     project.labels.create("legal-hold", "The case is open")
     project.labels.apply("legal-hold", "segment", "rich")
-    assert project.policies.check("rich") == []
+    assert project.governance.check(["rich"]) == []
     project.policies.create("no-legal-hold", "segment-match", "legal-hold")
-    [violation] = project.policies.check("rich")
+    [violation] = project.governance.check(["rich"])
     assert (violation.policy, violation.condition, violation.action) == ("no-legal-hold", "legal-hold", "segment-match")
-    assert violation.lineage == ("legal-hold from segment rich",)
+    assert _lineage(violation) == ["legal-hold from segment rich"]
     assert violation.fixes == ("vesica label remove legal-hold --segment rich",)
     project.policies.disable("no-legal-hold")
-    assert project.policies.check("rich") == []
+    assert project.governance.check(["rich"]) == []
     project.policies.enable("no-legal-hold")
-    assert project.policies.check("rich") != []
+    assert project.governance.check(["rich"]) != []
 
 
 @pytest.mark.feature("GV3")
@@ -52,9 +62,9 @@ def test_c11_blocks_until_it_is_taken_off(either_node):
     project = either_node.project()
     _segment(project, "rich")
     project.labels.apply("C11", "segment", "rich")
-    assert [violation.policy for violation in project.policies.check("rich")] == ["restrict-data-sharing"]
+    assert [violation.policy for violation in project.governance.check(["rich"])] == ["restrict-data-sharing"]
     project.labels.remove("C11", "segment", "rich")
-    assert project.policies.check("rich") == []
+    assert project.governance.check(["rich"]) == []
 
 
 @pytest.mark.feature("GV4")
@@ -63,7 +73,7 @@ def test_and_or_and_drafts():
     assert evaluate(policies, "segment-match", _put("C3")) == []
     [violation] = evaluate(policies, "segment-match", _put("C3", "C7", "C9"))
     assert violation.labels == ("C3", "C7")
-    assert violation.lineage == ("C3 from field crm.c3", "C7 from field crm.c7")
+    assert _lineage(violation) == ["C3 from field crm.c3", "C7 from field crm.c7"]
     [violation] = evaluate(policies, "segment-match", _put("C1"))
     assert violation.labels == ("C1",)
     draft = [_policy("C1", "draft")]
@@ -79,9 +89,9 @@ def test_labels_on_two_segments_do_not_combine(either_node):
     for name, label in (("one", "C3"), ("two", "C7")):
         _segment(project, name)
         project.labels.apply(label, "segment", name)
-        assert project.policies.check(name) == []
+        assert project.governance.check([name]) == []
     project.labels.apply("C7", "segment", "one")
-    assert project.policies.check("one") != []
+    assert project.governance.check(["one"]) != []
 
 
 def test_drafts_are_applied_where_asked_for(either_node):
@@ -89,8 +99,8 @@ def test_drafts_are_applied_where_asked_for(either_node):
     _segment(project, "one")
     project.labels.apply("C3", "segment", "one")
     project.policies.create("soon", "segment-match", "C3", status="draft")
-    assert project.policies.check("one") == []
-    assert [each.policy for each in project.policies.check("one", include_draft=True)] == ["soon"]
+    assert project.governance.check(["one"]) == []
+    assert [each.policy for each in project.governance.check(["one"], include_draft=True)] == ["soon"]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +173,43 @@ def test_what_a_policy_cannot_be(either_node):
     with pytest.raises(NotFound):
         policies.enable("mine")
     with pytest.raises(NotFound):
-        policies.check("nothing")
-    assert [entry.result for entry in either_node.audit.list(act="policy")] == ["deny"] * 4
+        either_node.project().governance.check(["nothing"])
+    for change in (lambda: policies.edit("mine", action="analytics"), lambda: policies.delete("mine")):
+        with pytest.raises(NotFound):
+            change()
+    for standard in (
+        lambda: policies.edit("restrict-data-sharing", expression="C1"),
+        lambda: policies.delete("restrict-data-sharing"),
+    ):
+        with pytest.raises(Refused, match="standard"):
+            standard()
+    assert [entry.result for entry in either_node.audit.list(act="policy")] == ["deny"] * 8
+
+
+@pytest.mark.feature("GV4")
+def test_a_policy_is_drafted_edited_enabled_and_deleted(either_node):
+    project = either_node.project()
+    _segment(project, "one")
+    project.labels.apply("C3", "segment", "one")
+    policies = project.policies
+    policies.create("soon", "segment-match", "C4", status="draft")
+    assert policies.edit("soon", expression="c3 or C4").expression == "C3 OR C4"
+    assert [each.status for each in policies.list() if each.name == "soon"] == ["draft"]
+    assert project.governance.check(["one"]) == []
+    policies.enable("soon")
+    assert [each.policy for each in project.governance.check(["one"])] == ["soon"]
+    policies.edit("soon", action="analytics")
+    assert project.governance.check(["one"]) == []
+    assert [each.policy for each in project.governance.check(["one"], action="analytics")] == ["soon"]
+    policies.edit("soon", status="draft")
+    assert project.governance.check(["one"], action="analytics") == []
+    assert len(project.governance.check(["one"], action="analytics", include_draft=True)) == 1
+    for wrong in ({"expression": "C3 AND"}, {"action": "world-domination"}, {"expression": "nothing"}):
+        with pytest.raises((InvalidInput, NotFound)):
+            policies.edit("soon", **wrong)
+    policies.delete("soon")
+    assert "soon" not in [each.name for each in policies.list()]
+    assert [entry.act for entry in either_node.audit.list(act="policy.delete")] == ["policy.delete"]
 
 
 def test_every_standard_policy_names_known_actions_and_labels(node):

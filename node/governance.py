@@ -1,0 +1,353 @@
+"""Whether an action is allowed: policies over labels, C12, and the uses that partners restricted.
+
+The one place that says so for feeds and files alike, and whatever else will let members out. It is asked when a feed is
+drafted, estimated, published and at each of its runs, and when something changes on which a published feed rests: a
+label, a policy, a rule (`Governance.act`).
+"""
+
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, select
+
+from protocol.feed import MARKETING_USES, Definition
+from protocol.letters import FeedVersion
+
+from . import versions
+from .errors import InvalidInput, Refused
+from .exchanges import give_up_releases
+from .labels import Kind, Origin, Trace, Traces, inherited, removal
+from .policies import SHARING, Policy, check_action, met_by, parse
+from .tables import feeds
+
+if TYPE_CHECKING:
+    from .project import Project
+
+NO_EXPORT = "C12"
+LEAVING = (SHARING, "export-to-third-party")  # the actions that C12 forbids whatever the policies are
+FILE_USES = tuple(use for use in MARKETING_USES if use != SHARING)  # what a file can be for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One thing that forbids an action of a segment: which labels met its condition, how they got there, what would help."""
+
+    title: str  # "policy restrict-data-sharing (C11 OR C12 OR C2)"
+    policy: str | None  # its name; none of C12 and of a partner's restriction
+    condition: str
+    action: str
+    segment: str
+    feed: str | None  # ours, that holds the segment; a partner's, that restricts the action
+    labels: tuple[str, ...]
+    lineage: tuple[Trace, ...]
+    fixes: tuple[str, ...]  # commands
+
+    def __str__(self) -> str:
+        return f"{self.title} forbids {self.action} of segment {self.segment}: {'; '.join(map(str, self.lineage))}"
+
+    def as_dict(self, edited: Origin | None = None) -> dict[str, Any]:
+        """Return the violation as JSON has it, with the place that was just edited marked."""
+        return {
+            "title": self.title,
+            "policy": self.policy,
+            "policy_edited": edited == Origin(kind=Kind.POLICY, target=self.policy or ""),
+            "condition": self.condition,
+            "action": self.action,
+            "segment": self.segment,
+            "feed": self.feed,
+            "labels": list(self.labels),
+            "lineage": [
+                {
+                    "label": trace.label,
+                    "path": [
+                        {"kind": place.kind.value, "name": place.target, "edited": place == edited}
+                        for place in trace.places
+                    ],
+                }
+                for trace in self.lineage
+            ],
+            "fixes": list(self.fixes),
+        }
+
+
+Violations = list[Violation]
+
+
+class PolicyViolation(Refused):
+    """Something forbids an action: `violations` are all that do, `edited` is the change that would have made it so."""
+
+    code = "policy_violation"
+
+    def __init__(
+        self, violations: Violations, message: str = "", *, hint: str = "", edited: Origin | None = None
+    ) -> None:
+        first, *more = violations
+        message = (message or str(first)) + (f"; and {len(more)} more" if more else "")
+        super().__init__(message, hint=hint or f"leave the segment out, or give: {first.fixes[0]}")
+        self.violations = violations
+        self.edited = edited
+
+    def document(self) -> dict[str, Any]:
+        return {**super().document(), "violations": [each.as_dict(self.edited) for each in self.violations]}
+
+
+class PolicyConflict(PolicyViolation):
+    """A change by which a published feed would break a policy."""
+
+    code = "policy_conflict"
+
+
+def evaluate(
+    policies: Iterable[Policy],
+    action: str,
+    traces: Traces,
+    *,
+    segment: str,
+    feed: str | None = None,
+    include_draft: bool = False,
+) -> Violations:
+    """Return the policies that forbid `action` for a segment that `traces` bring labels to, and maybe to a feed.
+
+    Only enabled policies count, and drafts where they are asked for.
+    """
+    counted = ("enabled", "draft") if include_draft else ("enabled",)
+    held = {trace.label for trace in traces}
+    found = []
+    for policy in policies:
+        if policy.action == action and policy.status in counted and (met := met_by(parse(policy.expression), held)):
+            title = f"policy {policy.name} ({policy.expression})"
+            lineage = [trace for trace in traces if trace.label in met]
+            found.append(_violation(title, policy.expression, action, lineage, segment, feed, policy=policy.name))
+    return found
+
+
+def _violation(
+    title: str,
+    condition: str,
+    action: str,
+    lineage: Traces,
+    segment: str,
+    feed: str | None,
+    *,
+    policy: str | None = None,
+) -> Violation:
+    fixes = [removal(trace) for trace in lineage]
+    if feed is not None:
+        fixes.append(f"vesica feed unshare {feed} --segment {segment}")
+        lineage = [trace.to(Origin(kind=Kind.FEED, target=feed)) for trace in lineage]
+    return Violation(
+        title=title,
+        policy=policy,
+        condition=condition,
+        action=action,
+        segment=segment,
+        feed=feed,
+        labels=tuple(sorted({trace.label for trace in lineage})),
+        lineage=tuple(lineage),
+        fixes=tuple(dict.fromkeys(fixes)),
+    )
+
+
+class Governance:
+    def __init__(self, project: "Project") -> None:
+        self._project = project
+
+    def check(
+        self,
+        names: Sequence[str] = (),
+        *,
+        feeds: Sequence[str] = (),
+        action: str = SHARING,
+        namespaces: Sequence[str] = (),
+        include_draft: bool = False,
+    ) -> Violations:
+        """Return what forbids `action` for segments, each by its own labels, and for the segments of our feeds.
+
+        Each identity field of `namespaces`, or of the feed's, counts as a field of the segment does. Raises NotFound.
+        """
+        check_action(action)
+        with self._project.node.store.read() as tx:
+            asked: list[tuple[str, Sequence[str], str | None]] = []
+            for name in names:
+                self._project.segments.show(name)  # raises NotFound, also where it is hidden from whoever asks
+                asked.append((name, namespaces, None))
+            for name in feeds:
+                definition = self._project.feeds.definition(self._project.feeds.get(name, tx), tx)
+                asked += [(each.name, definition.namespaces, name) for each in definition.segments]
+            return [
+                violation
+                for segment, carried, feed in asked
+                for violation in self._violations(tx, segment, [action], carried, feed, include_draft)
+            ]
+
+    def check_feed(self, definition: Definition, tx: Connection) -> None:
+        """Raise PolicyViolation if anything forbids to share what a feed holds over its namespaces."""
+        found = self._violations_of(definition, tx)
+        if found:
+            raise PolicyViolation(found)
+
+    def check_export(self, segment: str, uses: Sequence[str], tx: Connection) -> None:
+        """Raise PolicyViolation if anything forbids to write a segment's members to a file for `uses`.
+
+        A file that is for nothing in particular may be used for everything: all uses count. It carries the profiles'
+        ids, so the labels of these columns count too.
+        """
+        for use in uses:
+            check_action(use)
+            if use == SHARING:
+                raise InvalidInput("a file cannot share a segment with a partner", hint="'vesica feed create' does")
+        place = Origin(kind=Kind.SEGMENT, target=segment)
+        ids = [trace.to(place) for trace in self._project.labels.traces_of_ids(tx)]
+        found = self._violations(tx, segment, uses or FILE_USES, (), None, False, ids, leaves=True)
+        if not found:
+            return
+        only_uses = not uses and all(violation.labels != (NO_EXPORT,) for violation in found)
+        hint = "say what the file is for, if it is for none of that: --use USE" if only_uses else ""
+        raise PolicyViolation(found, hint=hint)
+
+    @contextmanager
+    def act(
+        self, act: str, target: str, edited: Origin, *, detail: MutableMapping[str, Any] | None = None
+    ) -> Iterator[Connection]:
+        """Hold one transaction for a change of a label, a policy or a rule, as Project.act does.
+
+        Raises PolicyConflict, and so undoes the change, if a published feed would break by it what it did not break
+        before. Feeds whose segments have other labels afterwards get a version that says so.
+        """
+        detail = {} if detail is None else detail
+        with self._project.act(act, target, detail=detail) as tx:
+            before = {key for violation in self._broken(tx) for key in _keys(violation)}
+            yield tx
+            new = [each for each in self._broken(tx) if not before.issuperset(_keys(each))]
+            if new:
+                message = f"feed {new[0].feed} is published, and {new[0]}"
+                raise PolicyConflict(new, message, hint=self._way_out(tx, new), edited=edited)
+            told, relabelled = self._relabel(tx)
+            if relabelled:
+                detail["feeds"] = relabelled
+        for row in told:
+            self._project.letters.deliver_soon(row)
+
+    def _violations(
+        self,
+        tx: Connection,
+        segment: str,
+        actions: Sequence[str],
+        namespaces: Sequence[str],
+        feed: str | None,
+        include_draft: bool = False,
+        carried: Sequence[Trace] = (),
+        *,
+        leaves: bool = False,
+    ) -> Violations:
+        labels, place = self._project.labels, Origin(kind=Kind.SEGMENT, target=segment)
+        traces = [*labels.traces(Kind.SEGMENT, segment, tx), *carried]
+        for namespace in namespaces:
+            traces += [trace.to(place) for trace in labels.traces(Kind.NAMESPACE, namespace, tx)]
+        policies = self._project.policies.list(tx)
+        found = [
+            violation
+            for action in actions
+            for violation in evaluate(policies, action, traces, segment=segment, feed=feed, include_draft=include_draft)
+        ]
+        locked = [trace for trace in traces if trace.label == NO_EXPORT]
+        if locked and (leaves or any(action in LEAVING for action in actions)):
+            action = "any export" if leaves else next(action for action in actions if action in LEAVING)
+            found.append(_violation("label C12 (no export at all)", NO_EXPORT, action, locked, segment, feed))
+        return found + self._restricted(tx, segment, actions)
+
+    def _restricted(self, tx: Connection, segment: str, actions: Sequence[str]) -> Violations:
+        """Return which of the actions the partners restricted whose segments this one reads; sharing on always is."""
+        uses_of = self._project.segments.uses(tx)
+        if not any(use.startswith("received.") for uses in uses_of.values() for use in uses):
+            return []
+        found = []
+        for partner, definition in self._project.received.restrictions(tx):
+            places = [Origin(kind=Kind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
+            restricted = [use for use in {SHARING, *definition.restricted_uses} if use in actions]
+            for trace in inherited(dict.fromkeys(places, restricted), Kind.SEGMENT, segment, uses_of):
+                title = f"{partner}'s feed {definition.name} (restricted uses)"
+                violation = _violation(title, "restricted use", trace.label, [trace], segment, None)
+                found.append(replace(violation, feed=definition.name, labels=()))
+        return found
+
+    def _violations_of(self, definition: Definition, tx: Connection) -> Violations:
+        """Return what forbids a feed; raises Refused where a segment of it is made of received ones."""
+        known = tx.execute(select(feeds.c.id).where(feeds.c.id == definition.feed.hex())).first() is not None
+        found: Violations = []
+        for segment in definition.segments:
+            if self._project.segments.reads_received(tx, segment.name):
+                raise Refused(
+                    f"segment {segment.name} of feed {definition.name} is made of received segments",
+                    hint="only first-party segments can be shared: share the one that it is built on",
+                )
+            found += self._violations(
+                tx, segment.name, [SHARING], definition.namespaces, definition.name if known else None
+            )
+        return found
+
+    def _living(self, tx: Connection) -> Iterator[tuple[Row[Any], Definition]]:
+        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
+        for feed in tx.execute(query.order_by(feeds.c.name)).all():
+            yield feed, self._project.feeds.definition(feed, tx)
+
+    def _broken(self, tx: Connection) -> Violations:
+        """Return what the feeds break that partners have, or are offered."""
+        from .feeds import GOING
+
+        found: Violations = []
+        for feed, definition in self._living(tx):
+            states = {state.status for _, state in self._project.feeds._partners(feed, tx)}
+            if feed.status == "published" and not states.isdisjoint(GOING):
+                found += self._violations_of(definition, tx)
+        return found
+
+    def _way_out(self, tx: Connection, violations: Violations) -> str:
+        feed = violations[0].feed
+        concerned = {violation.segment for violation in violations if violation.feed == feed}
+        definition = next(definition for _, definition in self._living(tx) if definition.name == feed)
+        if concerned == {segment.name for segment in definition.segments}:
+            return f"end the feed first: vesica feed revoke {feed}"
+        return f"take the segment out of the feed first: vesica feed unshare {feed} --segment {violations[0].segment}"
+
+    def _relabel(self, tx: Connection) -> tuple[list[Row[Any]], list[str]]:
+        """Give each feed whose segments have other labels now a version that says so; returns whom to call, and the feeds.
+
+        Labels are the sender's word on its data and no part of the bargain: such a version holds at once.
+        """
+        from .feeds import GOING
+
+        told: list[Row[Any]] = []
+        names: list[str] = []
+        for feed, before in self._living(tx):
+            labelled = tuple(
+                replace(each, labels=tuple(sorted(self._project.labels.labels_of_segment(each.name, tx))))
+                for each in before.segments
+            )
+            if labelled == before.segments:
+                continue
+            after = replace(before, version=before.version + 1, segments=labelled, created=self._project.node.now())
+            versions.keep(self._project, tx, feed.id, after)
+            self._project.feeds._set(tx, feed, version=after.version)
+            give_up_releases(self._project.node, tx, feed.id)
+            names.append(feed.name)
+            for row, state in self._project.feeds._partners(feed, tx):
+                if state.status not in GOING:
+                    continue
+                accepted = state.accepted_version
+                known = before if accepted is None else versions.get(tx, feed.id, accepted)
+                at_once = versions.only_removes(known, after)  # unless something that was added waits for acceptance
+                if at_once and accepted is not None:
+                    self._project.feeds._set_state(tx, state, accepted_version=after.version)
+                letter = FeedVersion(definition=after)
+                self._project.letters.send(tx, row.id, "feed.unshare" if at_once else "feed.publish", letter)
+                told.append(row)
+        return told, names
+
+
+def _keys(violation: Violation) -> set[tuple[str, str | None, str, Trace]]:
+    """Return what tells one violation from another, whatever else is said about it."""
+    by = violation.policy or violation.title
+    return {(violation.segment, violation.feed, by, trace) for trace in violation.lineage}
