@@ -142,8 +142,7 @@ class Segments:
             tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now, **values))
             self.renew(tx, {f"own.{name}"})
             detail |= {"size": len(members)}
-            row = self._find(tx, name)
-            assert row is not None
+            row = self._get(tx, name)
         return replace(_segment(row), unknown=unknown)
 
     def evaluate(self, name: str | None = None) -> list[Segment]:

@@ -561,7 +561,7 @@ def test_a_segment_with_a_label_that_is_not_cleared_is_not_there(labelled: tuple
                 project.segments.members,
                 project.segments.evaluate,
                 project.segments.delete,
-                project.policies.check,
+                lambda each: project.governance.check([each]),
                 lambda each: project.segments.export(each, out),
                 lambda each: project.segments.update(each, out),
                 lambda each: project.segments.create("mine", rule=f"own.{each}"),
