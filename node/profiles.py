@@ -10,6 +10,7 @@ from .consent import CODES
 from .data import NUMBER, Snapshot
 from .errors import NotFound
 from .importer import ImportReport, import_file
+from .queries import Query
 
 if TYPE_CHECKING:
     from .project import Project
@@ -19,8 +20,8 @@ class Profiles:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def import_(self, path: Path | str, **options: Any) -> ImportReport:
-        """Bring a file's people in, with the options of `node.importer.import_file`."""
+    def import_(self, path: Path | str | Query, **options: Any) -> ImportReport:
+        """Bring a file's or a query's people in, with the options of `node.importer.import_file`."""
         report = import_file(self._project, path, **options)
         self._project.received.join_all()
         return report
@@ -73,6 +74,7 @@ class Profiles:
             "identities": identities,
             "share": CODES[said] or None,
             "share_at": at.strftime("%Y-%m-%dT%H:%M:%SZ") if said else None,
+            "share_basis": snapshot.basis(int(snapshot.profile_consent_basis[number])),
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],
         }

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from node.consent import CODES, may_share, merge, opted_out, read_codes
+from node.consent import CODES, Words, may_share, merge, opted_out, read_codes
 from node.data import Snapshot
 from node.errors import InvalidInput, NotFound, Refused
 from node.importer import IdentityColumn
@@ -80,11 +80,19 @@ def test_the_newest_word_wins_and_at_the_same_time_the_stricter(project: Project
     assert project.consent.set("1", "n", at=now - 10) is False
     assert project.consent.set("1", "n") is True
     assert project.consent.set("1", "y") is False
-    kept, at = np.zeros(2, np.uint8), np.zeros(2, np.int64)
-    profiles, times = np.array([0, 0, 0, 1]), np.array([5, 7, 7, 1])
-    assert merge(kept, at, profiles, read_codes(["n", "y", "p", "y"]), times) == 2
-    assert [CODES[code] for code in kept] == ["p", "y"]
-    assert at.tolist() == [7, 1]
+    kept, words = Words.nothing(2), Words.of(read_codes(["n", "y", "p", "y"]), 0)
+    words.at[:] = [5, 7, 7, 1]
+    assert merge(kept, np.array([0, 0, 0, 1]), words) == 2
+    assert [CODES[code] for code in kept.codes] == ["p", "y"]
+    assert kept.at.tolist() == [7, 1]
+
+
+def test_a_word_said_again_is_as_new_as_the_last_time(project: Project) -> None:
+    now = project.node.now()
+    assert project.consent.set("3", "y", at=now - 20) is True
+    assert project.consent.set("3", "y", at=now - 5) is False
+    assert project.consent.set("3", "n", at=now - 10) is False
+    assert project.consent.show("3")["share"] == "y"
 
 
 def test_an_empty_cell_takes_nothing_back(project: Project, clock: object, tmp_path: Path) -> None:
