@@ -16,7 +16,14 @@ def cli() -> None:
 
 
 @cli.command("import")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), required=False)
+@click.option("--sql", metavar="QUERY", help="A SELECT to read people from, instead of a file.")
+@click.option(
+    "--database",
+    envvar="VESICA_SOURCE_URL",
+    metavar="URL",
+    help="The SQLite or PostgreSQL database that answers --sql (VESICA_SOURCE_URL); it is only read.",
+)
 @click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records.")
 @click.option("--id", "id_column", required=True, metavar="COLUMN", help="The column with your own id of a person.")
 @click.option(
@@ -27,20 +34,37 @@ def cli() -> None:
     help="A column to match by: email_sha256, phone_sha256, ecid, idfa, gaid, idfv, android_id, or a name of your own.",
 )
 @click.option("--consent", metavar="COLUMN", help="The column that says y, n, p, u, dy, dn, or a legal basis.")
+@click.option("--consent-tcf", metavar="COLUMN", help="The column with IAB TCF strings, instead of --consent.")
+@click.option("--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to.")
+@click.option(
+    "--purpose",
+    "purposes",
+    type=int,
+    multiple=True,
+    default=(1, 3, 4),
+    show_default=True,
+    metavar="N",
+    help="The purposes that a TCF string must consent to.",
+)
 @click.option("--attribute", "attributes", multiple=True, metavar="COLUMN", help="A column to keep for segment rules.")
 @click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB.")
 @click.pass_obj
 def import_(
     ctx: "Context",
-    file: str,
+    file: str | None,
+    sql: str | None,
+    database: str | None,
     dataset: str,
     id_column: str,
     identities: tuple[str, ...],
     consent: str | None,
+    consent_tcf: str | None,
+    vendor: int | None,
+    purposes: tuple[int, ...],
     attributes: tuple[str, ...],
     region: str | None,
 ) -> None:
-    """Import people from CSV, JSON lines or Parquet, gzipped or not.
+    """Import people from CSV, JSON lines, Parquet or Arrow, gzipped or not, or from a database.
 
     E-mail addresses and phone numbers are hashed on the way in and never stored. A broken row costs only itself; the
     report counts what was left out, by line.
@@ -50,18 +74,23 @@ def import_(
                  --identity email=email_sha256 --identity mobile=phone_sha256 --region GB --consent share
     """
     from node.importer import IdentityColumn
+    from node.queries import given
+    from node.tcf import Needed
 
+    source = given(file, sql, database)
     columns = [IdentityColumn.parse(text) for text in identities]
     with output.progress(ctx) as report:
         found = ctx.project().profiles.import_(
-            file,
+            source,
             dataset=dataset,
             id_column=id_column,
             identities=columns,
             consent_column=consent,
+            tcf_column=consent_tcf,
+            needed=Needed(purposes=purposes, vendor=vendor),
             attributes=attributes,
             region=region,
-            progress=lambda done, total: report(f"reading {file}", done, total),
+            progress=lambda done, total: report(f"reading {file or 'the query'}", done, total),
         )
     output.emit(ctx, found.as_dict(), lambda: _print_report(found))
 

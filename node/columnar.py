@@ -93,6 +93,11 @@ def _duckdb(path: Path, kind: str) -> Iterator[Any]:
         raise InvalidInput(f"{path} is a damaged {kind} file", hint="copy or export it again") from error
 
 
+def _checked(batch: Any) -> Any:
+    batch.validate(full=True)
+    return batch
+
+
 @contextmanager
 def _arrow_reader(path: Path) -> Iterator[Any]:
     """Give a reader of record batches, each checked before anyone looks into it."""
@@ -109,13 +114,7 @@ def _arrow_reader(path: Path) -> Iterator[Any]:
                 file.seek(0)
                 given = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
 
-                def batches() -> Iterator[Any]:
-                    numbers = range(given.num_record_batches) if is_file else iter(given)
-                    for each in numbers:
-                        batch = given.get_batch(each) if is_file else each
-                        batch.validate(full=True)
-                        yield batch
-
-                yield pa.RecordBatchReader.from_batches(given.schema, batches())
+                found = map(given.get_batch, range(given.num_record_batches)) if is_file else iter(given)
+                yield pa.RecordBatchReader.from_batches(given.schema, map(_checked, found))
     except (pa.ArrowException, OSError, EOFError) as error:
         raise InvalidInput(f"{path} is a damaged Arrow file", hint="copy or export it again") from error

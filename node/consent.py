@@ -176,7 +176,7 @@ class Consents:
             return {
                 "model": model,
                 "profiles": _counts(snapshot.profile_consent),
-                "bases": {snapshot.basis(number): int(bases[number]) for number in np.flatnonzero(bases) if number},
+                "bases": {snapshot.basis(n): int(bases[n]) for n in np.flatnonzero(bases).tolist() if n},
                 "namespaces": {name: _counts(rows["code"]) for name, rows in noted.items()},
             }
         number = int(snapshot.numbers(np.array([profile.encode()], np.bytes_))[0])

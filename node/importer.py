@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 LINES_SHOWN = 100  # line numbers per reason in a report
-RESERVED = ("own", "received")  # datasets of these names could not be told from segments in a rule
+RESERVED = ("own", "received", "consent")  # in a rule these words stand for segments and for what people said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

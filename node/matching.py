@@ -68,7 +68,8 @@ def prepare(
     terms = Agreement.decode(connection.agreement).terms
     row = project.row()
     members = [project.segments.members(name, snapshot) for name in names]
-    audience = decisions.audience(snapshot, namespace, members, model=row.consent_model)
+    qualified = project.consent_policies.qualified(names, snapshot)
+    audience = decisions.audience(snapshot, namespace, members, model=row.consent_model, qualified=qualified).as_one()
     if row.hide_unconsented:
         audience = audience.take(audience.consented)
     sizes = audience.segments.sum(axis=1)

@@ -62,6 +62,17 @@ class Query:
             )
 
 
+def given(file: str | None, sql: str | None, database: str | None) -> "str | Query":
+    """Return the input that somebody named: a file, or a query and its database."""
+    if (file is None) == (sql is None):
+        raise InvalidInput("people come from a file or from a query", hint="give FILE, or --sql QUERY --database URL")
+    if sql is None:
+        return file or ""
+    if not database:
+        raise InvalidInput("a query needs a database", hint="--database URL, or set VESICA_SOURCE_URL")
+    return Query(sql=sql, database=database)
+
+
 def _engine(text: str) -> "Engine":
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url

@@ -2,13 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap
 from sqlalchemy import Connection, Row, select
 
@@ -20,6 +21,7 @@ from .files import write_atomically
 if TYPE_CHECKING:
     from .project import Project
 
+EXPORT = "export-to-third-party"  # the marketing action of a file
 ID_HEADERS = ("id", "profile", "profile_id", "customer", "customer_id")
 
 
@@ -57,7 +59,7 @@ class Segments:
             draft, unknown = Draft(self._project, tx), 0
             parsed = None
             if rule is not None:
-                parsed = rules.parse(rule, self._names(tx))
+                parsed = rules.parse(rule, self.names(tx))
                 members = self._evaluate(tx, draft, parsed.tree)
             elif members_file is not None:
                 members, unknown = self._read_members(tx, draft.base, Path(members_file))
@@ -143,6 +145,7 @@ class Segments:
 
     def export(self, name: str, path: Path | str) -> int:
         """Write the ids of a segment's profiles as CSV and return how many; refused if a label forbids any export.
+        Who fails a consent policy on exports is left out.
 
         One that reads received segments is evaluated first: what a partner took back must not leave.
         """
@@ -162,7 +165,12 @@ class Segments:
                     hint="use a segment without that label, or take the label off where it was put",
                 )
             snapshot = Snapshot.open(self._project, tx)
-            numbers = np.array(snapshot.members(row.id).to_array(), np.uint32)
+            members = snapshot.members(row.id)
+            for qualified in self._project.consent_policies.qualified([name], snapshot, action=EXPORT, tx=tx):
+                if qualified is not None:
+                    detail["without_consent"] = len(members - qualified)
+                    members &= qualified
+            numbers = np.array(members.to_array(), np.uint32)
             file = io.StringIO(newline="")
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id"])
@@ -180,6 +188,12 @@ class Segments:
             users = [each.name for each in self._rows(tx) if f"own.{name}" in each.uses]
             if users:
                 raise Refused(f"segment {name} is used by {', '.join(users)}", hint="delete those first")
+            policies = self._project.consent_policies.using(name, tx)
+            if policies:
+                raise Refused(
+                    f"segment {name} is a condition of consent policy {', '.join(policies)}",
+                    hint=f"vesica consent policy delete {policies[0]}",
+                )
             feeds = self._project.feeds.sharing(name, tx)
             if feeds:
                 raise Refused(
@@ -239,7 +253,7 @@ class Segments:
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:
         return next((row for row in self._rows(connection) if row.name == name), None)
 
-    def _names(self, connection: Connection) -> dict[str, rules.Field]:
+    def names(self, connection: Connection) -> dict[str, rules.Field]:
         """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it."""
         fields, datasets = tables.fields, tables.datasets
         query = (
@@ -253,14 +267,34 @@ class Segments:
         return names | {f"{dataset}.{field}": (dataset, field) for dataset, field in found}
 
     def _evaluate(self, tx: Connection, draft: Draft, tree: rules.Tree) -> BitMap:
-        now = Snapshot(draft.base.directory, draft.base.generation, draft.content)
+        return self.matching(tx, Snapshot(draft.base.directory, draft.base.generation, draft.content), tree)
+
+    def matching(
+        self,
+        tx: Connection,
+        snapshot: Snapshot,
+        tree: rules.Tree,
+        columns: Mapping[rules.Field, npt.NDArray[Any]] | None = None,
+    ) -> BitMap:
+        """Return the profiles that a rule's tree takes in; `columns` are fields beside the imported attributes."""
         references = {leaf["field"] for leaf in rules.leaves(tree)}
-        segments = {
-            name: self._referred(tx, now, name) for name in references if name.startswith(("own.", "received."))
-        }
         return rules.evaluate(
-            tree, count=now.profile_count, attributes=now.attributes, fields=self._names(tx), segments=segments
+            tree,
+            count=snapshot.profile_count,
+            attributes=snapshot.attributes,
+            fields=self.names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
+            segments={
+                name: self._referred(tx, snapshot, name)
+                for name in references
+                if name.startswith(("own.", "received."))
+            },
+            columns=columns,
         )
+
+    def check_reference(self, tx: Connection, name: str) -> None:
+        """Raise NotFound if a rule's reference ("own.vip") names no segment."""
+        if name.startswith(("own.", "received.")):
+            self._referred(tx, Snapshot.open(self._project, tx), name)
 
     def _referred(self, tx: Connection, snapshot: Snapshot, reference: str) -> BitMap:
         kind, _, name = reference.partition(".")

@@ -137,6 +137,22 @@ policies = Table(
     UniqueConstraint("project_id", "name"),
 )
 
+consent_policies = Table(
+    "consent_policies",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("action", String(63), nullable=False),  # the marketing action it guards
+    Column("label", String(63)),  # that a segment must carry, none: any segment
+    Column("applies", Text),  # a rule: to whom it applies, none: everybody
+    Column("applies_tree", JSON),  # the rules, parsed
+    Column("needs", Text, nullable=False),  # a rule: who qualifies
+    Column("needs_tree", JSON, nullable=False),
+    Column("status", String(8), nullable=False),  # enabled, disabled
+    UniqueConstraint("project_id", "name"),
+)
+
 connections = Table(
     "connections",
     metadata,
