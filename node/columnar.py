@@ -71,10 +71,16 @@ def _fetch(found: Any) -> Iterator[Sequence[Row]]:
 
 
 def _as_text(types: Sequence[tuple[Any, ...]]) -> str:
-    return ", ".join(
-        f"lower(hex({quoted(name)}))" if kind == "BLOB" else f"CAST({quoted(name)} AS VARCHAR)"
-        for name, kind, *_ in types
-    )
+    """Return what selects every column as text: bytes in hex, lists and structures as JSON."""
+    texts = []
+    for name, kind, *_ in types:
+        if kind == "BLOB":
+            texts.append(f"lower(hex({quoted(name)}))")
+        elif kind.startswith(("STRUCT", "MAP")) or kind.endswith("]"):
+            texts.append(f"CAST(to_json({quoted(name)}) AS VARCHAR)")
+        else:
+            texts.append(f"CAST({quoted(name)} AS VARCHAR)")
+    return ", ".join(texts)
 
 
 @contextmanager

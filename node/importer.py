@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LINES_SHOWN = 100  # line numbers per reason in a report
 RESERVED = ("own", "received", "consent")  # in a rule these words stand for segments and for what people said
 
+Fields = dict[str, tuple[str, str | None]]  # a dataset's, by name: id, identity, consent or attribute, and the rule
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityColumn:
@@ -150,9 +152,7 @@ def import_file(
     """
     detail: dict[str, Any] = {}
     try:
-        check_name(dataset, "dataset")
-        if dataset in RESERVED:
-            raise InvalidInput(f"a dataset cannot be called {dataset}", hint="choose another name")
+        check_dataset(dataset)
         says = None
         if consent_column is not None or tcf_column is not None:
             says = ConsentColumns(consent=consent_column, tcf=tcf_column, needed=needed)
@@ -175,7 +175,7 @@ def import_file(
         changed = draft.note_consent(numbers[spoke], words) if len(spoke) else 0
         if attributes:
             attributes_of.lay_over(draft, dataset, numbers, people.texts)
-        people.record_fields(draft, dataset)
+        record_fields(draft, dataset, people.fields())
         draft.publish()
         report = people.reading.report(
             duplicates,
@@ -423,32 +423,38 @@ class _People:
             draft.replace_identities(namespace, dataset, touched, held)
         return duplicates
 
-    def record_fields(self, draft: Draft, dataset: str) -> None:
-        """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
-        new_id, tx = draft.project.node.new_id, draft.tx
-        datasets, fields = tables.datasets, tables.fields
-        mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
-        dataset_id = tx.scalar(datasets.select().with_only_columns(datasets.c.id).where(mine))
-        if dataset_id is None:
-            dataset_id = new_id()
-            created = draft.project.node.now()
-            tx.execute(
-                datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created)
-            )
-        known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
-        wanted: dict[str, tuple[str, str | None]] = dict.fromkeys(self.attributes, ("attribute", None))
+    def fields(self) -> Fields:
+        """Return the columns by name, with what each holds and an identity's rule."""
+        wanted: Fields = dict.fromkeys(self.attributes, ("attribute", None))
         if self.says is not None:
             wanted[self.says.said] = ("consent", None)
         wanted[self.id_column] = ("id", None)
-        wanted |= {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
-        for name, (kind, rule_id) in wanted.items():
-            if name in known:
-                this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
-                tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
-            else:
-                tx.execute(
-                    fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id)
-                )
+        return wanted | {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
+
+
+def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
+    """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
+    new_id, tx = draft.project.node.new_id, draft.tx
+    datasets, fields = tables.datasets, tables.fields
+    mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
+    dataset_id = tx.scalar(datasets.select().with_only_columns(datasets.c.id).where(mine))
+    if dataset_id is None:
+        dataset_id = new_id()
+        created = draft.project.node.now()
+        tx.execute(datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created))
+    known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
+    for name, (kind, rule_id) in wanted.items():
+        if name in known:
+            this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
+            tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
+        else:
+            tx.execute(fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id))
+
+
+def check_dataset(name: str) -> None:
+    check_name(name, "dataset")
+    if name in RESERVED:
+        raise InvalidInput(f"a dataset cannot be called {name}", hint="choose another name")
 
 
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:

@@ -101,6 +101,33 @@ class Segments:
             detail |= {"size": len(members)}
             return replace(_segment(row), size=len(members), evaluated=now, unknown=unknown)
 
+    def lists(self, tx: Connection) -> "set[str]":
+        """Return the names of the segments that have members and no rule."""
+        return {row.name for row in self._rows(tx) if row.tree is None}
+
+    def lay_over(
+        self, tx: Connection, draft: Draft, name: str, inside: BitMap, outside: BitMap, *, source: str
+    ) -> tuple[int, bool]:
+        """Let profiles be in a list or out of it, in the caller's transaction and draft; the others stay as they are.
+
+        The list inherits the labels of the field `source` ("dataset.field"). Returns the list's size then, and whether it
+        is new. Raises Refused for a segment with a rule.
+        """
+        row, now = self._find(tx, check_name(name, "segment")), self._project.node.now()
+        if row is not None and row.tree is not None:
+            raise Refused(f"segment {name} has a rule", hint="its members follow the profiles' attributes")
+        segment_id = self._project.node.new_id() if row is None else row.id
+        members = (draft.base.members(segment_id) - outside) | inside
+        draft.set_members(segment_id, members)
+        uses = sorted({source, *([] if row is None else row.uses)})
+        values: dict[str, Any] = {"size": len(members), "evaluated": now, "uses": uses}
+        if row is None:
+            fresh = {"id": segment_id, "name": name, "kind": "members", "created": now}
+            tx.execute(tables.segments.insert().values(project_id=self._project.id, **fresh, **values))
+        else:
+            tx.execute(tables.segments.update().where(tables.segments.c.id == segment_id).values(**values))
+        return len(members), row is None
+
     def evaluate(self, name: str | None = None) -> list[Segment]:
         """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then.
 

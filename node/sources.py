@@ -91,11 +91,39 @@ class Source:
                 source.header_record = first
         return source
 
+    @classmethod
+    def of_lines(cls, path: Path | str, kind: str) -> "Source":
+        """Look at a text of which every line stands for itself; raises InvalidInput."""
+        path = Path(path)
+        encoding, bad_bytes = _encoding(path, _head(path))
+        return cls(path=path, kind=kind, encoding=encoding, bad_bytes=bad_bytes)
+
+    @classmethod
+    def of_records(cls, path: Path | str, columns: Sequence[str]) -> "Source":
+        """Look at a file of nested records, of which not all have every column; raises InvalidInput."""
+        source = cls.open(path, [])
+        if source.kind == "CSV":
+            raise InvalidInput(f"{path} is not JSON lines, Parquet or Arrow", hint="write one JSON object a line")
+        known = columns if source.table is None else [name for name in columns if name in source.header]
+        source.columns = list(dict.fromkeys(known))
+        return source
+
     def batches(self, progress: Progress | None = None) -> Iterator[Batch]:
         """Read the rows. `progress` gets bytes (rows where the input is a table) done and in all."""
         if self.table is not None:
             return self._rows_of_table(self.table, progress)
         return self._rows_of_text(progress)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Read the physical lines of a text as they stand, with their numbers; a line that is not UTF-8 is rejected."""
+        with _explained(self.path), self._text() as text:
+            number = 0
+            while line := text.readline(MAX_LINE):
+                number += 1
+                if self.bad_bytes and _SURROGATE.search(line):
+                    self._reject(number, _NOT_UTF8)
+                else:
+                    yield number, line.rstrip("\n")
 
     def _of_table(self, table: columnar.Table) -> "Source":
         self.table, self.header = table, table.header

@@ -72,7 +72,7 @@ fields = Table(
     _id(),
     _of("dataset"),
     Column("name", String(255), nullable=False),
-    Column("kind", String(16), nullable=False),  # id, identity, consent, attribute
+    Column("kind", String(16), nullable=False),  # id, identity, consent, attribute, segments (of another product)
     Column("rule", String(127)),  # "email_sha256/lc-v1", for identities
     UniqueConstraint("dataset_id", "name"),
 )

@@ -115,6 +115,34 @@ def test_a_query_in_place_of_a_file(run: Any, monkeypatch: pytest.MonkeyPatch, t
     assert run(*query)["profiles_updated"] == 1
 
 
+def test_exports_of_other_products(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = {
+        "identityMap": {"ECID": [{"id": "7" * 38, "primary": True}], "CRMID": [{"id": "C1"}]},
+        "consents": {"share": {"val": "n"}},
+        "segmentMembership": {"ups": {"abc": {"status": "realized"}}},
+        "person": {"gender": "male"},
+    }
+    Path("export.json").write_text(json.dumps(profile) + "\nbroken\n")
+    Path("names.csv").write_text("id,name\nabc,VIP\n")
+    options = ["--dataset", "aep", "--segments", "names.csv", "--attribute", "person.gender"]
+    command = ["profile", "import-from", "segment-match", "export.json", *options]
+    report = run(*command, "--namespace", "CRMID=crmid", "--id", "identityMap.CRMID")
+    assert (report["accepted"], report["rejected"]["not a JSON object"]["lines"]) == (1, [2])
+    assert report["segments"] == [{"id": "abc", "name": "vip", "size": 1, "created": True}]
+    assert run("profile", "show", "C1")["segments"] == ["vip"]
+    Path("ftp_dpm_77_1500000000.sync").write_text("C1\td_sid=abc\n")
+    report = run(
+        "profile", "import-from", "audience-manager", "ftp_dpm_77_1500000000.sync", "--dataset", "aam", "--own-ids"
+    )
+    assert (report["profiles_updated"], report["segments"][0]["name"]) == (1, "abc")
+    assert run("profile", "import-from", "audience-manager", "names.csv", "--dataset", "aam", code=1)["error"]["hint"]
+    capsys.readouterr()
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "identity of namespace CRMID, which is not mapped" in text
+    assert "vip" in text
+
+
 def test_tcf_strings(run: Any) -> None:
     text = "COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA"
     Path("tc.csv").write_text(f"id,email,tc\n1,ann@x.com,{text}\n2,bob@x.com,?\n")
