@@ -6,7 +6,7 @@ over attributes, segments, and what people said: `consent.share` for all of a pe
 identities in one namespace. A new project has none, and a new one is off until it is enabled.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .project import Project
 
 Status = Literal["enabled", "disabled"]
-Columns = Mapping[rules.Field, npt.NDArray[Any]]
 Qualified = list[BitMap | None]  # for each segment, who qualifies; None: no policy says anything
+
+_SHARE = "share"  # what was said for all of a person
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +181,7 @@ class ConsentPolicies:
 
     def _matching(self, tx: Connection, snapshot: Snapshot, tree: rules.Tree) -> BitMap | None:
         read = {leaf["field"] for leaf in rules.leaves(tree)}
-        columns = {field: column for field, column in self._columns(snapshot).items() if ".".join(field) in read}
+        columns = {field: _said(snapshot, field[1]) for name, field in self._consent_fields().items() if name in read}
         try:
             return self._project.segments.matching(tx, snapshot, tree, columns)
         except NotFound:
@@ -204,7 +205,7 @@ class ConsentPolicies:
             raise InvalidInput(
                 f"there is no marketing action {action[:80]!r}", hint=f"the actions are {', '.join(MARKETING_USES)}"
             )
-        fields = self._fields(tx)
+        fields = self._project.segments.names(tx) | self._consent_fields()
         policy = ConsentPolicy(
             name=name,
             action=action,
@@ -219,21 +220,9 @@ class ConsentPolicies:
             self._project.segments.check_reference(tx, use)
         return policy
 
-    def _fields(self, tx: Connection) -> dict[str, rules.Field]:
-        said = {f"consent.{name}": ("consent", name) for name in ("share", *self._namespaces())}
-        return self._project.segments.names(tx) | said
-
-    def _namespaces(self) -> "list_[str]":
-        return sorted({each.partition("/")[0] for each in self._project.namespaces()})
-
-    def _columns(self, snapshot: Snapshot) -> Columns:
-        """Return what people said as columns of text, a row for each profile."""
-        columns = {("consent", "share"): _texts(np.asarray(snapshot.profile_consent))}
-        for name in self._namespaces():
-            codes, noted = np.zeros(snapshot.profile_count, np.uint8), snapshot.noted(name)
-            codes[noted["profile"]] = noted["code"]
-            columns["consent", name] = _texts(codes)
-        return columns
+    def _consent_fields(self) -> dict[str, rules.Field]:
+        namespaces = sorted({each.partition("/")[0] for each in self._project.namespaces()})
+        return {f"consent.{name}": ("consent", name) for name in (_SHARE, *namespaces)}
 
     def _set_status(self, act: str, name: str, status: Status) -> None:
         rows = tables.consent_policies
@@ -246,7 +235,12 @@ class ConsentPolicies:
 list_ = list  # inside the class `list` is the method
 
 
-def _texts(codes: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+def _said(snapshot: Snapshot, name: str) -> npt.NDArray[Any]:
+    """Return what people said, for all of them or in a namespace, as a column of text with a row for each profile."""
+    codes = np.array(snapshot.profile_consent)
+    if name != _SHARE:
+        codes, noted = np.zeros(snapshot.profile_count, np.uint8), snapshot.noted(name)
+        codes[noted["profile"]] = noted["code"]
     return np.array([text or None for text in CODES], object)[codes]
 
 

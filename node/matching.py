@@ -127,6 +127,7 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
         role,
         inputs=length_prefixed(
             repr((snapshot.generation, row.consent_model, row.hide_unconsented)).encode(),
+            hashlib.sha256(asked.audience.consented.tobytes()).digest(),  # consent policies are in no generation
             *(each.encode() for each in names),
         ),
         keep=lambda answer: _keep_answer(project, connection, namespace, made[-1], answer),

@@ -88,7 +88,7 @@ def _engine(text: str) -> "Engine":
     kind = url.get_backend_name()
     if kind == "sqlite":
         return create_engine(_sqlite(url), poolclass=NullPool)
-    if kind != "postgresql":
+    if kind not in ("postgresql", "postgres"):
         raise InvalidInput(
             f"a query cannot be run read-only in a {kind[:20]} database",
             hint="use SQLite or PostgreSQL, or export a file: CSV, JSON lines, Parquet or Arrow",
