@@ -10,6 +10,23 @@ if TYPE_CHECKING:
     from .main import Context
 
 
+def tcf_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say what a TCF string must consent to."""
+    for option in (
+        click.option("--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to."),
+        click.option(
+            "--purpose",
+            "purposes",
+            type=int,
+            multiple=True,
+            metavar="N",
+            help="A purpose that a TCF string must consent to; 1, 3 and 4 unless given.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 def cli() -> None:
     """Say who may be shared."""
@@ -79,17 +96,7 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
 @click.option("--id", "id_column", required=True, metavar="COLUMN", help="The column with the profile ids.")
 @click.option("--consent", "consent_column", metavar="COLUMN", help="The column that says y, n, ...")
 @click.option("--tcf", "tcf_column", metavar="COLUMN", help="The column with IAB TCF strings, instead of --consent.")
-@click.option("--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to.")
-@click.option(
-    "--purpose",
-    "purposes",
-    type=int,
-    multiple=True,
-    default=(1, 3, 4),
-    show_default=True,
-    metavar="N",
-    help="The purposes that a TCF string must consent to.",
-)
+@tcf_options
 @click.option("--namespace", metavar="NAME", help="Only for the profiles' identities in this namespace.")
 @click.option("--time", "time_column", metavar="COLUMN", help="When each was said (ISO 8601 or Unix seconds).")
 @click.option("--basis", "basis_column", metavar="COLUMN", help="On which basis: a short code of your own.")
@@ -114,7 +121,7 @@ def import_(
     \b
     Example: vesica consent import opt-outs.csv --id customer --consent share --time changed_at --basis basis
     """
-    from node.tcf import Needed
+    from node.tcf import PURPOSES, Needed
 
     with output.progress(ctx) as report:
         found = ctx.project().consent.import_(
@@ -122,7 +129,7 @@ def import_(
             id_column=id_column,
             consent_column=consent_column,
             tcf_column=tcf_column,
-            needed=Needed(purposes=purposes, vendor=vendor),
+            needed=Needed(purposes=purposes or PURPOSES, vendor=vendor),
             namespace=namespace,
             time_column=time_column,
             basis_column=basis_column,

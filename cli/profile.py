@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import output
+from .consent import tcf_options
 
 if TYPE_CHECKING:
     from node.exports import ExportReport
@@ -37,17 +38,7 @@ def cli() -> None:
 )
 @click.option("--consent", metavar="COLUMN", help="The column that says y, n, p, u, dy, dn, or a legal basis.")
 @click.option("--consent-tcf", metavar="COLUMN", help="The column with IAB TCF strings, instead of --consent.")
-@click.option("--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to.")
-@click.option(
-    "--purpose",
-    "purposes",
-    type=int,
-    multiple=True,
-    default=(1, 3, 4),
-    show_default=True,
-    metavar="N",
-    help="The purposes that a TCF string must consent to.",
-)
+@tcf_options
 @click.option("--attribute", "attributes", multiple=True, metavar="COLUMN", help="A column to keep for segment rules.")
 @click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB.")
 @click.pass_obj
@@ -77,7 +68,7 @@ def import_(
     """
     from node.importer import IdentityColumn
     from node.queries import given
-    from node.tcf import Needed
+    from node.tcf import PURPOSES, Needed
 
     source = given(file, sql, database)
     columns = [IdentityColumn.parse(text) for text in identities]
@@ -89,7 +80,7 @@ def import_(
             identities=columns,
             consent_column=consent,
             tcf_column=consent_tcf,
-            needed=Needed(purposes=purposes, vendor=vendor),
+            needed=Needed(purposes=purposes or PURPOSES, vendor=vendor),
             attributes=attributes,
             region=region,
             progress=lambda done, total: report(f"reading {file or 'the query'}", done, total),

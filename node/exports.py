@@ -87,7 +87,6 @@ class Export:
     extent: Extent
     dropped: dict[str, list[int]]
     attributes: Sequence[str] = ()
-    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +153,10 @@ def take_over(
             attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
         record_fields(draft, dataset, arrived.fields())
         segments, given, field_of = [], called.of(arrived.segments), f"{dataset}.segments"
+        silent = arrived.silent(numbers, len(touched))
         for key, name in sorted(given.items()):
-            inside, outside = arrived.members(key, numbers, len(touched))
+            inside, outside = arrived.members(key, numbers)
+            outside = (outside | silent) - inside
             size, created = project.segments.lay_over(tx, draft, name, inside, outside, source=field_of)
             segments.append(TakenSegment(id=key, name=name, size=size, created=created))
         lists = draft.content.setdefault("lists", {})  # what earlier exports of the dataset brought
@@ -163,8 +164,7 @@ def take_over(
         lists[dataset] = sorted(earlier | set(given.values()))
         if export.extent == "people":
             for name in sorted(earlier - set(given.values())):
-                out = arrived.speaking(numbers)
-                project.segments.lay_over(tx, draft, name, BitMap(), out, source=field_of)
+                project.segments.lay_over(tx, draft, name, BitMap(), silent, source=field_of)
         draft.publish()
         report = arrived.report(
             profiles_added=len(touched) - before,
@@ -210,6 +210,12 @@ class _Arrived:
     ) -> None:
         """Normalise a namespace's identities, count what is dropped, and offer each person the first as an id."""
         found = normalise(namespace.rule, texts, form=namespace.form, region=region)
+        if namespace.form is None and found.raw and found.hashed:
+            name = namespace.rule.namespace
+            raise InvalidInput(
+                f"{found.hashed} of the ids of {name} are hashes and {found.raw} raw values",
+                hint=f"say which to keep: {name}:raw or {name}:hashed",
+            )
         if namespace.rule.name == "opaque-v1":
             refuse_personal(texts, namespace.rule.namespace, lines[rows])
         for number in np.unique(found.reasons).tolist():
@@ -284,19 +290,17 @@ class _Arrived:
             self._accepted[namespace.rule.id] = len(found[namespace.rule.id].profiles)
         return found
 
-    def members(self, key: str, numbers: npt.NDArray[np.int64], count: int) -> tuple[BitMap, BitMap]:
-        """Return the profiles that a segment takes in, and those that it lets go."""
-        inside, outside = (BitMap(numbers[rows].astype(np.uint32)) for rows in self.segments[key])
-        if self.export.extent == "people":
-            outside = self.speaking(numbers)
-        elif self.export.extent == "whole":
-            outside = BitMap(range(count))
-        return inside, outside - inside
+    def members(self, key: str, numbers: npt.NDArray[np.int64]) -> tuple[BitMap, BitMap]:
+        """Return the profiles that are said to be in a segment, and those that are said to be out of it."""
+        inside, outside = self.segments[key]
+        return BitMap(numbers[inside].astype(np.uint32)), BitMap(numbers[outside].astype(np.uint32))
 
-    def speaking(self, numbers: npt.NDArray[np.int64]) -> BitMap:
-        """Return the profiles whose records say something about segments."""
+    def silent(self, numbers: npt.NDArray[np.int64], count: int) -> BitMap:
+        """Return the profiles that are out of every segment unless they are said to be in it."""
+        if self.export.extent == "whole":
+            return BitMap(range(count))
         rows = [row for row, person in enumerate(self._people) if person.segments is not None]
-        return BitMap(numbers[rows].astype(np.uint32))
+        return BitMap(numbers[rows].astype(np.uint32)) if self.export.extent == "people" else BitMap()
 
     def note(self, draft: Draft, numbers: npt.NDArray[np.int64]) -> int:
         """Note what people said, for all of them and by namespace; returns how many words changed."""
@@ -306,11 +310,10 @@ class _Arrived:
                 spoken.setdefault(None, []).append((row, *person.share))
             for name, word in person.shares.items():
                 spoken.setdefault(name, []).append((row, *word))
-        basis, changed = draft.bases([self.export.basis])[0], 0
+        changed = 0
         for namespace, said in spoken.items():
             rows, codes, at = (np.array(column, np.int64) for column in zip(*said, strict=True))
-            bases = np.full(len(rows), basis, np.uint16)
-            words = Words(codes=codes.astype(np.uint8), at=at, bases=bases)
+            words = Words(codes=codes.astype(np.uint8), at=at, bases=np.zeros(len(rows), np.uint16))
             changed += draft.note_consent(numbers[rows], words, namespace)
         return changed
 

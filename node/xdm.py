@@ -7,6 +7,7 @@ overview" (the codes of standard namespaces).
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ _STANDARD = {  # codes of standard namespaces in lower case, and what the identi
     "gaid": "gaid",
 }
 _IN = {"realized": True, "existing": True, "exited": False}
+_SEGMENT = re.compile(r"[A-Za-z0-9._:/-]{1,200}")  # a namespace and an id: what is shown in reports
 _OWN = "ups"  # the platform's own segments, whose ids stand alone
 _RESERVED = ("id", "consents", "segments", NUMBER)
 _ROOTS = ("identityMap", "segmentMembership", "consents", "entity", "xdmEntity", "body")
@@ -96,7 +98,6 @@ def open_export(path: Path | str, mapped: Mapped, now: int, progress: Progress |
         extent="people",  # a profile's record holds all its memberships
         dropped=dropped,
         attributes=list(mapped.attributes),
-        basis="",
     )
 
 
@@ -158,6 +159,8 @@ def _segments(record: Record, line: int, now: int, dropped: Mapping[str, list[in
             status = membership.get("status") if isinstance(membership, Mapping) else None
             if "segmentmatch" in namespace.lower():
                 dropped["a membership in a segment received from a partner"].append(line)
+            elif not _SEGMENT.fullmatch(f"{namespace}-{segment}"):
+                dropped["a membership in what is no segment id"].append(line)
             elif status not in _IN:
                 dropped["a membership status that is none of realized, existing, exited"].append(line)
             else:

@@ -175,7 +175,11 @@ def test_without_an_id_the_primary_identity_is_one(take: Take, project: Project)
 @pytest.mark.feature("OP10")
 def test_a_broken_record_costs_itself_and_everything_left_out_is_counted(take: Take, project: Project) -> None:
     memberships = {
-        "ups": {VIP: {"status": "realized", "validUntil": "2026-12-31T00:00:00Z"}, LAPSED: {"status": "maybe"}},
+        "ups": {
+            VIP: {"status": "realized", "validUntil": "2026-12-31T00:00:00Z"},
+            LAPSED: {"status": "maybe"},
+            "ann@x.com": {"status": "realized"},
+        },
         "AEPSegmentMatch": {"theirs": {"status": "realized"}},
         "aam": {"12345": {"status": "realized"}},
     }
@@ -205,6 +209,7 @@ def test_a_broken_record_costs_itself_and_everything_left_out_is_counted(take: T
         "a membership in a segment received from a partner": [1],
         "a membership status that is none of realized, existing, exited": [1],
         "a membership that has expired": [1],
+        "a membership in what is no segment id": [1],
         "ecid: not an ECID of 38 digits": [9],
         "identity of namespace CRMID, which is not mapped": [1, 4, 5, 8],
     }
@@ -410,6 +415,9 @@ def test_outbound_files_and_ids_of_our_own(project: Project, tmp_path: Path) -> 
     assert "--namespace" in caught.value.hint
     report = project.profiles.import_audience_manager(other, dataset="aam", namespace="email_sha256")
     assert report.identities == {"email_sha256/lc-v1": 1}
+    other.write_text(f"ann@x.com\t10\n{hashed('bob@x.com')}\t10\n")
+    with pytest.raises(InvalidInput, match="1 of the ids"):
+        project.profiles.import_audience_manager(other, dataset="aam", namespace="email_sha256")
     other.write_text("ann@x.com\t10\n")
     for options in ({"own_ids": True}, {"namespace": "crm"}):
         with pytest.raises(InvalidInput, match="raw personal data"):
