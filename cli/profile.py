@@ -1,10 +1,13 @@
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import output
+from .consent import tcf_options
 
 if TYPE_CHECKING:
+    from node.exports import ExportReport
     from node.importer import ImportReport
 
     from .main import Context
@@ -16,7 +19,14 @@ def cli() -> None:
 
 
 @cli.command("import")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), required=False)
+@click.option("--sql", metavar="QUERY", help="A SELECT to read people from, instead of a file.")
+@click.option(
+    "--database",
+    envvar="VESICA_SOURCE_URL",
+    metavar="URL",
+    help="The SQLite or PostgreSQL database that answers --sql (VESICA_SOURCE_URL); it is only read.",
+)
 @click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records.")
 @click.option("--id", "id_column", required=True, metavar="COLUMN", help="The column with your own id of a person.")
 @click.option(
@@ -27,20 +37,27 @@ def cli() -> None:
     help="A column to match by: email_sha256, phone_sha256, ecid, idfa, gaid, idfv, android_id, or a name of your own.",
 )
 @click.option("--consent", metavar="COLUMN", help="The column that says y, n, p, u, dy, dn, or a legal basis.")
+@click.option("--consent-tcf", metavar="COLUMN", help="The column with IAB TCF strings, instead of --consent.")
+@tcf_options
 @click.option("--attribute", "attributes", multiple=True, metavar="COLUMN", help="A column to keep for segment rules.")
 @click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB.")
 @click.pass_obj
 def import_(
     ctx: "Context",
-    file: str,
+    file: str | None,
+    sql: str | None,
+    database: str | None,
     dataset: str,
     id_column: str,
     identities: tuple[str, ...],
     consent: str | None,
+    consent_tcf: str | None,
+    vendor: int | None,
+    purposes: tuple[int, ...],
     attributes: tuple[str, ...],
     region: str | None,
 ) -> None:
-    """Import people from CSV, JSON lines or Parquet, gzipped or not.
+    """Import people from CSV, JSON lines, Parquet or Arrow, gzipped or not, or from a database.
 
     E-mail addresses and phone numbers are hashed on the way in and never stored. A broken row costs only itself; the
     report counts what was left out, by line.
@@ -50,18 +67,23 @@ def import_(
                  --identity email=email_sha256 --identity mobile=phone_sha256 --region GB --consent share
     """
     from node.importer import IdentityColumn
+    from node.queries import given
+    from node.tcf import PURPOSES, Needed
 
+    source = given(file, sql, database)
     columns = [IdentityColumn.parse(text) for text in identities]
     with output.progress(ctx) as report:
         found = ctx.project().profiles.import_(
-            file,
+            source,
             dataset=dataset,
             id_column=id_column,
             identities=columns,
             consent_column=consent,
+            tcf_column=consent_tcf,
+            needed=Needed(purposes=purposes or PURPOSES, vendor=vendor),
             attributes=attributes,
             region=region,
-            progress=lambda done, total: report(f"reading {file}", done, total),
+            progress=lambda done, total: report(f"reading {file or 'the query'}", done, total),
         )
     output.emit(ctx, found.as_dict(), lambda: _print_report(found))
 
@@ -98,6 +120,99 @@ def _print_report(report: "ImportReport") -> None:
 
 def _first(lines: list[int]) -> str:
     return ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
+
+
+@cli.group("import-from")
+def import_from() -> None:
+    """Take over people, consents and segments from another product's export."""
+
+
+def _export(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.argument("file", type=click.Path()),
+        click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records."),
+        click.option("--segments", type=click.Path(), metavar="FILE", help="Names of segments by id: JSON or CSV."),
+        click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB."),
+    ):
+        command = option(command)
+    return command
+
+
+@import_from.command("segment-match")
+@_export
+@click.option("--id", "id_path", default="", metavar="PATH", help="Where your own id of a person is, such as _fern.id.")
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="THEIRS=OURS[:raw|:hashed]",
+    help="What identities of another namespace are; the standard ones are known.",
+)
+@click.option("--attribute", "attributes", multiple=True, metavar="PATH[=NAME]", help="A field to keep for rules.")
+@click.pass_obj
+def import_from_segment_match(ctx: "Context", /, file: str, **options: Any) -> None:
+    """Take over an Experience Platform profile export: JSON lines, Parquet or Arrow, gzipped or not.
+
+    identityMap gives profiles and identities, consents what people said, segmentMembership lists: realized and existing
+    are in, exited is out. Memberships that came from a partner are left out. Without --id the first identity that can be
+    used, the primary one if it is marked, is the profile's id.
+
+    \b
+    Example: vesica profile import-from segment-match export.json --dataset aep --segments names.json \\
+                 --namespace CRMID=crmid --attribute person.gender
+    """
+    with output.progress(ctx) as report:
+        found = ctx.project().profiles.import_segment_match(
+            file, progress=lambda done, total: report(f"reading {file}", done, total), **options
+        )
+    output.emit(ctx, found.as_dict(), lambda: _print_export(found))
+
+
+@import_from.command("audience-manager")
+@_export
+@click.option("--namespace", default="", metavar="NAME", help="What the file's ids are, if its name does not say it.")
+@click.option("--own-ids", is_flag=True, help="The file's ids are your own profile ids.")
+@click.pass_obj
+def import_from_audience_manager(ctx: "Context", /, file: str, **options: Any) -> None:
+    """Take over an Audience Manager data file: an id, a tab, and traits or segments a line.
+
+    Inbound files (.sync adds, .overwrite says all of its people) and outbound ones (iter adds, full says all of its
+    segments) are known by their names. Traits and segments become lists, named by --segments: the product's own list of
+    traits as JSON will do.
+
+    \b
+    Example: vesica profile import-from audience-manager ftp_dpm_20914_1700000000.sync --dataset aam \\
+                 --segments traits.json
+    """
+    with output.progress(ctx) as report:
+        found = ctx.project().profiles.import_audience_manager(
+            file, progress=lambda done, total: report(f"reading {file}", done, total), **options
+        )
+    output.emit(ctx, found.as_dict(), lambda: _print_export(found))
+
+
+def _print_export(report: "ExportReport") -> None:
+    output.lines(
+        [
+            ("file", f"{report.file} {report.kind}"),
+            ("records read", report.records),
+            ("accepted", report.accepted),
+            ("profiles added", report.profiles_added),
+            ("profiles updated", report.profiles_updated),
+            ("consents changed", report.consents_changed),
+        ]
+    )
+    click.echo()
+    output.table(("identities", "taken"), list(report.identities.items()), empty="no identities")
+    click.echo()
+    rows = [(each.name, each.id, each.size, each.created) for each in report.segments]
+    output.table(("segment", "was", "people", "new"), rows, empty="no segments")
+    left_out = [("record", reason, tally) for reason, tally in report.rejected.items()]
+    left_out += [("value", reason, tally) for reason, tally in report.dropped.items()]
+    if left_out:
+        click.echo()
+        shown = [(what, why, tally["count"], _first(tally["lines"])) for what, why, tally in left_out]
+        output.table(("left out", "because", "count", "lines"), shown)
 
 
 @cli.command()

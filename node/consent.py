@@ -18,10 +18,13 @@ from psi.values import U8
 
 from . import tables
 from .errors import InvalidInput, NotFound, Refused
+from .normalize import rule
 
 if TYPE_CHECKING:
+    from .consentfiles import ConsentReport
+    from .data import Snapshot
     from .project import Project
-    from .sources import Progress
+    from .queries import Query
 
 Bools = npt.NDArray[np.bool_]
 
@@ -53,38 +56,49 @@ def may_share(model: str, profile: U8, identity: U8) -> Bools:
     return np.asarray((profile <= _Y) & (np.where(identity, identity, profile) == _Y), bool)
 
 
-def merge(
-    kept: U8, kept_at: npt.NDArray[np.int64], profiles: npt.NDArray[np.int64], codes: U8, at: npt.NDArray[np.int64]
-) -> int:
-    """Write new codes into `kept` in place where they are newer, or as new and stricter; returns how many changed."""
-    order = np.lexsort((codes, at, profiles))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What was said, a row each: the code, when (Unix seconds), and on which basis (a number of the project's, 0 none)."""
+
+    codes: U8
+    at: npt.NDArray[np.int64]
+    bases: npt.NDArray[np.uint16]
+
+    @classmethod
+    def nothing(cls, size: int) -> "Words":
+        return cls(codes=np.zeros(size, np.uint8), at=np.zeros(size, np.int64), bases=np.zeros(size, np.uint16))
+
+    @classmethod
+    def of(cls, codes: U8, at: int) -> "Words":
+        """Return what was said at one moment, without a basis."""
+        return cls(codes=codes, at=np.full(len(codes), at, np.int64), bases=np.zeros(len(codes), np.uint16))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Words]") -> "Words":
+        joined = {name: [getattr(each, name) for each in parts] for name in ("codes", "at", "bases")}
+        return cls(**{name: np.concatenate(columns) for name, columns in joined.items()})
+
+    def take(self, where: npt.NDArray[Any]) -> "Words":
+        return Words(codes=self.codes[where], at=self.at[where], bases=self.bases[where])
+
+
+def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> int:
+    """Write words into those kept for profiles, in place, where they are newer, or as new and stricter; returns how many
+    codes changed. A basis that comes later for the same word is added to it."""
+    order = np.lexsort((words.codes, words.at, profiles))
     last = np.ones(len(order), bool)
     last[:-1] = profiles[order][1:] != profiles[order][:-1]
     order = order[last]
-    profiles, codes, at = profiles[order], codes[order], at[order]
-    wins = (kept[profiles] == 0) | (at > kept_at[profiles]) | ((at == kept_at[profiles]) & (codes > kept[profiles]))
-    wins &= codes != 0
-    changed = int((codes[wins] != kept[profiles[wins]]).sum())
-    kept[profiles[wins]], kept_at[profiles[wins]] = codes[wins], at[wins]
+    profiles, words = profiles[order], words.take(order)
+    now = kept.take(profiles)
+    as_new = words.at == now.at
+    wins = (now.codes == 0) | (words.at > now.at) | (as_new & (words.codes > now.codes))
+    wins |= as_new & (words.codes == now.codes) & (words.bases != 0)
+    wins &= words.codes != 0
+    changed = int((words.codes[wins] != now.codes[wins]).sum())
+    where, won = profiles[wins], words.take(wins)
+    kept.codes[where], kept.at[where], kept.bases[where] = won.codes, won.at, won.bases
     return changed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsentReport:
-    """What a consent import did; line numbers per reason for the rows that it did not take."""
-
-    rows: int
-    accepted: int
-    changed: int
-    rejected: dict[str, dict[str, Any]]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "accepted": self.accepted,
-            "changed": self.changed,
-            "rejected": self.rejected,
-        }
 
 
 class Consents:
@@ -105,12 +119,19 @@ class Consents:
         """Choose who is shared when nothing was said; the next run applies it."""
         detail: dict[str, Any] = {"model": model[:20], "before": self._project.consent_model}
         with self._project.act("consent.model", self._project.name, detail=detail) as tx:
-            if model not in ("opt-in", "opt-out"):
-                raise InvalidInput(f"{model[:20]!r} is not a consent model", hint="use opt-in or opt-out")
+            check_model(model)
             rows = tables.projects
             tx.execute(rows.update().where(rows.c.id == self._project.id).values(consent_model=model))
 
-    def set(self, profile: str, value: str, namespace: str | None = None, at: int | None = None) -> bool:
+    def preview(self, model: str) -> dict[str, Any]:
+        """Return how many people another model would let leave and come, as things are now; changes nothing."""
+        from .modelchange import preview
+
+        return preview(self._project, check_model(model))
+
+    def set(
+        self, profile: str, value: str, namespace: str | None = None, at: int | None = None, basis: str = ""
+    ) -> bool:
         """Note what one profile said, for all of it or for its identities in one namespace; says whether that changed
         anything: the newest time wins, at the same time the stricter. The audit names the profile by number."""
         from .data import Draft
@@ -120,7 +141,7 @@ class Consents:
         with self._project.act("consent.set", self._project.name, detail=detail) as tx:
             codes = read_codes([value])
             if codes[0] in (0, UNKNOWN):
-                raise InvalidInput(f"{value[:20]!r} is not a consent value", hint=f"use one of {_LISTED}")
+                raise InvalidInput(f"{value[:20]!r} is not a consent value", hint=f"use one of {LISTED}")
             if at is not None and not 0 <= at <= now:
                 raise InvalidInput("that is no time, or one to come", hint="give the time at which the person said it")
             draft = Draft(self._project, tx)
@@ -128,72 +149,21 @@ class Consents:
             if numbers[0] < 0:
                 raise NotFound("there is no profile with that id", hint="the ids are those of the imported --id column")
             detail["profile"] = int(numbers[0])
-            when = np.array([now if at is None else at], np.int64)
-            if namespace is None:
-                changed = draft.note_consent(numbers, codes, when)
-            else:
-                changed = draft.note_consent_in(_namespace(namespace), numbers, codes, when)
+            bases = draft.bases([check_basis(basis)])
+            words = Words(codes=codes, at=np.array([now if at is None else at], np.int64), bases=bases)
+            changed = draft.note_consent(numbers, words, None if namespace is None else rule(namespace).namespace)
             detail["changed"] = bool(changed)
             draft.publish()
         self._project.received.join_all()
         return bool(changed)
 
-    def import_(
-        self,
-        path: Path | str,
-        *,
-        id_column: str,
-        consent_column: str,
-        namespace: str | None = None,
-        time_column: str | None = None,
-        progress: "Progress | None" = None,
-    ) -> ConsentReport:
-        """Note what a file's profiles said, at the times of a column (ISO 8601 or Unix seconds) or now."""
-        from .data import Draft
-        from .importer import tally
-        from .sources import Source
+    def import_(self, path: "Path | str | Query", **options: Any) -> "ConsentReport":
+        """Note what a file's profiles said, with the options of `node.consentfiles.import_file`."""
+        from .consentfiles import import_file
 
-        now = self._project.node.now()
-        detail: dict[str, Any] = {"namespace": namespace}
-        with self._project.act("consent.import", self._project.name, detail=detail) as tx:
-            columns = [id_column, consent_column, *([time_column] if time_column else [])]
-            source = Source.open(path, columns)
-            draft, name = Draft(self._project, tx), _namespace(namespace) if namespace else None
-            rows = 0
-            taken: list[tuple[npt.NDArray[np.int64], U8, npt.NDArray[np.int64]]] = []
-            for batch in source.batches(progress):
-                ids = np.array([text.strip().encode() for text in batch.columns[id_column]], np.bytes_)
-                numbers, codes = draft.base.numbers(ids), read_codes(batch.columns[consent_column])
-                at = np.full(len(ids), now, np.int64)
-                if time_column:
-                    at = np.fromiter(map(read_time, batch.columns[time_column]), np.int64, len(ids))
-                good = np.ones(len(ids), bool)
-                for reason, bad in (
-                    ("no such profile", numbers < 0),
-                    ("not a consent value", (codes == 0) | (codes == UNKNOWN)),
-                    ("not a time, or one to come", (at < 0) | (at > now)),
-                ):
-                    source.rejected[reason] += batch.lines[bad & good].tolist() if (bad & good).any() else []
-                    good &= ~bad
-                rows += len(ids)
-                taken.append((numbers[good], codes[good], at[good]))
-            broken = sum(map(len, source.rejected.values())) - (rows - sum(len(each[0]) for each in taken))
-            rejected = {reason: tally(lines) for reason, lines in source.rejected.items() if lines}
-            numbers, codes, at = (np.concatenate(column) for column in zip(*taken, strict=True)) if taken else _NOTHING
-            if not len(numbers):
-                raise InvalidInput(
-                    f"no row of {Path(path).name} could be taken: {', '.join(rejected) or 'it has none'}",
-                    hint=f"consent values are {_LISTED}",
-                )
-            note = (
-                draft.note_consent(numbers, codes, at)
-                if name is None
-                else draft.note_consent_in(name, numbers, codes, at)
-            )
-            draft.publish()
-            detail |= {"rows": rows + broken, "changed": note}
+        report = import_file(self._project, path, **options)
         self._project.received.join_all()
-        return ConsentReport(rows=rows + broken, accepted=len(numbers), changed=note, rejected=rejected)
+        return report
 
     def show(self, profile: str | None = None) -> dict[str, Any]:
         """Return the model and how many profiles said what; with an id, what that one said and may be shared."""
@@ -202,9 +172,11 @@ class Consents:
         snapshot, model = Snapshot.open(self._project), self._project.consent_model
         noted = {name: snapshot.noted(name) for name in sorted(snapshot.content.get("noted", {}))}
         if profile is None:
+            bases = np.bincount(snapshot.profile_consent_basis[:], minlength=1)
             return {
                 "model": model,
                 "profiles": _counts(snapshot.profile_consent),
+                "bases": {snapshot.basis(n): int(bases[n]) for n in np.flatnonzero(bases).tolist() if n},
                 "namespaces": {name: _counts(rows["code"]) for name, rows in noted.items()},
             }
         number = int(snapshot.numbers(np.array([profile.encode()], np.bytes_))[0])
@@ -214,27 +186,39 @@ class Consents:
         namespaces = {}
         for name in sorted({each.partition("/")[0] for each in snapshot.namespaces} | set(noted)):
             rows = noted.get(name, snapshot.noted(name))
-            said = np.array([*rows["code"][rows["profile"] == number], 0][:1], np.uint8)
+            mine = rows[rows["profile"] == number]
+            said = np.array([*mine["code"], 0][:1], np.uint8)
             shared = None if model is None else bool(may_share(model, own, said)[0])
-            namespaces[name] = {"share": CODES[said[0]] or None, "may_be_shared": shared}
-        at = int(snapshot.profile_consent_at[number])
-        return {
-            "model": model,
-            "profile": profile,
-            "share": CODES[own[0]] or None,
-            "at": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if own[0] else None,
-            "namespaces": namespaces,
-        }
+            word = _word(snapshot, *(mine[0][key] for key in ("code", "at", "basis"))) if len(mine) else _word(snapshot)
+            namespaces[name] = {**word, "may_be_shared": shared}
+        at, basis = snapshot.profile_consent_at[number], snapshot.profile_consent_basis[number]
+        return {"model": model, "profile": profile, **_word(snapshot, own[0], at, basis), "namespaces": namespaces}
 
 
-_LISTED = ", ".join(CODES[1:])
-_NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int64))
+LISTED = ", ".join(CODES[1:])
+MAX_BASIS = 120  # characters
 
 
-def _namespace(text: str) -> str:
-    from .normalize import rule
+def check_model(model: str) -> str:
+    if model not in ("opt-in", "opt-out"):
+        raise InvalidInput(f"{model[:20]!r} is not a consent model", hint="use opt-in or opt-out")
+    return model
 
-    return rule(text).namespace
+
+def check_basis(text: str) -> str:
+    """Return the basis of a consent, stripped; raises InvalidInput for what is none, or a person's own data."""
+    from .personal import refuse_personal
+
+    text = text.strip()
+    if not text.isprintable() or len(text) > MAX_BASIS:
+        raise InvalidInput(f"a basis has at most {MAX_BASIS} printable characters", hint="such as GDPR-6-1-a")
+    refuse_personal([text], "basis", np.zeros(1, np.int64))
+    return text
+
+
+def _word(snapshot: "Snapshot", code: int = 0, at: int = 0, basis: int = 0) -> dict[str, Any]:
+    when = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"share": CODES[code] or None, "at": when if code else None, "basis": snapshot.basis(int(basis))}
 
 
 def _counts(codes: npt.NDArray[Any]) -> dict[str, int]:
@@ -249,6 +233,6 @@ def read_time(text: str) -> int:
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
         return -1
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -5,6 +5,7 @@ before the manifest row that names them, so a kill leaves the old generation or 
 nobody names.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, select
 from psi.values import U8, Values
 
 from . import consent, tables
-from .errors import Failure
+from .errors import Failure, InvalidInput
 from .files import write_atomically
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ Indices = npt.NDArray[np.intp]
 KEPT_GENERATIONS = 8  # how long a reader may hold on to a pinned snapshot
 MAX_ID = 255  # bytes of a profile id
 NUMBER = "#"  # the column of attribute files that holds profile numbers
-NOTED = np.dtype(
-    [("profile", "<u4"), ("code", "u1"), ("at", "<i8")]
-)  # consent of a profile's identities in a namespace
+NOTED = np.dtype(  # consent of a profile's identities in a namespace
+    [("profile", "<u4"), ("code", "u1"), ("at", "<i8"), ("basis", "<u2")]
+)
+MAX_BASES = 1_000  # different ones in a project: more are no bases but something about single people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,14 @@ class Snapshot:
     @cached_property
     def profile_consent_at(self) -> npt.NDArray[np.int64]:
         return self._array("consent_at", np.dtype(np.int64))
+
+    @cached_property
+    def profile_consent_basis(self) -> npt.NDArray[np.uint16]:
+        return self._array("consent_basis", np.dtype(np.uint16))
+
+    def basis(self, number: int) -> str | None:
+        """Return the text of a consent's basis; 0 is none."""
+        return str(self.content["bases"][number - 1]) if number else None
 
     def numbers(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
         """Return the numbers of profiles by id, -1 for those that are not there."""
@@ -306,34 +316,56 @@ class Draft:
             self.content["count"] = len(known)
             self.content["ids"] = self.save("ids", known)
             self.content["order"] = self.save("order", np.argsort(known, kind="stable").astype(np.uint32))
-            for key, column in (("consent", self.base.profile_consent), ("consent_at", self.base.profile_consent_at)):
+            for key, column in (
+                ("consent", self.base.profile_consent),
+                ("consent_at", self.base.profile_consent_at),
+                ("consent_basis", self.base.profile_consent_basis),
+            ):
                 self.content[key] = self.save(key, np.concatenate([column, np.zeros(len(new), column.dtype)]))
         return numbers[inverse]
 
-    def note_consent(self, profiles: npt.NDArray[np.int64], codes: U8, at: npt.NDArray[np.int64]) -> int:
-        """Note what profiles said; the newest time wins, at the same time the stricter. Returns how many changed."""
-        now = Snapshot(self.base.directory, self.base.generation, self.content)
-        kept, kept_at = np.array(now.profile_consent), np.array(now.profile_consent_at)
-        changed = consent.merge(kept, kept_at, profiles, codes, at)
-        if changed:
-            self.content["consent"] = self.save("consent", kept)
-            self.content["consent_at"] = self.save("consent_at", kept_at)
-        return changed
+    def note_consent(self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None) -> int:
+        """Note what profiles said, for all of them or for their identities in one namespace.
 
-    def note_consent_in(
-        self, namespace: str, profiles: npt.NDArray[np.int64], codes: U8, at: npt.NDArray[np.int64]
-    ) -> int:
-        """Note what profiles said about their identities in one namespace; returns how many changed."""
-        noted = self.base.noted(namespace)
-        size = int(self.content.get("count", 0))
-        kept, kept_at = np.zeros(size, np.uint8), np.zeros(size, np.int64)
-        kept[noted["profile"]], kept_at[noted["profile"]] = noted["code"], noted["at"]
-        changed = consent.merge(kept, kept_at, profiles, codes, at)
-        rows = np.flatnonzero(kept)
+        The newest time wins, at the same time the stricter. Returns how many changed.
+        """
+        now = Snapshot(self.base.directory, self.base.generation, self.content)
+        if namespace is None:
+            kept = consent.Words(
+                codes=np.array(now.profile_consent),
+                at=np.array(now.profile_consent_at),
+                bases=np.array(now.profile_consent_basis),
+            )
+            changed = consent.merge(kept, profiles, words)
+            for key, column in (("consent", kept.codes), ("consent_at", kept.at), ("consent_basis", kept.bases)):
+                self.content[key] = self.save(key, column)
+            return changed
+        noted, kept = now.noted(namespace), consent.Words.nothing(now.profile_count)
+        places = noted["profile"]
+        kept.codes[places], kept.at[places], kept.bases[places] = noted["code"], noted["at"], noted["basis"]
+        changed = consent.merge(kept, profiles, words)
+        rows = np.flatnonzero(kept.codes)
         table = np.zeros(len(rows), NOTED)
-        table["profile"], table["code"], table["at"] = rows, kept[rows], kept_at[rows]
+        table["profile"], table["code"] = rows, kept.codes[rows]
+        table["at"], table["basis"] = kept.at[rows], kept.bases[rows]
         self.content.setdefault("noted", {})[namespace.partition("/")[0]] = self.save("noted", table)
         return changed
+
+    def bases(self, texts: Sequence[str]) -> npt.NDArray[np.uint16]:
+        """Return the number of each text among the project's bases of consent, new ones added; "" is 0."""
+        known = list(self.content.get("bases", []))
+        numbers = {"": 0} | {text: number for number, text in enumerate(known, start=1)}
+        for text in dict.fromkeys(texts):
+            if text not in numbers:
+                known.append(text)
+                numbers[text] = len(known)
+        if len(known) > MAX_BASES:
+            raise InvalidInput(
+                f"that would be {len(known)} different bases of consent, over {MAX_BASES}",
+                hint="a basis is a short code, the same for many people",
+            )
+        self.content["bases"] = known
+        return np.fromiter(map(numbers.__getitem__, texts), np.uint16, len(texts))
 
     def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: Held) -> None:
         """Let a dataset's rows for the touched profiles be `given` (sorted); what other datasets say stays."""

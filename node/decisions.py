@@ -5,7 +5,7 @@ household's phone would otherwise speak about the member who said no.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +27,36 @@ Bools = npt.NDArray[np.bool_]
 class Audience:
     """The distinct identities of one namespace that are in at least one of k segments.
 
-    `segments` is bool (k, n); `consented` is bool (n,): every holder may be shared.
+    `segments` is bool (k, n); `consented` is bool (n,): every holder may be shared. `qualified` is bool (k, n): every
+    holder meets the consent policies on that segment; None where there is no such policy.
     """
 
     values: Values
     segments: Bools
     consented: Bools
+    qualified: Bools | None = None
 
     def take(self, mask: Bools) -> "Audience":
-        return Audience(values=self.values.take(mask), segments=self.segments[:, mask], consented=self.consented[mask])
+        return Audience(
+            values=self.values.take(mask),
+            segments=self.segments[:, mask],
+            consented=self.consented[mask],
+            qualified=None if self.qualified is None else self.qualified[:, mask],
+        )
+
+    def shareable(self) -> "Audience":
+        """Return the consented identities, each in those segments only whose consent policies it meets."""
+        segments = self.segments if self.qualified is None else self.segments & self.qualified
+        may = replace(self, segments=segments, qualified=None)
+        return may.take(np.asarray(self.consented & segments.any(axis=0)))
+
+    def as_one(self) -> "Audience":
+        """Return the same with one consent for all segments, where a question has room for one: an identity that
+        fails a policy of one of its segments counts as not consented in any."""
+        if self.qualified is None:
+            return self
+        all_met = (self.qualified | ~self.segments).all(axis=0)
+        return replace(self, consented=np.asarray(self.consented & all_met), qualified=None)
 
     def bitmaps(self, width: int) -> U8:
         """Return one bitmap over the segments per identity, uint8 (n, width), the first segment in the highest bit."""
@@ -43,18 +64,44 @@ class Audience:
         return np.pad(packed, ((0, 0), (0, width - packed.shape[1])))
 
 
-def audience(snapshot: "Snapshot", namespace: str, members: Sequence[BitMap], *, model: str) -> Audience:
-    """Return the distinct identities in `namespace` of the members of each segment."""
+def audience(
+    snapshot: "Snapshot",
+    namespace: str,
+    members: Sequence[BitMap],
+    *,
+    model: str,
+    qualified: Sequence[BitMap | None] = (),
+) -> Audience:
+    """Return the distinct identities in `namespace` of the members of each segment.
+
+    `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
+    """
     held = snapshot.identities(namespace)
     values, starts = snapshot.distinct(namespace)
     if not len(starts):
         return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
     rows = np.stack([_mask(segment, snapshot.profile_count)[held.profiles] for segment in members])
     segments = np.logical_or.reduceat(rows, starts, axis=1)
+    met = None
+    if any(each is not None for each in qualified):
+        met = np.ones_like(segments)
+        for row, each in zip(met, qualified, strict=True):
+            if each is not None:
+                row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[held.profiles], starts)
+    everyone = Audience(
+        values=values, segments=segments, consented=consented(snapshot, namespace, model), qualified=met
+    )
+    return everyone.take(np.asarray(segments.any(axis=0)))
+
+
+def consented(snapshot: "Snapshot", namespace: str, model: str) -> Bools:
+    """Say which of the distinct identities in `namespace` may be shared: those whose every holder may be."""
+    held = snapshot.identities(namespace)
+    _, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return np.zeros(0, bool)
     allowed = consent.may_share(model, snapshot.profile_consent[held.profiles], held.consent)
-    consented: Bools = np.asarray(np.logical_and.reduceat(allowed, starts))
-    asked: Bools = np.asarray(segments.any(axis=0))
-    return Audience(values=values.take(asked), segments=segments[:, asked], consented=consented[asked])
+    return np.asarray(np.logical_and.reduceat(allowed, starts))
 
 
 def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:

@@ -29,6 +29,7 @@ Names = list[str]
 Errors = list[VesicaError]
 Rows = list[Row[Any]]
 Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
+Going = list[tuple[str, Row[Any], str, Definition]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +364,18 @@ class Feeds:
             if states.get(connection_id) in ("draft", *GOING) and namespace in definition.namespaces:
                 names += [segment.name for segment in definition.segments]
         return names
+
+    def going(self) -> Going:
+        """Return what each partner is offered or gets: the feed's name, the connection, the state, and the version."""
+        found = []
+        with self._node.store.read() as tx:
+            query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status == "published")
+            for feed in tx.execute(query.order_by(feeds.c.name)).all():
+                for row, state in self._partners(feed, tx):
+                    if state.status in GOING:
+                        version = state.accepted_version or feed.version
+                        found.append((feed.name, row, state.status, versions.get(tx, feed.id, version)))
+        return found
 
     def sharing(self, segment: str, tx: Connection) -> Names:
         """Return the names of our feeds, drafts too, that hold a segment."""

@@ -18,18 +18,23 @@ from psi.values import U8, Values
 
 from . import attributes as attributes_of
 from . import tables
-from .consent import UNKNOWN, read_codes
+from .consent import Words
+from .consentfiles import ConsentColumns
 from .data import MAX_ID, NUMBER, Draft, Held, Indices
 from .errors import InvalidInput, check_name
 from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule
 from .personal import SAMPLE, refuse_personal, refuse_phones
+from .queries import Query
 from .sources import Batch, Progress, Source
+from .tcf import NEEDED, Needed
 
 if TYPE_CHECKING:
     from .project import Project
 
 LINES_SHOWN = 100  # line numbers per reason in a report
-RESERVED = ("own", "received")  # datasets of these names could not be told from segments in a rule
+RESERVED = ("own", "received", "consent")  # in a rule these words stand for segments and for what people said
+
+Fields = dict[str, tuple[str, str | None]]  # a dataset's, by name: id, identity, consent or attribute, and the rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,17 +132,19 @@ def read_identities(
 
 def import_file(
     project: "Project",
-    path: Path | str,
+    path: Path | str | Query,
     *,
     dataset: str,
     id_column: str,
     identities: Sequence[IdentityColumn],
     consent_column: str | None = None,
+    tcf_column: str | None = None,
+    needed: Needed = NEEDED,
     attributes: Sequence[str] = (),
     region: str | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Bring a file's people into the project as one dataset, by profile id.
+    """Bring a file's or a query's people into the project as one dataset, by profile id.
 
     What its rows say about a profile takes the place of what the same dataset said before. The file is read before
     the transaction, which only merges. An id column of e-mail addresses or phone numbers that is an identity column too
@@ -145,11 +152,12 @@ def import_file(
     """
     detail: dict[str, Any] = {}
     try:
-        check_name(dataset, "dataset")
-        if dataset.partition(".")[0] in RESERVED:
-            raise InvalidInput(f"a dataset cannot be called {dataset}", hint="choose another name")
-        people = _People(path, id_column, identities, consent_column, attributes, check_region(region))
-        people.read(progress)
+        check_dataset(dataset)
+        says = None
+        if consent_column is not None or tcf_column is not None:
+            says = ConsentColumns(consent=consent_column, tcf=tcf_column, needed=needed)
+        people = _People(path, id_column, identities, says, attributes, check_region(region))
+        people.read(project.node.now(), progress)
     except VesicaError:
         with project.act("profile.import", dataset, detail=detail):
             raise
@@ -162,11 +170,12 @@ def import_file(
         touched[numbers] = True
         duplicates = people.merge_identities(draft, dataset, numbers, touched)
         spoke = np.flatnonzero(people.codes)
-        now = np.full(len(spoke), project.node.now(), np.int64)
-        changed = draft.note_consent(numbers[spoke], people.codes[spoke], now) if len(spoke) else 0
+        bases = draft.bases([people.basis])[np.zeros(len(spoke), np.intp)]
+        words = Words(codes=people.codes[spoke], at=people.at[spoke], bases=bases)
+        changed = draft.note_consent(numbers[spoke], words) if len(spoke) else 0
         if attributes:
             attributes_of.lay_over(draft, dataset, numbers, people.texts)
-        people.record_fields(draft, dataset)
+        record_fields(draft, dataset, people.fields())
         draft.publish()
         report = people.reading.report(
             duplicates,
@@ -257,7 +266,7 @@ class _Reading:
                 f"{len(lines)} with {reason}" for reason, lines in self.source.rejected.items() if lines
             )
             raise InvalidInput(
-                f"no row of {self.source.path.name} could be read: {reasons or 'it has only a header'}",
+                f"no row of {self.source.name} could be read: {reasons or 'it has only a header'}",
                 hint="check the delimiter and the quotes; the cells of a row must be as many as the header's",
             )
         if self.columns and not any(column.accepted for column in self.columns):
@@ -265,14 +274,12 @@ class _Reading:
             hint = "check which column holds what, and the namespace that is given for it"
             if any(Reason.NO_REGION in column.counts for column in self.columns):
                 hint = "give the country of national phone numbers, such as --region GB"
-            raise InvalidInput(
-                f"no identity of {self.source.path.name} could be taken: {', '.join(sorted(why))}", hint=hint
-            )
+            raise InvalidInput(f"no identity of {self.source.name} could be taken: {', '.join(sorted(why))}", hint=hint)
 
     def report(self, duplicates: dict[str, int], **counts: int) -> ImportReport:
         broken = sum(map(len, self.source.rejected.values()))
         return ImportReport(
-            file=self.source.path.name,
+            file=self.source.name,
             kind=self.source.kind,
             encoding=self.source.encoding,
             delimiter=self.source.delimiter,
@@ -306,15 +313,15 @@ class _People:
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | Query,
         id_column: str,
         identities: Sequence[IdentityColumn],
-        consent_column: str | None,
+        says: ConsentColumns | None,
         attributes: Sequence[str],
         region: str | None,
     ) -> None:
         self.id_column = id_column
-        self.consent_column = consent_column
+        self.says = says
         self.attributes = list(dict.fromkeys(attributes))
         personal = [each.column for each in identities if each.column in self.attributes and each.rule.hashed]
         if personal:
@@ -327,16 +334,22 @@ class _People:
             if lowered.count(name.lower()) > 1 or name == NUMBER:
                 raise InvalidInput(f"attribute {name!r} has a name like another", hint="rename that column")
         wanted = [id_column, *(each.column for each in identities), *self.attributes]
-        source = Source.open(path, [*wanted, *([consent_column] if consent_column else [])])
+        source = Source.open(path, [*wanted, *(says.names if says else [])])
         self.reading = _Reading(source, identities, region)
         self.parts: list[list[tuple[Values, npt.NDArray[np.int64]]]] = [[] for _ in identities]
         self.texts: dict[str, list[str]] = {name: [] for name in self.attributes}
         self.ids: npt.NDArray[np.bytes_] = np.zeros(0, "S1")
         self.codes: U8 = np.zeros(0, np.uint8)
+        self.at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def read(self, progress: Progress | None) -> None:
+    @property
+    def basis(self) -> str:
+        return self.says.needed.basis if self.says and self.says.tcf else ""
+
+    def read(self, now: int, progress: Progress | None) -> None:
         ids: list[npt.NDArray[np.bytes_]] = []
         codes: list[U8] = []
+        at: list[npt.NDArray[np.int64]] = []
         samples: dict[str, dict[str, None]] = {name: {} for name in self.attributes}
         row = 0
         hashed = (each for each in self.reading.columns if each.rule.hashed)
@@ -347,22 +360,21 @@ class _People:
         for batch in self.reading.source.batches(progress):
             self.reading.take(batch)
             found = _ids(batch.columns[self.id_column], hashed_id.normalised if hashed_id else None)
-            code = np.zeros(len(found), np.uint8)
-            if self.consent_column is not None:
-                code = read_codes(batch.columns[self.consent_column])
+            said = self.says.read(batch, now) if self.says else None
             lengths = np.char.str_len(found)
             good = np.ones(len(found), bool)
             for reason, bad in (
                 ("no profile id", lengths == 0),
                 (f"a profile id over {MAX_ID} bytes", lengths > MAX_ID),
-                ("a consent value that is none of the known ones", code == UNKNOWN),
+                *(said.bad if said else ()),
             ):
                 if (bad & good).any():
                     rejected[reason] += batch.lines[bad & good].tolist()
                 good &= ~bad
             self.reading.leave_out(int((~good).sum()))
             ids.append(found[good])
-            codes.append(code[good])
+            codes.append(said.codes[good] if said else np.zeros(len(ids[-1]), np.uint8))
+            at.append(said.at[good] if said else np.zeros(len(ids[-1]), np.int64))
             place = np.cumsum(good) - 1 + row
             row += int(good.sum())
             for column, parts in zip(self.reading.columns, self.parts, strict=True):
@@ -380,12 +392,12 @@ class _People:
         if not row:
             why = ", ".join(reason for reason, lines in rejected.items() if lines)
             raise InvalidInput(
-                f"no row of {self.reading.source.path.name} could be taken: {why}",
+                f"no row of {self.reading.source.name} could be taken: {why}",
                 hint="check the --id and --consent columns; consent is y, n, p, u, dy, dn or a legal basis",
             )
         for name, sample in samples.items():
             refuse_phones(list(sample)[:SAMPLE], name, self.reading.region)
-        self.ids, self.codes = np.concatenate(ids), np.concatenate(codes)
+        self.ids, self.codes, self.at = np.concatenate(ids), np.concatenate(codes), np.concatenate(at)
 
     def merge_identities(
         self, draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], touched: npt.NDArray[np.bool_]
@@ -411,39 +423,45 @@ class _People:
             draft.replace_identities(namespace, dataset, touched, held)
         return duplicates
 
-    def record_fields(self, draft: Draft, dataset: str) -> None:
-        """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
-        new_id, tx = draft.project.node.new_id, draft.tx
-        datasets, fields = tables.datasets, tables.fields
-        mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
-        dataset_id = tx.scalar(datasets.select().with_only_columns(datasets.c.id).where(mine))
-        if dataset_id is None:
-            dataset_id = new_id()
-            created = draft.project.node.now()
-            tx.execute(
-                datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created)
-            )
-        known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
-        wanted: dict[str, tuple[str, str | None]] = dict.fromkeys(self.attributes, ("attribute", None))
-        if self.consent_column:
-            wanted[self.consent_column] = ("consent", None)
+    def fields(self) -> Fields:
+        """Return the columns by name, with what each holds and an identity's rule."""
+        wanted: Fields = dict.fromkeys(self.attributes, ("attribute", None))
+        if self.says is not None:
+            wanted[self.says.said] = ("consent", None)
         wanted[self.id_column] = ("id", None)
-        wanted |= {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
-        for name, (kind, rule_id) in wanted.items():
-            if name in known:
-                this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
-                tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
-            else:
-                tx.execute(
-                    fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id)
-                )
+        return wanted | {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
+
+
+def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
+    """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
+    new_id, tx = draft.project.node.new_id, draft.tx
+    datasets, fields = tables.datasets, tables.fields
+    mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
+    dataset_id = tx.scalar(datasets.select().with_only_columns(datasets.c.id).where(mine))
+    if dataset_id is None:
+        dataset_id = new_id()
+        created = draft.project.node.now()
+        tx.execute(datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created))
+    known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
+    for name, (kind, rule_id) in wanted.items():
+        if name in known:
+            this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
+            tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
+        else:
+            tx.execute(fields.insert().values(id=new_id(), dataset_id=dataset_id, name=name, kind=kind, rule=rule_id))
+
+
+def check_dataset(name: str) -> None:
+    check_name(name, "dataset")
+    if name in RESERVED:
+        raise InvalidInput(f"a dataset cannot be called {name}", hint="choose another name")
 
 
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:
     if identity is not None:
         return np.array([value.hex() if value else "" for value in _each(identity)], np.bytes_)
     ids = encode(list(map(str.strip, texts)))
-    return np.array(ids, np.bytes_) if ids else np.zeros(0, "S1")
+    if name.partition(".")[0] in RESERVED:
 
 
 def _each(identity: Normalised) -> Iterable[bytes]:

@@ -68,7 +68,8 @@ def prepare(
     terms = Agreement.decode(connection.agreement).terms
     row = project.row()
     members = [project.segments.members(name, snapshot) for name in names]
-    audience = decisions.audience(snapshot, namespace, members, model=row.consent_model)
+    qualified = project.consent_policies.qualified(names, snapshot)
+    audience = decisions.audience(snapshot, namespace, members, model=row.consent_model, qualified=qualified).as_one()
     if row.hide_unconsented:
         audience = audience.take(audience.consented)
     sizes = audience.segments.sum(axis=1)
@@ -126,6 +127,7 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
         role,
         inputs=length_prefixed(
             repr((snapshot.generation, row.consent_model, row.hide_unconsented)).encode(),
+            hashlib.sha256(asked.audience.consented.tobytes()).digest(),  # consent policies are in no generation
             *(each.encode() for each in names),
         ),
         keep=lambda answer: _keep_answer(project, connection, namespace, made[-1], answer),

@@ -1,5 +1,6 @@
 """Profiles: people's records, by id."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,11 @@ from .consent import CODES
 from .data import NUMBER, Snapshot
 from .errors import NotFound
 from .importer import ImportReport, import_file
+from .queries import Query
+from .sources import Progress
 
 if TYPE_CHECKING:
+    from .exports import ExportReport
     from .project import Project
 
 
@@ -20,11 +24,51 @@ class Profiles:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def import_(self, path: Path | str, **options: Any) -> ImportReport:
-        """Bring a file's people in, with the options of `node.importer.import_file`."""
+    def import_(self, path: Path | str | Query, **options: Any) -> ImportReport:
+        """Bring a file's or a query's people in, with the options of `node.importer.import_file`."""
         report = import_file(self._project, path, **options)
         self._project.received.join_all()
         return report
+
+    def import_segment_match(
+        self,
+        path: Path | str,
+        *,
+        dataset: str,
+        namespaces: Iterable[str] = (),
+        attributes: Iterable[str] = (),
+        id_path: str = "",
+        segments: Path | str | None = None,
+        region: str | None = None,
+        progress: Progress | None = None,
+    ) -> "ExportReport":
+        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names."""
+        from . import exports, xdm
+
+        def opened(_: exports.Names) -> exports.Export:
+            mapped = xdm.Mapped.parse(namespaces=namespaces, attributes=attributes, id_path=id_path)
+            return xdm.open_export(path, mapped, self._project.node.now(), progress)
+
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
+
+    def import_audience_manager(
+        self,
+        path: Path | str,
+        *,
+        dataset: str,
+        namespace: str = "",
+        own_ids: bool = False,
+        segments: Path | str | None = None,
+        region: str | None = None,
+        progress: Progress | None = None,
+    ) -> "ExportReport":
+        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names."""
+        from . import audiencemanager, exports
+
+        def opened(names: exports.Names) -> exports.Export:
+            return audiencemanager.open_export(path, names, namespace=namespace, own_ids=own_ids, progress=progress)
+
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
 
     def count(self) -> dict[str, Any]:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""
@@ -75,6 +119,7 @@ class Profiles:
             "identities": identities,
             "share": CODES[said] or None,
             "share_at": at.strftime("%Y-%m-%dT%H:%M:%SZ") if said else None,
+            "share_basis": snapshot.basis(int(snapshot.profile_consent_basis[number])),
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],
         }

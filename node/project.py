@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .alerts import Alerts
     from .consent import Consents
+    from .consentpolicies import ConsentPolicies
     from .data import Snapshot
     from .feeds import Feeds
     from .governance import Governance
@@ -202,6 +203,12 @@ class Project:
         from .consent import Consents
 
         return Consents(self)
+
+    @cached_property
+    def consent_policies(self) -> "ConsentPolicies":
+        from .consentpolicies import ConsentPolicies
+
+        return ConsentPolicies(self)
 
     @cached_property
     def labels(self) -> "Labels":

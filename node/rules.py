@@ -238,11 +238,13 @@ def evaluate(
     attributes: Mapping[str, Path],
     fields: Mapping[str, Field],
     segments: Mapping[str, BitMap],
+    columns: Mapping[Field, npt.NDArray[Any]] | None = None,
 ) -> BitMap:
     """Return the numbers, out of `count` profiles, that a tree takes in.
 
     `attributes` are the files of the datasets, `fields` what "dataset.field" stands for, `segments` the members of each
-    reference ("own.vip"). Files are read before the database loses its access to them.
+    reference ("own.vip"); `columns` are fields that no file has, a text or None for each profile. Files are read before
+    the database loses its access to them.
     """
     import duckdb
 
@@ -257,12 +259,19 @@ def evaluate(
     try:
         with duckdb.connect(":memory:", config=settings) as connection:
             joins = []
-            for dataset, columns in query.columns.items():
+            for dataset, aliases in query.columns.items():
                 table = query.tables[dataset]
-                names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in columns.items())
+                joins.append(f"LEFT JOIN {table} ON {table}.number = p.number")
+                if dataset not in attributes:
+                    given = {alias: (columns or {})[dataset, field] for field, alias in aliases.items()}
+                    connection.register("given", {"number": np.arange(count, dtype=np.uint32), **given})
+                    texts = ", ".join(f"CAST({alias} AS VARCHAR) AS {alias}" for alias in given)
+                    connection.execute(f"CREATE TABLE {table} AS SELECT number, {texts} FROM given")  # noqa: S608
+                    connection.unregister("given")
+                    continue
+                names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in aliases.items())
                 columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?)"  # noqa: S608 - quoted
                 connection.execute(f"CREATE TABLE {table} AS {columns_of}", [str(attributes[dataset])])
-                joins.append(f"LEFT JOIN {table} ON {table}.number = p.number")
             for name, table in query.segments.items():
                 numbers: npt.NDArray[np.uint32] = np.frombuffer(memoryview(segments[name].to_array()), np.uint32)
                 connection.register("given", {"number": numbers})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap
 from sqlalchemy import Connection, Row, select
 
@@ -21,6 +22,7 @@ from .labels import Kind, Origin
 if TYPE_CHECKING:
     from .project import Project
 
+EXPORT = "export-to-third-party"  # the marketing action of a file
 ID_HEADERS = ("id", "profile", "profile_id", "customer", "customer_id")
 
 
@@ -79,7 +81,7 @@ class Segments:
                 members, unknown = self._read_members(tx, draft.base, Path(members_file))
             else:
                 rule = self._text(rule, tree)
-                parsed = rules.parse(rule, self._names(tx, visible=True))
+                parsed = rules.parse(rule, self.names(tx, visible=True))
                 self._check_uses(tx, parsed.uses)
                 members = self._evaluate(tx, draft, parsed.tree)
             segment = Segment(
@@ -130,7 +132,7 @@ class Segments:
                 if row.tree is None:
                     raise Refused(f"segment {name} is a list", hint=f"vesica segment update {name} --members FILE")
                 rule = self._text(rule, tree)
-                parsed = rules.parse(rule, self._names(tx, visible=True))
+                parsed = rules.parse(rule, self.names(tx, visible=True))
                 self._check_uses(tx, parsed.uses)
                 values = {"rule": rule, "tree": parsed.tree, "uses": parsed.uses}
                 self._check_apart(tx, name, parsed.uses)
@@ -144,6 +146,33 @@ class Segments:
             detail |= {"size": len(members)}
             row = self._get(tx, name)
         return replace(_segment(row), unknown=unknown)
+
+    def lists(self, tx: Connection) -> "set[str]":
+        """Return the names of the segments that have members and no rule."""
+        return {row.name for row in self._rows(tx) if row.tree is None}
+
+    def lay_over(
+        self, tx: Connection, draft: Draft, name: str, inside: BitMap, outside: BitMap, *, source: str
+    ) -> tuple[int, bool]:
+        """Let profiles be in a list or out of it, in the caller's transaction and draft; the others stay as they are.
+
+        The list inherits the labels of the field `source` ("dataset.field"). Returns the list's size then, and whether it
+        is new. Raises Refused for a segment with a rule.
+        """
+        row, now = self._find(tx, check_name(name, "segment")), self._project.node.now()
+        if row is not None and row.tree is not None:
+            raise Refused(f"segment {name} has a rule", hint="its members follow the profiles' attributes")
+        segment_id = self._project.node.new_id() if row is None else row.id
+        members = (draft.base.members(segment_id) - outside) | inside
+        draft.set_members(segment_id, members)
+        uses = sorted({source, *([] if row is None else row.uses)})
+        values: dict[str, Any] = {"size": len(members), "evaluated": now, "uses": uses}
+        if row is None:
+            fresh = {"id": segment_id, "name": name, "kind": "members", "created": now}
+            tx.execute(tables.segments.insert().values(project_id=self._project.id, **fresh, **values))
+        else:
+            tx.execute(tables.segments.update().where(tables.segments.c.id == segment_id).values(**values))
+        return len(members), row is None
 
     def evaluate(self, name: str | None = None) -> list[Segment]:
         """Evaluate one segment with what it is composed of, or all that have a rule; returns them as they are then.
@@ -187,7 +216,8 @@ class Segments:
         return (snapshot or Snapshot.open(self._project)).members(segment.id)
 
     def export(self, name: str, path: Path | str, *, uses: Iterable[str] = ()) -> int:
-        """Write the ids of a segment's profiles as CSV and return how many.
+        """Write the ids of a segment's profiles as CSV and return how many. Who fails a consent policy on exports is left out.
+
 
         `uses` are the marketing uses that the file is for; without one it may be used for anything. Refused where a
         policy, C12, or a partner whose segment it reads forbids one of them. A segment that reads received ones is
@@ -205,7 +235,12 @@ class Segments:
             row = self._get(tx, name)
             self._project.governance.check_export(name, detail["uses"], tx)
             snapshot = Snapshot.open(self._project, tx)
-            numbers = np.array(snapshot.members(row.id).to_array(), np.uint32)
+            members = snapshot.members(row.id)
+            for qualified in self._project.consent_policies.qualified([name], snapshot, action=EXPORT, tx=tx):
+                if qualified is not None:
+                    detail["without_consent"] = len(members - qualified)
+                    members &= qualified
+            numbers = np.array(members.to_array(), np.uint32)
             file = io.StringIO(newline="")
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["id"])
@@ -222,6 +257,12 @@ class Segments:
             if users:
                 shown = sorted(set(users) - self.hidden(tx)) or ["others"]
                 raise Refused(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
+            policies = self._project.consent_policies.using(name, tx)
+            if policies:
+                raise Refused(
+                    f"segment {name} is a condition of consent policy {', '.join(policies)}",
+                    hint=f"vesica consent policy delete {policies[0]}",
+                )
             feeds = self._project.feeds.sharing(name, tx)
             if feeds:
                 raise Refused(
@@ -327,7 +368,7 @@ class Segments:
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:
         return next((row for row in self._rows(connection) if row.name == name), None)
 
-    def _names(self, connection: Connection, *, visible: bool = False) -> dict[str, rules.Field]:
+    def names(self, connection: Connection, *, visible: bool = False) -> dict[str, rules.Field]:
         """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it.
 
         With `visible`, of the attributes that are not hidden from whoever acts.
@@ -347,14 +388,35 @@ class Segments:
         return names | {f"{dataset}.{field}": (dataset, field) for dataset, field in found}
 
     def _evaluate(self, tx: Connection, draft: Draft, tree: trees.Tree) -> BitMap:
-        now = Snapshot(draft.base.directory, draft.base.generation, draft.content)
+        return self.matching(tx, Snapshot(draft.base.directory, draft.base.generation, draft.content), tree)
+
+    def matching(
+        self,
+        tx: Connection,
+        snapshot: Snapshot,
+        tree: trees.Tree,
+        columns: Mapping[rules.Field, npt.NDArray[Any]] | None = None,
+    ) -> BitMap:
+        """Return the profiles that a rule's tree takes in; `columns` are fields beside the imported attributes."""
         references = {leaf["field"] for leaf in rules.leaves(tree)}
-        segments = {
-            name: self._referred(tx, now, name) for name in references if name.startswith(("own.", "received."))
-        }
         return rules.evaluate(
-            tree, count=now.profile_count, attributes=now.attributes, fields=self._names(tx), segments=segments
+            tree,
+            count=snapshot.profile_count,
+            attributes=snapshot.attributes,
+            fields=self.names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
+            segments={
+                name: self._referred(tx, snapshot, name)
+                for name in references
+                if name.startswith(("own.", "received."))
+            },
+            columns=columns,
         )
+
+    def check_reference(self, tx: Connection, name: str) -> None:
+        """Raise NotFound if a rule's reference ("own.vip") names no segment, or one that is hidden from whoever acts."""
+        self._check_uses(tx, [name])
+        if name.startswith(("own.", "received.")):
+            self._referred(tx, Snapshot.open(self._project, tx), name)
 
     def _referred(self, tx: Connection, snapshot: Snapshot, reference: str) -> BitMap:
         kind, _, name = reference.partition(".")

@@ -24,6 +24,7 @@ class Selection:
     """What a run may release: by namespace, the identities and their bitmaps; and why the others stay.
 
     Numbers are distinct identities of members, one namespace after the other: considered = sent + unconsented + small.
+    Whoever meets the consent policies of none of their segments is among the unconsented.
     """
 
     audiences: dict[str, decisions.Audience]
@@ -53,19 +54,25 @@ class Selection:
 def select_members(
     project: "Project", connection: Row[Any], definition: Definition, snapshot: Snapshot, model: str
 ) -> Selection:
-    """Decide what may leave: members whose every holder may be shared, of segments that are large enough."""
+    """Decide what may leave: members whose every holder may be shared and meets the segment's consent policies, of
+    segments that are large enough."""
     minimum = max(1, Agreement.decode(connection.agreement).terms.minimum_segment)
     names = [segment.name for segment in definition.segments]
     members = [project.segments.members(name, snapshot) for name in names]
     audiences, considered, unconsented, small = {}, 0, 0, 0
     too_small = set(names)
-    found = {each: decisions.audience(snapshot, each, members, model=model) for each in definition.namespaces}
-    for audience in found.values():
-        sizes = (audience.segments & audience.consented).sum(axis=1)
+    qualified = project.consent_policies.qualified(names, snapshot)
+    found = {
+        each: decisions.audience(snapshot, each, members, model=model, qualified=qualified)
+        for each in definition.namespaces
+    }
+    may = {namespace: audience.shareable() for namespace, audience in found.items()}
+    for allowed in may.values():
+        sizes = allowed.segments.sum(axis=1)
         too_small -= {name for name, size in zip(names, sizes, strict=True) if size >= minimum}
     keep = np.array([name not in too_small for name in names], bool)
     for namespace, audience in found.items():
-        allowed = audience.take(audience.consented)
+        allowed = may[namespace]
         large = decisions.Audience(
             values=allowed.values, segments=allowed.segments & keep[:, None], consented=allowed.consented
         )

@@ -1,4 +1,4 @@
-"""Input files as batches of columns: CSV, JSON lines, Parquet, each perhaps gzipped, in whatever encoding they come.
+"""Inputs as batches of columns: CSV, JSON lines, Parquet, Arrow, perhaps gzipped, in whatever encoding; SQL queries.
 
 A broken row costs only itself and keeps its physical line number (header = 1). That is why CSV is not read by DuckDB:
 an unclosed quote ends its whole read, accepted rows have no line numbers, and no raw value may be copied to disk for
@@ -22,10 +22,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from . import columnar
 from .errors import Failure, InvalidInput
+from .queries import Query
 
 BLOCK = 1 << 22  # characters read at a time: some ten thousand rows
-ROWS = 1 << 16  # rows read at a time from Parquet
 MAX_LINE = 1 << 24  # longer is no line of a table
 MAX_CELL = csv.field_size_limit()  # longer is no cell where quotes are read
 MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
@@ -34,7 +35,7 @@ DELIMITERS = (",", ";", "\t", "|")
 _BROKEN = "a broken or unclosed quote"
 _NOT_UTF8 = "bytes that are not UTF-8"
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class Batch:
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """An opened input file. `rejected` fills up with line numbers per reason while `batches()` is consumed."""
+    """An opened input. `rejected` fills up with line numbers per reason while `batches()` is consumed."""
 
-    path: Path
-    kind: str  # CSV, JSON lines, Parquet
+    path: Path = Path("query")
+    kind: str  # CSV, JSON lines, Parquet, Arrow, SQL
     encoding: str = ""
     delimiter: str = ""
     header: list[str] = field(default_factory=list)
@@ -59,19 +60,24 @@ class Source:
     columns: list[str] = field(default_factory=list)
     bad_bytes: bool = False
     rejected: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    table: columnar.Table | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
     @classmethod
-    def open(cls, path: Path | str, columns: Sequence[str]) -> "Source":
-        """Look at a file and find the columns; raises InvalidInput that says what to do."""
-        path = Path(path)
+    def open(cls, path: Path | str | Query, columns: Sequence[str]) -> "Source":
+        """Look at a file, or run a query, and find the columns; raises InvalidInput that says what to do."""
         columns = list(dict.fromkeys(columns))
+        if isinstance(path, Query):
+            return cls(kind="SQL", columns=columns)._of_table(path.table())
+        path = Path(path)
         head = _head(path)
         if head.startswith(b"PAR1"):
-            source = cls(path=path, kind="Parquet", columns=columns)
-            source.header = [name for name, _ in _parquet_columns(path)]
-            source.header_record = _as_csv([source.header])[0]
-            _require(source.header, columns, path)
-            return source
+            return cls(path=path, kind="Parquet", columns=columns)._of_table(columnar.parquet(path))
+        if head.startswith((columnar.ARROW_FILE, columnar.ARROW_STREAM)):
+            return cls(path=path, kind="Arrow", columns=columns)._of_table(columnar.arrow(path))
         encoding, bad_bytes = _encoding(path, head)
         source = cls(path=path, kind="CSV", encoding=encoding, bad_bytes=bad_bytes, columns=columns)
         with source._text() as text:
@@ -85,11 +91,45 @@ class Source:
                 source.header_record = first
         return source
 
+    @classmethod
+    def of_lines(cls, path: Path | str, kind: str) -> "Source":
+        """Look at a text of which every line stands for itself; raises InvalidInput."""
+        path = Path(path)
+        encoding, bad_bytes = _encoding(path, _head(path))
+        return cls(path=path, kind=kind, encoding=encoding, bad_bytes=bad_bytes)
+
+    @classmethod
+    def of_records(cls, path: Path | str, columns: Sequence[str]) -> "Source":
+        """Look at a file of nested records, of which not all have every column; raises InvalidInput."""
+        source = cls.open(path, [])
+        if source.kind == "CSV":
+            raise InvalidInput(f"{path} is not JSON lines, Parquet or Arrow", hint="write one JSON object a line")
+        known = columns if source.table is None else [name for name in columns if name in source.header]
+        source.columns = list(dict.fromkeys(known))
+        return source
+
     def batches(self, progress: Progress | None = None) -> Iterator[Batch]:
-        """Read the rows. `progress` gets bytes (rows for Parquet) done and in all."""
-        if self.kind == "Parquet":
-            return self._rows_of_parquet(progress)
+        """Read the rows. `progress` gets bytes (rows where the input is a table) done and in all."""
+        if self.table is not None:
+            return self._rows_of_table(self.table, progress)
         return self._rows_of_text(progress)
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Read the physical lines of a text as they stand, with their numbers; a line that is not UTF-8 is rejected."""
+        with _explained(self.path), self._text() as text:
+            number = 0
+            while line := text.readline(MAX_LINE):
+                number += 1
+                if self.bad_bytes and _SURROGATE.search(line):
+                    self._reject(number, _NOT_UTF8)
+                else:
+                    yield number, line.rstrip("\n")
+
+    def _of_table(self, table: columnar.Table) -> "Source":
+        self.table, self.header = table, table.header
+        self.header_record = columnar.as_csv([self.header])[0]
+        _require(self.header, self.columns, self.path)
+        return self
 
     def _text(self) -> io.TextIOWrapper:
         errors = "surrogateescape" if self.encoding.startswith("utf-8") else "strict"
@@ -222,24 +262,18 @@ class Source:
             full, numbers = [full[index] for index in where], numbers[good]
         return (Batch(columns, numbers, full) if full else None), len(lines)
 
-    def _rows_of_parquet(self, progress: Progress | None) -> Iterator[Batch]:
-        types = dict(_parquet_columns(self.path))
-        selected = [_as_text(name, types[name]) for name in self.header]
-        with _parquet(self.path) as connection:
-            total = connection.execute("SELECT count(*) FROM read_parquet(?)", [str(self.path)]).fetchall()[0][0]
-            query = f"SELECT {', '.join(selected)} FROM read_parquet(?)"  # noqa: S608 - quoted names of the file itself
-            rows = connection.execute(query, [str(self.path)])
-            number = 1
-            while part := rows.fetchmany(ROWS):
-                columns = dict(zip(self.header, zip(*part, strict=True), strict=True))
-                yield Batch(
-                    {name: [cell or "" for cell in columns[name]] for name in self.columns},
-                    np.arange(number, number + len(part)),
-                    _as_csv(part),
-                )
-                number += len(part)
-                if progress is not None:
-                    progress(number - 1, total)
+    def _rows_of_table(self, table: columnar.Table, progress: Progress | None) -> Iterator[Batch]:
+        number = 1
+        places = [(name, self.header.index(name)) for name in self.columns]
+        for part in table.parts():
+            yield Batch(
+                {name: [row[place] or "" for row in part] for name, place in places},
+                np.arange(number, number + len(part)),
+                columnar.as_csv(part),
+            )
+            number += len(part)
+            if progress is not None:
+                progress(number - 1, table.total)
 
     def _decodable(
         self, lines: list[str], numbers: npt.NDArray[np.int64]
@@ -424,7 +458,7 @@ def _plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | 
     return cells if len(cells) == len(lines) * width else None
 
 
-# JSON lines and Parquet
+# JSON lines
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -444,38 +478,3 @@ def _cell(value: Any) -> str:
 def _keys(text: str) -> list[str]:
     objects = (_object(line) for line in text.split("\n")[:1_000])
     return list(dict.fromkeys(str(key) for each in objects if each for key in each))
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
-    import duckdb
-
-    settings: dict[str, Any] = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "memory_limit": "1GB",
-    }
-    try:
-        with duckdb.connect(":memory:", config=settings) as connection:
-            yield connection
-    except duckdb.Error as error:
-        raise InvalidInput(f"{path} is a damaged Parquet file", hint="copy or export it again") from error
-
-
-def _parquet_columns(path: Path) -> list[tuple[str, str]]:
-    if any(sign in str(path) for sign in "*?["):
-        raise InvalidInput(f"the name {path} has one of * ? [ in it", hint="rename the file")
-    with _parquet(path) as connection:
-        rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-    return [(row[0], row[1]) for row in rows]
-
-
-def _as_text(name: str, kind: str) -> str:
-    quoted = '"' + name.replace('"', '""') + '"'
-    return f"lower(hex({quoted}))" if kind == "BLOB" else f"CAST({quoted} AS VARCHAR)"
-
-
-def _as_csv(rows: Sequence[Sequence[str | None]]) -> list[str]:
-    file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\0").writerows(rows)
-    return file.getvalue().split("\0")[:-1]

@@ -72,7 +72,7 @@ fields = Table(
     _id(),
     _of("dataset"),
     Column("name", String(255), nullable=False),
-    Column("kind", String(16), nullable=False),  # id, identity, consent, attribute
+    Column("kind", String(16), nullable=False),  # id, identity, consent, attribute, segments (of another product)
     Column("rule", String(127)),  # "email_sha256/lc-v1", for identities
     UniqueConstraint("dataset_id", "name"),
 )
@@ -134,6 +134,22 @@ policies = Table(
     Column("action", String(63), nullable=False),  # the marketing action it forbids
     Column("expression", Text, nullable=False),  # over labels: "C1 OR (C3 AND C7)"
     Column("status", String(8), nullable=False),  # enabled, disabled, draft
+    UniqueConstraint("project_id", "name"),
+)
+
+consent_policies = Table(
+    "consent_policies",
+    metadata,
+    _id(),
+    _of("project"),
+    Column("name", String(63), nullable=False),
+    Column("action", String(63), nullable=False),  # the marketing action it guards
+    Column("label", String(63)),  # that a segment must carry, none: any segment
+    Column("applies", Text),  # a rule: to whom it applies, none: everybody
+    Column("applies_tree", JSON),  # the rules, parsed
+    Column("needs", Text, nullable=False),  # a rule: who qualifies
+    Column("needs_tree", JSON, nullable=False),
+    Column("status", String(8), nullable=False),  # enabled, disabled
     UniqueConstraint("project_id", "name"),
 )
 

@@ -71,6 +71,93 @@ def test_consent(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "opt-in" in capsys.readouterr().out
 
 
+def test_another_model_is_tried_before_it_is_chosen(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*IMPORT)
+    run("consent", "model", "opt-out")
+    found = run("consent", "model", "opt-in", "--dry-run")
+    assert (found["dry_run"], found["before"], found["model"]) == (True, "opt-out", "opt-in")
+    assert found["profiles"] == {"leave": 0, "come": 0, "stay": 1}
+    assert run("consent", "show")["model"] == "opt-out"
+    assert main(["consent", "model", "opt-in", "--dry-run"]) == 0
+    assert "would leave" in capsys.readouterr().out
+
+
+def test_consent_policies(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*IMPORT)
+    run("segment", "create", "all", "--rule", "orders > 0")
+    (found,) = run("consent", "policy", "preview", "all", "--then", "consent.share = 'y'", "--if", "orders < 9")
+    assert (found["segment_only"], found["both"], found["consented_only"]) == (1, 2, 0)
+    made = run("consent", "policy", "create", "yes", "--then", "consent.share = 'y'", "--if", "orders < 9")
+    assert (made["status"], made["action"], made["label"]) == ("disabled", "segment-match", None)
+    assert run("consent", "policy", "enable", "yes") == {"name": "yes", "status": "enabled"}
+    assert [each["status"] for each in run("consent", "policy", "list")] == ["enabled"]
+    assert run("consent", "policy", "create", "bad", "--then", "x; DROP", code=1)["error"]["code"] == "invalid_input"
+    capsys.readouterr()
+    assert main(["consent", "policy", "preview", "all", "--then", "orders > 1"]) == 0
+    assert main(["consent", "policy", "list"]) == 0
+    assert "consent.share = 'y'" in capsys.readouterr().out
+    assert run("consent", "policy", "disable", "yes")["status"] == "disabled"
+    assert run("consent", "policy", "delete", "yes")["deleted"] is True
+
+
+def test_a_query_in_place_of_a_file(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "crm.db") as connection:
+        connection.execute("CREATE TABLE people (customer, email)")
+        connection.execute("INSERT INTO people VALUES (1, 'ann@x.com')")
+    connection.close()
+    rest = ["--dataset", "crm", "--id", "customer", "--identity", "email=email_sha256"]
+    query = ["profile", "import", "--sql", "SELECT * FROM people", *rest]
+    assert run(*query, code=1)["error"]["hint"].startswith("--database")
+    assert run(*query, "--database", f"sqlite:///{tmp_path}/crm.db")["profiles_added"] == 1
+    monkeypatch.setenv("VESICA_SOURCE_URL", f"sqlite:///{tmp_path}/crm.db")
+    assert run(*query)["profiles_updated"] == 1
+
+
+def test_exports_of_other_products(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    profile = {
+        "identityMap": {"ECID": [{"id": "7" * 38, "primary": True}], "CRMID": [{"id": "C1"}]},
+        "consents": {"share": {"val": "n"}},
+        "segmentMembership": {"ups": {"abc": {"status": "realized"}}},
+        "person": {"gender": "male"},
+    }
+    Path("export.json").write_text(json.dumps(profile) + "\nbroken\n")
+    Path("names.csv").write_text("id,name\nabc,VIP\n")
+    options = ["--dataset", "aep", "--segments", "names.csv", "--attribute", "person.gender"]
+    command = ["profile", "import-from", "segment-match", "export.json", *options]
+    report = run(*command, "--namespace", "CRMID=crmid", "--id", "identityMap.CRMID")
+    assert (report["accepted"], report["rejected"]["not a JSON object"]["lines"]) == (1, [2])
+    assert report["segments"] == [{"id": "abc", "name": "vip", "size": 1, "created": True}]
+    assert run("profile", "show", "C1")["segments"] == ["vip"]
+    Path("ftp_dpm_77_1500000000.sync").write_text("C1\td_sid=abc\n")
+    report = run(
+        "profile", "import-from", "audience-manager", "ftp_dpm_77_1500000000.sync", "--dataset", "aam", "--own-ids"
+    )
+    assert (report["profiles_updated"], report["segments"][0]["name"]) == (1, "abc")
+    assert run("profile", "import-from", "audience-manager", "names.csv", "--dataset", "aam", code=1)["error"]["hint"]
+    capsys.readouterr()
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "identity of namespace CRMID, which is not mapped" in text
+    assert "vip" in text
+
+
+def test_tcf_strings(run: Any) -> None:
+    text = "COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA"
+    Path("tc.csv").write_text(f"id,email,tc\n1,ann@x.com,{text}\n2,bob@x.com,?\n")
+    tcf = ["--consent-tcf", "tc", "--purpose", "1", "--vendor", "6"]
+    report = run(
+        "profile", "import", "tc.csv", "--dataset", "a", "--id", "id", "--identity", "email=email_sha256", *tcf
+    )
+    assert report["rejected"] == {"a broken TCF string": {"count": 1, "lines": [3]}}
+    assert run("consent", "show", "1")["share"] == "y"
+    report = run("consent", "import", "tc.csv", "--id", "id", "--tcf", "tc", "--namespace", "email_sha256")
+    assert (report["accepted"], report["changed"]) == (1, 1)
+    word = run("consent", "show", "1")["namespaces"]["email_sha256"]
+    assert (word["share"], word["basis"]) == ("n", "TCF purposes 1 3 4")
+
+
 def test_segments(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     assert run("segment", "create", "buyers", "--rule", "orders >= 7")["size"] == 2

@@ -1,16 +1,18 @@
 """Consent: the decision tables, the newest word, and that changes are audited."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from node.consent import CODES, may_share, merge, opted_out, read_codes
+from node.consent import CODES, Words, may_share, merge, opted_out, read_codes
 from node.data import Snapshot
 from node.errors import InvalidInput, NotFound, Refused
 from node.importer import IdentityColumn
 from node.node import Node
 from node.project import Project
+from node.tcf import Needed
 
 LEGAL = ("LI", "CT", "CP", "VI", "PI")
 
@@ -80,11 +82,19 @@ def test_the_newest_word_wins_and_at_the_same_time_the_stricter(project: Project
     assert project.consent.set("1", "n", at=now - 10) is False
     assert project.consent.set("1", "n") is True
     assert project.consent.set("1", "y") is False
-    kept, at = np.zeros(2, np.uint8), np.zeros(2, np.int64)
-    profiles, times = np.array([0, 0, 0, 1]), np.array([5, 7, 7, 1])
-    assert merge(kept, at, profiles, read_codes(["n", "y", "p", "y"]), times) == 2
-    assert [CODES[code] for code in kept] == ["p", "y"]
-    assert at.tolist() == [7, 1]
+    kept, words = Words.nothing(2), Words.of(read_codes(["n", "y", "p", "y"]), 0)
+    words.at[:] = [5, 7, 7, 1]
+    assert merge(kept, np.array([0, 0, 0, 1]), words) == 2
+    assert [CODES[code] for code in kept.codes] == ["p", "y"]
+    assert kept.at.tolist() == [7, 1]
+
+
+def test_a_word_said_again_is_as_new_as_the_last_time(project: Project) -> None:
+    now = project.node.now()
+    assert project.consent.set("3", "y", at=now - 20) is True
+    assert project.consent.set("3", "y", at=now - 5) is False
+    assert project.consent.set("3", "n", at=now - 10) is False
+    assert project.consent.show("3")["share"] == "y"
 
 
 def test_an_empty_cell_takes_nothing_back(project: Project, clock: object, tmp_path: Path) -> None:
@@ -136,3 +146,132 @@ def test_a_change_of_the_model_is_audited(project: Project) -> None:
     assert (entries[1].detail["before"], entries[1].detail["model"]) == ("opt-in", "opt-out")
     assert project.consent_model == "opt-out"
     project.node.audit.verify()
+
+
+@pytest.mark.feature("CO1")
+def test_the_basis_is_kept_with_the_word_that_holds(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "consent.csv"
+    path.write_text(
+        f"id,share,when,why\n1,n,2020-01-01,GDPR-6-1-a\n3,n,2026-05-01,\n2,y,2030-01-01,x\n4,y,2020-01-01,{'b' * 121}\n"
+    )
+    options = {"id_column": "id", "consent_column": "share", "time_column": "when", "basis_column": "why"}
+    report = project.consent.import_(path, **options, namespace="ecid")
+    assert {reason: tally["lines"] for reason, tally in report.rejected.items()} == {
+        "not a time, or one to come": [4],
+        "a basis over 120 characters": [5],
+    }
+    found = project.consent.show("1")["namespaces"]["ecid"]
+    assert (found["share"], found["at"], found["basis"]) == ("n", "2020-01-01T00:00:00Z", "GDPR-6-1-a")
+    assert project.consent.show("3")["namespaces"]["ecid"]["basis"] is None
+    now = project.node.now()
+    assert project.consent.set("1", "y", at=now, basis=" form 7 ") is False
+    assert project.consent.show("1")["basis"] == "form 7"
+    assert project.consent.set("1", "n", at=now - 1, basis="older") is False
+    assert project.consent.show("1")["basis"] == "form 7"
+    assert project.consent.set("1", "n", at=now) is True
+    assert project.consent.show("1")["basis"] is None
+    assert project.consent.show()["bases"] == {}
+    for basis in ("b" * 121, "two\nlines", "ask ann@x.com"):
+        with pytest.raises(InvalidInput):
+            project.consent.set("1", "n", basis=basis)
+
+
+@pytest.mark.feature("CO1")
+def test_bases_are_few(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "consent.csv"
+    path.write_text("id,share,why\n" + "".join(f"1,y,reason {n}\n" for n in range(1_001)))
+    with pytest.raises(InvalidInput, match="1001 different bases"):
+        project.consent.import_(path, id_column="id", consent_column="share", basis_column="why")
+
+
+@pytest.mark.feature("CO1")
+def test_tcf_strings_are_words_with_their_own_time(project: Project, tmp_path: Path) -> None:
+    text = "COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA"  # purposes 1, 2 and 3, vendors 2, 6 and 8, on 20 February 2020
+    path = tmp_path / "consent.csv"
+    path.write_text(f"id,tc\n1,{text}\n2,{text[:30]}\n3,{text}\n4,\n")
+    options = {"id_column": "id", "tcf_column": "tc", "namespace": "ecid"}
+    report = project.consent.import_(path, **options, needed=Needed(purposes=(1, 3), vendor=6))
+    assert (report.accepted, report.changed) == (2, 2)
+    assert {reason: tally["lines"] for reason, tally in report.rejected.items()} == {
+        "a broken TCF string": [3],
+        "nothing said": [5],
+    }
+    found = project.consent.show("1")["namespaces"]["ecid"]
+    assert (found["share"], found["at"], found["basis"]) == (
+        "y",
+        "2020-02-20T23:57:39Z",
+        "TCF purposes 1 3 vendor 6",
+    )
+    assert project.consent.import_(path, **options).changed == 2
+    assert project.consent.show("3")["namespaces"]["ecid"]["share"] == "n"
+    for wrong in ({"consent_column": "id"}, {"time_column": "id"}):
+        with pytest.raises(InvalidInput):
+            project.consent.import_(path, **options, **wrong)
+    people = tmp_path / "people.csv"
+    people.write_text(f"id,ecid,tc\n9,{9:038d},{text}\n10,{10:038d},{text}x.\n11,{11:038d},\n")
+    columns = [IdentityColumn.parse("ecid=ecid")]
+    imported = project.profiles.import_(people, dataset="app", id_column="id", identities=columns, tcf_column="tc")
+    assert imported.rejected == {"a broken TCF string": {"count": 1, "lines": [3]}}
+    assert [project.profiles.show(each)["share"] for each in ("9", "11")] == ["n", None]
+    assert project.profiles.show("9")["share_basis"] == "TCF purposes 1 3 4"
+
+
+@pytest.mark.feature("CO4")
+def test_a_dry_run_counts_people_and_identities_and_changes_nothing(project: Project) -> None:
+    project.consent.set("1", "n", "email_sha256")
+    project.consent.set("3", "y", "ecid")
+    generation, acts = Snapshot.open(project).generation, len(project.node.audit.list(limit=100))
+    first = project.consent.preview("opt-out")
+    assert first["before"] is None
+    assert first["profiles"] == {"leave": 0, "come": 3, "stay": 0}
+    assert project.consent_model is None
+    project.consent.set_model("opt-out")
+    found = project.consent.preview("opt-in")
+    assert (found["before"], found["model"]) == ("opt-out", "opt-in")
+    assert found["profiles"] == {"leave": 0, "come": 0, "stay": 3}  # the third by its ECID alone
+    assert found["namespaces"] == {
+        "email_sha256/lc-v1": {"leave": 1, "come": 0, "stay": 1},
+        "ecid/digits-v1": {"leave": 0, "come": 0, "stay": 3},
+    }
+    assert found["feeds"] == []
+    assert project.consent_model == "opt-out"
+    assert Snapshot.open(project).generation == generation
+    assert len(project.node.audit.list(limit=100)) == acts + 1
+    with pytest.raises(InvalidInput):
+        project.consent.preview("maybe")
+
+
+@pytest.mark.feature("CO4")
+def test_a_run_does_what_the_dry_run_said(pair: Any, person: Any) -> None:
+    ours = [person(str(n), f"u{n}@x.com", share=share) for n, share in enumerate(["y", "y", "", "p", "n"], start=1)]
+    pair.prepare(ours, [each._replace(share="") for each in ours], {"vip": ["1", "2", "3", "5"], "all": ["4"]})
+    acme, email = pair.acme.project, "email_sha256/lc-v1"
+    pair.share("summer", ["vip", "all"], [email])
+    acme.feeds.sync("summer")
+    assert pair.globe.members("acme", "vip") == {"1", "2", "3"}
+    (feed,) = acme.consent.preview("opt-in")["feeds"]
+    assert (feed["feed"], feed["partner"], feed["status"]) == ("summer", "globe", "enabled")
+    assert feed["profiles"] == feed["namespaces"][email] == {"leave": 2, "come": 0, "stay": 2}
+    assert acme.feeds.sync("summer")[0]["status"] == "unchanged"
+    acme.consent.set_model("opt-in")
+    assert acme.feeds.sync("summer")[0]["sent"] == 2
+    assert pair.globe.members("acme", "vip") == {"1", "2"}
+    (back,) = acme.consent.preview("opt-out")["feeds"]
+    assert back["profiles"] == {"leave": 0, "come": 2, "stay": 2}
+    acme.consent.set_model("opt-out")
+    acme.feeds.sync("summer")
+    assert pair.globe.members("acme", "vip") == {"1", "2", "3"}
+    assert [each["detail"]["model"] for each in pair.acme.acts("consent.model")] == ["opt-out", "opt-in", "opt-out"]
+
+
+@pytest.mark.feature("CO3")
+def test_a_withdrawal_reaches_the_partner_with_the_next_run(pair: Any, person: Any) -> None:
+    ours = [person(each, f"u{each}@x.com", share="y") for each in "123"]
+    pair.prepare(ours, ours, {"vip": ["1", "2", "3"]})
+    pair.share("summer", ["vip"], ["email_sha256/lc-v1"])
+    pair.acme.project.feeds.sync("summer")
+    pair.clock.advance(seconds=60)
+    pair.acme.project.consent.set("2", "n", basis="e-mail of 3 May")
+    run = pair.acme.project.feeds.sync("summer")[0]
+    assert (run["considered"], run["without_consent"], run["sent"]) == (3, 1, 2)
+    assert pair.globe.members("acme", "vip") == {"1", "3"}

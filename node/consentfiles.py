@@ -1,0 +1,160 @@
+"""Files of what people said: consent codes or TCF strings, with the time and the basis of each, and a report."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psi.values import U8
+
+from .consent import LISTED, MAX_BASIS, UNKNOWN, Words, read_codes, read_time
+from .data import Draft
+from .errors import InvalidInput
+from .normalize import rule
+from .personal import refuse_personal
+from .sources import Batch, Progress, Source
+from .tcf import NEEDED, Needed, read_strings
+
+if TYPE_CHECKING:
+    from .project import Project
+    from .queries import Query
+
+Bools = npt.NDArray[np.bool_]
+Reasons = Sequence[tuple[str, Bools]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentReport:
+    """What a consent import did; line numbers per reason for the rows that it did not take."""
+
+    rows: int
+    accepted: int
+    changed: int
+    rejected: dict[str, dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the rows of a batch say: a code (0 nothing, UNKNOWN none), a time and a basis each; and why a row is bad."""
+
+    codes: U8
+    at: npt.NDArray[np.int64]
+    bases: list[str]
+    bad: Reasons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentColumns:
+    """The columns of a file that say what people said: codes or TCF strings, and the time and the basis."""
+
+    consent: str | None = None
+    tcf: str | None = None
+    needed: Needed = NEEDED
+    time: str | None = None
+    basis: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.consent is None) == (self.tcf is None):
+            raise InvalidInput(
+                "what people said is in one column, of codes or of TCF strings", hint="give --consent or --tcf COLUMN"
+            )
+        if self.tcf is not None and self.time is not None:
+            raise InvalidInput("a TCF string has its own time", hint="leave the time column out")
+
+    @property
+    def said(self) -> str:
+        """The column with the words themselves."""
+        return self.consent or self.tcf or ""
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.consent, self.tcf, self.time, self.basis) if name is not None]
+
+    def read(self, batch: Batch, now: int) -> Said:
+        """Return what a batch's rows say; without a time they say it now, and an empty cell says nothing."""
+        texts = batch.columns[self.said]
+        bad: list[tuple[str, Bools]] = []
+        if self.tcf is not None:
+            codes, at = read_strings(texts, self.needed)
+            bad.append(("a broken TCF string", codes == UNKNOWN))
+        else:
+            codes, at = read_codes(texts), np.full(len(texts), now, np.int64)
+            bad.append(("not a consent value", codes == UNKNOWN))
+            if self.time is not None:
+                at = np.fromiter(map(read_time, batch.columns[self.time]), np.int64, len(texts))
+        bad.append(("not a time, or one to come", (codes != 0) & ((at < 0) | (at > now))))
+        bases = [self.needed.basis if self.tcf is not None else ""] * len(texts)
+        if self.basis is not None:
+            bases = [text.strip() or other for text, other in zip(batch.columns[self.basis], bases, strict=True)]
+            refuse_personal(bases, self.basis, batch.lines)
+            none = [len(text) > MAX_BASIS or not text.isprintable() for text in bases]
+            bad.append((f"a basis over {MAX_BASIS} characters", np.array(none, bool)))
+        return Said(codes=codes, at=at, bases=bases, bad=bad)
+
+
+def import_file(
+    project: "Project",
+    path: "Path | str | Query",
+    *,
+    id_column: str,
+    consent_column: str | None = None,
+    tcf_column: str | None = None,
+    needed: Needed = NEEDED,
+    namespace: str | None = None,
+    time_column: str | None = None,
+    basis_column: str | None = None,
+    progress: Progress | None = None,
+) -> ConsentReport:
+    """Note what a file's profiles said, at the times of a column (ISO 8601 or Unix seconds) or now, or at those that
+    the TCF strings give."""
+    from .importer import tally
+
+    now = project.node.now()
+    detail: dict[str, Any] = {"namespace": namespace}
+    with project.act("consent.import", project.name, detail=detail) as tx:
+        columns = ConsentColumns(
+            consent=consent_column,
+            tcf=tcf_column,
+            needed=needed,
+            time=time_column,
+            basis=basis_column,
+        )
+        if columns.tcf is not None:
+            detail["tcf"] = columns.needed.basis
+        source = Source.open(path, [id_column, *columns.names])
+        draft, name, rows = Draft(project, tx), rule(namespace).namespace if namespace else None, 0
+        profiles: list[npt.NDArray[np.int64]] = []
+        taken: list[Words] = []
+        for batch in source.batches(progress):
+            ids = np.array([text.strip().encode() for text in batch.columns[id_column]], np.bytes_)
+            numbers, said = draft.base.numbers(ids), columns.read(batch, now)
+            good = np.ones(len(ids), bool)
+            for reason, bad in (
+                ("no such profile", numbers < 0),
+                ("nothing said", said.codes == 0),
+                *said.bad,
+            ):
+                source.rejected[reason] += batch.lines[bad & good].tolist()
+                good &= ~bad
+            rows += len(ids)
+            profiles.append(numbers[good])
+            bases = draft.bases([basis for basis, keep in zip(said.bases, good.tolist(), strict=True) if keep])
+            taken.append(Words(codes=said.codes[good], at=said.at[good], bases=bases))
+        broken = sum(map(len, source.rejected.values())) - (rows - sum(map(len, profiles)))
+        rejected = {reason: tally(lines) for reason, lines in source.rejected.items() if lines}
+        accepted = sum(map(len, profiles))
+        if not accepted:
+            raise InvalidInput(
+                f"no row of {source.name} could be taken: {', '.join(rejected) or 'it has none'}",
+                hint=f"consent values are {LISTED}; TCF strings are given as --tcf",
+            )
+        changed = draft.note_consent(np.concatenate(profiles), Words.join(taken), name)
+        draft.publish()
+        detail |= {"rows": rows + broken, "changed": changed}
+    return ConsentReport(rows=rows + broken, accepted=accepted, changed=changed, rejected=rejected)
