@@ -164,14 +164,26 @@ class Node:
     ) -> Iterator[Connection]:
         """Hold one transaction for a change and its audit row ("feed.publish", the feed's name).
 
-        `detail` is read at the end, so the body may add to it. A VesicaError undoes the change and leaves a deny row (a
-        Failure and anything else: a fail row).
+        `detail` is read at the end, so the body may add to it. A VesicaError undoes the change.
         """
         detail = {} if detail is None else detail
+        with self.refusals(act, target, project_id=project_id, actor=actor, detail=detail), self.store.begin() as tx:
+            yield tx
+            self.audit.record(tx, act, target, project_id=project_id, detail=detail, actor=actor)
+
+    @contextmanager
+    def refusals(
+        self,
+        act: str,
+        target: str,
+        *,
+        project_id: str | None = None,
+        actor: str | None = None,
+        detail: MutableMapping[str, Any] | None = None,
+    ) -> Iterator[None]:
+        """Leave a deny row for a VesicaError of the body, for a Failure and anything else a fail row; it goes on up."""
         try:
-            with self.store.begin() as tx:
-                yield tx
-                self.audit.record(tx, act, target, project_id=project_id, detail=detail, actor=actor)
+            yield
         except StoreBusy:  # nothing was tried, and a row would have to wait as long again
             raise
         except Exception as error:
@@ -182,7 +194,7 @@ class Node:
                 reason["type"] = type(error).__name__  # its text could hold data
             refused = isinstance(error, VesicaError) and not isinstance(error, Failure)
             result: Result = "deny" if refused else "fail"
-            detail = {**detail, "error": reason}
+            detail = {**(detail or {}), "error": reason}
             with suppress(Failure), self.store.begin() as tx:  # what is not kept is the refusal, and it stands anyway
                 self.audit.record(tx, act, target, project_id=project_id, result=result, detail=detail, actor=actor)
             raise

@@ -94,14 +94,15 @@ class Partners:
 
     def look_up(self, text: str) -> Introduction:
         """Ask the node behind a Connect ID who it is and on what terms it connects. Nothing of ours is told but our key."""
-        connect_id = ConnectId.parse(text)
-        connect_id.check_expiry(self._node.now())
-        if connect_id.key == self._node.key:
-            raise InvalidInput("this is a Connect ID of this very node", hint="ask the partner for its own")
-        hello = handshake.hello(connect_id, key=self._node.key, nonce=self._node.random(32))
-        with self._client(connect_id) as client:
-            reply = handshake.Reply.decode(client.post(CONNECT_PATH, hello.encode()))
-        theirs = handshake.check_reply(reply, hello, connect_id)
+        with self._project.refusals("partner.request", "a Connect ID"):  # which holds a secret: not a word of it
+            connect_id = ConnectId.parse(text)
+            connect_id.check_expiry(self._node.now())
+            if connect_id.key == self._node.key:
+                raise InvalidInput("this is a Connect ID of this very node", hint="ask the partner for its own")
+            hello = handshake.hello(connect_id, key=self._node.key, nonce=self._node.random(32))
+            with self._client(connect_id) as client:
+                reply = handshake.Reply.decode(client.post(CONNECT_PATH, hello.encode()))
+            theirs = handshake.check_reply(reply, hello, connect_id)
         ours = self._offer(self._node.random(32))
         agreement = Agreement.merge(ours, theirs, connection=self._node.random(16), made=self._node.now())
         return Introduction(

@@ -56,6 +56,12 @@ class Project:
         with self.node.act(act, target, project_id=self.id, actor=actor, detail=detail) as tx:
             yield tx
 
+    @contextmanager
+    def refusals(self, act: str, target: str) -> Iterator[None]:
+        """Leave an audit row where the body refuses before an act of its own began; see Node.refusals."""
+        with self.node.refusals(act, target, project_id=self.id):
+            yield
+
     def row(self, connection: Connection | None = None) -> Row[Any]:
         """Return the project's row as it is now, or as the given connection sees it."""
         query = select(projects).where(projects.c.id == self.id)
