@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, insert, select, update
 
 from protocol.errors import RemoteProtocolError
 from protocol.heads import HEADS_KEPT, AuditHead, HeldHeads, SignedHead, SignedHeads
@@ -19,12 +19,13 @@ from . import audit
 from .epochs import DAY
 from .errors import AuditBroken, Refused
 from .letters import HANDLERS as LETTERS
-from .tables import connections, heads
+from .tables import connections, heads, letters
 
 if TYPE_CHECKING:
     from .node import Node
     from .project import Project
 
+HEAD = "audit.head"
 HOUR = 3_600  # between two heads of one partner
 
 
@@ -49,17 +50,26 @@ class Confirmed:
 
 
 def send(project: "Project", *, after: int = DAY) -> list[Row[Any]]:
-    """Put the head of our log into a letter to each active partner that got none for `after` seconds; return which."""
-    node, sent = project.node, []
-    for row in project.partners.rows("active"):
+    """Put the head of our log into a letter to each active partner that got none for `after` seconds; return which.
+
+    Not while the last one waits still: they would pile up for a partner that is gone.
+    """
+    node, sent, now = project.node, [], project.node.now()
+    due = connections.c.head_sent.is_(None) | (connections.c.head_sent <= now - after)
+    waits = exists().where(
+        letters.c.connection_id == connections.c.id, letters.c.kind == HEAD, letters.c.delivered.is_(None)
+    )
+    with node.store.read() as reading:
+        chosen = (connections.c.project_id == project.id, connections.c.status == "active", due, ~waits)
+        rows = reading.execute(select(connections).where(*chosen)).all()
+    for row in rows:
         with node.store.begin() as tx:
-            now, found = node.now(), audit.last(tx)
-            due = connections.c.head_sent.is_(None) | (connections.c.head_sent <= now - after)
+            found = audit.last(tx)
             mine = update(connections).where(connections.c.id == row.id, due).values(head_sent=now)
             if tx.execute(mine).rowcount:
                 connection = bytes.fromhex(row.id)
                 head = AuditHead(connection=connection, number=found.number, row=found.digest, made=now)
-                project.letters.send(tx, row.id, "audit.head", SignedHead(head=head, signature=head.sign(node.sign)))
+                project.letters.send(tx, row.id, HEAD, SignedHead(head=head, signature=head.sign(node.sign)))
                 sent.append(row)
     return sent
 
@@ -156,7 +166,7 @@ def _compared(node: "Node", tx: Connection, alias: str, held: bytes | None) -> l
             partner=alias,
             head=audit.Head(signed.head.number, signed.head.row),
             made=signed.head.made,
-            confirmed=message.made,
+            confirmed=min(message.made, node.now()),
             stands=audit.stands(tx, audit.Head(signed.head.number, signed.head.row), made=signed.head.made),
         )
         for signed in message.heads
@@ -172,5 +182,5 @@ def _kept(tx: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
     return tx.execute(query.order_by(heads.c.at.desc(), heads.c.number.desc())).all()
 
 
-LETTERS["audit.head"] = received
+LETTERS[HEAD] = received
 LETTERS["audit.held"] = confirmed

@@ -34,7 +34,7 @@ POLL_SECONDS = 25
 PATIENCE_SECONDS = 15.0  # after a partner could not be reached
 SYNC_SECONDS = 3.0  # how long a command waits for a partner that is gone, before it goes on with its own work
 RESTORED = "connect.restored"  # the kind that may leave numbers out: who sends it has forgotten them
-RESTORED_SECONDS = 60  # between two of them, since each lets our letters go out again
+RESTORED_SECONDS = 3_600  # between two of them, since each lets our letters go out again
 ENDED_SECONDS = 7 * 86_400  # how long a disconnected partner is asked for its last letters
 CORRESPONDING = ("pending", "requested", "active", "declined", "disconnected")  # also those that hear of the end
 
@@ -170,7 +170,7 @@ def receive(node: "Node", caller: bytes, letter: Letter) -> None:
     if handler is None:
         raise RemoteProtocolError("type", f"letters of kind {letter.kind} are not understood here")
     if letter.kind == RESTORED and row.restored is not None and node.now() - row.restored < RESTORED_SECONDS:
-        raise Refusal("too_soon", "you were restored a moment ago", hint="the letter is taken in a minute", status=409)
+        raise Refusal("too_soon", "you were restored a moment ago", hint="the letter is taken in an hour", status=409)
     if letter.number != row.letters_received + 1 and letter.kind != RESTORED:
         raise RemoteProtocolError("out_of_order", f"letter {letter.number} came after letter {row.letters_received}")
     try:

@@ -15,7 +15,6 @@ from sqlalchemy import Row, select
 
 from protocol.agreement import Agreement
 from protocol.feed import Definition
-from psi import membership
 from psi.join import match
 from psi.values import Values, sort_keys
 
@@ -23,7 +22,8 @@ from . import contents, decisions, epochs, evaluations, versions
 from .data import Snapshot
 from .epochs import DAY
 from .errors import Refused
-from .tables import feeds, runs
+from .received import open_chain
+from .tables import runs
 
 if TYPE_CHECKING:
     from .project import Project
@@ -86,13 +86,11 @@ def decide(
 
 def reconcile(project: "Project", name: str, partner: str | None = None) -> dict[str, Any]:
     """Return where the people of a feed went: of ours for each partner, or of one that a partner shares with us."""
-    with project.node.store.read() as tx:
-        known = select(feeds.c.id).where(feeds.c.project_id == project.id, feeds.c.name == name)
-        ours = tx.execute(known).first() is not None
-        theirs = [row for row in project.received.list() if row["name"] == name and partner in (None, row["partner"])]
-    if ours and (partner is None or not theirs):
-        return _sent(project, name, partner)
-    return _received(project, name, partner)
+    theirs = [row for row in project.received.list() if row["name"] == name and partner in (None, row["partner"])]
+    ours = [
+        row for row in project.feeds.list() if row["name"] == name and (partner is None or partner in row["partners"])
+    ]
+    return _received(project, name, partner) if theirs and not ours else _sent(project, name, partner)
 
 
 def _sent(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
@@ -150,7 +148,7 @@ def _went(project: "Project", row: Row[Any], last: Row[Any] | None, decided: Seq
 
 def _contents(project: "Project", row: Row[Any], last: Row[Any]) -> dict[str, Values]:
     """Return what the partner took last, by namespace; nothing where the epoch of that run is over."""
-    with project.node.store.begin() as tx:
+    with project.node.store.read() as tx:
         epoch = epochs.running(project, tx, row)
     if epoch is None or epoch.number != last.report["epoch"]:
         return {}
@@ -179,19 +177,7 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
         numbers |= {"opted_out": len(everyone) - len(universe), "not_asked": len(universe)}
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
             known = evaluations.known(project, row, epoch, namespace, snapshot)
-            tags = membership.tags_of(known.prf, then.feed)
-            bitmaps = np.zeros((len(known.prf), then.width), np.uint8)
-            opened = np.zeros(len(known.prf), bool)
-            for sealed in chain:
-                places, found = membership.open_records(
-                    sealed.records[namespace],
-                    known.prf,
-                    feed=then.feed,
-                    version=sealed.version,
-                    revision=sealed.revision,
-                    tags=tags,
-                )
-                bitmaps[places], opened[places] = found, True
+            bitmaps, opened = open_chain(chain, namespace, known.prf, then)
             matched = np.flatnonzero(bitmaps.any(axis=1))
             people |= decisions.holders(snapshot, namespace, known.groups[matched])
             numbers |= {

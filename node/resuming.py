@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
@@ -18,10 +18,12 @@ from .feeds import GOING
 from .letters import HANDLERS as LETTERS
 from .received import ALIVE
 from .releases import begin_anew
-from .tables import connections, feed_partners, feeds, letters, received_feeds, runs
+from .tables import connections, feed_partners, feed_versions, feeds, letters, received_feeds, runs
 
 if TYPE_CHECKING:
     from .project import Project
+
+CORRECTED_AT_MOST = 16  # new versions of a feed since a restore, before partners can't cause another
 
 
 def restored(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
@@ -30,7 +32,7 @@ def restored(project: "Project", tx: Connection, row: Row[Any], message: Message
     tx.execute(update(connections).where(connections.c.id == row.id).values(restored=project.node.now()))
     lost = (letters.c.connection_id == row.id, letters.c.number > message.received)
     tx.execute(update(letters).where(*lost).values(delivered=None))
-    text = f"{row.alias} was restored from a backup of {date(message.made)}"
+    text = f"{row.alias} was restored from a backup of {date(min(message.made, project.node.now()))}"
     hint = f"once you know that it is true, let it evaluate anew: vesica partner allow {row.alias}"
     project.alerts.add_daily(tx, "restored", f"{text}; {hint}")
     if row.status != "active":
@@ -94,7 +96,9 @@ def _held_by_receiver(project: "Project", tx: Connection, row: Row[Any], state: 
     ours, theirs = project.feeds.definition(feed, tx), message.definition
     if feed.status == "revoked" or theirs.version < ours.version or theirs == ours:
         return
-    if theirs.version > ours.version + FURTHEST:
+    made = (feed_versions.c.feed_id == feed.id, feed_versions.c.created >= project.row(tx).restored)
+    often = tx.scalar(select(func.count()).where(*made)) or 0
+    if theirs.version > ours.version + FURTHEST or often >= CORRECTED_AT_MOST:
         raise RemoteProtocolError("manifest", "the partner speaks of a version that no edit can have made")
     after = replace(ours, version=theirs.version + 1, created=project.node.now())
     versions.keep(project, tx, feed.id, after)

@@ -329,7 +329,7 @@ def test_a_partner_that_says_it_was_restored_again_and_again_is_put_off(idle_pai
             pair.post()
         waiting = acme.project.partners.show("globe")["letters_waiting"]
         assert waiting == 2
-        pair.clock.advance(seconds=61)
+        pair.clock.advance(seconds=3_601)
         pair.post()
         assert acme.project.partners.show("globe")["letters_waiting"] == 1
         assert len(told(pair.globe.node, "restored")) == 1
