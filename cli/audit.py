@@ -59,12 +59,49 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
 @click.option("--head", metavar="NUMBER:HEX", help="A head noted earlier, which must be in the log.")
 @click.pass_obj
 def verify(ctx: "Context", head: str | None) -> None:
-    """Recompute the chain of hashes and print its head; exit code 1 if a row was changed, added or taken out."""
+    """Recompute the chain of hashes and print its head; exit code 1 if a row was changed, added or taken out.
+
+    Partners keep heads of the log. Those that can be reached are asked for them, and each must be in the log, so that
+    also a log that was written anew as a whole is found out.
+    """
+    from node import heads
     from node.audit import Head
 
-    found = ctx.node().audit.verify(upto=None if head is None else Head.parse(head))
-    document = {"rows": found.number, "head": str(found)}
-    output.emit(ctx, document, lambda: click.echo(f"{found.number} rows, none changed; head {found}"))
+    found, kept = heads.verify(ctx.node(), upto=None if head is None else Head.parse(head))
+    rows = [each.as_dict() for each in kept]
+    document = {"rows": found.number, "head": str(found), "kept": rows}
+
+    def text() -> None:
+        click.echo(f"{found.number} rows, none changed; head {found}")
+        names = ("partner", "keeps head", "confirmed (UTC)", "in the log")
+        cells = ([row["partner"], row["head"], output.time(row["confirmed"]), _STANDS[row["stands"]]] for row in rows)
+        output.table(names, cells, empty="no partner keeps a head of it yet")
+
+    output.emit(ctx, document, text)
+
+
+_STANDS = {
+    "there": "yes",
+    "pruned": "no: it is of rows that were pruned",
+    "restored": "no: the log was set back by a restore since; if nobody restored this node, it was written anew",
+}
+
+
+@cli.command()
+@click.option(
+    "--before", type=click.DateTime(formats=["%Y-%m-%d"]), required=True, help="Rows from before this day (UTC)."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def prune(ctx: "Context", before: datetime, yes: bool) -> None:
+    """Delete rows that are more than 365 days old. Export them first; the rest of the log verifies as before.
+
+    \b
+    Example: vesica audit prune --before 2026-01-01
+    """
+    output.confirm(ctx, f"Delete the audit rows from before {before:%Y-%m-%d}?", yes=yes)
+    document = ctx.node().prune_audit(int(before.replace(tzinfo=UTC).timestamp()))
+    output.emit(ctx, document, lambda: click.echo(f"{document['rows']} rows deleted"))
 
 
 @cli.command()

@@ -203,6 +203,25 @@ def sync(ctx: "Context", name: str | None) -> None:
 
 @cli.command()
 @click.argument("name")
+@click.option("--partner", metavar="NAME", help="Only this partner, or whose feed it is.")
+@click.pass_obj
+def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
+    """Show where the people of a feed went: every identity of its segments, or of ours if it was received, is explained.
+
+    What matched is told to the receiver alone.
+
+    \b
+    Example: vesica feed reconcile summer
+    """
+    from node.reconciliation import reconcile as explain
+
+    _sync(ctx)
+    document = explain(ctx.project(), name, partner)
+    output.emit(ctx, document, lambda: _reconciled(document))
+
+
+@cli.command()
+@click.argument("name")
 @click.option("--segment", metavar="NAME", help="Take this segment from all partners.")
 @click.option("--partner", metavar="NAME", help="Take the feed from this partner.")
 @REASON
@@ -306,6 +325,26 @@ def _show(document: dict[str, Any]) -> None:
     click.echo()
     rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
     output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+
+
+def _reconciled(document: dict[str, Any]) -> None:
+    for each in document.get("partners", [document]):
+        click.echo(
+            f"{each['partner']}: {each['status']}, version {each['version']}, revision {each['revision'] or '-'}"
+        )
+        if each.get("forbidden"):
+            click.echo(f"nothing may be sent: {each['forbidden']}")
+        if not each.get("open", True):
+            click.echo(
+                "the records of the last run cannot be opened any more, or none came: the next run shows what matches"
+            )
+        columns = ["namespace", *each["total"]]
+        rows = [[row[column] for column in columns] for row in each["namespaces"]]
+        total = ["all", *each["total"].values()]
+        output.table([column.replace("_", " ") for column in columns], [*rows, total])
+        if "profiles" in each:
+            click.echo(f"{each['profiles']:,} profiles are in a segment of it")
+        click.echo()
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:

@@ -74,3 +74,45 @@ def status(ctx: "Context", count: int) -> None:
         output.table(("at (UTC)", "project", "alert"), alerts, empty="no alerts")
 
     output.emit(ctx, document, show)
+
+
+@cli.command()
+@click.argument("target", type=click.Path())
+@click.pass_obj
+def backup(ctx: "Context", target: str) -> None:
+    """Write a backup of the home, also while the service runs: a directory, or one file if TARGET ends in .tar.
+
+    It holds the rows (of SQLite and PostgreSQL alike), the keys and the data. The keys are under the passphrase if there
+    is one, else as they are: guard the backup as you guard the home. The secrets of key epochs are left out.
+
+    \b
+    Example: vesica node backup /backups/fern-monday.tar
+    """
+    document = ctx.node().backup(target)
+    shown = {**document, "made": f"{output.time(document['made'])} UTC"}
+    output.emit(ctx, document, lambda: output.lines(shown.items()))
+
+
+@cli.command()
+@click.argument("source", metavar="BACKUP", type=click.Path(exists=True))
+@click.option("--database", metavar="URL", help="An empty PostgreSQL for the rows (default: SQLite in the home).")
+@click.pass_obj
+def restore(ctx: "Context", source: str, database: str | None) -> None:
+    """Make a home of a backup, in an empty or new directory; a backup that is not whole is refused, with what is missing.
+
+    The node of the backup must not run any more. Partners are told, and the node goes on with them. What was done since
+    the backup is gone: import consent again before you share anything. Estimates that partners ask for are refused
+    for a window, since what they used up is not known.
+
+    \b
+    Example: vesica node restore /backups/fern-monday.tar --home /srv/fern
+    """
+    from node.node import Node
+
+    document = Node.restore(source, ctx.home, database=database)
+
+    def text() -> None:
+        output.lines({**document, "made": f"{output.time(document['made'])} UTC"}.items())
+        click.echo("What was done since then is gone: import profiles and consent again before you share anything.")
+
+    output.emit(ctx, document, text)

@@ -90,6 +90,84 @@ def list_(ctx: "Context") -> None:
 @cli.command()
 @click.argument("name")
 @click.pass_obj
+def show(ctx: "Context", name: str) -> None:
+    """Show how things stand with a partner: what was agreed, what is used up, what waits, whether its key changed."""
+    _post(ctx)
+    document = ctx.project().partners.show(name)
+    output.emit(ctx, document, lambda: output.lines(_standing(document)))
+
+
+def _standing(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    epoch, budget, heads = document["epoch"], document["budget"], document["heads"]
+    blocked = output.time(document["key_changed"])
+    return [
+        ("partner", document["alias"]),
+        ("organisation", document["organisation"]),
+        ("project", document["project"]),
+        ("status", document["status"]),
+        ("reason", document["reason"]),
+        ("key", document["key"]),
+        ("another key", f"seen at {blocked} UTC: blocked until you take a new Connect ID" if blocked else "never seen"),
+        ("address", document["address"] or "none: it calls us"),
+        ("agreement", document["agreement"]),
+        ("matches by", document["namespaces"]),
+        *((name.replace("_", " "), value) for name, value in document["terms"].items()),
+        ("key epoch", f"{epoch['number']}, ends {output.time(epoch['ends'])} UTC" if epoch else "none runs"),
+        ("budget left", f"{budget['left']} of {budget['of']}" if budget else "counts have no noise"),
+        ("segments", f"{document['segments_shared']} shared, {document['segments_received']} received"),
+        ("letters waiting", document["letters_waiting"]),
+        ("last contact", output.time(document["last_contact"])),
+        ("restored", output.time(document["restored"])),
+        ("we keep", f"{heads['we_keep']['count']} heads of its audit log, newest {heads['we_keep']['newest']}"),
+        ("it keeps", f"{heads['they_keep']['count']} heads of ours, newest {heads['they_keep']['newest']}"),
+        ("pre-flight", _compared(document["preflight"])),
+    ]
+
+
+def _compared(preflight: dict[str, Any] | None) -> str:
+    if preflight is None:
+        return "not asked yet: vesica partner preflight NAME"
+    if preflight["status"] == "asked":
+        return "asked; the partner has not answered yet"
+    if preflight["difference"] is None:
+        return f"the same results on test identities of set {preflight['set']}"
+    found = preflight["difference"]
+    results = f" ({found['ours']} here, {found['theirs']} there)" if "ours" in found else ""
+    return f"different: {found['what']}{results}"
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def preflight(ctx: "Context", name: str) -> None:
+    """Compare how both sides normalise: both hash the same test identities, and both see the first difference.
+
+    The identities are fixed in the program. Run it before the first estimate.
+    """
+    _post(ctx)
+    document = ctx.project().partners.preflight(name)
+    output.emit(ctx, document, lambda: click.echo(_compared(document)))
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def allow(ctx: "Context", name: str, yes: bool) -> None:
+    """Let a partner that was restored from a backup evaluate its whole universe once more in this epoch.
+
+    Without it the partner is refused (evaluations_spent) until the epoch's length is over.
+    """
+    _post(ctx)
+    question = f"Let {name} ask once more about as many people as it has? What it asked before counts no more."
+    output.confirm(ctx, question, yes=yes)
+    ctx.project().partners.allow(name)
+    output.emit(ctx, {"alias": name, "allowed": True}, lambda: click.echo(f"partner {name} may evaluate anew"))
+
+
+@cli.command()
+@click.argument("name")
+@click.pass_obj
 def accept(ctx: "Context", name: str) -> None:
     """Accept a partner's request: both sides are active then, and either may share."""
     _post(ctx)

@@ -16,15 +16,19 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from psi.hashing import length_prefixed
 
-from .errors import AuditBroken, InvalidInput
+from .errors import AuditBroken, InvalidInput, Refused
 from .store import Store
 from .tables import audit as rows
 
 Result = Literal["allow", "deny", "fail"]
+
+KEPT_DAYS = 365
+DAY = 86_400
+PRUNE, RESTORE = "audit.prune", "node.restore"  # the acts whose rows explain why others are not there
 
 _LABEL = b"vesica/1 audit"
 _START = bytes(32)  # the hash before the first row
@@ -46,7 +50,7 @@ class Entry:
     def as_dict(self) -> dict[str, Any]:
         return {
             "number": self.number,
-            "at": datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "at": date(self.at),
             "project": self.project_id,
             "actor": self.actor,
             "act": self.act,
@@ -101,9 +105,9 @@ class Audit:
 
         `actor` is whoever acts through this node unless given (a partner's alias).
         """
-        last = _last(tx)
+        end = last(tx)
         values: dict[str, Any] = {
-            "number": last.number + 1,
+            "number": end.number + 1,
             "at": self._now(),
             "project_id": project_id,
             "actor": _clean(actor or self._actor())[:255],
@@ -111,7 +115,7 @@ class Audit:
             "target": _clean(target)[:_MAX_TARGET],
             "result": result,
             "detail": dict(detail or {}),
-            "previous": last.digest,
+            "previous": end.digest,
         }
         tx.execute(rows.insert().values(**values, digest=_digest(**values)))
 
@@ -149,18 +153,23 @@ class Audit:
 
     def head(self) -> Head:
         with self._store.read() as connection:
-            return _last(connection)
+            return last(connection)
 
     def verify(self, *, upto: Head | None = None) -> Head:
         """Recompute the whole chain and return its head; raises AuditBroken with the first number that is wrong.
 
-        `upto` is a head noted earlier, here or by a partner: it must be in the chain, so rows cut off the end show.
+        `upto` is a head noted earlier, here or by a partner: it must be in the chain, so rows cut off the end show. A log
+        that does not begin with row 1 must say itself, in the row of a `prune`, after which head it begins.
         """
         self._check(None)
-        previous, number = _START, 0
+        previous, number, begins = _START, 0, None
         met = upto is None or upto == Head(0, _START)
+        pruned: set[str] = set()
         with self._store.read() as connection:
             for row in connection.execute(select(rows).order_by(rows.c.number)).yield_per(1_000):
+                if begins is None:
+                    begins = Head(row.number - 1, row.previous)
+                    previous, number, met = row.previous, row.number - 1, met or upto == begins
                 number += 1
                 content = row._asdict()
                 digest = content.pop("digest")
@@ -169,13 +178,41 @@ class Audit:
                         f"the audit log was changed: row {number} does not follow from the rows before it",
                         hint="compare it with an earlier export or backup",
                     )
+                if (row.act, row.result) == (PRUNE, "allow"):
+                    pruned.add(row.detail.get("begins_after"))
                 previous = digest
                 met = met or upto == Head(number, digest)
+        if begins not in (None, Head(0, _START)) and str(begins) not in pruned:
+            raise AuditBroken(
+                f"the audit log was changed: it begins after row {begins.number if begins else 0}, and nobody pruned it",
+                hint="compare it with an earlier export or backup",
+            )
         if not met:
             raise AuditBroken(
-                "the audit log does not hold the head that was noted", hint="rows were replaced or cut off its end"
+                "the audit log does not hold the head that was noted",
+                hint="rows were replaced or cut off its end, or the head is older than what was pruned",
             )
         return Head(number, previous)
+
+    def prune(self, tx: Connection, before: int) -> Mapping[str, Any]:
+        """Delete the rows up to the first one that is not from before a time, and return what the act's row has to say.
+
+        Refused for a time that is not KEPT_DAYS ago. What stays verifies, since the act's row names the head before it.
+        """
+        latest = self._now() - KEPT_DAYS * DAY
+        if before > latest:
+            raise Refused(
+                f"rows of the audit log are kept for {KEPT_DAYS} days",
+                hint=f"vesica audit prune --before {date(latest)[:10]}",
+            )
+        first = tx.scalar(select(func.min(rows.c.number)).where(rows.c.at >= before))
+        gone = rows.c.number < (last(tx).number if first is None else first)  # the newest stays: the next one names it
+        count = tx.scalar(select(func.count()).where(gone)) or 0
+        head = tx.execute(
+            select(rows.c.number, rows.c.digest).where(gone).order_by(rows.c.number.desc()).limit(1)
+        ).first()
+        tx.execute(delete(rows).where(gone))
+        return {"rows": count, "begins_after": str(Head(head.number, head.digest)) if head else None}
 
     def export(self, format: Literal["csv", "json"], **filters: Any) -> str:
         """Return what `list` finds, oldest first, as one text: CSV with a header line, or a JSON array."""
@@ -192,9 +229,32 @@ class Audit:
         return file.getvalue()
 
 
-def _last(connection: Connection) -> Head:
+def date(seconds: int) -> str:
+    """Return Unix seconds as the log's exports spell them."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def last(connection: Connection) -> Head:
+    """Return the head of the log, as this transaction sees it."""
     row = connection.execute(select(rows.c.number, rows.c.digest).order_by(rows.c.number.desc()).limit(1)).first()
     return Head(row.number, row.digest) if row else Head(0, _START)
+
+
+def stands(connection: Connection, head: Head, *, made: int) -> str:
+    """Say how the log stands to a head of it that was noted when it was `made`.
+
+    "there"; "pruned" if it is from before the log begins; "restored" if a later restore set the log back behind it, which
+    only people can judge; else "changed".
+    """
+    found = connection.scalar(select(rows.c.digest).where(rows.c.number == head.number))
+    if found == head.digest or head == Head(0, _START):
+        return "there"
+    begins = connection.execute(select(rows.c.number, rows.c.previous).order_by(rows.c.number).limit(1)).first()
+    if found is None and begins is not None and head.number < begins.number:
+        known = head.number < begins.number - 1 or head.digest == begins.previous
+        return "pruned" if known else "changed"
+    back = select(rows.c.number).where(rows.c.act == RESTORE, rows.c.result == "allow", rows.c.at >= made)
+    return "restored" if connection.execute(back.where(rows.c.number <= head.number)).first() else "changed"
 
 
 def _entry(row: Row[Any]) -> Entry:

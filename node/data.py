@@ -411,10 +411,10 @@ class Draft:
         )
         mine = rows.c.project_id == self.project.id
         old = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
-        gone = {name for row in old for name in _files(row.content)}
+        gone = {name for row in old for name in files_of(row.content)}
         recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - KEPT_GENERATIONS))
         self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
-        for name in gone - {name for row in recent for name in _files(row.content)}:
+        for name in gone - {name for row in recent for name in files_of(row.content)}:
             (self.project.data_directory / name).unlink(missing_ok=True)
         return Snapshot(self.project.data_directory, generation, self.content)
 
@@ -429,14 +429,15 @@ def remove_leftovers(project: "Project") -> None:
         named = {
             name
             for content in tx.scalars(select(rows.c.content).where(rows.c.project_id == project.id))
-            for name in _files(content)
+            for name in files_of(content)
         }
         for path in directory.iterdir():
             if path.is_file() and path.name not in named:
                 path.unlink(missing_ok=True)
 
 
-def _files(content: Any) -> set[str]:
+def files_of(content: Any) -> set[str]:
+    """Return the files that a manifest's content names."""
     if isinstance(content, dict):
-        return {name for value in content.values() for name in _files(value)}
+        return {name for value in content.values() for name in files_of(value)}
     return {content} if isinstance(content, str) else set()

@@ -62,7 +62,8 @@ def follow(project: "Project", tx: Connection, connection: Row[Any], number: int
             f"the partner asks for key epoch {number}, which is far ahead of epoch {ours.number} here",
             hint="ask the partner what happened to its node; to begin anew, disconnect and connect again",
         )
-    if project.node.now() < row.started + DAY:
+    restored = project.row(tx).restored or 0  # then we know that our number may be too low
+    if project.node.now() < row.started + DAY and restored <= project.node.now() - DAY:
         raise Refused(
             f"the partner asks for key epoch {number} less than a day after epoch {ours.number} began",
             hint="ask the partner whether it restored a backup; the next epoch can begin a day after the last one",

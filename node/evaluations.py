@@ -314,13 +314,17 @@ def _allowance(project: "Project", tx: Connection, connection: Row[Any], namespa
     )
     declared = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
     agreed = min(declared, terms.maximum_universe)
+    allowed = select(func.max(ledger.c.at)).where(
+        ledger.c.project_id == project.id, ledger.c.peer_key == connection.peer_key, ledger.c.kind == "allowed"
+    )
+    anew = max(tx.scalar(allowed) or 0, project.row(tx).restored or 0)  # the partner, or we, came from a backup
     spent = tx.scalar(
         select(func.sum(ledger.c.amount)).where(
             ledger.c.project_id == project.id,
             ledger.c.peer_key == connection.peer_key,
             ledger.c.kind == "evaluations",
             ledger.c.note == namespace,
-            ledger.c.at >= epochs.counted_since(project, tx, connection),
+            ledger.c.at >= max(anew, epochs.counted_since(project, tx, connection)),
         )
     )
     return int(agreed * terms.evaluations) - int(spent or 0)

@@ -111,11 +111,10 @@ class Feeds:
     def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
         self._project.require("feed.estimate", name)
-        self._check_prerequisites()
+        with self._project.refusals("feed.estimate", name):
+            self._check_estimate(name, partner)
         feed = self.get(name)
         definition = self.definition(feed)
-        with self._node.store.read() as tx:
-            self._project.governance.check_feed(definition, tx)
         rows = [
             row
             for row, state in self._partners(feed)
@@ -265,7 +264,8 @@ class Feeds:
         self._project.require("feed.sync", name or "all")
         done: Documents = []
         errors: Errors = []
-        wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
+        with self._project.refusals("feed.sync", name or "all"):
+            wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
         for feed in wanted:
             for row, state in self._partners(feed):
                 if state.status == "enabled":
@@ -387,6 +387,14 @@ class Feeds:
         for each in self._project.prerequisites():
             if not each.met:
                 raise Refused(f"sharing needs a {each.name} ({each.state})", hint=each.command)
+
+    def _check_estimate(self, name: str, partner: str | None) -> None:
+        self._check_prerequisites()
+        feed = self.get(name)
+        with self._node.store.read() as tx:
+            self._project.governance.check_feed(self.definition(feed, tx), tx)
+        if partner is not None:
+            self._project.partners.get(partner)
 
     def _segment(self, tx: Connection, name: str) -> SegmentRef:
         if name.startswith("received."):

@@ -453,7 +453,7 @@ def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
 
 def check_dataset(name: str) -> None:
     check_name(name, "dataset")
-    if name in RESERVED:
+    if name.partition(".")[0] in RESERVED:
         raise InvalidInput(f"a dataset cannot be called {name}", hint="choose another name")
 
 
@@ -461,7 +461,7 @@ def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_
     if identity is not None:
         return np.array([value.hex() if value else "" for value in _each(identity)], np.bytes_)
     ids = encode(list(map(str.strip, texts)))
-    if name.partition(".")[0] in RESERVED:
+    return np.array(ids, np.bytes_) if ids else np.zeros(0, "S1")
 
 
 def _each(identity: Normalised) -> Iterable[bytes]:

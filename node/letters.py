@@ -18,7 +18,7 @@ from protocol.wire import Message
 from psi.errors import VesicaError
 
 from . import log
-from .errors import Failure, PeerUnreachable, Unwelcome, WrongPeerKey
+from .errors import Failure, PeerUnreachable, Refusal, Unwelcome, WrongPeerKey
 from .exchanges import calling, check_caller, register
 from .tables import connections, letters
 
@@ -33,6 +33,8 @@ DELIVER_SECONDS = 1.0
 POLL_SECONDS = 25
 PATIENCE_SECONDS = 15.0  # after a partner could not be reached
 SYNC_SECONDS = 3.0  # how long a command waits for a partner that is gone, before it goes on with its own work
+RESTORED = "connect.restored"  # the kind that may leave numbers out: who sends it has forgotten them
+RESTORED_SECONDS = 3_600  # between two of them, since each lets our letters go out again
 ENDED_SECONDS = 7 * 86_400  # how long a disconnected partner is asked for its last letters
 CORRESPONDING = ("pending", "requested", "active", "declined", "disconnected")  # also those that hear of the end
 
@@ -167,7 +169,9 @@ def receive(node: "Node", caller: bytes, letter: Letter) -> None:
     handler = HANDLERS.get(letter.kind)
     if handler is None:
         raise RemoteProtocolError("type", f"letters of kind {letter.kind} are not understood here")
-    if letter.number != row.letters_received + 1:
+    if letter.kind == RESTORED and row.restored is not None and node.now() - row.restored < RESTORED_SECONDS:
+        raise Refusal("too_soon", "you were restored a moment ago", hint="the letter is taken in an hour", status=409)
+    if letter.number != row.letters_received + 1 and letter.kind != RESTORED:
         raise RemoteProtocolError("out_of_order", f"letter {letter.number} came after letter {row.letters_received}")
     try:
         with project.act(f"letter.{letter.kind}", row.alias, actor=row.alias) as tx:
@@ -192,9 +196,11 @@ def _check_status(kind: str, status: str) -> None:
 
 def _count(tx: Connection, letter: Letter) -> bool:
     """Count a letter as received; False if another process was faster."""
+    before = connections.c.letters_received
     counted = tx.execute(
         update(connections)
-        .where(connections.c.id == letter.connection.hex(), connections.c.letters_received == letter.number - 1)
+        .where(connections.c.id == letter.connection.hex())
+        .where(before < letter.number if letter.kind == RESTORED else before == letter.number - 1)
         .values(letters_received=letter.number)
     )
     return counted.rowcount == 1

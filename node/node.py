@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select
 from protocol.connectid import check_address
 from psi.errors import VesicaError
 
-from . import policies, tables
+from . import audit, policies, tables
 from .audit import Audit, Result
 from .config import Config
 from .errors import AlreadyExists, Failure, NotFound, Refused, StoreBusy, check_name
@@ -107,6 +107,30 @@ class Node:
         home = Path(home).absolute()
         config = Config.load(home)
         return cls(home, config, Store.open(config.database or home / "control.db"), now=now, random=random)
+
+    @classmethod
+    def restore(
+        cls,
+        source: Path | str,
+        home: Path | str,
+        *,
+        database: str | None = None,
+        now: Callable[[], int] = _clock,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> dict[str, Any]:
+        """Make a home of a backup, in a directory where nothing is; returns what it is and which partners will be told.
+
+        Raises BackupIncomplete with what is missing. The node of the backup must not run any more.
+        """
+        from . import restoring
+
+        return restoring.restore(Path(source), Path(home), database=database, node=partial(cls, now=now, random=random))
+
+    def backup(self, target: Path | str) -> dict[str, Any]:
+        """Write a backup of the home, also while a service runs on it: a directory, or one file that ends in ".tar"."""
+        from . import backup
+
+        return backup.write(self, Path(target))
 
     def close(self) -> None:
         if "jobs" in self.__dict__:
@@ -215,13 +239,22 @@ class Node:
             while (job := self.jobs.claim_next()) is not None:
                 self.jobs.execute(job, progress or no_progress)
 
+    def prune_audit(self, before: int) -> dict[str, Any]:
+        """Delete the audit rows from before a time, which must be a year ago; see `Audit.prune`."""
+        detail: dict[str, Any] = {}
+        with self.act("audit.prune", audit.date(before), detail=detail) as tx:
+            detail |= self.audit.prune(tx, before)
+        return detail
+
     def sweep(self) -> None:
-        """Delete what nobody needs any more: messages of exchanges that are over, and files that a kill left behind."""
-        from . import data, exchanges, files
+        """Delete what nobody needs any more: messages of exchanges that are over, and files that a kill left behind; and
+        tell partners, once a day, where our audit log ends."""
+        from . import data, exchanges, files, heads
 
         with suppress(Failure):  # a busy store or a full disk: the next time will do
             exchanges.forget_old(self)
             for project in self._projects():
+                heads.send(project)
                 data.remove_leftovers(project)
                 project.received.sweep()
         for name in ("cache", "spool", "keys"):

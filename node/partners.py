@@ -14,11 +14,12 @@ from protocol.errors import RemoteProtocolError
 from protocol.letters import Disconnect
 from protocol.wire import Message
 
-from . import cache
+from . import cache, preflight
 from .dialogue import CONNECT_PATH
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
-from .tables import connections, epochs, exchanges, feed_partners, projects, received_feeds
+from .standing import key_changed, standing
+from .tables import connections, epochs, exchanges, feed_partners, ledger, projects, received_feeds
 
 if TYPE_CHECKING:
     from .client import PeerClient
@@ -67,16 +68,16 @@ class Partners:
 
         The old one is refused from then on; connections that exist stay.
         """
-        if not self._node.config.address:
-            raise Refused(
-                "partners cannot call this node: it has no address",
-                hint="make the node with --address HOST:PORT, or request the partner's Connect ID instead",
-            )
         self._project.require("partner.id", self._project.name)
         row = self._project.row()
         now = self._node.now()
-        if regenerate or row.connect_secret is None or now >= row.connect_expires:
+        if regenerate or row.connect_secret is None or now >= row.connect_expires or not self._node.config.address:
             with self._project.act("partner.id", self._project.name) as tx:
+                if not self._node.config.address:
+                    raise Refused(
+                        "partners cannot call this node: it has no address",
+                        hint="make the node with --address HOST:PORT, or request the partner's Connect ID instead",
+                    )
                 values = {
                     "connect_secret": self._node.secrets.wrap(self._node.random(16), CONNECT),
                     "connect_expires": now + LIFETIME,
@@ -95,14 +96,15 @@ class Partners:
     def look_up(self, text: str) -> Introduction:
         """Ask the node behind a Connect ID who it is and on what terms it connects. Nothing of ours is told but our key."""
         self._project.require("partner.request", self._project.name)
-        connect_id = ConnectId.parse(text)
-        connect_id.check_expiry(self._node.now())
-        if connect_id.key == self._node.key:
-            raise InvalidInput("this is a Connect ID of this very node", hint="ask the partner for its own")
-        hello = handshake.hello(connect_id, key=self._node.key, nonce=self._node.random(32))
-        with self._client(connect_id) as client:
-            reply = handshake.Reply.decode(client.post(CONNECT_PATH, hello.encode()))
-        theirs = handshake.check_reply(reply, hello, connect_id)
+        with self._project.refusals("partner.request", "a Connect ID"):  # which holds a secret: not a word of it
+            connect_id = ConnectId.parse(text)
+            connect_id.check_expiry(self._node.now())
+            if connect_id.key == self._node.key:
+                raise InvalidInput("this is a Connect ID of this very node", hint="ask the partner for its own")
+            hello = handshake.hello(connect_id, key=self._node.key, nonce=self._node.random(32))
+            with self._client(connect_id) as client:
+                reply = handshake.Reply.decode(client.post(CONNECT_PATH, hello.encode()))
+            theirs = handshake.check_reply(reply, hello, connect_id)
         ours = self._offer(self._node.random(32))
         agreement = Agreement.merge(ours, theirs, connection=self._node.random(16), made=self._node.now())
         return Introduction(
@@ -211,6 +213,8 @@ class Partners:
 
     def list(self) -> list[dict[str, Any]]:
         """Return every partner with its status and the number of segments shared with and received from it."""
+        with self._node.store.read() as tx:
+            blocked = {row.id: key_changed(self._project, tx, row) for row in self.rows()}
         return [
             {
                 "alias": row.alias,
@@ -222,11 +226,39 @@ class Partners:
                 "namespaces": list(Agreement.decode(row.agreement).namespaces),
                 "terms": Agreement.decode(row.agreement).terms.as_dict(),
                 "key": row.peer_key.hex(),
+                "key_changed": blocked.get(row.id),
                 "address": row.peer_address,
                 "reason": row.reason,
             }
             for row in self.rows()
         ]
+
+    def show(self, alias: str) -> dict[str, Any]:
+        """Return how things stand with one partner."""
+        return standing(self._project, self.get(alias))
+
+    def preflight(self, alias: str) -> dict[str, Any]:
+        """Compare both sides' normalisers on test identities that are fixed in the code; see `node.preflight`."""
+        return preflight.ask(self._project, alias)
+
+    def allow(self, alias: str) -> None:
+        """Let a partner evaluate its whole universe once more in this epoch: it lost what it had, as by a restore.
+
+        That is a person's decision: what a partner asked before counts no more, so it may ask about others too.
+        """
+        with self._project.act("partner.allow", alias) as tx:
+            row = self.get(alias, tx, status="active")
+            tx.execute(
+                insert(ledger).values(
+                    id=self._node.new_id(),
+                    project_id=self._project.id,
+                    peer_key=row.peer_key,
+                    kind="allowed",
+                    amount=0,
+                    note="",
+                    at=self._node.now(),
+                )
+            )
 
     def _offer(self, nonce: bytes) -> Offer:
         config = self._node.config

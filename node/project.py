@@ -62,6 +62,12 @@ class Project:
         """Refuse whoever acts and lacks the permission for an act that is no change of state; see Guard.require."""
         self.node.guard.require(act, target, self.id)
 
+    @contextmanager
+    def refusals(self, act: str, target: str) -> Iterator[None]:
+        """Leave an audit row where the body refuses before an act of its own began; see Node.refusals."""
+        with self.node.refusals(act, target, project_id=self.id):
+            yield
+
     def row(self, connection: Connection | None = None) -> Row[Any]:
         """Return the project's row as it is now, or as the given connection sees it."""
         query = select(projects).where(projects.c.id == self.id)

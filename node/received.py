@@ -317,18 +317,7 @@ class Received:
             if namespace not in newest.records:
                 continue
             known = evaluations.known(self._project, connection, epoch, namespace, snapshot)
-            tags = membership.tags_of(known.prf, then.feed)
-            bitmaps = np.zeros((len(known.prf), then.width), np.uint8)
-            for sealed in chain:
-                rows, opened = membership.open_records(
-                    sealed.records[namespace],
-                    known.prf,
-                    feed=then.feed,
-                    version=sealed.version,
-                    revision=sealed.revision,
-                    tags=tags,
-                )
-                bitmaps[rows] = opened
+            bitmaps, _ = open_chain(chain, namespace, known.prf, then)
             for position, segment in enumerate(then.segments):
                 members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
                 if segment.id in wanted and len(members):
@@ -555,6 +544,23 @@ class Received:
 
 
 list_ = list  # inside the class `list` is the method
+
+
+def open_chain(chain: Chain, namespace: str, prf: U8, definition: Definition) -> tuple[U8, npt.NDArray[np.bool_]]:
+    """Return the bitmaps that our identities have by now, uint8 (n, width), and for which of them a record ever opened."""
+    tags = membership.tags_of(prf, definition.feed)
+    bitmaps, opened = np.zeros((len(prf), definition.width), np.uint8), np.zeros(len(prf), bool)
+    for sealed in chain:
+        rows, found = membership.open_records(
+            sealed.records[namespace],
+            prf,
+            feed=definition.feed,
+            version=sealed.version,
+            revision=sealed.revision,
+            tags=tags,
+        )
+        bitmaps[rows], opened[rows] = found, True
+    return bitmaps, opened
 
 
 def _named(file: str) -> tuple[int, int]:

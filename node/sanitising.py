@@ -286,8 +286,13 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
 
 
 def spent_epsilon(project: "Project", tx: Connection, peer_key: bytes, terms: Terms) -> Fraction:
-    """Return what an organisation has used up with this project in the window, whatever the connection."""
+    """Return what an organisation has used up with this project in the window, whatever the connection.
+
+    After a restore nobody knows what was used up, so that it counts as everything.
+    """
     since = project.node.now() - terms.window_days * DAY
+    if (project.row(tx).restored or 0) > since:
+        return terms.budget
     query = select(func.sum(ledger.c.amount)).where(
         ledger.c.project_id == project.id,
         ledger.c.peer_key == peer_key,

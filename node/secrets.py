@@ -91,6 +91,11 @@ class Secrets:
             ) from error
 
 
+def under_passphrase(home: Path) -> bool:
+    """Tell whether a home's keys are of no use without a passphrase."""
+    return _read(home / "keys" / "master.key").startswith(_SCRYPT)
+
+
 def _passphrase() -> bytes | None:
     return os.environb.get(b"VESICA_PASSPHRASE") or None
 

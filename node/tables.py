@@ -54,6 +54,7 @@ projects = Table(
     Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
     Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys the noise of counts; never leaves
     _time("created"),
+    _time("restored", nullable=True),  # when this home came from a backup: what partners used up since is not known
 )
 
 datasets = Table(
@@ -173,9 +174,13 @@ connections = Table(
     Column("their_offer", LargeBinary, nullable=False),
     Column("our_signature", LargeBinary(64)),
     Column("their_signature", LargeBinary(64)),
-    Column("letters_sent", Integer, nullable=False),
-    Column("letters_received", Integer, nullable=False),
+    Column("letters_sent", BigInteger, nullable=False),
+    Column("letters_received", BigInteger, nullable=False),
     Column("reason", Text),  # of a decline, a disconnect or a failure
+    Column("preflight", JSON),  # how the two normalisers compared; see node.preflight
+    _time("restored", nullable=True),  # when the partner last said that it came from a backup
+    _time("head_sent", nullable=True),  # of our audit log
+    Column("heads_held", LargeBinary),  # protocol.heads.SignedHeads, encoded: the partner's word on those it keeps
     _time("created"),
     _time("changed"),
     UniqueConstraint("project_id", "alias"),
@@ -198,7 +203,7 @@ letters = Table(  # the outbox
     metadata,
     _id(),
     _of("connection"),
-    Column("number", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("body", LargeBinary, nullable=False),
     _time("created"),
@@ -243,7 +248,8 @@ ledger = Table(  # what partners have used up, by the wall clock; rows are only 
     _id(),
     _of("project"),
     Column("peer_key", LargeBinary(32), nullable=False),  # the organisation: no reconnection refills it
-    Column("kind", String(16), nullable=False),  # epsilon_millis, evaluations, tags (wrong ones: no more counts)
+    # epsilon_millis, evaluations, allowed (evaluations begin anew), tags (wrong ones: no more counts)
+    Column("kind", String(16), nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("note", String(255), nullable=False),
     _time("at"),
@@ -435,6 +441,17 @@ alerts = Table(
     _of("project"),
     Column("kind", String(32), nullable=False),
     Column("text", Text, nullable=False),
+    _time("at"),
+)
+
+heads = Table(  # of partners' audit logs, which we keep for them
+    "heads",
+    metadata,
+    _id(),
+    _of("connection"),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("signed", LargeBinary, nullable=False),  # protocol.heads.SignedHead, encoded
     _time("at"),
 )
 

@@ -65,6 +65,8 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
     people = values.digest()
     if rows and stored is not None and stored["people"].tobytes() == people:
         return _made(channel, last, stored)  # what changed was something else
+    if not rows and now - (project.row().restored or 0) < DAY:
+        raise _lost()  # the partner may have been shown one since the backup was made
     salt = project.node.random(SALT)
     key = channel.key(Purpose.COUNT_ANSWER, salt)
     universe = count.build_universe(channel.context, values, key, project.node.random)

@@ -6,9 +6,12 @@ from typing import Annotated, ClassVar, Self
 from .errors import Malformed
 from .feed import Definition
 from .handshake import Accept, Decline
-from .receipt import PurgeStatement
+from .heads import SignedHead, SignedHeads
+from .receipt import PurgeStatement, SignedReceipt
 from .states import Kind, Subject, check_subject
 from .wire import MAX_PAYLOAD, Digest, Id, Limit, Message, Namespace, Number, Short, Signature, Text
+
+Results = Annotated[tuple[Annotated[bytes, Limit(0, 64)], ...], Limit(0, 64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,43 @@ class Wanted(Message):
         check_subject(self.kind, self.subject)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored(Message):
+    """This node came from a backup: it has the partner's letters up to `received`, and its own go on from this one's
+    number, which may be far above the last."""
+
+    TYPE: ClassVar[str] = "restored"
+    received: Number
+    made: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedHeld(Message):
+    """What a node holds of a feed, for a partner that came from a backup: the accepted version and the last receipt,
+    which the partner knows by its own signature."""
+
+    TYPE: ClassVar[str] = "feed-held"
+    definition: Definition
+    receipt: SignedReceipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight(Message):
+    """What a node's normaliser makes of the test identities of one set: one result each, empty for what is dropped.
+
+    The identities are fixed in the code of both sides: nobody can let the other hash what it chooses.
+    """
+
+    TYPE: ClassVar[str] = "preflight"
+    set: Number
+    results: Annotated[dict[Namespace, Results], Limit(0, 64)]
+
+
 KINDS: dict[str, type[Message]] = {
     "connect.accept": Accept,
     "connect.decline": Decline,
     "connect.disconnect": Disconnect,
+    "connect.restored": Restored,
     "feed.publish": FeedVersion,
     "feed.accept": FeedAccept,
     "feed.decline": FeedNotice,
@@ -83,7 +119,12 @@ KINDS: dict[str, type[Message]] = {
     "feed.revoke": FeedNotice,
     "feed.unshare": FeedVersion,
     "feed.purged": Purged,
+    "feed.held": FeedHeld,
     "exchange.wanted": Wanted,
+    "preflight.ask": Preflight,
+    "preflight.answer": Preflight,
+    "audit.head": SignedHead,
+    "audit.held": SignedHeads,
 }
 
 

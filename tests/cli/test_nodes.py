@@ -252,6 +252,54 @@ def test_a_connect_id_that_is_not_good(sides: tuple[Side, Side], monkeypatch: py
     assert "running" in error["hint"]
 
 
+@pytest.mark.feature("OP5")
+@pytest.mark.feature("OP6")
+@pytest.mark.feature("OP9")
+def test_what_operators_type(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    """Pre-flight, how a partner stands, where people went, heads, and a backup beside a running service, restored."""
+    retailer, publisher = sides
+    with publisher.serving():
+        with retailer.serving():
+            connect(retailer, publisher)
+            assert retailer.run("partner", "preflight", "publisher")["status"] == "same"
+            assert "the same results" in publisher.command("partner", "show", "retailer")[1]
+            retailer.run("feed", "create", "summer", "--segment", "vip", *SHARE)
+            retailer.run("feed", "publish", "summer")
+            publisher.until(lambda lists: lists["received"], "feed", "list")
+            publisher.run("feed", "enable", "summer")
+            retailer.until(lambda feed: feed["partners"][0]["status"] == "enabled", "feed", "show", "summer")
+            retailer.run("feed", "sync")
+            sent = retailer.run("feed", "reconcile", "summer")["partners"][0]["total"]
+            assert (sent["identities"], sent["sent"]) == (50, 50)
+            assert "sent" in retailer.command("feed", "reconcile", "summer")[1]
+            taken = publisher.run("feed", "reconcile", "summer")
+            assert (taken["total"]["matched"], taken["profiles"], taken["total"]["records"]) == (30, 30, 50)
+            assert "profiles" in publisher.command("feed", "reconcile", "summer")[1]
+            kept = retailer.run("audit", "verify")["kept"]
+            assert [(each["partner"], each["stands"]) for each in kept] == [("publisher", "there")]
+            assert "publisher" in retailer.command("audit", "verify")[1]
+            shown = retailer.run("partner", "show", "publisher")
+            assert (shown["status"], shown["budget"], shown["segments_shared"]) == ("active", None, 1)
+            assert shown["heads"]["they_keep"]["count"] == 1
+            assert "key epoch" in retailer.command("partner", "show", "publisher")[1]
+            retailer.refused("refused", "audit", "prune", "--before", "2099-01-01", "--yes", act="audit.prune")
+            assert retailer.run("audit", "prune", "--before", "2001-01-01", "--yes")["rows"] == 0
+            assert retailer.command("audit", "prune", "--before", "2001-01-01")[0] == 2
+            publisher.run("partner", "allow", "retailer", "--yes")
+            made = retailer.run("node", "backup", str(tmp_path / "backup.tar"))
+            assert made["keys"] == "as they are"
+            retailer.refused("already_exists", "node", "backup", str(tmp_path / "backup.tar"), act="node.backup")
+            retailer.refused("already_exists", "node", "restore", str(tmp_path / "backup.tar"))
+        restored = Side(tmp_path / "restored", retailer.address, retailer.capture)
+        half = tmp_path / "half.tar"
+        half.write_bytes((tmp_path / "backup.tar").read_bytes()[:20_000])
+        restored.refused("backup_incomplete", "node", "restore", str(half))
+        assert restored.run("node", "restore", str(tmp_path / "backup.tar"))["told"] == ["publisher"]
+        with restored.serving():
+            publisher.until(lambda partner: partner["restored"], "partner", "show", "retailer")
+            assert restored.run("partner", "show", "publisher")["status"] == "active"
+
+
 def test_a_partner_that_is_not_accepted_gets_nothing(sides: tuple[Side, Side]) -> None:
     retailer, publisher = sides
     with retailer.serving(), publisher.serving():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import agreement, exchange, feed, handshake, letters, messages, receipt, wire
+from protocol import agreement, exchange, feed, handshake, heads, letters, messages, receipt, wire
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.states import Kind, Part
 
@@ -57,6 +57,11 @@ STATEMENT = messages.KeyStatement(context=B32, epoch=1, public=B32, proof=B64)
 OK = messages.SegmentAnswer(status="ok", overlap=5, consented=4, half_width=1, consented_half_width=1)
 FEW = messages.SegmentAnswer(status="below_minimum")
 NOTICE = letters.FeedNotice(feed=B16, version=1, reason="not now")
+SIGNED = receipt.SignedReceipt(receipt=RECEIPT, receiver_signature=B64, sender_signature=B64)
+HEAD = heads.AuditHead(connection=B16, number=7, row=B32, made=4)
+SIGNED_HEAD = heads.SignedHead(head=HEAD, signature=B64)
+HELD = heads.HeldHeads(connection=B16, heads=(SIGNED_HEAD,), made=4)
+
 SAMPLES = [
     OFFER.terms,
     OFFER,
@@ -68,7 +73,7 @@ SAMPLES = [
     handshake.Decline(agreement=B32, reason=""),
     DEFINITION,
     RECEIPT,
-    receipt.SignedReceipt(receipt=RECEIPT, receiver_signature=B64, sender_signature=B64),
+    SIGNED,
     PURGE,
     COMMITMENT,
     messages.SignedCommitment(commitment=COMMITMENT, signature=B64),
@@ -103,6 +108,13 @@ SAMPLES = [
     NOTICE,
     letters.Purged(statement=PURGE, signature=B64),
     letters.Wanted(kind=Kind.COUNT, subject={"namespace": NAMESPACE}),
+    letters.Restored(received=7, made=4),
+    letters.FeedHeld(definition=DEFINITION, receipt=SIGNED),
+    letters.Preflight(set=1, results={NAMESPACE: (B32, b"")}),
+    HEAD,
+    SIGNED_HEAD,
+    HELD,
+    heads.SignedHeads(held=HELD, signature=B64),
 ]
 
 VALUES = st.recursive(

@@ -1,0 +1,69 @@
+"""How things stand with one partner: what was agreed, what is used up, what waits, and what each side knows of the other."""
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from protocol.agreement import Agreement
+
+from . import heads, preflight, sanitising
+from .epochs import DAY
+from .tables import alerts, audit, epochs, letters
+
+if TYPE_CHECKING:
+    from .project import Project
+
+
+def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
+    """Return everything that is known of a partner, as one document."""
+    agreement = Agreement.decode(row.agreement)
+    terms = agreement.terms
+    with project.node.store.read() as tx:
+        spent = sanitising.spent_epsilon(project, tx, row.peer_key, terms)
+        waiting = tx.scalar(
+            select(func.count()).where(letters.c.connection_id == row.id, letters.c.delivered.is_(None))
+        )
+        changed = key_changed(project, tx, row)
+        contact = tx.scalar(
+            select(func.max(audit.c.at)).where(audit.c.project_id == project.id, audit.c.actor == row.alias)
+        )
+        epoch = _epoch(tx, row, terms.epoch_days)
+    return {
+        "alias": row.alias,
+        "organisation": row.peer_organisation,
+        "project": row.peer_project_name,
+        "status": row.status,
+        "reason": row.reason,
+        "key": row.peer_key.hex(),
+        "key_changed": changed,
+        "address": row.peer_address or None,
+        "since": row.created,
+        "agreement": row.agreement_digest.hex(),
+        "terms": terms.as_dict(),
+        "namespaces": list(agreement.namespaces),
+        "epoch": epoch,
+        "budget": None
+        if terms.epsilon is None
+        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},
+        "segments_shared": project.feeds.segments_shared(row.id),
+        "segments_received": project.received.segments_received(row.id),
+        "letters_waiting": waiting,
+        "last_contact": contact,
+        "restored": row.restored,
+        "heads": heads.document(project, row),
+        "preflight": preflight.document(row),
+    }
+
+
+def key_changed(project: "Project", tx: Connection, row: Row[Any]) -> int | None:
+    """Return when another key than the partner's last answered or called in its place: then traffic is blocked."""
+    about = alerts.c.text.startswith(f"{row.alias} ", autoescape=True)
+    query = select(func.max(alerts.c.at)).where(alerts.c.project_id == project.id, alerts.c.kind == "key_changed")
+    at: int | None = tx.scalar(query.where(about, alerts.c.at >= row.created))
+    return at
+
+
+def _epoch(tx: Connection, row: Row[Any], days: int) -> dict[str, int] | None:
+    query = select(epochs.c.number, epochs.c.started).where(epochs.c.connection_id == row.id, epochs.c.ended.is_(None))
+    running = tx.execute(query).first()
+    return running and {"number": running.number, "ends": running.started + days * DAY}

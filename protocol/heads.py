@@ -1,0 +1,48 @@
+"""Heads of audit logs: each side keeps some of the other's, so that nobody can write a log anew unnoticed."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from .wire import Digest, Id, Limit, Message, Number, Signature
+
+HEADS_KEPT = 32  # of one log: the newest of each day, so a month
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead(Message):
+    """The newest row of a node's audit log when it was `made`: its number, which tells how many rows there are, and its
+    digest (`row`), which tells nothing."""
+
+    TYPE: ClassVar[str] = "audit-head"
+    connection: Id
+    number: Number
+    row: Digest
+    made: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedHead(Message):
+    """A head, signed by the node whose log it is: whoever keeps it can't make up another one."""
+
+    TYPE: ClassVar[str] = "signed-head"
+    head: AuditHead
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldHeads(Message):
+    """The heads of the other side's log that a node keeps, newest first."""
+
+    TYPE: ClassVar[str] = "held-heads"
+    connection: Id
+    heads: Annotated[tuple[SignedHead, ...], Limit(1, HEADS_KEPT)]
+    made: Number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedHeads(Message):
+    """Held heads, signed by the node that keeps them."""
+
+    TYPE: ClassVar[str] = "signed-heads"
+    held: HeldHeads
+    signature: Signature
