@@ -52,6 +52,8 @@ def only_removes(before: Definition, after: Definition) -> bool:
         set(after.segments) <= set(before.segments)
         and set(after.namespaces) <= set(before.namespaces)
         and set(after.restricted_uses) <= set(before.restricted_uses)
+        and after.membership_days <= before.membership_days
+        and (before.valid_until is None or (after.valid_until is not None and after.valid_until <= before.valid_until))
     )
 
 
@@ -66,5 +68,7 @@ def describe(definition: Definition) -> dict[str, Any]:
         "segments": [{"name": segment.name, "labels": list(segment.labels)} for segment in definition.segments],
         "namespaces": list(definition.namespaces),
         "restricted_uses": list(definition.restricted_uses),
+        "membership_days": definition.membership_days,
+        "valid_until": definition.valid_until,
         "note": "a person who matches in two namespaces counts once in each",
     }
