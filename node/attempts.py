@@ -101,7 +101,8 @@ def failed(project: "Project", connection: Row[Any], feed_id: str, error: Vesica
         if isinstance(error, Refused):
             values["next_attempt"] = project.node.now() + DAY
         _set(tx, state, **values)
-        if state.tries >= PATIENT_TRIES or not isinstance(error, PeerUnreachable):
+        running = state.status == "enabled"  # what was just taken from the partner, or paused by it, does not fail
+        if running and (state.tries >= PATIENT_TRIES or not isinstance(error, PeerUnreachable)):
             name = tx.scalar(select(feeds.c.name).where(feeds.c.id == feed_id))
             project.alerts.add(tx, "run_failed", f"feed {name} does not reach {connection.alias}: {error}")
 

@@ -21,7 +21,7 @@ from .attempts import Basis
 from .data import Snapshot, changes_after, newest_generation
 from .epochs import DAY
 from .errors import Failure, PeerUnreachable
-from .tables import connections, feed_partners, feeds, jobs, memberships, received_feeds, runs, segments
+from .tables import connections, feed_partners, feeds, jobs, letters, memberships, received_feeds, runs, segments
 
 if TYPE_CHECKING:
     from .node import Node
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 1.0
 QUIET_SECONDS, PATIENCE_SECONDS = 2, 10  # a run waits until nothing has changed for so long, but not for longer
+POST_SECONDS = 60  # how long a run waits for letters to arrive
 WISH_SECONDS = 60  # between the last run and one that a partner asks for
 ASK_AGAIN_SECONDS = 3_600  # after which a receiver asks again for what did not come; doubled up to a day
 OVERDUE_SECONDS = 2 * DAY
@@ -48,6 +49,7 @@ class Standing:
     anew: bool = False
     wished: int | None = None
     under_way: bool = False
+    post: bool = False  # letters are on their way to the partner: what they say comes first
 
 
 def settled(changes: list[int], now: int) -> bool:
@@ -58,7 +60,7 @@ def settled(changes: list[int], now: int) -> bool:
 def due(standing: Standing) -> str | None:
     """Return why a feed should run now, None where it should not."""
     now, waits = standing.now, standing.next_attempt is not None and standing.now < standing.next_attempt
-    if standing.under_way or (waits and standing.failure == PeerUnreachable.code):
+    if standing.under_way or standing.post or (waits and standing.failure == PeerUnreachable.code):
         return None
     if standing.basis != standing.tried:
         return "changed" if settled(standing.changes, now) else None
@@ -175,7 +177,7 @@ def ask(project: "Project", connection: Row[Any], namespace: str) -> None:
 def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
     """Yield how each of our feeds stands with each partner that has enabled it, and its row."""
     query = (
-        select(feed_partners, feeds.c.name.label("feed"), connections.c.alias)
+        select(feed_partners, feeds.c.name.label("feed"), connections.c.alias, connections.c.peer_address)
         .join(feeds, feeds.c.id == feed_partners.c.feed_id)
         .join(connections, connections.c.id == feed_partners.c.connection_id)
         .where(feeds.c.project_id == project.id, feeds.c.status == "published")
@@ -189,6 +191,9 @@ def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
             jobs.c.project_id == project.id, jobs.c.kind == releases.JOB, jobs.c.state.in_(("queued", "running"))
         )
         under_way = [(each["connection"], each["feed"]) for each in tx.scalars(open_)]
+        recent = letters.c.created > project.node.now() - POST_SECONDS
+        post = select(letters.c.connection_id).where(letters.c.delivered.is_(None), recent).distinct()
+        waiting = set(tx.scalars(post))
         generation, rules = newest_generation(project, tx), attempts.rules(project, tx)
         found = []
         for state in states:
@@ -204,6 +209,7 @@ def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
                 anew=state.anew,
                 wished=state.wished,
                 under_way=(state.connection_id, state.feed_id) in under_way,
+                post=state.peer_address != "" and state.connection_id in waiting,
             )
             found.append((standing, state))
     yield from found

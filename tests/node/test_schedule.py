@@ -1,6 +1,5 @@
 """Feeds that run by themselves: after a change, daily, after a failure; at the price of what changed, and no hot loop."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -63,9 +62,9 @@ class Living:
 
 
 @pytest.fixture(params=["called", "calls"])
-def living(request: pytest.FixtureRequest, person: Any) -> Iterator[Living]:
+def living(request: pytest.FixtureRequest, person: Any) -> Living:
     """The receiver has an address, or has none."""
-    yield Living(request.getfixturevalue("pair" if request.param == "called" else "quiet_receiver"), person)
+    return Living(request.getfixturevalue("pair" if request.param == "called" else "quiet_receiver"), person)
 
 
 @pytest.mark.feature("EX1")
@@ -82,6 +81,7 @@ def living(request: pytest.FixtureRequest, person: Any) -> Iterator[Living]:
         (replace(QUIET, basis=replace(BASIS, epoch=0)), "changed"),
         (replace(QUIET, tried=replace(BASIS, rules="x"), next_attempt=NOW + 99, failure="policy_violation"), "changed"),
         (replace(QUIET, tried=None, under_way=True), None),
+        (replace(QUIET, tried=None, post=True), None),  # the partner hears of a new version first
         (replace(QUIET, ran=NOW - DAY), "daily"),
         (replace(QUIET, ran=NOW - DAY, next_attempt=NOW + 1), None),
         (replace(QUIET, next_attempt=NOW), "again"),
@@ -103,6 +103,7 @@ def test_the_time_before_another_attempt_grows() -> None:
 
 
 @pytest.mark.feature("EX1")
+@pytest.mark.feature("EX10")
 def test_what_changes_reaches_the_partner_without_a_command(living: Living, person: Any) -> None:
     living.share()
     living.pass_()
@@ -197,7 +198,7 @@ def test_a_partner_that_is_down_gets_it_when_it_is_back(
         tried = []
         for seconds in (2, 1, 1, FIRST_SECONDS, 1, 2 * FIRST_SECONDS, 1):
             living.pass_(seconds)
-            tried.append(len([job for job in living.acme.node.jobs.list(state="failed")]))
+            tried.append(len(living.acme.node.jobs.list(state="failed")))
         assert tried == [1, 1, 1, 2, 2, 3, 3]
         failing = living.acme.project.feeds.show("f")["partners"][0]
         assert (failing["failure"], failing["next_attempt"] > pair.clock()) == ("unreachable", True)
@@ -228,7 +229,7 @@ def test_both_sides_show_age_change_and_latency_of_a_run_and_log_one_line(
     sent, came = living.acme.project.feeds.show("f"), living.globe.project.received.show("f")
     for last in (sent["partners"][0]["last_run"], came["last_run"]):
         assert last == {"revision": 2, "at": changed + 4, "age": 100, "changed_at": changed, "latency": 4}
-    assert [run["latency"] for run in sent["runs"]][0] == [run["latency"] for run in came["runs"]][0] == 4
+    assert sent["runs"][0]["latency"] == came["runs"][0]["latency"] == 4
 
 
 # Key epochs
