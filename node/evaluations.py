@@ -298,7 +298,8 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                 raise Refusal(
                     "evaluations_spent",
                     f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
-                    hint="the partner's universe grew: disable and enable the feed to agree on its new size, or wait",
+                    hint="the receiver's universe grew: it disables and enables the feed to agree on its new size, or waits; "
+                    "if it has ended the key epoch, the sender agrees by: vesica partner rotate",
                 )
             tx.execute(
                 insert(ledger).values(

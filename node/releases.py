@@ -53,10 +53,10 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
         done = _bring(project, connection, parameters["feed"], progress)
     except VesicaError as error:
         attempts.failed(project, connection, parameters["feed"], error)
-        runs_.tell("out", _name(project, parameters["feed"]), connection.alias, "failed", code=error.code)
+        runs_.tell("out", connection.alias, "failed", feed=_name(project, parameters["feed"]), code=error.code)
         raise
     if done["status"] != "done":  # else the receipt has said so
-        runs_.tell("out", done["feed"], done["partner"], done["status"])
+        runs_.tell("out", connection.alias, done["status"], feed=done["feed"])
     return done
 
 
@@ -412,9 +412,9 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
         kept = tx.execute(select(runs).where(runs.c.id == run.id)).one()
     runs_.tell(
         "out",
-        _name(project, run.feed_id),
         connection.alias,
         "done",
+        feed=_name(project, run.feed_id),
         version=run.version,
         revision=run.revision,
         whole=run.report["base"] is None,

@@ -54,7 +54,6 @@ def last(tx: Connection, connection_id: str, feed_id: str, now: int) -> dict[str
     }
 
 
-def tell(direction: str, feed: str, partner: str, status: str, **values: Any) -> None:
+def tell(direction: str, partner: str, status: str, **values: Any) -> None:
     """Write a run's one line of the log. It names no identity, and nothing that both sides do not know."""
-    write = log.warning if status == "failed" else log.info
-    write("run", direction=direction, feed=feed, partner=partner, status=status, **values)
+    log.info("run", direction=direction, partner=partner, status=status, **values)

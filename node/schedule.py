@@ -88,6 +88,8 @@ class Schedule:
                 self.tick()
             except VesicaError as error:
                 log.warning("the schedule waits", code=error.code)
+            except Exception as error:  # its text may hold anything; feeds must go on
+                log.error("the schedule failed", kind=type(error).__name__)
 
     def tick(self) -> None:
         """Do what is due now."""
@@ -219,10 +221,11 @@ def tell_overdue(project: "Project") -> None:
     """Raise an alert for each feed that should have reached a partner and has not."""
     for standing, state in standings(project):
         done = (runs.c.feed_id == state.feed_id, runs.c.connection_id == state.connection_id, runs.c.state == "done")
-        with project.node.store.begin() as tx:
+        with project.node.store.read() as tx:
             last = tx.scalar(select(runs.c.changed).where(*done).order_by(runs.c.changed.desc()).limit(1))
-            days = (standing.now - (last or state.changed)) // DAY
-            if days * DAY >= OVERDUE_SECONDS:
+        days = (standing.now - (last or state.changed)) // DAY
+        if days * DAY >= OVERDUE_SECONDS:
+            with project.node.store.begin() as tx:
                 text = f"feed {state.feed} has not reached {state.alias} for {days} days"
                 project.alerts.add(tx, "run_overdue", text)
 

@@ -104,9 +104,11 @@ def _signing(project: "Project", connection: Row[Any], receipt: Receipt) -> None
 def received(project: "Project", connection: Row[Any], released: Released, number: int) -> None:
     """Keep a release that both signed for: its records, its memberships, its receipt."""
     announced, receipt = released.manifest, released.receipt
+    now = project.node.now()
+    changed = None if announced.changed is None else min(announced.changed, now)
     report = {
         "whole": announced.full,
-        "changed_at": announced.changed,
+        "changed_at": changed,
         "records": {tally.namespace: tally.records for tally in announced.tallies},
         "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
     }
@@ -138,21 +140,21 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
     project.received.sweep(feed.id)
     tell(
         "in",
-        feed.name,
         connection.alias,
         "done",
+        feed=feed.name,
         version=announced.version,
         revision=announced.revision,
         whole=announced.full,
         records=sum(tally.records for tally in announced.tallies),
-        latency=None if announced.changed is None else max(0, project.node.now() - announced.changed),
+        latency=None if changed is None else now - changed,
     )
 
 
 def failed(project: "Project", tx: Connection, connection: Row[Any], part: Part, error: VesicaError) -> None:
     """Write the line of a run that did not come to its end here; the sender writes its own."""
     if part is Part.RECEIVER:
-        tell("in", "", connection.alias, "failed", code=error.code)
+        tell("in", connection.alias, "failed", code=error.code)
 
 
 FAILED[Kind.RELEASE] = failed

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import client, epochs, log, schedule
+from node import client, epochs, log, releases, schedule
 from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
 from node.client import PeerClient
 from node.errors import Refused
@@ -230,6 +230,49 @@ def test_both_sides_show_age_change_and_latency_of_a_run_and_log_one_line(
     for last in (sent["partners"][0]["last_run"], came["last_run"]):
         assert last == {"revision": 2, "at": changed + 4, "age": 100, "changed_at": changed, "latency": 4}
     assert sent["runs"][0]["latency"] == came["runs"][0]["latency"] == 4
+
+
+@pytest.mark.feature("EX1")
+def test_a_change_before_a_restart_is_brought_after_it(pair: Any, person: Any) -> None:
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    living.acme.project.consent.set("a15", "n")
+    living.acme.node.close()
+    living.acme.open()
+    Schedule(living.acme.node).tick()
+    assert living.acme.node.jobs.list(state="queued") == []  # not yet
+    pair.clock.advance(seconds=2)
+    Schedule(living.acme.node).tick()
+    Schedule(living.acme.node).tick()  # one job, however often it looks
+    assert len(living.acme.node.jobs.list(state="queued")) == 1
+    pair.post()
+    assert living.members() == set(range(10, 20)) - {15}
+
+
+def test_a_receiver_that_asks_all_the_time_gets_a_run_a_minute(pair: Any, person: Any) -> None:
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    row = living.globe.project.partners.get("acme")
+    before = len(living.acme.node.jobs.list())
+    for _ in range(61):
+        schedule.ask(living.globe.project, row, EMAIL)
+        pair.post()
+        pair.clock.advance(seconds=1)
+        Schedule(living.acme.node).tick()
+    assert len(living.acme.node.jobs.list()) - before <= 2
+
+
+def test_a_sender_cannot_say_that_its_data_is_of_tomorrow(
+    pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "_changed_at", lambda *_: 2**62)
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    last = living.globe.project.received.show("f")["last_run"]
+    assert (last["changed_at"], last["latency"]) == (pair.clock(), 0)
 
 
 # Key epochs
