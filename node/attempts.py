@@ -4,7 +4,7 @@ An attempt is counted before it begins: a process that dies over it leaves a tim
 """
 
 import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, Select, select, update
@@ -80,11 +80,13 @@ def begin(project: "Project", connection: Row[Any], feed_id: str) -> None:
 
 
 def depends_on(project: "Project", connection: Row[Any], feed_id: str, generation: int) -> None:
-    """Note which data an attempt looks at, and under which keys, once that is known."""
+    """Note which data an attempt looks at, and under which keys, once that is known; its rules were read before."""
     with project.node.store.begin() as tx:
-        epochs.current(project, tx, connection)
+        epoch = epochs.current(project, tx, connection).number
         state = tx.execute(_state(connection.id, feed_id)).one()
-        _set(tx, state, tried=_now(project, tx, state, generation))
+        begun = Basis.read(state.tried)
+        assert begun is not None
+        _set(tx, state, tried=list(astuple(replace(begun, generation=generation, epoch=epoch))))
 
 
 def ended(project: "Project", tx: Connection, connection: Row[Any], feed_id: str) -> None:

@@ -78,7 +78,7 @@ class Schedule:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._evaluated: dict[str, object] = {}  # project -> what its rules were last evaluated on
+        self._evaluated: dict[str, tuple[int, tuple[str, ...]]] = {}  # project -> what its rules were evaluated on
         self._asked: dict[str, _Asked] = {}  # received feed -> what was new here when the sender was last asked
 
     def run(self, stop: threading.Event) -> None:
@@ -116,7 +116,7 @@ class Schedule:
                 return
             before = self._evaluated.get(project.id)
             now = (newest_generation(project, tx), _received(project, tx))
-            changes = changes_after(project, tx, before[0]) if isinstance(before, tuple) else []
+            changes = changes_after(project, tx, before[0]) if before else []
         if now == before or not settled(changes, self._node.now()):
             return
         self._evaluated[project.id] = now  # an error waits for the next change
