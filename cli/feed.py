@@ -1,3 +1,4 @@
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from .main import Context
 
 PARTNER = click.option("--partner", metavar="NAME", help="Whose feed, where two partners offer one of that name.")
+NO_WAIT = click.option("--no-wait", is_flag=True, help="Only queue the work and print the ids of its jobs.")
 REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side is told.")
 
 
@@ -23,6 +25,10 @@ def cli() -> None:
 @click.option("--partner", "partners", multiple=True, required=True, metavar="NAME", help="Whom to share it with.")
 @click.option("--restrict", "restricted", multiple=True, metavar="USE", help="What partners may not do with it.")
 @click.option("--description", default="", metavar="TEXT", help="What partners read about it.")
+@click.option(
+    "--membership-days", default=30, show_default=True, metavar="N", help="Members leave so long after a run."
+)
+@click.option("--valid-until", type=click.DateTime(["%Y-%m-%d"]), help="All members leave on that day (UTC).")
 @click.pass_obj
 def create(
     ctx: "Context",
@@ -32,6 +38,8 @@ def create(
     partners: tuple[str, ...],
     restricted: tuple[str, ...],
     description: str,
+    membership_days: int,
+    valid_until: datetime | None,
 ) -> None:
     """Draft a feed; nothing leaves before it is published and a partner has enabled it.
 
@@ -50,6 +58,8 @@ def create(
         partners=partners,
         restricted_uses=restricted,
         description=description,
+        membership_days=membership_days,
+        valid_until=None if valid_until is None else int(valid_until.replace(tzinfo=UTC).timestamp()),
     )
     output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"drafted feed {name}"))
 
@@ -57,13 +67,14 @@ def create(
 @cli.command()
 @click.argument("name")
 @click.option("--partner", metavar="NAME", help="Ask only this partner.")
+@NO_WAIT
 @click.pass_obj
-def estimate(ctx: "Context", name: str, partner: str | None) -> None:
+def estimate(ctx: "Context", name: str, partner: str | None, no_wait: bool) -> None:
     """Ask the feed's partners how many people both know, before anything is shared."""
     _sync(ctx)
     with output.progress(ctx) as report:
-        rows = ctx.project().feeds.estimate(name, partner, report)
-    output.emit(ctx, rows, lambda: _estimates(rows))
+        rows = ctx.project().feeds.estimate(name, partner, report, wait=not no_wait)
+    output.emit(ctx, rows, lambda: _queued(rows) if no_wait else _estimates(rows))
 
 
 @cli.command()
@@ -178,15 +189,23 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 
 @cli.command()
 @click.argument("name", required=False)
+@NO_WAIT
 @click.pass_obj
-def sync(ctx: "Context", name: str | None) -> None:
-    """Exchange letters with partners, and bring our published feeds to those who enabled them."""
+def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
+    """Exchange letters with partners, and bring our published feeds to those who enabled them.
+
+    A service does it by itself: seconds after a change, daily at the latest.
+    """
     with output.progress(ctx) as report:
         _sync(ctx, report)
-        runs = ctx.project().feeds.sync(name, report)
-        _sync(ctx, report)
+        runs = ctx.project().feeds.sync(name, report, wait=not no_wait)
+        if not no_wait:
+            _sync(ctx, report)
 
     def text() -> None:
+        if no_wait:
+            _queued(runs)
+            return
         columns = ("feed", "partner", "status", "version", "revision", "sent", "without_consent")
         rows = ([run.get(column) for column in columns] for run in runs)
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
@@ -251,6 +270,12 @@ def _sync(ctx: "Context", report: Any = None) -> None:
     ctx.node().exchange_letters(report)
 
 
+def _queued(rows: list[dict[str, Any]]) -> None:
+    output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do")
+    if rows:
+        click.echo("The service does it, or the next command that talks with partners: 'vesica job show ID' tells.")
+
+
 def _say(ctx: "Context", name: str, status: str) -> None:
     output.emit(ctx, {"feed": name, "status": status}, lambda: click.echo(f"feed {name} is {status}"))
 
@@ -313,18 +338,44 @@ def _show(document: dict[str, Any]) -> None:
                 ("from", document["partner"]),
                 ("members", [_members(name, size, document) for name, size in document["members"].items()]),
                 ("last receipt", document["last_receipt"]),
+                ("last run", _last_run(document["last_run"])),
+                ("members until", output.time(document["members_until"])),
             ]
         )
     else:
         columns = ("alias", "status", "accepted_version", "last_revision", "last_receipt", "reason")
-        names = ("partner", "status", "accepted version", "revision", "last receipt", "reason")
+        names = ("partner", "status", "accepted version", "revision", "last receipt", "reason", "last run")
         click.echo()
-        output.table(names, ([each[column] for column in columns] for each in document["partners"]))
+        output.table(
+            names,
+            ([*(each[column] for column in columns), _last_run(each["last_run"])] for each in document["partners"]),
+        )
         click.echo()
         _estimates(document["estimates"])
     click.echo()
-    rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
-    output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+    columns = ("revision", "version", "state", "at (UTC)", "data changed (UTC)", "latency s")
+    rows = (
+        [
+            run["revision"],
+            run["version"],
+            run["state"],
+            output.time(run["at"]),
+            output.time(run.get("changed_at")),
+            run["latency"],
+        ]
+        for run in document["runs"]
+    )
+    output.table(columns, rows, empty="no run yet")
+
+
+def _last_run(run: dict[str, Any] | None) -> str | None:
+    """Say how old the last run is, when what it brought had changed, and how long that took."""
+    if run is None:
+        return None
+    age = timedelta(seconds=run["age"])
+    if run["changed_at"] is None:
+        return f"{age} ago"
+    return f"{age} ago; data of {output.time(run['changed_at'])} came after {timedelta(seconds=run['latency'])}"
 
 
 def _reconciled(document: dict[str, Any]) -> None:

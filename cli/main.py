@@ -30,6 +30,7 @@ GROUPS = (
     "feed",
     "audit",
     "job",
+    "alert",
     "user",
     "role",
 )

@@ -200,6 +200,31 @@ def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     _done(ctx, name, "disconnected")
 
 
+@cli.command()
+@click.argument("name")
+@click.pass_obj
+def rotate(ctx: "Context", name: str) -> None:
+    """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything anew.
+
+    What was received stays readable meanwhile, and the partner follows by itself. A partner that shares with you must
+    agree by the same command: until then its runs wait, since your people are evaluated anew. At most once a day.
+
+    \b
+    Example: vesica partner rotate acme
+    """
+    from node import epochs
+
+    _post(ctx)
+    document = {"alias": name, **epochs.rotate(ctx.project(), name)}
+
+    def text() -> None:
+        click.echo(f"key epoch {document['epoch']} with {name} has {document['status']}")
+        if document.get("partner_has_to_agree"):
+            click.echo(f"{name} shares with you: ask it to agree by 'vesica partner rotate'", err=True)
+
+    output.emit(ctx, document, text)
+
+
 def _done(ctx: "Context", name: str, status: str) -> None:
     output.emit(ctx, {"alias": name, "status": status}, lambda: click.echo(f"partner {name} is {status}"))
 

@@ -1,15 +1,19 @@
-"""What a person should look at: a connection request, a feed, a key that changed, a partner that cheats."""
+"""What a person should look at: a connection request, a feed, a run that fails, a key that changed, a partner that cheats."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from .epochs import DAY
+from .errors import InvalidInput, NotFound
 from .tables import alerts as rows
 
 if TYPE_CHECKING:
     from .project import Project
+
+KEPT_DAYS = 365
+KEPT_AT_MOST = 10_000  # partners choose some of the words: they must not fill the disk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,32 +22,65 @@ class Alert:
     kind: str
     text: str
     at: int
+    acknowledged: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class Alerts:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def add(self, tx: Connection, kind: str, text: str) -> None:
-        """Add an alert in the caller's transaction; `text` names no identity."""
+    def add(self, tx: Connection, kind: str, text: str) -> bool:
+        """Add an alert in the caller's transaction, unless there was the same one within a day; says whether it did.
+
+        `text` names no identity.
+        """
         node = self._project.node
+        same = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.text == text)
+        if tx.execute(select(rows.c.id).where(*same, rows.c.at > node.now() - DAY)).first() is not None:
+            return False
         tx.execute(
             rows.insert().values(id=node.new_id(), project_id=self._project.id, kind=kind, text=text, at=node.now())
         )
-
-    def add_daily(self, tx: Connection, kind: str, text: str) -> bool:
-        """Add an alert unless the same one was added within a day; says whether it was."""
-        since = self._project.node.now() - DAY
-        query = select(rows.c.id).where(
-            rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.text == text, rows.c.at > since
-        )
-        if tx.execute(query).first() is not None:
-            return False
-        self.add(tx, kind, text)
         return True
 
-    def list(self) -> list[Alert]:
-        """Return the project's alerts, newest first."""
+    def list(self, *, open_only: bool = False) -> "list_[Alert]":
+        """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged."""
         query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.at.desc(), rows.c.id)
+        if open_only:
+            query = query.where(rows.c.acknowledged.is_(None))
         with self._project.node.store.read() as connection:
-            return [Alert(id=row.id, kind=row.kind, text=row.text, at=row.at) for row in connection.execute(query)]
+            return [
+                Alert(id=row.id, kind=row.kind, text=row.text, at=row.at, acknowledged=row.acknowledged)
+                for row in connection.execute(query)
+            ]
+
+    def acknowledge(self, *ids: str, every: bool = False) -> int:
+        """Note that somebody has seen alerts, by id or all that are open; the audit says who. Returns how many."""
+        detail: dict[str, Any] = {}
+        with self._project.act("alert.acknowledge", "all" if every else ", ".join(ids)[:400], detail=detail) as tx:
+            if every == bool(ids):
+                raise InvalidInput("name the alerts", hint="vesica alert acknowledge ID, or --all")
+            mine = rows.c.project_id == self._project.id
+            for each in ids:
+                if tx.execute(select(rows.c.id).where(mine, rows.c.id == each)).first() is None:
+                    raise NotFound(f"there is no alert {each[:40]!r}", hint="'vesica alert list' shows them")
+            wanted = mine if every else mine & rows.c.id.in_(ids)
+            now = self._project.node.now()
+            seen = tx.execute(update(rows).where(wanted, rows.c.acknowledged.is_(None)).values(acknowledged=now))
+            detail["alerts"] = seen.rowcount
+        return int(seen.rowcount)
+
+    def forget_old(self) -> None:
+        """Delete alerts of more than a year ago, and the oldest where there are very many."""
+        mine = rows.c.project_id == self._project.id
+        newest = select(rows.c.id).where(mine).order_by(rows.c.at.desc(), rows.c.id)
+        with self._project.node.store.begin() as tx:
+            over = tx.scalars(newest.offset(KEPT_AT_MOST).limit(KEPT_AT_MOST)).all()
+            old = rows.c.at < self._project.node.now() - KEPT_DAYS * DAY
+            tx.execute(rows.delete().where(mine, old | rows.c.id.in_(over)))
+
+
+list_ = list  # inside the class `list` is the method

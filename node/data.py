@@ -419,6 +419,19 @@ class Draft:
         return Snapshot(self.project.data_directory, generation, self.content)
 
 
+def newest_generation(project: "Project", connection: Connection) -> int:
+    rows = tables.manifests
+    query = select(rows.c.generation).where(rows.c.project_id == project.id).order_by(rows.c.generation.desc()).limit(1)
+    return connection.scalar(query) or 0
+
+
+def changes_after(project: "Project", connection: Connection, generation: int) -> list[int]:
+    """Return when the data changed after a generation, oldest first, as far as generations are kept."""
+    rows = tables.manifests
+    query = select(rows.c.created).where(rows.c.project_id == project.id, rows.c.generation > generation)
+    return [*connection.scalars(query.order_by(rows.c.generation))]
+
+
 def remove_leftovers(project: "Project") -> None:
     """Delete the files that no generation names: a kill left them. Whoever makes a Draft holds the transaction."""
     directory = project.data_directory

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 from protocol.agreement import Agreement
 
 from .errors import Refused
-from .tables import connections, epochs
+from .tables import connections, epochs, feed_partners, received_feeds
 
 if TYPE_CHECKING:
     from .project import Project
@@ -43,10 +43,51 @@ def current(project: "Project", tx: Connection, connection: Row[Any]) -> Epoch:
 
 def running(project: "Project", tx: Connection, connection: Row[Any]) -> Epoch | None:
     """Return the epoch that is not over, beginning none."""
-    row = tx.execute(select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))).first()
-    if row is None or project.node.now() >= row.started + _length(connection):
+    row = _running(project, tx, connection)
+    if row is None:
         return None
     return Epoch(row.number, project.node.secrets.unwrap(row.secret, _purpose(connection, row.number)))
+
+
+def running_number(project: "Project", tx: Connection, connection: Row[Any]) -> int:
+    """Return the number of the epoch that is not over, 0 where there is none."""
+    row = _running(project, tx, connection)
+    return 0 if row is None else int(row.number)
+
+
+def rotate(project: "Project", alias: str) -> dict[str, Any]:
+    """End a partner's key epoch now: its secret and caches are destroyed, and the next runs make everything anew.
+
+    Memberships stay meanwhile. What the partner may use up begins anew, since we chose it; where the partner ended the
+    last epoch and gets a feed of ours, this is our agreement to that. Refused within a day of the last one, when the
+    partner would not follow.
+    """
+    detail: dict[str, Any] = {}
+    with project.act("partner.rotate", alias, detail=detail) as tx:
+        connection = project.partners.get(alias, tx, status="active")
+        ours = current(project, tx, connection)
+        mine = epochs.c.connection_id == connection.id
+        rows = tx.execute(select(epochs).where(mine).order_by(epochs.c.number.desc()).limit(2)).all()
+        before = rows[1] if len(rows) > 1 else None
+        theirs = before is not None and not before.refills and before.ended < before.started + _length(connection) - DAY
+        gives, takes = (
+            tx.execute(
+                select(table.c.id).where(table.c.connection_id == connection.id, table.c.status == "enabled")
+            ).first()
+            for table in (feed_partners, received_feeds)
+        )
+        if theirs and gives and before is not None:
+            tx.execute(update(epochs).where(epochs.c.id == before.id).values(refills=True))
+            detail |= {"epoch": ours.number, "status": "agreed"}
+        elif project.node.now() < rows[0].started + DAY:
+            raise Refused(
+                f"key epoch {ours.number} with {alias} began less than a day ago: the partner would not follow",
+                hint="rotate again a day after it began",
+            )
+        else:
+            number = _begin(project, tx, connection, ours.number + 1, refills=True).number
+            detail |= {"epoch": number, "status": "begun", "partner_has_to_agree": takes is not None}
+    return detail
 
 
 def follow(project: "Project", tx: Connection, connection: Row[Any], number: int) -> Epoch:
@@ -75,13 +116,14 @@ def counted_since(project: "Project", tx: Connection, connection: Row[Any]) -> i
     """Return the time since when a partner's use of what an epoch allows counts.
 
     That is the end of the last epoch that ran its length (a day less, for clocks that differ), at most an epoch's
-    length ago. An epoch that the partner ended early refills nothing. Where an organisation has several connections
-    with the project, that of the connection whose epoch ended first counts; one that is new has none.
+    length ago. An epoch that was ended early by our own word counts as whole; one that the partner ended refills
+    nothing. Where an organisation has several connections with the project, that of the connection whose epoch ended
+    first counts; one that is new has none.
     """
     length = _length(connection)
     earliest = project.node.now() - length
     query = (
-        select(epochs.c.connection_id, epochs.c.started, epochs.c.ended)
+        select(epochs.c.connection_id, epochs.c.started, epochs.c.ended, epochs.c.refills)
         .join(connections, connections.c.id == epochs.c.connection_id)
         .where(
             connections.c.project_id == project.id,
@@ -91,17 +133,22 @@ def counted_since(project: "Project", tx: Connection, connection: Row[Any]) -> i
     )
     ends: dict[str, int] = {}
     for row in tx.execute(query):
-        whole = row.ended is not None and row.ended - row.started >= length - DAY
+        whole = row.ended is not None and (row.refills or row.ended - row.started >= length - DAY)
         ends[row.connection_id] = max(ends.get(row.connection_id, earliest), row.ended if whole else earliest)
     return min(ends.values(), default=earliest)
 
 
-def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int) -> Epoch:
+def _running(project: "Project", tx: Connection, connection: Row[Any]) -> Row[Any] | None:
+    row = tx.execute(select(epochs).where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))).first()
+    return None if row is None or project.node.now() >= row.started + _length(connection) else row
+
+
+def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int, *, refills: bool = False) -> Epoch:
     now = project.node.now()
     tx.execute(
         update(epochs)
         .where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))
-        .values(secret=b"", ended=now)
+        .values(secret=b"", ended=now, refills=refills)
     )
     shutil.rmtree(project.node.home / "cache" / connection.id, ignore_errors=True)
     secret = project.node.random(32)

@@ -125,6 +125,16 @@ def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str
     return Known(prf=prf, groups=groups, public=public, missing=values.take(missing))
 
 
+def missing(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> bool:
+    """Tell whether there are identities that may be matched now and whose F has not come in this epoch."""
+    values, _ = decisions.universe(snapshot, namespace)
+    stored = cache_of(project, connection, epoch).load(f"prf {namespace}", only=("rows", "lengths"))
+    if stored is None:
+        return len(values) > 0
+    before = Values.of_arrays(stored)
+    return not before.equals(values) and len(match(sort_keys(before), sort_keys(values))[1]) < len(values)
+
+
 def tally(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str) -> EvaluationTally:
     """Return what a release must agree with. Forgets which identities were asked for, once their F has come.
 
@@ -288,7 +298,8 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                 raise Refusal(
                     "evaluations_spent",
                     f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
-                    hint="the partner's universe grew: disable and enable the feed to agree on its new size, or wait",
+                    hint="the receiver's universe grew: it disables and enables the feed to agree on its new size, or waits; "
+                    "if it has ended the key epoch, the sender agrees by: vesica partner rotate",
                 )
             tx.execute(
                 insert(ledger).values(

@@ -123,7 +123,7 @@ def _key_changed(project: "Project", connection: Row[Any], act: str, does: str, 
     node = project.node
     blocked = "traffic is blocked until you take a new Connect ID from it"
     with node.store.begin() as tx:
-        if project.alerts.add_daily(tx, "key_changed", f"{connection.alias} {does} with another key: {blocked}"):
+        if project.alerts.add(tx, "key_changed", f"{connection.alias} {does} with another key: {blocked}"):
             reason = {"code": error.code, "message": str(error)}
             node.audit.record(tx, act, connection.alias, project_id=project.id, result="deny", detail={"error": reason})
 
@@ -193,8 +193,7 @@ def _begin(wanted: _Wanted) -> tuple[Opening, Opened]:
             if error.code != "epoch_behind" or error.detail is None:
                 _failed(project, connection, opening, error, wanted.part)
                 raise
-            with node.store.begin() as tx:
-                epochs.follow(project, tx, connection, error.detail)
+            _follow(project, connection, error.detail)
             continue
         with node.store.begin() as tx:
             _insert(tx, node, connection, opening, opened, wanted.part, ours=True, inputs=wanted.inputs)
@@ -229,8 +228,8 @@ class NodeAnswers:
             return opened, self._machine(project, connection, opening, opened, row.state)
         with self._node.store.begin() as tx:
             running = epochs.current(project, tx, connection).number
-            if opening.epoch > running:
-                running = epochs.follow(project, tx, connection, opening.epoch).number
+        if opening.epoch > running:
+            running = _follow(project, connection, opening.epoch)
         if opening.epoch < running:
             raise Refusal("epoch_behind", "our key epoch is ahead", status=409, detail=running)
         self._make_room(connection)
@@ -339,7 +338,19 @@ def give_up_releases(node: "Node", tx: Connection, feed_id: str) -> None:
 
 def register() -> None:
     """Import what fills ROLES, FAILED and FINISHED, and the handlers of letters and jobs."""
-    from . import evaluations, feeds, heads, matching, partners, preflight, received, releases, replies, resuming  # noqa: F401
+    from . import (  # noqa: F401
+        evaluations,
+        feeds,
+        heads,
+        matching,
+        partners,
+        preflight,
+        received,
+        releases,
+        replies,
+        resuming,
+        wishes,
+    )
 
 
 def active(node: "Node", caller: bytes, connection: bytes) -> tuple["Project", Row[Any]]:
@@ -370,6 +381,20 @@ def forget_old(node: "Node") -> None:
     for directory in directories:
         if directory.name in known - alive or (directory.name not in known and is_old(directory)):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _follow(project: "Project", connection: Row[Any], number: int) -> int:
+    """Take the partner's key epoch, which is ahead, and return the number of ours then; the partner is told why not."""
+    try:
+        with project.act("partner.rotated", connection.alias, actor=connection.alias, detail={"epoch": number}) as tx:
+            return epochs.follow(project, tx, connection, number).number
+    except Refused as error:
+        raise Refusal(
+            "epoch_too_soon",
+            "a key epoch can begin a day after the one before, and not far ahead of it",
+            hint="wait: runs go on by themselves a day after the last epoch began here",
+            status=409,
+        ) from error
 
 
 def _role(project: "Project", connection: Row[Any], opening: Opening) -> tuple[Opened, Role]:

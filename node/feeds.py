@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol.agreement import Agreement
-from protocol.feed import MARKETING_USES, Definition, SegmentRef
+from protocol.feed import MARKETING_USES, MEMBERSHIP_DAYS, Definition, SegmentRef
 from protocol.letters import FeedNotice, FeedVersion
 from psi.errors import VesicaError
 
-from . import matching, releases, versions
+from . import expiry, matching, releases, runs, versions
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
-from .tables import connections, estimates, feed_partners, feeds, runs, segments
+from .tables import connections, estimates, feed_partners, feeds, segments
 
 if TYPE_CHECKING:
     from .project import Project
@@ -54,6 +54,8 @@ class Feeds:
         partners: Sequence[str],
         restricted_uses: Sequence[str] = (),
         description: str = "",
+        membership_days: int = MEMBERSHIP_DAYS,
+        valid_until: int | None = None,
     ) -> None:
         """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so."""
         with self._project.act("feed.create", name) as tx:
@@ -69,6 +71,7 @@ class Feeds:
             for use in restricted_uses:
                 if use not in MARKETING_USES:
                     raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
+            expiry.check(membership_days, valid_until, self._node.now())
             self._check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
             feed_id, now = self._node.new_id(), self._node.now()
@@ -80,6 +83,8 @@ class Feeds:
                 segments=tuple(self._segment(tx, segment) for segment in dict.fromkeys(segments)),
                 namespaces=tuple(self._namespace(each, rows) for each in dict.fromkeys(namespaces)),
                 restricted_uses=tuple(sorted(set(restricted_uses))),
+                membership_days=membership_days,
+                valid_until=valid_until,
                 created=now,
             )
             self._project.governance.check_feed(definition, tx)
@@ -108,8 +113,13 @@ class Feeds:
                     )
                 )
 
-    def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
-        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
+    def estimate(
+        self, name: str, partner: str | None = None, progress: Progress = no_progress, *, wait: bool = True
+    ) -> Documents:
+        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget.
+
+        Without `wait` the questions are only queued, and returned with the ids of their jobs.
+        """
         self._project.require("feed.estimate", name)
         with self._project.refusals("feed.estimate", name):
             self._check_estimate(name, partner)
@@ -128,6 +138,11 @@ class Feeds:
         for row in rows:
             for namespace in definition.namespaces:
                 parameters = {"connection": row.id, "namespace": namespace, "segments": names}
+                if not wait:
+                    job = self._node.jobs.submit_once(matching.JOB, parameters, self._project)
+                    about = {"partner": row.alias, "namespace": namespace, "segments": names}
+                    waiting.append({**about, "status": "queued", "job": job})
+                    continue
                 try:
                     result = self._node.jobs.run(matching.JOB, parameters, self._project, progress)
                 except VesicaError as error:  # one partner's trouble is not the others'
@@ -139,6 +154,8 @@ class Feeds:
                     waiting += [{**known, "segment": each, **numbers} for each in names]
         if errors:
             raise errors[0]
+        if not wait:
+            return waiting
         kept = {(row["partner"], row["namespace"]) for row in waiting}
         return waiting + [row for row in self.estimates(name) if (row["partner"], row["namespace"]) not in kept]
 
@@ -256,10 +273,11 @@ class Feeds:
             self._set(tx, feed, status="revoked")
         self._deliver(told)
 
-    def sync(self, name: str | None = None, progress: Progress = no_progress) -> Documents:
+    def sync(self, name: str | None = None, progress: Progress = no_progress, *, wait: bool = True) -> Documents:
         """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs.
 
-        One that fails is among them, with its error; where all fail the first error is raised.
+        One that fails is among them, with its error; where all fail the first error is raised. Without `wait` they are
+        only queued, and returned with the ids of their jobs.
         """
         self._project.require("feed.sync", name or "all")
         done: Documents = []
@@ -268,14 +286,19 @@ class Feeds:
             wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
         for feed in wanted:
             for row, state in self._partners(feed):
-                if state.status == "enabled":
-                    parameters = {"connection": row.id, "feed": feed.id}
-                    try:
-                        done.append(self._node.jobs.run(releases.JOB, parameters, self._project, progress))
-                    except VesicaError as error:  # one partner's trouble is not the others'
-                        errors.append(error)
-                        failed = {"status": "failed", "error": error.document()}
-                        done.append({"feed": feed.name, "partner": row.alias, **failed})
+                if state.status != "enabled":
+                    continue
+                parameters = {"connection": row.id, "feed": feed.id}
+                job = self._node.jobs.submit_once(releases.JOB, parameters, self._project)
+                about = {"feed": feed.name, "partner": row.alias}
+                if not wait:
+                    done.append({**about, "status": "queued", "job": job})
+                    continue
+                try:
+                    done.append(self._node.jobs.wait(job, progress))
+                except VesicaError as error:  # one partner's trouble is not the others'
+                    errors.append(error)
+                    done.append({**about, "status": "failed", "error": error.document()})
         if errors and len(errors) == len(done):
             raise errors[0]
         return done
@@ -297,11 +320,10 @@ class Feeds:
         """Return one of our feeds whole: definition, version hash, partners, estimates and runs."""
         feed = self.get(name)
         definition = self.definition(feed)
+        now = self._node.now()
         with self._node.store.read() as tx:
-            query = (
-                select(runs).where(runs.c.feed_id == feed.id, runs.c.ours).order_by(runs.c.revision.desc()).limit(20)
-            )
-            recent = list(tx.execute(query))
+            recent = runs.recent(tx, feed.id, ours=True)
+            last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in self._partners(feed, tx)}
         aliases = {row.id: row.alias for row, _ in self._partners(feed)}
         return {
             **versions.describe(definition),
@@ -313,6 +335,9 @@ class Feeds:
                     "accepted_version": state.accepted_version,
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
+                    "last_run": last[row.id],
+                    "failure": state.failure,
+                    "next_attempt": state.next_attempt,
                     "reason": state.reason,
                     "universes": state.universes,
                     "purged": releases.purge_document(state.purge_statement),
@@ -320,17 +345,7 @@ class Feeds:
                 for row, state in self._partners(feed)
             ],
             "estimates": self.estimates(name),
-            "runs": [
-                {
-                    "partner": aliases.get(run.connection_id),
-                    "version": run.version,
-                    "revision": run.revision,
-                    "state": run.state,
-                    "at": run.changed,
-                    **{key: value for key, value in run.report.items() if key not in releases.INTERNAL},
-                }
-                for run in recent
-            ],
+            "runs": [{"partner": aliases.get(run.connection_id), **runs.shown(run)} for run in recent],
         }
 
     def get(self, name: str, tx: Connection | None = None) -> Row[Any]:

@@ -118,7 +118,7 @@ def received(project: "Project", tx: Connection, row: Row[Any], message: Message
         raise Refused("a head came less than an hour ago", hint="one a day is enough")
     if kept and not _may_follow(kept[0], head):
         text = f"the audit log of {row.alias} is not what it was: its row {kept[0].number} was replaced or is gone"
-        project.alerts.add_daily(tx, "audit_log", f"{text}; ask whether it was restored from a backup")
+        project.alerts.add(tx, "audit_log", f"{text}; ask whether it was restored from a backup")
     same_day = [newer.id for newer, older in pairwise(kept) if newer.at // DAY == older.at // DAY]
     left = [each for each in kept if each.id not in same_day][: HEADS_KEPT - 1]
     tx.execute(delete(heads).where(heads.c.connection_id == row.id, heads.c.id.not_in([each.id for each in left])))
@@ -149,7 +149,7 @@ def confirmed(project: "Project", tx: Connection, row: Row[Any], message: Messag
     tx.execute(update(connections).where(connections.c.id == row.id).values(heads_held=message.encode()))
     for each in _compared(project.node, tx, row.alias, message.encode()):
         if each.stands == "changed":
-            project.alerts.add_daily(tx, "audit_log", _broken(each))
+            project.alerts.add(tx, "audit_log", _broken(each))
 
 
 def _may_follow(before: Row[Any], head: AuditHead) -> bool:

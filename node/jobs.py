@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 60
 HEARTBEAT_SECONDS = 1.0  # how often progress is written and the lease looked after
 POLL_SECONDS = 0.2
+KEPT_SECONDS = 30 * 86_400  # a job that is over
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it, of how much if that is known
 Handler = Callable[["Project", dict[str, Any], Progress], Any]  # returns what JSON can hold
@@ -101,6 +102,13 @@ class Jobs:
         with self._node.store.begin() as own:
             return self._insert(own, kind, parameters, project)
 
+    def submit_once(self, kind: str, parameters: Mapping[str, Any], project: "Project") -> str:
+        """Queue a job unless the same one waits already; returns the id of the one that waits."""
+        for job in self.list(project, state="queued"):
+            if (job.kind, job.parameters) == (kind, dict(parameters)):
+                return job.id
+        return self.submit(kind, parameters, project)
+
     def wait(self, job_id: str, progress: Progress = no_progress) -> Any:
         """Follow a job to its end; if the service goes away, take the job over."""
         shown = None
@@ -137,6 +145,12 @@ class Jobs:
             query = query.where(rows.c.state == state)
         with self._node.store.read() as connection:
             return [_job(row) for row in connection.execute(query)]
+
+    def forget_old(self) -> None:
+        """Delete the rows of jobs that ended a month ago."""
+        over = (rows.c.state.in_(("done", "failed")), rows.c.changed < self._node.now() - KEPT_SECONDS)
+        with self._node.store.begin() as tx:
+            tx.execute(rows.delete().where(*over))
 
     def show(self, job_id: str) -> Job:
         with self._node.store.read() as connection:

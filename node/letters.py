@@ -17,7 +17,7 @@ from protocol.letters import Letter
 from protocol.wire import Message
 from psi.errors import VesicaError
 
-from . import log
+from . import attempts, log
 from .errors import Failure, PeerUnreachable, Refusal, Unwelcome, WrongPeerKey
 from .exchanges import calling, check_caller, register
 from .tables import connections, letters
@@ -65,6 +65,13 @@ class Letters:
                 created=self._node.now(),
             )
         )
+
+    def send_once(self, tx: Connection, connection_id: str, kind: str, message: Message) -> None:
+        """Put a letter into the outbox unless the same one waits there for the partner."""
+        waiting = (letters.c.connection_id == connection_id, letters.c.delivered.is_(None))
+        same = select(letters.c.id).where(*waiting, letters.c.kind == kind, letters.c.body == message.encode())
+        if tx.execute(same).first() is None:
+            self.send(tx, connection_id, kind, message)
 
     def deliver(self, connection: Row[Any], *, patience: float | None = None) -> int:
         """Hand the partner every letter that waits for it, and return how many; raises PeerUnreachable and the like.
@@ -246,6 +253,7 @@ class Post:
         self._node, self._stop = node, stop
         self._fetching: set[str] = set()
         self._patience: dict[str, float] = {}  # connection -> when to try to deliver again
+        self._gone: set[str] = set()  # connections whose partner could not be reached
 
     def run(self) -> None:
         """Deliver what waits, every second, and have one long poll open with each partner, until `stop`."""
@@ -279,9 +287,14 @@ class Post:
 
     def _fetch(self, row: Row[Any]) -> None:
         try:
-            Letters(self._node.project_by_id(row.project_id)).fetch(row, wait=POLL_SECONDS)
+            wait = 0 if row.id in self._gone else POLL_SECONDS
+            Letters(self._node.project_by_id(row.project_id)).fetch(row, wait=wait)
+            if row.id in self._gone:
+                self._gone.discard(row.id)
+                attempts.reachable(self._node, row.id)
         except VesicaError as error:
             log.info("cannot fetch letters", partner=row.alias, code=error.code)
+            self._gone.add(row.id)
             self._stop.wait(PATIENCE_SECONDS)
         finally:
             self._fetching.discard(row.id)

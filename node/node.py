@@ -247,16 +247,21 @@ class Node:
         return detail
 
     def sweep(self) -> None:
-        """Delete what nobody needs any more: messages of exchanges that are over, and files that a kill left behind; and
-        tell partners, once a day, where our audit log ends."""
-        from . import data, exchanges, files, heads
+        """Do what the clock asks for: members leave whose time is over, alerts are raised, partners are told once a day
+        where our audit log ends, and what nobody needs any more is deleted: messages of exchanges and jobs that are over,
+        and files that a kill left behind."""
+        from . import data, exchanges, expiry, files, heads, schedule
 
         with suppress(Failure):  # a busy store or a full disk: the next time will do
             exchanges.forget_old(self)
+            self.jobs.forget_old()
             for project in self._projects():
                 heads.send(project)
                 data.remove_leftovers(project)
+                expiry.apply(project)
+                schedule.tell_overdue(project)
                 project.received.sweep()
+                project.alerts.forget_old()
         for name in ("cache", "spool", "keys"):
             files.remove_leftovers(self.home / name)
 
@@ -296,7 +301,8 @@ class Node:
         return self.project(name)
 
     def status(self, *, alerts: int = 10) -> dict[str, Any]:
-        """Return who the node is, whether it serves, its curve kernel, partners and open jobs, and the newest alerts."""
+        """Return who the node is, whether it serves, its curve kernel, partners and open jobs, and the newest alerts that
+        nobody has acknowledged."""
         from psi import kernel
 
         from .jobs import serving
@@ -304,7 +310,7 @@ class Node:
         projects = self.projects()
         partners = self._count(tables.connections, tables.connections.c.status == "active")
         jobs = self._count(tables.jobs, tables.jobs.c.state.in_(("queued", "running")))
-        newest = [(alert, project.name) for project in projects for alert in project.alerts.list()]
+        newest = [(alert, project.name) for project in projects for alert in project.alerts.list(open_only=True)]
         newest.sort(key=lambda each: each[0].at, reverse=True)
         return {
             "organisation": self.config.organisation,
@@ -318,7 +324,7 @@ class Node:
                 for each in projects
             ],
             "alerts": [
-                {"at": alert.at, "project": name, "kind": alert.kind, "text": alert.text}
+                {"id": alert.id, "at": alert.at, "project": name, "kind": alert.kind, "text": alert.text}
                 for alert, name in newest[:alerts]
             ],
         }

@@ -147,7 +147,7 @@ def _keep(project: "Project", tx: Connection, row: Row[Any], message: Message, s
     _store(tx, row, {**state, "status": status, "set": SET, "at": project.node.now(), "difference": difference})
     if difference is not None:
         text = f"{row.alias} normalises otherwise, so people will be missed: {difference['what']}"
-        project.alerts.add_daily(tx, "preflight", f"{text}; see vesica partner show {row.alias}")
+        project.alerts.add(tx, "preflight", f"{text}; see vesica partner show {row.alias}")
     return ours
 
 

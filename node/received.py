@@ -25,19 +25,21 @@ from protocol.wire import Message
 from psi import membership
 from psi.values import U8
 
-from . import access, decisions, epochs, evaluations, versions
+from . import access, decisions, epochs, evaluations, expiry, runs, versions
 from .data import Snapshot
 from .errors import NotFound, Refused, printable
 from .files import write_atomically
 from .labels import Kind, Origin, Uses, spelled
 from .letters import HANDLERS as LETTERS
-from .tables import connections, memberships, received_feeds, runs
+from .tables import connections, memberships, received_feeds
 
 if TYPE_CHECKING:
     from .project import Project
 
 REALIZED, EXISTING, EXITED = "realized", "existing", "exited"
 ALIVE = ("enabled", "disabled")
+JUMP, JUMP_PEOPLE = 0.5, 100  # part of a segment, and at least so many people, that come or go in one run
+NOBODY: expiry.Exits = (np.empty(0, np.uint32), np.empty(0, np.int64))
 
 Documents = list[dict[str, Any]]
 Rows = list[Row[Any]]
@@ -82,7 +84,7 @@ class Received:
                     "accepted_version": feed.accepted_version,
                     "offered_version": feed.offered_version,
                     "revision": feed.last_revision,
-                    "segments": {row.name: row.size for row in self._memberships(tx, feed)},
+                    "segments": self._sizes(tx, feed),
                     "restricted_uses": list(self._definition(tx, feed).restricted_uses),
                 }
                 for connection, feed in self._rows(tx)
@@ -93,11 +95,9 @@ class Received:
         """Return a received feed: its definition and hash, our state of it, and how many members it gave us."""
         with self._node.store.read() as tx:
             connection, feed = self.get(name, partner, tx)
-            query = (
-                select(runs).where(runs.c.feed_id == feed.id, ~runs.c.ours).order_by(runs.c.revision.desc()).limit(20)
-            )
+            definition = self._definition(tx, feed)
             return {
-                **versions.describe(self._definition(tx, feed)),
+                **versions.describe(definition),
                 "partner": connection.alias,
                 "status": feed.status,
                 "reason": feed.reason,
@@ -105,21 +105,14 @@ class Received:
                 "offered_version": feed.offered_version,
                 "revision": feed.last_revision,
                 "last_receipt": feed.last_receipt.hex() if feed.last_receipt else None,
-                "members": {row.name: row.size for row in self._memberships(tx, feed)},
+                "last_run": runs.last(tx, connection.id, feed.id, self._node.now()),
+                "members_until": None if feed.refreshed is None else expiry.ends(definition, feed.refreshed),
+                "members": self._sizes(tx, feed),
                 "statuses": {
-                    row.name: {status: len(found) for status, found in self._statuses(feed, row).items()}
+                    row.name: {status: len(found) for status, found in self._statuses(tx, feed, row).items()}
                     for row in self._memberships(tx, feed)
                 },
-                "runs": [
-                    {
-                        "version": run.version,
-                        "revision": run.revision,
-                        "state": run.state,
-                        "at": run.changed,
-                        **run.report,
-                    }
-                    for run in tx.execute(query)
-                ],
+                "runs": [runs.shown(run) for run in runs.recent(tx, feed.id, ours=False)],
             }
 
     def enable(self, name: str, partner: str | None = None) -> None:
@@ -171,20 +164,30 @@ class Received:
         )
 
     def members(self, partner: str, segment: str, tx: Connection | None = None) -> BitMap:
-        """Return the profile numbers of a received segment's present members, by whichever feed; raises NotReceived."""
+        """Return the profile numbers of a received segment's present members, by whichever feed.
+
+        Raises NotReceived also where the time of all of them is over: a rule may keep people out by them.
+        """
         if tx is None:
             with self._node.store.read() as reading:
                 return self.members(partner, segment, reading)
         found = [
-            self._members(feed, row)
-            for connection, feed in self._rows(tx)
-            if connection.alias == partner and feed.status in ALIVE
+            (feed, row)
+            for connection, feed in self.alive(tx)
+            if connection.alias == partner
             for row in self._memberships(tx, feed)
             if row.name == segment
         ]
         if not found:
             raise _not_received(partner, segment)
-        return BitMap.union(*found)
+        held = [self._members(feed, row) for feed, row in found if self._ended(tx, feed) is None]
+        if not held:
+            feed = found[-1][0]
+            raise NotReceived(
+                f"the memberships of {partner}.{segment} have ended: {self._ended(tx, feed)}",
+                hint=f"vesica feed show {feed.name}; the next run of the partner's feed brings them back",
+            )
+        return BitMap.union(*held)
 
     def check_visible(self, tx: Connection, partner: str, segment: str, cleared: frozenset[str]) -> None:
         """Raise NotReceived for a received segment that has a label which is not cleared."""
@@ -244,18 +247,22 @@ class Received:
             _, feed = self.get(name, partner, tx)
             for row in self._memberships(tx, feed):
                 if row.name == segment:
-                    return self._statuses(feed, row)
+                    return self._statuses(tx, feed, row)
         raise NotFound(f"feed {name} has no segment {segment!r} here", hint=f"vesica feed show {name}")
 
     def segments_received(self, connection_id: str) -> int:
         with self._node.store.read() as tx:
             found = {
                 row.segment_id
-                for connection, feed in self._rows(tx)
-                if connection.id == connection_id and feed.status in ALIVE
+                for connection, feed in self.alive(tx)
+                if connection.id == connection_id
                 for row in self._memberships(tx, feed)
             }
         return len(found)
+
+    def alive(self, tx: Connection) -> Pairs:
+        """Return the feeds whose members we hold, with their connections."""
+        return [(connection, feed) for connection, feed in self._rows(tx) if feed.status in ALIVE]
 
     def get(self, name: str, partner: str | None, tx: Connection) -> tuple[Row[Any], Row[Any]]:
         """Return the connection and row of a received feed; the partner is needed where two offer one of that name."""
@@ -271,10 +278,16 @@ class Received:
     def keep(self, tx: Connection, feed: Row[Any], sealed: Sealed, *, whole: bool) -> None:
         """Replace what the last release left by this one, or add its changes, and compute the memberships.
 
-        Nothing is kept of a feed that was declined or revoked while it ran.
+        Nothing is kept of a feed that was declined or revoked while it ran. Changes without a record say that the members
+        stay: nothing has to be computed.
         """
         feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
         if feed.status not in ALIVE:
+            return
+        held = self._ended(tx, feed) is None
+        if not whole and held and feed.records and not any(map(len, sealed.records.values())):
+            self._set(tx, feed, last_revision=sealed.revision, refreshed=self._node.now())
+            self._rest(tx, feed, sealed.revision)
             return
         content = io.BytesIO()
         arrays: dict[str, Any] = {name.replace("/", "|"): rows for name, rows in sealed.records.items()}
@@ -284,8 +297,9 @@ class Received:
         before = [] if whole else self._sealed(feed)
         names = [name] if whole else [*(feed.records or ()), name]
         removed = sealed.version != feed.accepted_version  # by a version that came during the run
-        values = {"records": None if removed else names, "epoch": sealed.epoch}
+        values = {"records": None if removed else names, "epoch": sealed.epoch, "refreshed": self._node.now()}
         self._set(tx, feed, last_revision=sealed.revision, **values)
+        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
         if whole or before:
             self.join(tx, feed, [*before, sealed])
 
@@ -300,13 +314,13 @@ class Received:
         """Compute the memberships anew from a whole revision and the changes since, today's universe, and the feed's
         accepted version.
 
-        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release. Says
-        whether they were computed.
+        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release. Where
+        their time is over they stay ended. Says whether they were computed.
         """
         connection = self._project.partners.by_id(feed.connection_id, tx)
         epoch = epochs.running(self._project, tx, connection)
         newest = chain[-1]
-        if feed.status not in ALIVE or epoch is None or epoch.number != newest.epoch:
+        if feed.status not in ALIVE or epoch is None or epoch.number != newest.epoch or self._ended(tx, feed):
             return False
         then = self._definition(tx, feed, newest.version)
         now = self._definition(tx, feed, feed.accepted_version)
@@ -412,39 +426,85 @@ class Received:
                 shutil.rmtree(self._folder(feed), ignore_errors=True)
         self._project.letters.deliver_soon(connection)
 
+    def to_expire(self, tx: Connection, feed: Row[Any]) -> Rows:
+        """Return the memberships of a feed whose time is over and that are still written down."""
+        return [row for row in self._memberships(tx, feed) if row.size] if self._ended(tx, feed) else []
+
+    def to_forget(self, tx: Connection, feed: Row[Any]) -> Rows:
+        """Return the memberships of a feed that list people who left long ago."""
+        kept = [(row, self._exits(feed, row)) for row in self._memberships(tx, feed)]
+        now = self._node.now()
+        return [row for row, exits in kept if len(expiry.remembered(exits, now)[0]) < len(exits[0])]
+
+    def expire(self, tx: Connection, connection: Row[Any], feed: Row[Any]) -> dict[str, Any]:
+        """Write down who has left because the time is over, and forget who left long ago; returns what was done."""
+        why, over, forgotten = self._ended(tx, feed), self.to_expire(tx, feed), self.to_forget(tx, feed)
+        rows = {row.id: row for row in (*over, *forgotten)}.values()
+        definition = self._definition(tx, feed)
+        for row in rows:
+            members = BitMap() if row in over else self._members(feed, row)
+            at = expiry.ends(definition, feed.refreshed) if row in over else None
+            self._write(tx, feed, row, row.revision, row.name, row.segment_id, members, at)
+        if over:
+            self._renew(tx, connection, over)
+            text = f"the members of feed {feed.name} of {connection.alias} have left: {why}"
+            self._project.alerts.add(tx, "feed_expired", text)
+        return {"expired": [row.name for row in over], "forgotten": [row.name for row in forgotten]}
+
+    def _rest(self, tx: Connection, feed: Row[Any], revision: int) -> None:
+        """Note that a revision changed nobody: who was realized is existing."""
+        for row in self._memberships(tx, feed):
+            self._write(tx, feed, row, revision, row.name, row.segment_id, self._members(feed, row))
+
     def _store(self, tx: Connection, feed: Row[Any], revision: int, found: Found) -> None:
         before = {row.segment_id: row for row in self._memberships(tx, feed)}
+        connection = self._project.partners.by_id(feed.connection_id, tx)
         for name, segment_id, members in found:
             row = before.get(segment_id)
-            old = self._members(feed, row) if row else BitMap()
-            exited = BitMap()
-            if row:
-                exited = BitMap(self._changes(feed, row)[EXITED])
-            changes = io.BytesIO()
-            np.savez(
-                changes,
-                realized=np.array((members - old).to_array(), np.uint32),
-                exited=np.array(((exited | old) - members).to_array(), np.uint32),
-            )
-            stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
-            write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
-            write_atomically(self._path(feed, f"{stem}.changes"), changes.getvalue())
-            values = {
-                "name": name,
-                "revision": revision,
-                "file": f"{stem}.members",
-                "changes": f"{stem}.changes",
-                "size": len(members),
-                "changed": self._node.now(),
-            }
-            if row:
-                tx.execute(update(memberships).where(memberships.c.id == row.id).values(**values))
-            else:
-                tx.execute(
-                    insert(memberships).values(id=self._node.new_id(), feed_id=feed.id, segment_id=segment_id, **values)
-                )
+            if row is not None and jumped(row.size, len(members)):
+                text = f"segment {name} of {connection.alias} went from {row.size:,} to {len(members):,} members here"
+                self._project.alerts.add(tx, "overlap_jump", text)
+            self._write(tx, feed, row, revision, name, segment_id, members)
         gone = [row for segment_id, row in before.items() if segment_id not in {each for _, each, _ in found}]
         self._drop(tx, feed, gone)
+
+    def _write(
+        self,
+        tx: Connection,
+        feed: Row[Any],
+        row: Row[Any] | None,
+        revision: int,
+        name: str,
+        segment_id: str,
+        members: BitMap,
+        at: int | None = None,
+    ) -> None:
+        """Keep a segment's members, who is new among them, and who has left since they were written last, `at` or now."""
+        now = self._node.now()
+        old, changes = (self._members(feed, row), io.BytesIO()) if row else (BitMap(), io.BytesIO())
+        profiles, when = self._exits(feed, row) if row else NOBODY
+        away = ~np.isin(profiles, np.array(members.to_array(), np.uint32))
+        left = np.array((old - members).to_array(), np.uint32)
+        exits = np.concatenate([profiles[away], left]), np.concatenate([when[away], np.full(len(left), at or now)])
+        exited, exited_at = expiry.remembered(exits, now)
+        np.savez(changes, realized=np.array((members - old).to_array(), np.uint32), exited=exited, exited_at=exited_at)
+        stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
+        write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
+        write_atomically(self._path(feed, f"{stem}.changes"), changes.getvalue())
+        values = {
+            "name": name,
+            "revision": revision,
+            "file": f"{stem}.members",
+            "changes": f"{stem}.changes",
+            "size": len(members),
+            "changed": now,
+        }
+        if row:
+            tx.execute(update(memberships).where(memberships.c.id == row.id).values(**values))
+        else:
+            tx.execute(
+                insert(memberships).values(id=self._node.new_id(), feed_id=feed.id, segment_id=segment_id, **values)
+            )
 
     def _drop(self, tx: Connection, feed: Row[Any], rows: Rows) -> None:
         for row in rows:
@@ -479,15 +539,32 @@ class Received:
         path = self._path(feed, row.file)
         return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
 
-    def _statuses(self, feed: Row[Any], row: Row[Any]) -> dict[str, BitMap]:
-        changes = self._changes(feed, row)
-        realized = BitMap(changes[REALIZED])
-        return {REALIZED: realized, EXISTING: self._members(feed, row) - realized, EXITED: BitMap(changes[EXITED])}
+    def _statuses(self, tx: Connection, feed: Row[Any], row: Row[Any]) -> dict[str, BitMap]:
+        exited = BitMap(expiry.remembered(self._exits(feed, row), self._node.now())[0])
+        members = self._members(feed, row)
+        if self._ended(tx, feed):
+            return {REALIZED: BitMap(), EXISTING: BitMap(), EXITED: exited | members}
+        realized = BitMap(self._changes(feed, row)[REALIZED])
+        return {REALIZED: realized, EXISTING: members - realized, EXITED: exited}
 
-    def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[np.uint32]]:
+    def _sizes(self, tx: Connection, feed: Row[Any]) -> dict[str, int]:
+        ended = self._ended(tx, feed)
+        return {row.name: 0 if ended else row.size for row in self._memberships(tx, feed)}
+
+    def _ended(self, tx: Connection, feed: Row[Any]) -> str | None:
+        """Return why a feed's memberships have ended, None while they hold."""
+        if feed.refreshed is None:
+            return None
+        return expiry.ended(self._definition(tx, feed), feed.refreshed, self._node.now())
+
+    def _exits(self, feed: Row[Any], row: Row[Any]) -> expiry.Exits:
+        changes = self._changes(feed, row)
+        return changes[EXITED].astype(np.uint32, copy=False), changes["exited_at"].astype(np.int64, copy=False)
+
+    def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[Any]]:
         path = self._path(feed, row.changes)
         if not path.exists():
-            return {REALIZED: np.empty(0, np.uint32), EXITED: np.empty(0, np.uint32)}
+            return {REALIZED: NOBODY[0], EXITED: NOBODY[0], "exited_at": NOBODY[1]}
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
@@ -561,6 +638,11 @@ def open_chain(chain: Chain, namespace: str, prf: U8, definition: Definition) ->
         )
         bitmaps[rows], opened[rows] = found, True
     return bitmaps, opened
+
+
+def jumped(before: int, after: int) -> bool:
+    """Tell whether a segment grew or shrank so much in one run that a person should look."""
+    return abs(after - before) >= max(JUMP * max(before, after), JUMP_PEOPLE)
 
 
 def _named(file: str) -> tuple[int, int]:

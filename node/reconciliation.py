@@ -18,17 +18,14 @@ from protocol.feed import Definition
 from psi.join import match
 from psi.values import Values, sort_keys
 
-from . import contents, decisions, epochs, evaluations, versions
+from . import contents, decisions, epochs, evaluations, expiry, versions
 from .data import Snapshot
-from .epochs import DAY
 from .errors import Refused
 from .received import open_chain
 from .tables import runs
 
 if TYPE_CHECKING:
     from .project import Project
-
-MEMBER_DAYS = 30  # a receiver drops members that no run has refreshed for so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +129,18 @@ def _sent(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
                 "revision": None if last is None else last.revision,
                 "sent_at": None if last is None else last.changed,
                 "forbidden": reason,
-                **_columns(_went(project, row, last, decided)),
+                **_columns(_went(project, row, last, decided, definition)),
             }
         )
     return {"feed": name, "side": "sender", "partners": documents}
 
 
-def _went(project: "Project", row: Row[Any], last: Row[Any] | None, decided: Sequence[Decided]) -> list[dict[str, Any]]:
+def _went(
+    project: "Project", row: Row[Any], last: Row[Any] | None, decided: Sequence[Decided], definition: Definition
+) -> list[dict[str, Any]]:
     """Split what a run may send into what the last one sent, what it sent too long ago, and what waits for the next."""
     before = {} if last is None else _contents(project, row, last)
-    old = last is not None and project.node.now() - last.changed > MEMBER_DAYS * DAY
+    old = last is not None and expiry.ended(definition, last.changed, project.node.now()) is not None
     rows = []
     for each in decided:
         sent = before.get(each.namespace)

@@ -11,76 +11,89 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection, Row, insert, select, update
 
-from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opened, Opening, Role
 from protocol.feed import Definition
 from protocol.letters import Purged, Wanted
 from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT, SignedReceipt
-from protocol.release import Released, ReleaseReceiver, ReleaseSender, manifest
+from protocol.release import ReleaseReceiver, ReleaseSender, manifest
 from protocol.states import Kind, Part
-from protocol.wire import Message
 from psi import membership
+from psi.errors import VesicaError
 from psi.values import U8
 
-from . import contents, epochs, evaluations, taking, versions
+from . import attempts, contents, epochs, evaluations, taking, versions
+from . import runs as runs_
 from .cache import Cache
-from .data import Snapshot
-from .epochs import Epoch
+from .data import Snapshot, changes_after
+from .epochs import DAY, Epoch
 from .errors import PeerRefused, Refusal, Refused
 from .evaluations import cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
 from .governance import PolicyViolation
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
-from .letters import HANDLERS as LETTERS
 from .selection import Selection, select_members
-from .tables import exchanges, feed_partners, feeds, jobs, received_feeds, runs
+from .tables import exchanges, feed_partners, feeds, runs
 
 if TYPE_CHECKING:
     from .project import Project
 
 JOB = "release"
-WANTED_JOB = "wanted"
-INTERNAL = ("content", "epoch", "base", "changes_since")  # of a run's report
 
 
 # The sender
 
 
 def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
-    """Do the job: bring one partner to the newest revision of one feed."""
+    """Do the job: bring one partner to the newest revision of one feed; how it ended decides when the next run is."""
     connection = project.partners.by_id(parameters["connection"])
-    feed, definition = _ready(project, connection, parameters["feed"])
+    attempts.begin(project, connection, parameters["feed"])
+    try:
+        done = _bring(project, connection, parameters["feed"], progress)
+    except VesicaError as error:
+        attempts.failed(project, connection, parameters["feed"], error)
+        runs_.tell("out", connection.alias, "failed", feed=_name(project, parameters["feed"]), code=error.code)
+        raise
+    if done["status"] != "done":  # else the receipt has said so
+        runs_.tell("out", connection.alias, done["status"], feed=done["feed"])
+    return done
+
+
+def _bring(project: "Project", connection: Row[Any], feed_id: str, progress: Progress) -> dict[str, Any]:
+    feed, definition = _ready(project, connection, feed_id)
     for segment in definition.segments:
         project.segments.evaluate(segment.name)
     snapshot = Snapshot.open(project)
+    attempts.depends_on(project, connection, feed_id, snapshot.generation)
     selection = _selection(project, connection, definition, snapshot)
     if not connection.peer_address:
-        prepared = _prepare(project, connection, feed, definition, selection, progress)
+        unfinished = _unfinished(project, connection, feed, definition, selection)
+        prepared = unfinished or _prepare(project, connection, feed, definition, selection, snapshot, progress)
         with project.act("feed.run", f"{feed.name} {connection.alias}", detail={"waiting": True}) as tx:
             if prepared is not None:  # the receiver evaluates first
                 wishes = [Wanted(kind=Kind.RELEASE, subject=_subject(prepared))]
             else:
                 wishes = [Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in definition.namespaces]
+                attempts.ended(project, tx, connection, feed.id)
             for wish in wishes:
-                project.letters.send(tx, connection.id, "exchange.wanted", wish)
+                project.letters.send_once(tx, connection.id, "exchange.wanted", wish)
         return {"feed": feed.name, "partner": connection.alias, "status": "waiting"}
     with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
         own = pool.submit(_prf_ahead, project, connection, feed, definition, selection)
         for namespace in definition.namespaces:
             evaluations.run(project, connection, namespace, Part.SENDER, progress, snapshot)
         own.result()
-    unfinished, sent = _prepared(project, connection, feed, definition), None
-    if unfinished is not None and _is_current(project, connection, unfinished, definition, selection):
+    unfinished, sent = _unfinished(project, connection, feed, definition, selection), None
+    if unfinished is not None:
         try:
             _send(project, connection, unfinished, progress)
             sent = unfinished
         except (PeerRefused, RemoteProtocolError):  # audited; the next revision takes its place
             with project.node.store.begin() as tx:
                 _set_run(tx, project, unfinished, state="failed")
-    prepared = _prepare(project, connection, feed, definition, selection, progress)
+    prepared = _prepare(project, connection, feed, definition, selection, snapshot, progress)
     if prepared is not None:
         try:
             _send(project, connection, prepared, progress)
@@ -90,20 +103,23 @@ def _run(project: "Project", parameters: dict[str, Any], progress: Progress) -> 
             with project.node.store.begin() as tx:
                 _set_run(tx, project, prepared, state="failed")
                 begin_anew(tx, connection, feed.id)
-            prepared = _prepare(project, connection, feed, definition, selection, progress)
+            prepared = _prepare(project, connection, feed, definition, selection, snapshot, progress)
             assert prepared is not None
             _send(project, connection, prepared, progress)
-    elif sent is not None:
-        prepared = sent
-    else:
-        return {"feed": feed.name, "partner": connection.alias, "status": "unchanged"}
+    status, brought = "done", prepared or sent
+    if brought is None:
+        status = "unchanged"
+        with project.node.store.begin() as tx:
+            attempts.ended(project, tx, connection, feed.id)
+            brought = _last(tx, connection, feed.id)
+            assert brought is not None
     return {
         "feed": feed.name,
         "partner": connection.alias,
-        "status": "done",
-        "version": prepared.version,
-        "revision": prepared.revision,
-        **{key: value for key, value in prepared.report.items() if key not in INTERNAL},
+        "status": status,
+        "version": brought.version,
+        "revision": brought.revision,
+        **{key: value for key, value in brought.report.items() if key not in runs_.INTERNAL},
     }
 
 
@@ -172,7 +188,7 @@ def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[
     except PolicyViolation as error:
         with project.node.store.begin() as tx:
             text = f"feed {error.violations[0].feed} does not run to {connection.alias}: {error}"
-            project.alerts.add_daily(tx, "policy_violation", text)
+            project.alerts.add(tx, "policy_violation", text)
         raise
 
 
@@ -186,9 +202,19 @@ def _checked(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Ro
                 hint=f"vesica feed show {feed.name}",
             )
         definition = versions.get(tx, feed_id, state.accepted_version)
+        if definition.valid_until is not None and project.node.now() >= definition.valid_until:
+            raise Refused(f"feed {feed.name} has ended: it was valid until then", hint="create a new one")
         project.governance.check_feed(definition, tx)
         project.consent.require_model(tx)
     return feed, definition
+
+
+def _unfinished(
+    project: "Project", connection: Row[Any], feed: Row[Any], definition: Definition, selection: Selection
+) -> Row[Any] | None:
+    """Return a run that was made ready, not finished, and holds what may leave now."""
+    found = _prepared(project, connection, feed, definition)
+    return found if found is not None and _is_current(project, connection, found, definition, selection) else None
 
 
 def _prepared(project: "Project", connection: Row[Any], feed: Row[Any], definition: Definition) -> Row[Any] | None:
@@ -215,19 +241,25 @@ def _prepare(
     feed: Row[Any],
     definition: Definition,
     selection: Selection,
+    snapshot: Snapshot,
     progress: Progress,
 ) -> Row[Any] | None:
     """Make the next data revision ready on disk, or return None where nothing changed since the last one.
 
     It holds what changed since the last one, or everything: the first of a version or epoch, where much changed, after
-    many of changes, or where the partner begins anew.
+    many of changes, or where the partner begins anew. After a day without a change it is empty: the members stay.
     """
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
         last = _last(tx, connection, feed.id)
         content = selection.digest(definition, epoch).hex()
+        changed: int | None = _changed_at(project, tx, connection, definition, last, feed.id)
         if last is not None and last.report["content"] == content:
-            return None
+            if project.node.now() - last.changed < DAY:  # what changed meanwhile has no part in it
+                seen = {**last.report, "generation": snapshot.generation}
+                tx.execute(update(runs).where(runs.c.id == last.id).values(report=seen))
+                return None
+            changed = None
         revision = int(tx.scalar(select(feeds.c.revision).where(feeds.c.id == feed.id)) or 0) + 1
         tx.execute(update(feeds).where(feeds.c.id == feed.id).values(revision=revision))
     now = contents.of(selection, definition.width)
@@ -239,7 +271,7 @@ def _prepare(
         sealed[namespace] = membership.seal(
             prf, each.bitmaps, feed=definition.feed, version=definition.version, revision=revision
         )
-    run_id = project.node.new_id()
+    run_id, records = project.node.new_id(), sum(map(len, sealed.values()))
     cache = cache_of(project, connection, epoch)
     _drop_old(project, connection, cache)
     contents.save(cache, run_id, now)
@@ -257,17 +289,37 @@ def _prepare(
                 state="prepared",
                 report={
                     **selection.report(),
-                    "records": sum(map(len, sealed.values())),
+                    "records": records,
+                    "changed_at": changed,
+                    "generation": snapshot.generation,
                     "content": content,
                     "epoch": epoch.number,
                     "base": None if changes is None or last is None else last.revision,
-                    "changes_since": 0 if changes is None or last is None else last.report["changes_since"] + 1,
+                    "changes_since": 0
+                    if changes is None or last is None
+                    else last.report["changes_since"] + (records > 0),
                 },
                 created=project.node.now(),
                 changed=project.node.now(),
             )
         )
         return tx.execute(select(runs).where(runs.c.id == run_id)).one()
+
+
+def _changed_at(
+    project: "Project",
+    tx: Connection,
+    connection: Row[Any],
+    definition: Definition,
+    last: Row[Any] | None,
+    feed_id: str,
+) -> int:
+    """Return when what the next revision brings came about: the data, the version, or the partner's yes."""
+    if last is None:
+        return int(_state(tx, connection, feed_id).changed)
+    if last.version != definition.version:
+        return definition.created
+    return next(iter(changes_after(project, tx, last.report["generation"])), project.node.now())
 
 
 def _drop_old(project: "Project", connection: Row[Any], cache: Cache) -> None:
@@ -307,6 +359,7 @@ def _manifest(
         evaluated={each: evaluations.evaluated(project, connection, each, epoch) for each in sealed},
         publics={each: signed.statement.public for each, signed in statements.items()},
         previous=state.last_receipt or NO_RECEIPT,
+        changed=run.report["changed_at"],
         made=project.node.now(),
     )
 
@@ -357,10 +410,11 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
     with project.node.store.read() as reading:
         if reading.scalar(select(runs.c.state).where(runs.c.id == run.id)) == "done":
             return
-    shown = {key: value for key, value in run.report.items() if key not in INTERNAL}
+    shown = {key: value for key, value in run.report.items() if key not in runs_.INTERNAL}
     detail = {"version": run.version, "revision": run.revision, **shown}
     with project.act("feed.run", f"{run.feed_id} {connection.alias}", detail=detail) as tx:
         _set_run(tx, project, run, state="done", receipt=receipt.encode())
+        attempts.ended(project, tx, connection, run.feed_id)
         mine = (feed_partners.c.feed_id == run.feed_id, feed_partners.c.connection_id == connection.id)
         tx.execute(
             update(feed_partners)
@@ -369,6 +423,18 @@ def _sent(project: "Project", connection: Row[Any], run: Row[Any], receipt: Sign
         )
         if run.report["base"] is None:
             tx.execute(update(feed_partners).where(*mine).values(anew=False))
+        kept = tx.execute(select(runs).where(runs.c.id == run.id)).one()
+    runs_.tell(
+        "out",
+        connection.alias,
+        "done",
+        feed=_name(project, run.feed_id),
+        version=run.version,
+        revision=run.revision,
+        whole=run.report["base"] is None,
+        records=run.report["records"],
+        latency=runs_.latency(kept),
+    )
 
 
 # Either side
@@ -406,9 +472,7 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
         if run.state == "done":  # the receiver never had it
             with project.node.store.begin() as tx:
                 begin_anew(tx, connection, feed.id)
-        parameters = {"connection": connection.id, "feed": feed.id}
-        if parameters not in [job.parameters for job in project.node.jobs.list(project, state="queued")]:
-            project.node.jobs.submit(JOB, parameters, project)
+        project.node.jobs.submit_once(JOB, {"connection": connection.id, "feed": feed.id}, project)
         raise Refusal(
             "stale",
             "this revision is out of date; a new one is being made",
@@ -456,68 +520,6 @@ def _finished(project: "Project", connection: Row[Any], opening: Opening, role: 
         _sent(project, connection, _run_of(project, connection, dict(opening.subject)), role.result)
 
 
-def _run_wanted(project: "Project", parameters: dict[str, Any], progress: Progress) -> Any:
-    """Do the job: open the exchange that a partner without our address asked for."""
-    from . import matching
-
-    connection = project.partners.by_id(parameters["connection"])
-    kind = Kind(parameters["kind"])
-    if kind is Kind.COUNT:
-        matching.answer_wanted(project, connection, parameters["namespace"], progress)
-    elif kind is Kind.EVALUATE:
-        evaluations.check_expected(project, connection, parameters["namespace"], Part.RECEIVER)
-        evaluations.run(project, connection, parameters["namespace"], Part.RECEIVER, progress, Snapshot.open(project))
-    else:
-        subject: dict[str, Any] = {
-            "feed": bytes.fromhex(parameters["feed"]),
-            "version": parameters["version"],
-            "revision": parameters["revision"],
-        }
-        with project.node.store.read() as tx:
-            feed_id = versions.local(connection.id, subject["feed"])
-            feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).first()
-            if feed is None or feed.status != "enabled" or feed.accepted_version != subject["version"]:
-                raise Refusal("not_enabled", "this version of the feed is not enabled here")
-            if feed.last_revision >= subject["revision"]:
-                return {"status": "done"}  # a kill came after it was kept
-            namespaces = versions.get(tx, feed_id, subject["version"]).namespaces
-        for namespace in namespaces:
-            evaluations.run(project, connection, namespace, Part.RECEIVER, progress, Snapshot.open(project))
-        numbers: list[int] = []
-
-        def role(number: int) -> Role:
-            numbers.append(number)
-            return taking.receiver(project, connection, subject, number)
-
-        def keep(released: Released) -> None:
-            taking.received(project, connection, released, numbers[-1])
-
-        try:
-            run_exchange(project, connection, subject, kind, Part.RECEIVER, role, keep=keep, progress=progress)
-        except Refusal as error:
-            if error.code == taking.NO_BASE:
-                project.received.begin_anew(feed_id)
-            raise
-    return {"status": "done"}
-
-
-def wanted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle exchange.wanted: queue the exchange that the partner asks for, once."""
-    assert isinstance(message, Wanted)
-    namespace = message.subject.get("namespace")
-    if namespace is not None and namespace not in Agreement.decode(row.agreement).namespaces:
-        raise RemoteProtocolError("namespace", "this namespace was not agreed on")
-    subject = {key: value.hex() if isinstance(value, bytes) else value for key, value in message.subject.items()}
-    parameters = {"connection": row.id, "kind": message.kind.value, **subject}
-    about = {key: parameters.get(key) for key in ("connection", "kind", "namespace", "feed")}
-    waiting = select(jobs.c.id, jobs.c.parameters).where(jobs.c.kind == WANTED_JOB, jobs.c.state == "queued")
-    for job in tx.execute(waiting).all():
-        if all(job.parameters.get(key) == value for key, value in about.items()):  # the newest wish stands
-            tx.execute(update(jobs).where(jobs.c.id == job.id).values(parameters=parameters))
-            return
-    project.node.jobs.submit(WANTED_JOB, parameters, project, tx)
-
-
 def purge_document(statement: bytes | None) -> dict[str, Any] | None:
     """Return a partner's signed word that it purged a feed, for people and programs."""
     if statement is None:
@@ -531,6 +533,11 @@ def purge_document(statement: bytes | None) -> dict[str, Any] | None:
     }
 
 
+def _name(project: "Project", feed_id: str) -> str:
+    with project.node.store.read() as tx:
+        return str(tx.scalar(select(feeds.c.name).where(feeds.c.id == feed_id)))
+
+
 def _subject(run: Row[Any]) -> dict[str, str | bytes | int]:
     return {"feed": bytes.fromhex(run.feed_id), "version": run.version, "revision": run.revision}
 
@@ -542,5 +549,3 @@ def _set_run(tx: Connection, project: "Project", run: Row[Any], **values: Any) -
 ROLES[Kind.RELEASE] = _answer
 FINISHED[Kind.RELEASE] = _finished
 JOBS[JOB] = _run
-JOBS[WANTED_JOB] = _run_wanted
-LETTERS["exchange.wanted"] = wanted

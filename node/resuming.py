@@ -34,7 +34,7 @@ def restored(project: "Project", tx: Connection, row: Row[Any], message: Message
     tx.execute(update(letters).where(*lost).values(delivered=None))
     text = f"{row.alias} was restored from a backup of {date(min(message.made, project.node.now()))}"
     hint = f"once you know that it is true, let it evaluate anew: vesica partner allow {row.alias}"
-    project.alerts.add_daily(tx, "restored", f"{text}; {hint}")
+    project.alerts.add(tx, "restored", f"{text}; {hint}")
     if row.status != "active":
         return
     ours = select(feed_partners).where(feed_partners.c.connection_id == row.id, feed_partners.c.status != "draft")

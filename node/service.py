@@ -3,9 +3,11 @@
 import gc
 import logging
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -13,11 +15,12 @@ from starlette.applications import Starlette
 
 from psi.errors import VesicaError
 
-from . import dialogue, letters, log, tls
+from . import dialogue, letters, log, schedule, tls
 from .dialogue import CONNECT_PATH, Answering
 from .endpoint import Call, Route, address_of, application, bind, server
 from .errors import Refused, Unwelcome
 from .exchanges import NodeAnswers, register
+from .files import explained
 from .guard import ITSELF
 from .jobs import service_lock
 from .tables import connections
@@ -54,15 +57,11 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
         endpoint = server(answering(node), context)
         stop = threading.Event()
 
-        def upkeep() -> None:
-            renewed = time.monotonic()
-            while not stop.wait(UPKEEP_SECONDS):
-                if time.monotonic() - renewed > tls.RENEW_SECONDS:
-                    tls.renew(context, node.secrets.signing_key, node.now())
-                    renewed = time.monotonic()
-                node.sweep()
-
-        work: list[Callable[[], None]] = [letters.Post(node, stop).run, upkeep]
+        work: list[Callable[[], None]] = [
+            letters.Post(node, stop).run,
+            lambda: schedule.Schedule(node).run(stop),
+            lambda: _keep_up(node, context, stop),
+        ]
         work += [lambda: _run_jobs(node, stop)] * JOB_WORKERS
         threads = [threading.Thread(target=each, daemon=True) for each in work]
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,6 +77,26 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
             deadline = time.monotonic() + STOP_SECONDS
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _keep_up(node: "Node", context: ssl.SSLContext, stop: threading.Event) -> None:
+    renewed = time.monotonic()
+    while not stop.wait(UPKEEP_SECONDS):
+        if time.monotonic() - renewed > tls.RENEW_SECONDS:
+            try:
+                tls.renew(context, node.secrets.signing_key, node.now())
+                renewed = time.monotonic()
+            except OSError as error:  # two thirds of its life are left to try again
+                tell_ending(node, explained(error, node.home))
+        node.sweep()
+
+
+def tell_ending(node: "Node", error: VesicaError) -> None:
+    """Raise an alert in every project: the service's certificate ends and cannot be renewed."""
+    log.error("the certificate cannot be renewed", code=error.code)
+    for project in node.projects():
+        with suppress(VesicaError), node.store.begin() as tx:
+            project.alerts.add(tx, "certificate_ending", f"the certificate cannot be renewed: {error}")
 
 
 def answering(node: "Node") -> Starlette:

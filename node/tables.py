@@ -195,6 +195,7 @@ epochs = Table(
     Column("secret", LargeBinary, nullable=False),  # wrapped; emptied when the epoch ends
     _time("started"),
     _time("ended", nullable=True),
+    Column("refills", Boolean, nullable=False, default=False),  # by our own word its end refills what a partner may use
     UniqueConstraint("connection_id", "number"),
 )
 
@@ -321,6 +322,12 @@ feed_partners = Table(  # one partner's state of one of our feeds
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
     Column("anew", Boolean, nullable=False, default=False),  # the next revision holds everything
+    Column("tried", JSON),  # what the last attempt of a run depended on; see attempts.Basis
+    Column("tries", Integer, nullable=False, default=0),  # attempts since the last that ended well
+    Column("failure", String(40)),  # the error code of the last one
+    _time("next_attempt", nullable=True),
+    _time("ran", nullable=True),  # when the last attempt ended well
+    _time("wished", nullable=True),  # when the receiver asked for a run
     Column("purge_statement", LargeBinary),
     Column(
         "universes", JSON
@@ -342,6 +349,7 @@ received_feeds = Table(
     Column("last_receipt", LargeBinary(32)),
     Column("records", JSON),  # the files of the last whole revision and of the changes since, sealed
     Column("epoch", Integer),  # whose keys open it
+    _time("refreshed", nullable=True),  # when a run last confirmed the memberships
     Column("reason", Text),
     _time("changed"),
 )
@@ -355,7 +363,7 @@ memberships = Table(  # what received feeds say of our profiles
     Column("name", String(255), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("file", String(255), nullable=False),  # present members, a roaring bitmap over profile numbers
-    Column("changes", String(255), nullable=False),  # realized in this revision, and exited
+    Column("changes", String(255), nullable=False),  # realized in this revision, and exited, with when
     Column("size", Integer, nullable=False),
     _time("changed"),
     UniqueConstraint("feed_id", "segment_id"),
@@ -442,6 +450,7 @@ alerts = Table(
     Column("kind", String(32), nullable=False),
     Column("text", Text, nullable=False),
     _time("at"),
+    _time("acknowledged", nullable=True),
 )
 
 heads = Table(  # of partners' audit logs, which we keep for them

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
@@ -10,11 +10,15 @@ from protocol.exchange import Role
 from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT, Receipt, SignedReceipt
 from protocol.release import Released, ReleaseReceiver
+from protocol.states import Kind, Part
+from psi.errors import VesicaError
 
 from . import evaluations, versions
 from .errors import Refusal
 from .evaluations import epoch_of
+from .exchanges import FAILED
 from .received import Sealed, base_of
+from .runs import tell
 from .tables import received_feeds, runs
 
 NO_BASE = "no_base"  # the code with which we refuse changes that we could add to nothing
@@ -100,8 +104,11 @@ def _signing(project: "Project", connection: Row[Any], receipt: Receipt) -> None
 def received(project: "Project", connection: Row[Any], released: Released, number: int) -> None:
     """Keep a release that both signed for: its records, its memberships, its receipt."""
     announced, receipt = released.manifest, released.receipt
+    now = project.node.now()
+    changed = None if announced.changed is None else min(announced.changed, now)
     report = {
         "whole": announced.full,
+        "changed_at": changed,
         "records": {tally.namespace: tally.records for tally in announced.tallies},
         "evaluated": {tally.namespace: tally.evaluated for tally in announced.tallies},
     }
@@ -131,3 +138,23 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
             .values(state="done", receipt=receipt.encode(), report=report, changed=project.node.now())
         )
     project.received.sweep(feed.id)
+    tell(
+        "in",
+        connection.alias,
+        "done",
+        feed=feed.name,
+        version=announced.version,
+        revision=announced.revision,
+        whole=announced.full,
+        records=sum(tally.records for tally in announced.tallies),
+        latency=None if changed is None else now - changed,
+    )
+
+
+def failed(project: "Project", tx: Connection, connection: Row[Any], part: Part, error: VesicaError) -> None:
+    """Write the line of a run that did not come to its end here; the sender writes its own."""
+    if part is Part.RECEIVER:
+        tell("in", connection.alias, "failed", code=error.code)
+
+
+FAILED[Kind.RELEASE] = failed

@@ -55,6 +55,8 @@ def only_removes(before: Definition, after: Definition) -> bool:
         _segments(after) <= _segments(before)
         and set(after.namespaces) <= set(before.namespaces)
         and set(after.restricted_uses) <= set(before.restricted_uses)
+        and after.membership_days <= before.membership_days
+        and (before.valid_until is None or (after.valid_until is not None and after.valid_until <= before.valid_until))
     )
 
 
@@ -82,5 +84,7 @@ def describe(definition: Definition) -> dict[str, Any]:
         "segments": [{"name": segment.name, "labels": list(segment.labels)} for segment in definition.segments],
         "namespaces": list(definition.namespaces),
         "restricted_uses": list(definition.restricted_uses),
+        "membership_days": definition.membership_days,
+        "valid_until": definition.valid_until,
         "note": "a person who matches in two namespaces counts once in each",
     }

@@ -7,6 +7,7 @@ from .errors import Malformed
 from .wire import Id, Limit, Message, Name, Namespace, Number, Short, Text
 
 MAX_SEGMENTS = 512  # a record carries a bitmap of the feed's segments
+MEMBERSHIP_DAYS, MAX_DAYS = 30, 3_650
 MARKETING_USES = (  # what a sender can forbid the receiver to do
     "analytics",
     "combine-with-pii",
@@ -35,7 +36,8 @@ class SegmentRef(Message):
 class Definition(Message):
     """One version of a feed: what the receiver accepts, by digest.
 
-    The position of a segment is its bit in every record.
+    The position of a segment is its bit in every record. Members leave at `valid_until`, and when no run has confirmed
+    them for `membership_days`.
     """
 
     TYPE: ClassVar[str] = "feed"
@@ -46,6 +48,8 @@ class Definition(Message):
     segments: Annotated[tuple[SegmentRef, ...], Limit(0, MAX_SEGMENTS)]
     namespaces: Annotated[tuple[Namespace, ...], Limit(1, 64)]
     restricted_uses: Annotated[tuple[Short, ...], Limit(0, len(MARKETING_USES))]
+    membership_days: Annotated[int, Limit(1, MAX_DAYS)] = MEMBERSHIP_DAYS
+    valid_until: Number | None = None
     created: Number
 
     @property

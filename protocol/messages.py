@@ -165,7 +165,8 @@ class Evaluated(Message):
 class Manifest(Message):
     """manifest: what is about to come. `width` bytes of bitmap a record; a revision that is not `full` holds changes.
 
-    `definition` is the digest of the accepted feed version, `previous` that of the feed's last receipt.
+    `definition` is the digest of the accepted feed version, `previous` that of the feed's last receipt. `changed` is when
+    the sender's data changed; None: nothing did, and the revision says that the last one still stands.
     """
 
     TYPE: ClassVar[str] = "manifest"
@@ -177,6 +178,7 @@ class Manifest(Message):
     width: Annotated[int, Limit(1, MAX_SEGMENTS // 8)]
     tallies: Tallies
     previous: Digest
+    changed: Number | None = None
     made: Number
 
     def receipt(self, connection: bytes) -> Receipt:

@@ -181,10 +181,12 @@ def manifest(
     publics: Mapping[str, bytes],
     previous: bytes,
     made: int,
+    changed: int | None = None,
 ) -> Manifest:
     """Return what announces the sealed `records` of each namespace.
 
-    `evaluated` counts the points of this epoch, `publics` are the keys s*G, `previous` is the last receipt's digest.
+    `evaluated` counts the points of this epoch, `publics` are the keys s*G, `previous` is the last receipt's digest,
+    `changed` is when the data changed, if it did.
     """
     tallies = tuple(
         Tally(
@@ -205,6 +207,7 @@ def manifest(
         width=definition.width,
         tallies=tallies,
         previous=previous,
+        changed=changed,
         made=made,
     )
 

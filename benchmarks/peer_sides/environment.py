@@ -25,6 +25,10 @@ class Environment:
         self._folder = folder.absolute()
         self._reasons: dict[str, str] = {}
 
+    def has(self, package: str) -> bool:
+        """Tell whether the package is there in the pinned version, without installing anything."""
+        return (self._folder / "bin" / "python").exists() and self._version(package) == PINNED[package]
+
     def python_with(self, package: str) -> Path:
         """Return the interpreter once the package is there in the pinned version. Raise Unavailable."""
         if package in self._reasons:

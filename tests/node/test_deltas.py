@@ -83,8 +83,8 @@ def test_after_every_change_the_members_are_those_of_a_plain_join(shared: Any, p
 
 @pytest.mark.feature("EX10")
 def test_a_small_change_costs_little(pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One in a hundred comes, one in a hundred goes, at 20,000 a side: at most 2 % of the curve work and of the bytes."""
-    size, few = 20_000, 200
+    """One in a hundred comes, one in a hundred goes, at 2^17 a side: at most 2 % of the curve work and of the bytes."""
+    size, few = 1 << 17, (1 << 17) // 100
     spent = {"curve": 0, "bytes": 0}
     once = PeerClient._once
 

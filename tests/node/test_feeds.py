@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, insert, select, update
 
 from node import letters as letters_module
-from node import releases, taking
+from node import taking, wishes
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
@@ -85,7 +85,7 @@ def test_a_caller_that_lost_the_end_gets_the_revision_again(
             tx.execute(update(exchanges).values(state="failed"))
         shutil.rmtree(side.node.home / "spool")
     with pair.globe.node.store.begin() as tx:  # as after SIGKILL
-        tx.execute(update(jobs).where(jobs.c.kind == releases.WANTED_JOB).values(state="queued", error=None))
+        tx.execute(update(jobs).where(jobs.c.kind == wishes.JOB).values(state="queued", error=None))
     if other:
         pair.acme.project.feeds.sync("winter")
     pair.post()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import evaluations, matching, releases, taking
+from node import evaluations, matching, releases, taking, wishes
 from node.client import PeerClient
 from node.data import Snapshot
 from node.dialogue import PATH, open_at
@@ -43,8 +43,9 @@ def prepare_revision(pair: Any) -> dict[str, Any]:
     """Make a revision ready at acme without sending it; return the subject of its exchange."""
     acme, row = pair.acme, connection(pair.acme, "globe")
     feed, definition = releases._ready(acme.project, row, acme.project.feeds.get("summer").id)
-    selection = releases._selection(acme.project, row, definition, Snapshot.open(acme.project))
-    run = releases._prepare(acme.project, row, feed, definition, selection, no_progress)
+    snapshot = Snapshot.open(acme.project)
+    selection = releases._selection(acme.project, row, definition, snapshot)
+    run = releases._prepare(acme.project, row, feed, definition, selection, snapshot, no_progress)
     return releases._subject(run)
 
 
@@ -117,7 +118,7 @@ def test_a_partner_cannot_ask_for_a_namespace_that_was_not_agreed_or_has_no_feed
     receive(globe.node, acme.node.key, wanted(PHONE))
     receive(globe.node, acme.node.key, wanted(PHONE))
     with globe.node.store.read() as tx:
-        assert len(tx.execute(select(jobs).where(jobs.c.kind == releases.WANTED_JOB)).all()) == 1
+        assert len(tx.execute(select(jobs).where(jobs.c.kind == wishes.JOB)).all()) == 1
     globe.post()
     (job,) = globe.node.jobs.list(state="failed")
     assert job.error is not None

@@ -315,6 +315,8 @@ def test_a_definition_has_one_digest_and_every_field_counts():
         "segments": (),
         "namespaces": ("idfa/uuid-v1",),
         "restricted_uses": (),
+        "membership_days": 7,
+        "valid_until": 2,
         "created": 2,
         "feed": B16[::-1],
     }

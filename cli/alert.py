@@ -1,0 +1,41 @@
+from typing import TYPE_CHECKING
+
+import click
+
+from . import output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+
+@click.group()
+def cli() -> None:
+    """See what a person should look at."""
+
+
+@cli.command("list")
+@click.option("--all", "every", is_flag=True, help="Also those that were acknowledged.")
+@click.pass_obj
+def list_(ctx: "Context", every: bool) -> None:
+    """List the project's alerts, newest first."""
+    ctx.node().exchange_letters()
+    rows = [alert.as_dict() for alert in ctx.project().alerts.list(open_only=not every)]
+    names = ("id", "at (UTC)", "kind", "alert", "acknowledged (UTC)")
+    cells = (
+        (row["id"], output.time(row["at"]), row["kind"], row["text"], output.time(row["acknowledged"])) for row in rows
+    )
+    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no alerts"))
+
+
+@cli.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "every", is_flag=True, help="All that are open.")
+@click.pass_obj
+def acknowledge(ctx: "Context", ids: tuple[str, ...], every: bool) -> None:
+    """Note that alerts were seen: 'vesica node status' shows them no more.
+
+    \b
+    Example: vesica alert acknowledge --all
+    """
+    count = ctx.project().alerts.acknowledge(*ids, every=every)
+    output.emit(ctx, {"acknowledged": count}, lambda: click.echo(f"acknowledged {count}"))
