@@ -113,32 +113,68 @@ def show(ctx: "Context", name: str, partner: str | None) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--remove-segment", "segments", multiple=True, metavar="NAME")
-@click.option("--remove-namespace", "namespaces", multiple=True, metavar="NAME")
-@click.option("--remove-restriction", "restricted", multiple=True, metavar="USE")
-@click.option("--description", metavar="TEXT")
+@click.option("--add-segment", multiple=True, metavar="NAME", help="A segment of ours.")
+@click.option("--add-namespace", multiple=True, metavar="NAME", help="What to match by too.")
+@click.option("--add-restriction", multiple=True, metavar="USE", help="What partners may not do with it either.")
+@click.option("--add-partner", multiple=True, metavar="NAME", help="Whom to share it with too.")
+@click.option("--remove-segment", multiple=True, metavar="NAME")
+@click.option("--remove-namespace", multiple=True, metavar="NAME")
+@click.option("--remove-restriction", multiple=True, metavar="USE")
+@click.option("--description", metavar="TEXT", help="What partners read about it.")
 @click.pass_obj
 def edit(
     ctx: "Context",
     name: str,
-    segments: tuple[str, ...],
-    namespaces: tuple[str, ...],
-    restricted: tuple[str, ...],
+    add_segment: tuple[str, ...],
+    add_namespace: tuple[str, ...],
+    add_restriction: tuple[str, ...],
+    add_partner: tuple[str, ...],
+    remove_segment: tuple[str, ...],
+    remove_namespace: tuple[str, ...],
+    remove_restriction: tuple[str, ...],
     description: str | None,
 ) -> None:
-    """Take something out of a feed; it takes effect at once on both sides. Additions do not exist yet.
+    """Change a feed: each edit is a new version.
+
+    What is taken out is gone at once on both sides. What is added each partner has to enable; until then the version
+    that it accepted goes on. A namespace is offered once there is an estimate of it: estimate, then publish. A partner
+    that is added gets the feed when it is published.
 
     \b
-    Example: vesica feed edit summer --remove-segment vip
+    Example: vesica feed edit summer --add-segment vip --remove-segment old
     """
-    from node.feeds import Removal
+    from node.edits import Addition, Removal
 
-    if not (segments or namespaces or restricted or description is not None):
-        raise click.UsageError("Name what to take out.")
+    added, removed = (
+        (add_segment, add_namespace, add_restriction),
+        (remove_segment, remove_namespace, remove_restriction),
+    )
+    if not (any(added) or any(removed) or add_partner or description is not None):
+        raise click.UsageError("Name what to add or to take out.")
     _sync(ctx)
-    removal = Removal(segments=segments, namespaces=namespaces, restricted_uses=restricted)
-    version = ctx.project().feeds.edit(name, removal, description=description)
-    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"feed {name} is at version {version}"))
+    feeds = ctx.project().feeds
+    version = feeds.edit(
+        name,
+        Removal(segments=remove_segment, namespaces=remove_namespace, restricted_uses=remove_restriction),
+        addition=Addition(
+            segments=add_segment, namespaces=add_namespace, restricted_uses=add_restriction, partners=add_partner
+        ),
+        description=description,
+    )
+    document = feeds.show(name)
+
+    def text() -> None:
+        click.echo(f"feed {name} is at version {version}")
+        for row in document["partners"]:
+            if row["offered_version"]:
+                click.echo(f"{row['alias']}: version {row['offered_version']} waits for its word")
+            if row["waits_for_estimate"]:
+                missing = ", ".join(row["waits_for_estimate"])
+                click.echo(f"{row['alias']}: waits for an estimate in {missing}: vesica feed estimate {name}")
+            if row["status"] == "draft" and document["status"] == "published":
+                click.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
+
+    output.emit(ctx, document, text)
 
 
 @cli.command()
@@ -146,10 +182,19 @@ def edit(
 @PARTNER
 @click.pass_obj
 def enable(ctx: "Context", name: str, partner: str | None) -> None:
-    """Take a feed that a partner offers, or go on with a paused one."""
+    """Take a feed that a partner offers, or what a new version of it adds, or go on with a paused one."""
     _sync(ctx)
-    ctx.project().received.enable(name, partner)
-    _say(ctx, name, "enabled")
+    received = ctx.project().received
+    received.enable(name, partner)
+    shown = received.show(name, partner)
+
+    def text() -> None:
+        click.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
+        if shown["offered"]:
+            click.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
+
+    versions = {each: shown[each] for each in ("accepted_version", "offered_version", "hash")}
+    output.emit(ctx, {"feed": name, "status": "enabled", **versions}, text)
 
 
 @cli.command()
@@ -168,12 +213,18 @@ def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 @click.argument("name")
 @PARTNER
 @REASON
+@click.option("--addition", is_flag=True, help="Only what the new version would add; the accepted one goes on.")
 @click.pass_obj
-def decline(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
+def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool) -> None:
     """Turn a received feed down; what it gave is purged."""
     _sync(ctx)
-    ctx.project().received.decline(name, partner, reason)
-    _say(ctx, name, "declined")
+    received = ctx.project().received
+    if addition:
+        received.decline_version(name, partner, reason)
+        _say(ctx, name, str(received.show(name, partner)["status"]))
+    else:
+        received.decline(name, partner, reason)
+        _say(ctx, name, "declined")
 
 
 @cli.command()
@@ -296,16 +347,58 @@ def _show(document: dict[str, Any]) -> None:
                 ("last receipt", document["last_receipt"]),
             ]
         )
+        if document["offered"]:
+            _offered(document["name"], document["offered"])
     else:
-        columns = ("alias", "status", "accepted_version", "last_revision", "last_receipt", "reason")
-        names = ("partner", "status", "accepted version", "revision", "last receipt", "reason")
+        columns = ("alias", "status", "accepted_version", "offered_version", "accepted_hash")
+        more = ("last_revision", "last_receipt", "reason")
+        names = (
+            "partner",
+            "status",
+            "accepted version",
+            "offered",
+            "accepted hash",
+            "revision",
+            "last receipt",
+            "reason",
+        )
         click.echo()
-        output.table(names, ([each[column] for column in columns] for each in document["partners"]))
+        output.table(names, ([each[column] for column in (*columns, *more)] for each in document["partners"]))
+        for row in document["partners"]:
+            if row["waits_for_estimate"]:
+                missing = ", ".join(row["waits_for_estimate"])
+                click.echo(
+                    f"{row['alias']} has not been asked about {missing}: vesica feed estimate {document['name']}"
+                )
         click.echo()
         _estimates(document["estimates"])
     click.echo()
     rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
     output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+
+
+def _offered(name: str, offered: dict[str, Any]) -> None:
+    """Print what a version that waits for our word would change."""
+    click.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
+    click.echo(f"vesica feed decline {name} --addition")
+    lines = [("version hash", offered["hash"]), ("description", offered["description"] or "-")]
+    for which, word in (("adds", "adds"), ("takes_out", "takes out")):
+        changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}
+        lines += [(f"{word} {noun.replace('_', ' ')}", names) for noun, names in changes.items() if names]
+    for row in offered["estimates"]:
+        numbers = [_answered(each) for each in row["segments"]] or [row["status"]]
+        lines.append((f"in common, {row['namespace']}", [*numbers, output.time(row["computed_at"])]))
+    output.lines(lines)
+    if offered["estimates"]:
+        click.echo(
+            "Numbers are those that we last answered this partner; which segment is which its question did not say."
+        )
+
+
+def _answered(row: dict[str, Any]) -> str:
+    if row["overlap"] is None:
+        return str(row["status"]).replace("_", " ")
+    return f"{row['overlap']:,} ± {row['half_width']:,} ({row['consented']:,} with consent)"
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:

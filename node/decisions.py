@@ -49,7 +49,9 @@ def audience(snapshot: "Snapshot", namespace: str, members: Sequence[BitMap], *,
     values, starts = snapshot.distinct(namespace)
     if not len(starts):
         return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
-    rows = np.stack([_mask(segment, snapshot.profile_count)[held.profiles] for segment in members])
+    rows = np.zeros((len(members), len(held.profiles)), bool)
+    for row, segment in zip(rows, members, strict=True):
+        row[:] = _mask(segment, snapshot.profile_count)[held.profiles]
     segments = np.logical_or.reduceat(rows, starts, axis=1)
     allowed = consent.may_share(model, snapshot.profile_consent[held.profiles], held.consent)
     consented: Bools = np.asarray(np.logical_and.reduceat(allowed, starts))

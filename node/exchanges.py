@@ -339,7 +339,7 @@ def give_up_releases(node: "Node", tx: Connection, feed_id: str) -> None:
 
 def register() -> None:
     """Import what fills ROLES, FAILED and FINISHED, and the handlers of letters and jobs."""
-    from . import evaluations, feeds, matching, partners, received, releases, replies  # noqa: F401
+    from . import evaluations, feeds, matching, offers, partners, received, releases, replies  # noqa: F401
 
 
 def active(node: "Node", caller: bytes, connection: bytes) -> tuple["Project", Row[Any]]:

@@ -1,17 +1,17 @@
 """Feeds that we send: drafts, immutable versions, and each partner's state of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol.agreement import Agreement
-from protocol.feed import MARKETING_USES, Definition, SegmentRef
-from protocol.letters import FeedNotice, FeedVersion
+from protocol.feed import Definition, SegmentRef
+from protocol.letters import FeedNotice
 from psi.errors import VesicaError
 
-from . import matching, releases, versions
+from . import edits, matching, purges, releases, versions
+from .edits import ESTIMATE_DAYS, GOING, Addition, Removal
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
@@ -22,9 +22,6 @@ from .tables import connections, estimates, feed_partners, feeds, runs, segments
 
 if TYPE_CHECKING:
     from .project import Project
-
-ESTIMATE_DAYS = 7  # after that an estimate is shown as expired
-GOING = ("pending", "enabled", "disabled")
 
 Documents = list[dict[str, Any]]
 Names = list[str]
@@ -47,15 +44,6 @@ class PolicyViolation(Refused):
             f"{', '.join(first.lineage)}",
             hint=f"leave the segment out, or take the label off: {first.fixes[0]}",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
-    """What an edit takes out of a feed."""
-
-    segments: Sequence[str] = ()
-    namespaces: Sequence[str] = ()
-    restricted_uses: Sequence[str] = ()
 
 
 class Feeds:
@@ -83,9 +71,7 @@ class Feeds:
                 raise InvalidInput(
                     "a feed needs a segment, a namespace and a partner", hint=f"add {', '.join(missing)}"
                 )
-            for use in restricted_uses:
-                if use not in MARKETING_USES:
-                    raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
+            edits.check_uses(restricted_uses)
             self._check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
             feed_id, now = self._node.new_id(), self._node.now()
@@ -114,16 +100,7 @@ class Feeds:
             )
             versions.keep(self._project, tx, feed_id, definition)
             for row in rows:
-                tx.execute(
-                    insert(feed_partners).values(
-                        id=self._node.new_id(),
-                        feed_id=feed_id,
-                        connection_id=row.id,
-                        status="draft",
-                        last_revision=0,
-                        changed=now,
-                    )
-                )
+                self._add_partner(tx, feed_id, row)
 
     def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
@@ -179,7 +156,7 @@ class Feeds:
         return [found[key] for key in sorted(found)]
 
     def publish(self, name: str) -> None:
-        """Offer a feed to its partners; members leave only after a partner has enabled it."""
+        """Offer a feed, or its newest version, to its partners; members leave only after a partner has enabled it."""
         with self._project.act("feed.publish", name) as tx:
             feed = self.get(name, tx)
             if feed.status == "revoked":
@@ -187,65 +164,42 @@ class Feeds:
             self._check_prerequisites()
             definition = self.definition(feed, tx)
             self.check_policies(definition, tx)
-            offered = []
+            offered, missing = [], None
             for row, state in self._partners(feed, tx):
-                if state.status != "draft":
+                if state.status not in ("draft", *GOING) or definition.version in state.offers:
                     continue
                 if row.status != "active":
                     raise Refused(f"partner {row.alias} is {row.status}", hint="vesica partner list")
+                if state.status != "draft":
+                    waits = edits.waits_for(self._project, tx, row, edits.holds(tx, state), definition)
+                    if waits:
+                        missing = missing or f"{row.alias} has not been asked about {', '.join(waits)}"
+                        continue
                 self._check_sizes(tx, definition, row)
-                self._project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
-                self._set_state(tx, state, status="pending")
+                edits.offer(self._project, tx, row, state, definition)
+                if state.status == "draft":
+                    self._set_state(tx, state, status="pending")
                 offered.append(row)
+            if not offered and missing:
+                raise Refused(missing, hint=f"vesica feed estimate {name}")
             if not offered:
                 raise Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
             self._set(tx, feed, status="published")
         self._deliver(offered)
 
-    def edit(self, name: str, removal: Removal, *, description: str | None = None) -> int:
-        """Take segments, namespaces or restrictions out of a feed; returns the new version.
+    def edit(
+        self,
+        name: str,
+        removal: Removal = edits.NO_REMOVAL,
+        *,
+        addition: Addition = edits.NO_ADDITION,
+        description: str | None = None,
+    ) -> int:
+        """Take things out of a feed, at once on both sides, or put things in, for each partner to accept.
 
-        It takes effect at once on both sides: what was released through what is removed is purged at the receivers.
+        Returns the number of the newest version.
         """
-        with self._project.act("feed.edit", name) as tx:
-            feed = self.get(name, tx)
-            before = self.definition(feed, tx)
-            for given, known in (
-                (removal.segments, [segment.name for segment in before.segments]),
-                (removal.namespaces, [each.partition("/")[0] for each in before.namespaces] + list(before.namespaces)),
-                (removal.restricted_uses, list(before.restricted_uses)),
-            ):
-                for each in given:
-                    if each not in known:
-                        raise NotFound(f"feed {name} has no {each!r}", hint=f"vesica feed show {name}")
-            gone = set(removal.namespaces)
-            after = replace(
-                before,
-                version=before.version + 1,
-                description=before.description if description is None else description,
-                segments=tuple(each for each in before.segments if each.name not in removal.segments),
-                namespaces=tuple(
-                    each for each in before.namespaces if each not in gone and each.partition("/")[0] not in gone
-                ),
-                restricted_uses=tuple(each for each in before.restricted_uses if each not in removal.restricted_uses),
-                created=self._node.now(),
-            )
-            if not after.segments or not after.namespaces:
-                raise Refused(
-                    f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
-                )
-            versions.keep(self._project, tx, feed.id, after)
-            self._set(tx, feed, version=after.version)
-            give_up_releases(self._node, tx, feed.id)
-            told = []
-            for row, state in self._partners(feed, tx):
-                if state.status in GOING:
-                    self._project.letters.send(tx, row.id, "feed.unshare", FeedVersion(definition=after))
-                    if state.accepted_version is not None:
-                        self._set_state(tx, state, accepted_version=after.version)
-                    told.append(row)
-        self._deliver(told)
-        return after.version
+        return edits.edit(self._project, name, removal, addition, description)
 
     def unshare(self, name: str, *, segment: str | None = None, partner: str | None = None, reason: str = "") -> None:
         """Take one segment from all partners, or the whole feed from one partner; they purge it and sign that they did."""
@@ -317,7 +271,10 @@ class Feeds:
                 select(runs).where(runs.c.feed_id == feed.id, runs.c.ours).order_by(runs.c.revision.desc()).limit(20)
             )
             recent = list(tx.execute(query))
-        aliases = {row.id: row.alias for row, _ in self._partners(feed)}
+            pairs = self._partners(feed, tx)
+            standing = {row.id: edits.standing(self._project, tx, row, state, definition) for row, state in pairs}
+            purged = {row.id: purges.documents(tx, feed.id, row.id) for row, _ in pairs}
+        aliases = {row.id: row.alias for row, _ in pairs}
         return {
             **versions.describe(definition),
             "status": feed.status,
@@ -325,14 +282,15 @@ class Feeds:
                 {
                     "alias": row.alias,
                     "status": state.status,
-                    "accepted_version": state.accepted_version,
+                    **standing[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
                     "reason": state.reason,
                     "universes": state.universes,
-                    "purged": releases.purge_document(state.purge_statement),
+                    "purged": purged[row.id][-1] if purged[row.id] else None,
+                    "purges": purged[row.id],
                 }
-                for row, state in self._partners(feed)
+                for row, state in pairs
             ],
             "estimates": self.estimates(name),
             "runs": [
@@ -364,9 +322,13 @@ class Feeds:
     def segments_shared(self, connection_id: str) -> int:
         """Return how many distinct segments a partner is offered or gets."""
         names: set[str] = set()
-        for feed in self._rows("published"):
-            if any(row.id == connection_id and state.status in GOING for row, state in self._partners(feed)):
-                names |= {segment.name for segment in self.definition(feed).segments}
+        with self._node.store.read() as tx:
+            query = select(feed_partners).where(
+                feed_partners.c.connection_id == connection_id, feed_partners.c.status.in_(GOING)
+            )
+            for state in tx.execute(query).all():
+                for definition in (edits.holds(tx, state), versions.get(tx, state.feed_id, state.offers[-1])):
+                    names |= {segment.name for segment in definition.segments}
         return len(names)
 
     def shared_with(self, connection_id: str, namespace: str, tx: Connection) -> Names:
@@ -492,6 +454,18 @@ class Feeds:
             "computed_at": row.at,
             **row.detail,
         }
+
+    def _add_partner(self, tx: Connection, feed_id: str, row: Row[Any]) -> None:
+        tx.execute(
+            insert(feed_partners).values(
+                id=self._node.new_id(),
+                feed_id=feed_id,
+                connection_id=row.id,
+                status="draft",
+                last_revision=0,
+                changed=self._node.now(),
+            )
+        )
 
     def _find(self, name: str, tx: Connection | None) -> Row[Any] | None:
         query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.name == name)

@@ -1,12 +1,13 @@
 """Immutable versions of feeds, ours and received: both nodes keep the same bytes under the same hash."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select
 
 from protocol.errors import RemoteProtocolError
-from protocol.feed import Definition
+from protocol.feed import Definition, SegmentRef
 from psi.hashing import length_prefixed
 
 from .tables import feed_versions
@@ -46,6 +47,10 @@ def get(tx: Connection, feed_id: str, version: int | None) -> Definition:
     return Definition.decode(content)
 
 
+def each(tx: Connection, feed_id: str, numbers: Sequence[int]) -> list[Definition]:
+    return [get(tx, feed_id, number) for number in numbers]
+
+
 def only_removes(before: Definition, after: Definition) -> bool:
     """Tell whether a version gives a receiver nothing that the one before did not: it holds without being accepted."""
     return (
@@ -53,6 +58,42 @@ def only_removes(before: Definition, after: Definition) -> bool:
         and set(after.namespaces) <= set(before.namespaces)
         and set(after.restricted_uses) <= set(before.restricted_uses)
     )
+
+
+def holding(offers: Sequence[Definition]) -> Definition:
+    """Return the version that holds at a receiver that accepted the first of these and was then told of the others.
+
+    What only takes out holds as soon as it comes, what adds something waits. The receiver goes the same way letter by
+    letter, so both get to the same version, whatever crossed in the post.
+    """
+    holds = offers[0]
+    for offered in offers[1:]:
+        if only_removes(holds, offered):
+            holds = offered
+    return holds
+
+
+def difference(before: Definition, after: Definition) -> dict[str, Any]:
+    """Return what a version adds to the one before, and what it takes out, as both sides show it."""
+    return {
+        "version": after.version,
+        "hash": after.digest().hex(),
+        "description": after.description,
+        "adds": _only_in(after, before),
+        "takes_out": _only_in(before, after),
+    }
+
+
+def _only_in(these: Definition, those: Definition) -> dict[str, list[Any]]:
+    return {
+        "segments": [_segment(segment) for segment in these.segments if segment not in those.segments],
+        "namespaces": [name for name in these.namespaces if name not in those.namespaces],
+        "restricted_uses": [use for use in these.restricted_uses if use not in those.restricted_uses],
+    }
+
+
+def _segment(segment: SegmentRef) -> dict[str, Any]:
+    return {"name": segment.name, "labels": list(segment.labels)}
 
 
 def describe(definition: Definition) -> dict[str, Any]:
@@ -63,7 +104,7 @@ def describe(definition: Definition) -> dict[str, Any]:
         "version": definition.version,
         "hash": definition.digest().hex(),
         "description": definition.description,
-        "segments": [{"name": segment.name, "labels": list(segment.labels)} for segment in definition.segments],
+        "segments": [_segment(segment) for segment in definition.segments],
         "namespaces": list(definition.namespaces),
         "restricted_uses": list(definition.restricted_uses),
         "note": "a person who matches in two namespaces counts once in each",

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 
 from node import tables
 from node.data import Snapshot
-from node.feeds import Removal
+from node.edits import Removal
 from node.node import Node
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
