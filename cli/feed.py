@@ -57,12 +57,13 @@ def create(
 @cli.command()
 @click.argument("name")
 @click.option("--partner", metavar="NAME", help="Ask only this partner.")
+@click.option("--namespace", "namespaces", multiple=True, metavar="NAME", help="Ask only about this one.")
 @click.pass_obj
-def estimate(ctx: "Context", name: str, partner: str | None) -> None:
+def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[str, ...]) -> None:
     """Ask the feed's partners how many people both know, before anything is shared."""
     _sync(ctx)
     with output.progress(ctx) as report:
-        rows = ctx.project().feeds.estimate(name, partner, report)
+        rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces)
     output.emit(ctx, rows, lambda: _estimates(rows))
 
 
@@ -169,8 +170,7 @@ def edit(
             if row["offered_version"]:
                 click.echo(f"{row['alias']}: version {row['offered_version']} waits for its word")
             if row["waits_for_estimate"]:
-                missing = ", ".join(row["waits_for_estimate"])
-                click.echo(f"{row['alias']}: waits for an estimate in {missing}: vesica feed estimate {name}")
+                click.echo(f"{row['alias']}: {_asking(name, row['waits_for_estimate'])}")
             if row["status"] == "draft" and document["status"] == "published":
                 click.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
 
@@ -366,15 +366,17 @@ def _show(document: dict[str, Any]) -> None:
         output.table(names, ([each[column] for column in (*columns, *more)] for each in document["partners"]))
         for row in document["partners"]:
             if row["waits_for_estimate"]:
-                missing = ", ".join(row["waits_for_estimate"])
-                click.echo(
-                    f"{row['alias']} has not been asked about {missing}: vesica feed estimate {document['name']}"
-                )
+                click.echo(f"{row['alias']}: {_asking(document['name'], row['waits_for_estimate'])}")
         click.echo()
         _estimates(document["estimates"])
     click.echo()
     rows = ([run["revision"], run["version"], run["state"], output.time(run["at"])] for run in document["runs"])
     output.table(("revision", "version", "state", "at"), rows, empty="no run yet")
+
+
+def _asking(name: str, namespaces: list[str]) -> str:
+    command = " --namespace ".join([f"vesica feed estimate {name}", *namespaces])
+    return f"the newest version waits for an estimate of what it adds: {command}"
 
 
 def _offered(name: str, offered: dict[str, Any]) -> None:

@@ -135,6 +135,14 @@ def waits_for(project: "Project", tx: Connection, row: Row[Any], held: Definitio
     return missing
 
 
+def not_estimated(name: str, row: Row[Any], namespaces: Sequence[str]) -> Refused:
+    """Return the refusal to offer namespaces of which there is no estimate."""
+    return Refused(
+        f"{row.alias} was not asked about {', '.join(namespaces)} in the last {ESTIMATE_DAYS} days",
+        hint=" --namespace ".join([f"vesica feed estimate {name}", *namespaces]),
+    )
+
+
 def standing(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
     offered = state.offers[-1] if state.offers else None

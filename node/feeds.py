@@ -102,8 +102,18 @@ class Feeds:
             for row in rows:
                 self._add_partner(tx, feed_id, row)
 
-    def estimate(self, name: str, partner: str | None = None, progress: Progress = no_progress) -> Documents:
-        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget."""
+    def estimate(
+        self,
+        name: str,
+        partner: str | None = None,
+        progress: Progress = no_progress,
+        *,
+        namespaces: Sequence[str] = (),
+    ) -> Documents:
+        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget.
+
+        Only about some namespaces, where they are named.
+        """
         self._check_prerequisites()
         feed = self.get(name)
         definition = self.definition(feed)
@@ -117,10 +127,13 @@ class Feeds:
         if not rows:
             raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
         names = [segment.name for segment in definition.segments]
+        asked = [self._namespace(each, ()) for each in namespaces] or definition.namespaces
+        if strange := set(asked) - set(definition.namespaces):
+            raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
         waiting: Documents = []
         errors: Errors = []
         for row in rows:
-            for namespace in definition.namespaces:
+            for namespace in asked:
                 parameters = {"connection": row.id, "namespace": namespace, "segments": names}
                 try:
                     result = self._node.jobs.run(matching.JOB, parameters, self._project, progress)
@@ -164,7 +177,8 @@ class Feeds:
             self._check_prerequisites()
             definition = self.definition(feed, tx)
             self.check_policies(definition, tx)
-            offered, missing = [], None
+            offered = []
+            refused: Refused | None = None
             for row, state in self._partners(feed, tx):
                 if state.status not in ("draft", *GOING) or definition.version in state.offers:
                     continue
@@ -173,17 +187,15 @@ class Feeds:
                 if state.status != "draft":
                     waits = edits.waits_for(self._project, tx, row, edits.holds(tx, state), definition)
                     if waits:
-                        missing = missing or f"{row.alias} has not been asked about {', '.join(waits)}"
+                        refused = refused or edits.not_estimated(name, row, waits)
                         continue
                 self._check_sizes(tx, definition, row)
                 edits.offer(self._project, tx, row, state, definition)
                 if state.status == "draft":
                     self._set_state(tx, state, status="pending")
                 offered.append(row)
-            if not offered and missing:
-                raise Refused(missing, hint=f"vesica feed estimate {name}")
             if not offered:
-                raise Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
+                raise refused or Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
             self._set(tx, feed, status="published")
         self._deliver(offered)
 
