@@ -18,9 +18,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--segment", "segments", multiple=True, required=True, metavar="NAME", help="A segment of ours.")
+@click.option("--segment", "segments", multiple=True, metavar="NAME", help="A segment of ours.")
 @click.option("--namespace", "namespaces", multiple=True, required=True, metavar="NAME", help="What to match by.")
-@click.option("--partner", "partners", multiple=True, required=True, metavar="NAME", help="Whom to share it with.")
+@click.option("--partner", "partners", multiple=True, metavar="NAME", help="Whom to share it with.")
 @click.option("--restrict", "restricted", multiple=True, metavar="USE", help="What partners may not do with it.")
 @click.option("--description", default="", metavar="TEXT", help="What partners read about it.")
 @click.pass_obj
@@ -34,6 +34,8 @@ def create(
     description: str,
 ) -> None:
     """Draft a feed; nothing leaves before it is published and a partner has enabled it.
+
+    Segments and partners can come later, by 'vesica feed edit'; 'vesica feed show' says which steps are left.
 
     USE is one of analytics, combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party,
     onsite-advertising, onsite-personalisation, segment-match, single-identity-personalisation.
@@ -339,6 +341,9 @@ def _show(document: dict[str, Any]) -> None:
             ("restricted uses", document["restricted_uses"]),
         ]
     )
+    if document["status"] == "draft":
+        left = [f"{each['name']} ({each['command']})" for each in document["steps"] if not each["complete"]]
+        output.lines([("steps left", left)])
     if "partner" in document:
         output.lines(
             [

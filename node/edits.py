@@ -83,7 +83,7 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
         added = [_new_partner(project, tx, feed, alias) for alias in dict.fromkeys(addition.partners)]
         rows = [row for row, _ in pairs] + added
         after = _with(project, tx, removal.of(before, description), addition, rows)
-        if not after.segments or not after.namespaces:
+        if not after.namespaces or (not after.segments and feed.status != "draft"):
             raise Refused(
                 f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
             )

@@ -1,6 +1,7 @@
 """Feeds that we send: drafts, immutable versions, and each partner's state of them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, insert, select, update
@@ -10,7 +11,7 @@ from protocol.feed import Definition, SegmentRef
 from protocol.letters import FeedNotice
 from psi.errors import VesicaError
 
-from . import edits, matching, purges, releases, versions
+from . import drafts, edits, matching, purges, releases, versions
 from .edits import ESTIMATE_DAYS, GOING, Addition, Removal
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
@@ -54,23 +55,22 @@ class Feeds:
         self,
         name: str,
         *,
-        segments: Sequence[str],
         namespaces: Sequence[str],
-        partners: Sequence[str],
+        segments: Sequence[str] = (),
+        partners: Sequence[str] = (),
         restricted_uses: Sequence[str] = (),
         description: str = "",
     ) -> None:
-        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so."""
+        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so.
+
+        Segments and partners may come later, by edits.
+        """
         with self._project.act("feed.create", name) as tx:
             check_name(name, "feed")
             if self._find(name, tx) is not None:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
-            needed = {"--segment": segments, "--namespace": namespaces, "--partner": partners}
-            missing = [option for option, given in needed.items() if not given]
-            if missing:
-                raise InvalidInput(
-                    "a feed needs a segment, a namespace and a partner", hint=f"add {', '.join(missing)}"
-                )
+            if not namespaces:
+                raise InvalidInput("a feed needs a namespace to match by", hint="name one with --namespace")
             edits.check_uses(restricted_uses)
             self._check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
@@ -175,11 +175,14 @@ class Feeds:
             if feed.status == "revoked":
                 raise Refused(f"feed {name} was revoked", hint="create a new one")
             self._check_prerequisites()
-            definition = self.definition(feed, tx)
+            definition, pairs = self.definition(feed, tx), self._partners(feed, tx)
+            for step in drafts.steps(definition, partners=len(pairs), published=True):
+                if not step.complete:
+                    raise Refused(f"feed {name} is not complete: {step.name}", hint=step.command)
             self.check_policies(definition, tx)
             offered = []
             refused: Refused | None = None
-            for row, state in self._partners(feed, tx):
+            for row, state in pairs:
                 if state.status not in ("draft", *GOING) or definition.version in state.offers:
                     continue
                 if row.status != "active":
@@ -290,6 +293,9 @@ class Feeds:
         return {
             **versions.describe(definition),
             "status": feed.status,
+            "steps": [
+                asdict(step) for step in drafts.steps(definition, partners=len(pairs), published=feed.status != "draft")
+            ],
             "partners": [
                 {
                     "alias": row.alias,

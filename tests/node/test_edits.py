@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from node import letters as letters_module
-from node import releases, taking, versions
+from node import purges, releases, tables, taking, versions
 from node.edits import Addition, Removal
 from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refusal, Refused
 from node.evaluations import check_expected
 from node.feeds import PolicyViolation
 from node.letters import Letters, delivered, outbox, receive
 from node.tables import feed_versions, received_feeds, runs
+from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition, SegmentRef
-from protocol.letters import FeedAccept, FeedNotice, FeedVersion
+from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged
+from protocol.receipt import PurgeStatement
 from protocol.states import Part
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
@@ -191,6 +193,28 @@ def test_a_draft_is_edited_without_a_word_to_anybody(pair: Any, person: Any) -> 
     assert pair.globe.project.received.show("summer")["version"] == 3
     pair.globe.project.received.enable("summer")
     assert agree(pair) == (3, None)
+
+
+@pytest.mark.feature("FD1")
+def test_a_draft_is_published_when_its_steps_are_complete(pair: Any, person: Any) -> None:
+    prepare(pair, person)
+    feeds = pair.acme.project.feeds
+
+    def left(*names: str) -> None:
+        assert [each["name"] for each in feeds.show("summer")["steps"] if not each["complete"]] == list(names)
+
+    with pytest.raises(InvalidInput):
+        feeds.create("summer", namespaces=[])
+    feeds.create("summer", namespaces=[EMAIL])
+    for step, added in (("segments", {"segments": ["vip"]}), ("share", {"partners": ["globe"]})):
+        with pytest.raises(Refused, match=f"not complete: {step}") as caught:
+            feeds.publish("summer")
+        assert caught.value.hint.startswith("vesica feed edit summer --add-")
+        edit(pair, **added)
+    left("review")
+    feeds.publish("summer")
+    left()
+    assert pair.globe.project.received.show("summer")["version"] == 2
 
 
 def test_what_cannot_be_added(shared: Any) -> None:
@@ -538,6 +562,67 @@ def test_what_is_taken_out_before_the_records_leave_does_not_leave(
     assert agree(shared) == (2, None)
     assert sync(shared) == ["done"]
     assert shared.globe.project.received.show("summer")["members"] == {"new": 1}
+
+
+def test_the_first_statement_about_a_version_stands(either_node: Any) -> None:
+    node = either_node
+    project = node.project()
+    with node.store.begin() as tx:
+        tx.execute(
+            insert(tables.connections).values(
+                id=node.new_id(),
+                project_id=project.id,
+                alias="globe",
+                status="active",
+                peer_key=bytes(32),
+                peer_project=bytes(16),
+                peer_project_name="default",
+                peer_organisation="Globe",
+                peer_address="",
+                proxy=False,
+                agreement=b"",
+                agreement_digest=bytes(32),
+                their_offer=b"",
+                letters_sent=0,
+                letters_received=0,
+                created=0,
+                changed=0,
+            )
+        )
+        row = tx.execute(select(tables.connections)).one()
+        values = {"project_id": project.id, "name": "f", "status": "published", "version": 2, "revision": 0}
+        tx.execute(insert(tables.feeds).values(id=node.new_id(), **values, created=0, changed=0))
+        feed = tx.execute(select(tables.feeds)).one()
+        definition = Definition(
+            feed=bytes.fromhex(feed.id),
+            version=2,
+            name="f",
+            description="",
+            segments=(),
+            namespaces=(EMAIL,),
+            restricted_uses=(),
+            created=0,
+        )
+        versions.keep(project, tx, feed.id, definition)
+
+        def purged(version: int, made: int) -> Purged:
+            statement = PurgeStatement(
+                connection=bytes.fromhex(row.id),
+                feed=bytes.fromhex(feed.id),
+                version=version,
+                revision=1,
+                segments=(bytes(16),) if version else (),
+                namespaces=(),
+                made=made,
+            )
+            return Purged(statement=statement, signature=statement.sign(node.sign))
+
+        for version, made in ((0, 3), (2, 1), (2, 2), (0, 4)):
+            purges.keep(project, tx, feed, row, purged(version, made))
+        with pytest.raises(RemoteProtocolError):
+            purges.keep(project, tx, feed, row, purged(3, 5))
+        found = purges.documents(tx, feed.id, row.id)
+    assert [(each["version"], each["made"]) for each in found] == [(2, 1), (None, 3)]
 
 
 # A partner that lies
