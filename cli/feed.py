@@ -290,7 +290,8 @@ def _say(ctx: "Context", name: str, status: str) -> None:
 
 
 def _shared(row: dict[str, Any]) -> list[Any]:
-    partners = [f"{name}: {status}" for name, status in row["partners"].items()]
+    waits = {name: f", version {version} pending" for name, version in row["offered"].items() if version}
+    partners = [f"{name}: {status}{waits.get(name, '')}" for name, status in row["partners"].items()]
     return [row["name"], row["status"], row["version"], row["segments"], partners]
 
 

@@ -6,7 +6,7 @@ the newest, which it may accept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
@@ -73,7 +73,8 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
     """
     feeds = project.feeds
     told: Sequence[Row[Any]] = ()
-    with project.act("feed.edit", name) as tx:
+    detail: dict[str, Any] = {"removed": asdict(removal), "added": asdict(addition)}
+    with project.act("feed.edit", name, detail=detail) as tx:
         feed = feeds.get(name, tx)
         if feed.status == "revoked":
             raise Refused(f"feed {name} was revoked", hint="create a new one")
@@ -99,9 +100,9 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
             told = _tell(project, tx, feed, before, after, removal, description, going)
         elif not added:
             raise InvalidInput(f"that changes nothing in feed {name}", hint=f"vesica feed show {name}")
-        version = feeds.get(name, tx).version
+        detail["version"] = version = int(feeds.get(name, tx).version)
     feeds._deliver(told)
-    return int(version)
+    return version
 
 
 def check_uses(uses: Sequence[str]) -> None:
@@ -119,6 +120,13 @@ def offer(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], de
 def holds(tx: Connection, state: Row[Any]) -> Definition:
     """Return the version that holds at a partner, or that would if it accepted the first one that it was offered."""
     return versions.holding(versions.each(tx, state.feed_id, state.offers))
+
+
+def offered(state: Row[Any]) -> int | None:
+    """Return the version that waits for a partner's word."""
+    if state.status not in GOING or state.offers[-1] in (state.accepted_version, state.declined_version):
+        return None
+    return int(state.offers[-1])
 
 
 def waits_for(project: "Project", tx: Connection, row: Row[Any], held: Definition, newest: Definition) -> list[str]:
@@ -145,14 +153,12 @@ def not_estimated(name: str, row: Row[Any], namespaces: Sequence[str]) -> Refuse
 
 def standing(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
-    offered = state.offers[-1] if state.offers else None
-    open_ = state.status in GOING and offered not in (None, state.accepted_version, state.declined_version)
-    unoffered = state.status in GOING and offered != newest.version
+    unoffered = state.status in GOING and state.offers[-1] != newest.version
     accepted = state.accepted_version and versions.get(tx, state.feed_id, state.accepted_version)
     return {
         "accepted_version": state.accepted_version,
         "accepted_hash": accepted.digest().hex() if accepted else None,
-        "offered_version": offered if open_ else None,
+        "offered_version": offered(state),
         "declined_version": state.declined_version,
         "waits_for_estimate": waits_for(project, tx, row, holds(tx, state), newest) if unoffered else [],
     }

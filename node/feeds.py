@@ -273,6 +273,7 @@ class Feeds:
                 "version": feed.version,
                 "segments": [segment.name for segment in self.definition(feed).segments],
                 "partners": {row.alias: state.status for row, state in self._partners(feed)},
+                "offered": {row.alias: edits.offered(state) for row, state in self._partners(feed)},
             }
             for feed in self._rows()
         ]

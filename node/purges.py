@@ -39,25 +39,30 @@ def sign(
     project.letters.send(tx, connection.id, "feed.purged", letter)
 
 
-def keep(project: "Project", tx: Connection, feed: Row[Any], row: Row[Any], message: Purged) -> None:
-    """Keep a partner's statement; the first about a version stands, so that a partner cannot fill the store."""
+def keep(project: "Project", tx: Connection, feed: Row[Any], row: Row[Any], message: Purged) -> bool:
+    """Keep a partner's statement unless there is one about the same version, or a partner could fill the store.
+
+    Says whether it was kept.
+    """
     version = message.statement.version
     if version:
         versions.get(tx, feed.id, version)
     known = select(purges.c.id).where(
         purges.c.feed_id == feed.id, purges.c.connection_id == row.id, purges.c.version == version
     )
-    if tx.execute(known).first() is None:
-        tx.execute(
-            insert(purges).values(
-                id=project.node.new_id(),
-                feed_id=feed.id,
-                connection_id=row.id,
-                version=version,
-                statement=message.encode(),
-                at=project.node.now(),
-            )
+    if tx.execute(known).first() is not None:
+        return False
+    tx.execute(
+        insert(purges).values(
+            id=project.node.new_id(),
+            feed_id=feed.id,
+            connection_id=row.id,
+            version=version,
+            statement=message.encode(),
+            at=project.node.now(),
         )
+    )
+    return True
 
 
 def documents(tx: Connection, feed_id: str, connection_id: str) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def version_declined(project: "Project", tx: Connection, row: Row[Any], message:
         raise RemoteProtocolError("manifest", "the partner declined a version that it was not offered")
     project.feeds._set_state(tx, state, declined_version=message.version, reason=printable(message.reason))
     text = f"{row.alias} declined version {message.version} of feed {feed.name}; what it accepted before goes on"
-    project.alerts.add(tx, "feed_version_declined", text)
+    project.alerts.add_daily(tx, "feed_version_declined", text)
 
 
 def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
@@ -102,7 +102,8 @@ def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) 
     if statement.connection.hex() != row.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
     statement.verify(message.signature, row.peer_key)
-    purges.keep(project, tx, feed, row, message)
+    if not purges.keep(project, tx, feed, row, message):
+        return
     what = f"what version {statement.version} took out of feed" if statement.version else "feed"
     project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
+from cli.main import main
 from node import letters as letters_module
 from node import purges, releases, tables, taking, versions
 from node.edits import Addition, Removal
@@ -17,6 +18,7 @@ from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refu
 from node.evaluations import check_expected
 from node.feeds import PolicyViolation
 from node.letters import Letters, delivered, outbox, receive
+from node.node import Node
 from node.tables import feed_versions, received_feeds, runs
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition, SegmentRef
@@ -237,6 +239,42 @@ def test_what_cannot_be_added(shared: Any) -> None:
     shared.acme.project.feeds.revoke("summer")
     with pytest.raises(Refused, match="revoked"):
         edit(shared, segments=["rare"])
+
+
+def test_the_commands_say_what_waits_and_for_whom(
+    shared: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Node.open
+    monkeypatch.setattr(Node, "open", lambda home, **more: opened(home, **{"now": shared.clock, **more}))
+
+    def said(side: Any, *words: str) -> str:
+        capsys.readouterr()
+        assert main(["feed", *words, "--home", str(side.node.home)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    acme, globe = shared.acme, shared.globe
+    waits = f"vesica feed estimate summer --namespace {PHONE}"
+    assert waits in said(acme, "edit", "summer", "--add-namespace", "phone_sha256", "--add-restriction", "analytics")
+    assert waits in said(acme, "show", "summer")
+    assert PHONE in said(acme, "estimate", "summer", "--namespace", "phone_sha256")
+    said(acme, "publish", "summer")
+    assert "globe: enabled, version 2 pending" in said(acme, "list")
+    shown = said(globe, "show", "summer")
+    for words in (
+        "Version 2 waits for an answer",
+        acme.project.feeds.show("summer")["hash"],
+        f"adds namespaces {PHONE}",
+        "adds restricted uses analytics",
+        f"in common, {PHONE} 1 ± 0 (1 with consent)",
+    ):
+        assert words in shown
+    assert said(globe, "decline", "summer", "--addition", "--reason", "not now") == "feed summer is enabled"
+    assert "not now" in said(acme, "show", "summer")
+    assert "globe: version 4 waits for its word" in said(
+        acme, "edit", "summer", "--remove-namespace", "phone_sha256", "--add-segment", "old"
+    )
+    assert said(globe, "enable", "summer") == "feed summer is enabled, version 4"
+    assert agree(shared) == (4, None)
 
 
 # Removals
