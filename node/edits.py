@@ -37,6 +37,9 @@ class Removal:
     namespaces: Sequence[str] = ()
     restricted_uses: Sequence[str] = ()
 
+    def __bool__(self) -> bool:
+        return any((self.segments, self.namespaces, self.restricted_uses))
+
     def of(self, definition: Definition, description: str | None = None) -> Definition:
         """Return a definition without this, and with another description if one is given."""
         return replace(
@@ -181,12 +184,12 @@ def _tell(
     """
     feeds, last, now = project.feeds, feed.version, project.node.now()
     shorter: dict[int, Definition] = {}  # by the version that held until now
-    takes_out = removal != NO_REMOVAL or description is not None
+    takes_out = bool(removal) or description is not None
     adds = not versions.only_removes(before, after)
     held = {state.id: holds(tx, state) for _, state in pairs}
     fresh = [segment for segment in after.segments if segment not in before.segments]
     for row, state in pairs:
-        feeds._check_sizes(tx, replace(after, segments=tuple(fresh)), row)
+        feeds._check_sizes(tx, feed.name, fresh, row)
         left = removal.of(held[state.id], description)
         if not takes_out or versions.only_removes(left, after) or held[state.id].version in shorter:
             continue

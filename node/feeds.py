@@ -187,12 +187,14 @@ class Feeds:
                     continue
                 if row.status != "active":
                     raise Refused(f"partner {row.alias} is {row.status}", hint="vesica partner list")
+                fresh = list(definition.segments)
                 if state.status != "draft":
-                    waits = edits.waits_for(self._project, tx, row, edits.holds(tx, state), definition)
-                    if waits:
+                    held = edits.holds(tx, state)
+                    if waits := edits.waits_for(self._project, tx, row, held, definition):
                         refused = refused or edits.not_estimated(name, row, waits)
                         continue
-                self._check_sizes(tx, definition, row)
+                    fresh = [segment for segment in fresh if segment not in held.segments]
+                self._check_sizes(tx, name, fresh, row)
                 edits.offer(self._project, tx, row, state, definition)
                 if state.status == "draft":
                     self._set_state(tx, state, status="pending")
@@ -430,14 +432,14 @@ class Feeds:
                 )
         return known[0]
 
-    def _check_sizes(self, tx: Connection, definition: Definition, row: Row[Any]) -> None:
+    def _check_sizes(self, tx: Connection, name: str, shared: Sequence[SegmentRef], row: Row[Any]) -> None:
         minimum = Agreement.decode(row.agreement).terms.minimum_segment
-        for segment in definition.segments:
+        for segment in shared:
             size = tx.scalar(select(segments.c.size).where(segments.c.id == segment.id.hex())) or 0
             if size < minimum:
                 raise Refused(
                     f"segment {segment.name} is below the minimum of {minimum:,} agreed with {row.alias}",
-                    hint=f"leave it out: vesica feed edit {definition.name} --remove-segment {segment.name}",
+                    hint=f"leave it out: vesica feed edit {name} --remove-segment {segment.name}",
                 )
 
     def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
