@@ -20,9 +20,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--segment", "segments", multiple=True, required=True, metavar="NAME", help="A segment of ours.")
+@click.option("--segment", "segments", multiple=True, metavar="NAME", help="A segment of ours.")
 @click.option("--namespace", "namespaces", multiple=True, required=True, metavar="NAME", help="What to match by.")
-@click.option("--partner", "partners", multiple=True, required=True, metavar="NAME", help="Whom to share it with.")
+@click.option("--partner", "partners", multiple=True, metavar="NAME", help="Whom to share it with.")
 @click.option("--restrict", "restricted", multiple=True, metavar="USE", help="What partners may not do with it.")
 @click.option("--description", default="", metavar="TEXT", help="What partners read about it.")
 @click.option(
@@ -42,6 +42,8 @@ def create(
     valid_until: datetime | None,
 ) -> None:
     """Draft a feed; nothing leaves before it is published and a partner has enabled it.
+
+    Segments and partners can come later, by 'vesica feed edit'; 'vesica feed show' says which steps are left.
 
     USE is one of analytics, combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party,
     onsite-advertising, onsite-personalisation, segment-match, single-identity-personalisation.
@@ -67,13 +69,14 @@ def create(
 @cli.command()
 @click.argument("name")
 @click.option("--partner", metavar="NAME", help="Ask only this partner.")
+@click.option("--namespace", "namespaces", multiple=True, metavar="NAME", help="Ask only about this one.")
 @NO_WAIT
 @click.pass_obj
-def estimate(ctx: "Context", name: str, partner: str | None, no_wait: bool) -> None:
+def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[str, ...], no_wait: bool) -> None:
     """Ask the feed's partners how many people both know, before anything is shared."""
     _sync(ctx)
     with output.progress(ctx) as report:
-        rows = ctx.project().feeds.estimate(name, partner, report, wait=not no_wait)
+        rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
     output.emit(ctx, rows, lambda: _queued(rows) if no_wait else _estimates(rows))
 
 
@@ -124,32 +127,67 @@ def show(ctx: "Context", name: str, partner: str | None) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--remove-segment", "segments", multiple=True, metavar="NAME")
-@click.option("--remove-namespace", "namespaces", multiple=True, metavar="NAME")
-@click.option("--remove-restriction", "restricted", multiple=True, metavar="USE")
-@click.option("--description", metavar="TEXT")
+@click.option("--add-segment", multiple=True, metavar="NAME", help="A segment of ours.")
+@click.option("--add-namespace", multiple=True, metavar="NAME", help="What to match by too.")
+@click.option("--add-restriction", multiple=True, metavar="USE", help="What partners may not do with it either.")
+@click.option("--add-partner", multiple=True, metavar="NAME", help="Whom to share it with too.")
+@click.option("--remove-segment", multiple=True, metavar="NAME")
+@click.option("--remove-namespace", multiple=True, metavar="NAME")
+@click.option("--remove-restriction", multiple=True, metavar="USE")
+@click.option("--description", metavar="TEXT", help="What partners read about it.")
 @click.pass_obj
 def edit(
     ctx: "Context",
     name: str,
-    segments: tuple[str, ...],
-    namespaces: tuple[str, ...],
-    restricted: tuple[str, ...],
+    add_segment: tuple[str, ...],
+    add_namespace: tuple[str, ...],
+    add_restriction: tuple[str, ...],
+    add_partner: tuple[str, ...],
+    remove_segment: tuple[str, ...],
+    remove_namespace: tuple[str, ...],
+    remove_restriction: tuple[str, ...],
     description: str | None,
 ) -> None:
-    """Take something out of a feed; it takes effect at once on both sides. Additions do not exist yet.
+    """Change a feed: each edit is a new version.
+
+    What is taken out is gone at once on both sides. What is added each partner has to enable; until then the version
+    that it accepted goes on. A namespace is offered once there is an estimate of it: estimate, then publish. A partner
+    that is added gets the feed when it is published.
 
     \b
-    Example: vesica feed edit summer --remove-segment vip
+    Example: vesica feed edit summer --add-segment vip --remove-segment old
     """
-    from node.feeds import Removal
+    from node.edits import Addition, Removal
 
-    if not (segments or namespaces or restricted or description is not None):
-        raise click.UsageError("Name what to take out.")
+    added, removed = (
+        (add_segment, add_namespace, add_restriction),
+        (remove_segment, remove_namespace, remove_restriction),
+    )
+    if not (any(added) or any(removed) or add_partner or description is not None):
+        raise click.UsageError("Name what to add or to take out.")
     _sync(ctx)
-    removal = Removal(segments=segments, namespaces=namespaces, restricted_uses=restricted)
-    version = ctx.project().feeds.edit(name, removal, description=description)
-    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"feed {name} is at version {version}"))
+    feeds = ctx.project().feeds
+    version = feeds.edit(
+        name,
+        Removal(segments=remove_segment, namespaces=remove_namespace, restricted_uses=remove_restriction),
+        addition=Addition(
+            segments=add_segment, namespaces=add_namespace, restricted_uses=add_restriction, partners=add_partner
+        ),
+        description=description,
+    )
+    document = feeds.show(name)
+
+    def text() -> None:
+        click.echo(f"feed {name} is at version {version}")
+        for row in document["partners"]:
+            if row["offered_version"]:
+                click.echo(f"{row['alias']}: version {row['offered_version']} waits for its word")
+            if row["waits_for_estimate"]:
+                click.echo(f"{row['alias']}: {_asking(name, row['waits_for_estimate'])}")
+            if row["status"] == "draft" and document["status"] == "published":
+                click.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
+
+    output.emit(ctx, document, text)
 
 
 @cli.command()
@@ -157,10 +195,19 @@ def edit(
 @PARTNER
 @click.pass_obj
 def enable(ctx: "Context", name: str, partner: str | None) -> None:
-    """Take a feed that a partner offers, or go on with a paused one."""
+    """Take a feed that a partner offers, or what a new version of it adds, or go on with a paused one."""
     _sync(ctx)
-    ctx.project().received.enable(name, partner)
-    _say(ctx, name, "enabled")
+    received = ctx.project().received
+    received.enable(name, partner)
+    shown = received.show(name, partner)
+
+    def text() -> None:
+        click.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
+        if shown["offered"]:
+            click.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
+
+    versions = {each: shown[each] for each in ("accepted_version", "offered_version", "hash")}
+    output.emit(ctx, {"feed": name, "status": "enabled", **versions}, text)
 
 
 @cli.command()
@@ -179,12 +226,18 @@ def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 @click.argument("name")
 @PARTNER
 @REASON
+@click.option("--addition", is_flag=True, help="Only what the new version would add; the accepted one goes on.")
 @click.pass_obj
-def decline(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
+def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool) -> None:
     """Turn a received feed down; what it gave is purged."""
     _sync(ctx)
-    ctx.project().received.decline(name, partner, reason)
-    _say(ctx, name, "declined")
+    received = ctx.project().received
+    if addition:
+        received.decline_version(name, partner, reason)
+        _say(ctx, name, str(received.show(name, partner)["status"]))
+    else:
+        received.decline(name, partner, reason)
+        _say(ctx, name, "declined")
 
 
 @cli.command()
@@ -281,7 +334,8 @@ def _say(ctx: "Context", name: str, status: str) -> None:
 
 
 def _shared(row: dict[str, Any]) -> list[Any]:
-    partners = [f"{name}: {status}" for name, status in row["partners"].items()]
+    waits = {name: f", version {version} pending" for name, version in row["offered"].items() if version}
+    partners = [f"{name}: {status}{waits.get(name, '')}" for name, status in row["partners"].items()]
     return [row["name"], row["status"], row["version"], row["segments"], partners]
 
 
@@ -332,6 +386,9 @@ def _show(document: dict[str, Any]) -> None:
             ("restricted uses", document["restricted_uses"]),
         ]
     )
+    if document["status"] == "draft":
+        left = [f"{each['name']} ({each['command']})" for each in document["steps"] if not each["complete"]]
+        output.lines([("steps left", left)])
     if "partner" in document:
         output.lines(
             [
@@ -342,18 +399,37 @@ def _show(document: dict[str, Any]) -> None:
                 ("members until", output.time(document["members_until"])),
             ]
         )
+        if document["offered"]:
+            _offered(document["name"], document["offered"])
     else:
-        columns = ("alias", "status", "accepted_version", "last_revision", "last_receipt", "reason")
-        names = ("partner", "status", "accepted version", "revision", "last receipt", "reason", "last run")
+        columns = ("alias", "status", "accepted_version", "offered_version", "accepted_hash")
+        more = ("last_revision", "last_receipt", "reason")
+        names = (
+            "partner",
+            "status",
+            "accepted version",
+            "offered",
+            "accepted hash",
+            "revision",
+            "last receipt",
+            "reason",
+            "last run",
+        )
         click.echo()
         output.table(
             names,
-            ([*(each[column] for column in columns), _last_run(each["last_run"])] for each in document["partners"]),
+            (
+                [*(each[column] for column in (*columns, *more)), _last_run(each["last_run"])]
+                for each in document["partners"]
+            ),
         )
+        for row in document["partners"]:
+            if row["waits_for_estimate"]:
+                click.echo(f"{row['alias']}: {_asking(document['name'], row['waits_for_estimate'])}")
         click.echo()
         _estimates(document["estimates"])
     click.echo()
-    columns = ("revision", "version", "state", "at (UTC)", "data changed (UTC)", "latency s")
+    headings = ("revision", "version", "state", "at (UTC)", "data changed (UTC)", "latency s")
     rows = (
         [
             run["revision"],
@@ -365,7 +441,7 @@ def _show(document: dict[str, Any]) -> None:
         ]
         for run in document["runs"]
     )
-    output.table(columns, rows, empty="no run yet")
+    output.table(headings, rows, empty="no run yet")
 
 
 def _last_run(run: dict[str, Any] | None) -> str | None:
@@ -396,6 +472,35 @@ def _reconciled(document: dict[str, Any]) -> None:
         if "profiles" in each:
             click.echo(f"{each['profiles']:,} profiles are in a segment of it")
         click.echo()
+
+
+def _asking(name: str, namespaces: list[str]) -> str:
+    command = " --namespace ".join([f"vesica feed estimate {name}", *namespaces])
+    return f"the newest version waits for an estimate of what it adds: {command}"
+
+
+def _offered(name: str, offered: dict[str, Any]) -> None:
+    """Print what a version that waits for our word would change."""
+    click.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
+    click.echo(f"vesica feed decline {name} --addition")
+    lines = [("version hash", offered["hash"]), ("description", offered["description"] or "-")]
+    for which, word in (("adds", "adds"), ("takes_out", "takes out")):
+        changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}
+        lines += [(f"{word} {noun.replace('_', ' ')}", names) for noun, names in changes.items() if names]
+    for row in offered["estimates"]:
+        numbers = [_answered(each) for each in row["segments"]] or [row["status"]]
+        lines.append((f"in common, {row['namespace']}", [*numbers, output.time(row["computed_at"])]))
+    output.lines(lines)
+    if offered["estimates"]:
+        click.echo(
+            "Numbers are those that we last answered this partner; which segment is which its question did not say."
+        )
+
+
+def _answered(row: dict[str, Any]) -> str:
+    if row["overlap"] is None:
+        return str(row["status"]).replace("_", " ")
+    return f"{row['overlap']:,} ± {row['half_width']:,} ({row['consented']:,} with consent)"
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:

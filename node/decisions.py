@@ -80,7 +80,9 @@ def audience(
     values, starts = snapshot.distinct(namespace)
     if not len(starts):
         return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
-    rows = np.stack([_mask(segment, snapshot.profile_count)[held.profiles] for segment in members])
+    rows = np.zeros((len(members), len(held.profiles)), bool)
+    for row, segment in zip(rows, members, strict=True):
+        row[:] = _mask(segment, snapshot.profile_count)[held.profiles]
     segments = np.logical_or.reduceat(rows, starts, axis=1)
     met = None
     if any(each is not None for each in qualified):

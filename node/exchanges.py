@@ -343,6 +343,7 @@ def register() -> None:
         feeds,
         heads,
         matching,
+        offers,
         partners,
         preflight,
         received,

@@ -1,17 +1,18 @@
 """Feeds that we send: drafts, immutable versions, and each partner's state of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from protocol.agreement import Agreement
-from protocol.feed import MARKETING_USES, MEMBERSHIP_DAYS, Definition, SegmentRef
-from protocol.letters import FeedNotice, FeedVersion
+from protocol.feed import MEMBERSHIP_DAYS, Definition, SegmentRef
+from protocol.letters import FeedNotice
 from psi.errors import VesicaError
 
-from . import expiry, matching, releases, runs, versions
+from . import drafts, edits, expiry, matching, purges, releases, runs, versions
+from .edits import ESTIMATE_DAYS, GOING, Addition, Removal
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
@@ -21,24 +22,12 @@ from .tables import connections, estimates, feed_partners, feeds, segments
 if TYPE_CHECKING:
     from .project import Project
 
-ESTIMATE_DAYS = 7  # after that an estimate is shown as expired
-GOING = ("pending", "enabled", "disabled")
-
 Documents = list[dict[str, Any]]
 Names = list[str]
 Errors = list[VesicaError]
 Rows = list[Row[Any]]
 Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
 Going = list[tuple[str, Row[Any], str, Definition]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
-    """What an edit takes out of a feed."""
-
-    segments: Sequence[str] = ()
-    namespaces: Sequence[str] = ()
-    restricted_uses: Sequence[str] = ()
 
 
 class Feeds:
@@ -49,28 +38,25 @@ class Feeds:
         self,
         name: str,
         *,
-        segments: Sequence[str],
         namespaces: Sequence[str],
-        partners: Sequence[str],
+        segments: Sequence[str] = (),
+        partners: Sequence[str] = (),
         restricted_uses: Sequence[str] = (),
         description: str = "",
         membership_days: int = MEMBERSHIP_DAYS,
         valid_until: int | None = None,
     ) -> None:
-        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so."""
+        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so.
+
+        Segments and partners may come later, by edits.
+        """
         with self._project.act("feed.create", name) as tx:
             check_name(name, "feed")
             if self._find(name, tx) is not None:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
-            needed = {"--segment": segments, "--namespace": namespaces, "--partner": partners}
-            missing = [option for option, given in needed.items() if not given]
-            if missing:
-                raise InvalidInput(
-                    "a feed needs a segment, a namespace and a partner", hint=f"add {', '.join(missing)}"
-                )
-            for use in restricted_uses:
-                if use not in MARKETING_USES:
-                    raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
+            if not namespaces:
+                raise InvalidInput("a feed needs a namespace to match by", hint="name one with --namespace")
+            edits.check_uses(restricted_uses)
             expiry.check(membership_days, valid_until, self._node.now())
             self._check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
@@ -102,23 +88,21 @@ class Feeds:
             )
             versions.keep(self._project, tx, feed_id, definition)
             for row in rows:
-                tx.execute(
-                    insert(feed_partners).values(
-                        id=self._node.new_id(),
-                        feed_id=feed_id,
-                        connection_id=row.id,
-                        status="draft",
-                        last_revision=0,
-                        changed=now,
-                    )
-                )
+                self._add_partner(tx, feed_id, row)
 
     def estimate(
-        self, name: str, partner: str | None = None, progress: Progress = no_progress, *, wait: bool = True
+        self,
+        name: str,
+        partner: str | None = None,
+        progress: Progress = no_progress,
+        *,
+        namespaces: Sequence[str] = (),
+        wait: bool = True,
     ) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends the partner's budget.
 
-        Without `wait` the questions are only queued, and returned with the ids of their jobs.
+        Only about some namespaces, where they are named. Without `wait` the questions are only queued, and returned with
+        the ids of their jobs.
         """
         self._project.require("feed.estimate", name)
         with self._project.refusals("feed.estimate", name):
@@ -133,10 +117,13 @@ class Feeds:
         if not rows:
             raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
         names = [segment.name for segment in definition.segments]
+        asked = [self._namespace(each, ()) for each in namespaces] or definition.namespaces
+        if strange := set(asked) - set(definition.namespaces):
+            raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
         waiting: Documents = []
         errors: Errors = []
         for row in rows:
-            for namespace in definition.namespaces:
+            for namespace in asked:
                 parameters = {"connection": row.id, "namespace": namespace, "segments": names}
                 if not wait:
                     job = self._node.jobs.submit_once(matching.JOB, parameters, self._project)
@@ -179,73 +166,54 @@ class Feeds:
         return [found[key] for key in sorted(found)]
 
     def publish(self, name: str) -> None:
-        """Offer a feed to its partners; members leave only after a partner has enabled it."""
+        """Offer a feed, or its newest version, to its partners; members leave only after a partner has enabled it."""
         with self._project.act("feed.publish", name) as tx:
             feed = self.get(name, tx)
             if feed.status == "revoked":
                 raise Refused(f"feed {name} was revoked", hint="create a new one")
             self._check_prerequisites()
-            definition = self.definition(feed, tx)
+            definition, pairs = self.definition(feed, tx), self._partners(feed, tx)
+            for step in drafts.steps(definition, partners=len(pairs), published=True):
+                if not step.complete:
+                    raise Refused(f"feed {name} is not complete: {step.name}", hint=step.command)
             self._project.governance.check_feed(definition, tx)
             offered = []
-            for row, state in self._partners(feed, tx):
-                if state.status != "draft":
+            refused: Refused | None = None
+            for row, state in pairs:
+                if state.status not in ("draft", *GOING) or definition.version in state.offers:
                     continue
                 if row.status != "active":
                     raise Refused(f"partner {row.alias} is {row.status}", hint="vesica partner list")
-                self._check_sizes(tx, definition, row)
-                self._project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
-                self._set_state(tx, state, status="pending")
+                fresh = list(definition.segments)
+                if state.status != "draft":
+                    held = edits.holds(tx, state)
+                    if waits := edits.waits_for(self._project, tx, row, held, definition):
+                        refused = refused or edits.not_estimated(name, row, waits)
+                        continue
+                    fresh = versions.new_segments(held, definition)
+                self._check_sizes(tx, name, fresh, row)
+                edits.offer(self._project, tx, row, state, definition)
+                if state.status == "draft":
+                    self._set_state(tx, state, status="pending")
                 offered.append(row)
             if not offered:
-                raise Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
+                raise refused or Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
             self._set(tx, feed, status="published")
         self._deliver(offered)
 
-    def edit(self, name: str, removal: Removal, *, description: str | None = None) -> int:
-        """Take segments, namespaces or restrictions out of a feed; returns the new version.
+    def edit(
+        self,
+        name: str,
+        removal: Removal = edits.NO_REMOVAL,
+        *,
+        addition: Addition = edits.NO_ADDITION,
+        description: str | None = None,
+    ) -> int:
+        """Take things out of a feed, at once on both sides, or put things in, for each partner to accept.
 
-        It takes effect at once on both sides: what was released through what is removed is purged at the receivers.
+        Returns the number of the newest version.
         """
-        with self._project.act("feed.edit", name) as tx:
-            feed = self.get(name, tx)
-            before = self.definition(feed, tx)
-            for given, known in (
-                (removal.segments, [segment.name for segment in before.segments]),
-                (removal.namespaces, [each.partition("/")[0] for each in before.namespaces] + list(before.namespaces)),
-                (removal.restricted_uses, list(before.restricted_uses)),
-            ):
-                for each in given:
-                    if each not in known:
-                        raise NotFound(f"feed {name} has no {each!r}", hint=f"vesica feed show {name}")
-            gone = set(removal.namespaces)
-            after = replace(
-                before,
-                version=before.version + 1,
-                description=before.description if description is None else description,
-                segments=tuple(each for each in before.segments if each.name not in removal.segments),
-                namespaces=tuple(
-                    each for each in before.namespaces if each not in gone and each.partition("/")[0] not in gone
-                ),
-                restricted_uses=tuple(each for each in before.restricted_uses if each not in removal.restricted_uses),
-                created=self._node.now(),
-            )
-            if not after.segments or not after.namespaces:
-                raise Refused(
-                    f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
-                )
-            versions.keep(self._project, tx, feed.id, after)
-            self._set(tx, feed, version=after.version)
-            give_up_releases(self._node, tx, feed.id)
-            told = []
-            for row, state in self._partners(feed, tx):
-                if state.status in GOING:
-                    self._project.letters.send(tx, row.id, "feed.unshare", FeedVersion(definition=after))
-                    if state.accepted_version is not None:
-                        self._set_state(tx, state, accepted_version=after.version)
-                    told.append(row)
-        self._deliver(told)
-        return after.version
+        return edits.edit(self._project, name, removal, addition, description)
 
     def unshare(self, name: str, *, segment: str | None = None, partner: str | None = None, reason: str = "") -> None:
         """Take one segment from all partners, or the whole feed from one partner; they purge it and sign that they did."""
@@ -312,6 +280,7 @@ class Feeds:
                 "version": feed.version,
                 "segments": [segment.name for segment in self.definition(feed).segments],
                 "partners": {row.alias: state.status for row, state in self._partners(feed)},
+                "offered": {row.alias: edits.offered(state) for row, state in self._partners(feed)},
             }
             for feed in self._visible(self._rows())
         ]
@@ -323,16 +292,22 @@ class Feeds:
         now = self._node.now()
         with self._node.store.read() as tx:
             recent = runs.recent(tx, feed.id, ours=True)
-            last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in self._partners(feed, tx)}
-        aliases = {row.id: row.alias for row, _ in self._partners(feed)}
+            pairs = self._partners(feed, tx)
+            last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in pairs}
+            standing = {row.id: edits.standing(self._project, tx, row, state, definition) for row, state in pairs}
+            purged = {row.id: purges.documents(tx, feed.id, row.id) for row, _ in pairs}
+        aliases = {row.id: row.alias for row, _ in pairs}
         return {
             **versions.describe(definition),
             "status": feed.status,
+            "steps": [
+                asdict(step) for step in drafts.steps(definition, partners=len(pairs), published=feed.status != "draft")
+            ],
             "partners": [
                 {
                     "alias": row.alias,
                     "status": state.status,
-                    "accepted_version": state.accepted_version,
+                    **standing[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
                     "last_run": last[row.id],
@@ -340,9 +315,10 @@ class Feeds:
                     "next_attempt": state.next_attempt,
                     "reason": state.reason,
                     "universes": state.universes,
-                    "purged": releases.purge_document(state.purge_statement),
+                    "purged": purged[row.id][-1] if purged[row.id] else None,
+                    "purges": purged[row.id],
                 }
-                for row, state in self._partners(feed)
+                for row, state in pairs
             ],
             "estimates": self.estimates(name),
             "runs": [{"partner": aliases.get(run.connection_id), **runs.shown(run)} for run in recent],
@@ -364,9 +340,13 @@ class Feeds:
     def segments_shared(self, connection_id: str) -> int:
         """Return how many distinct segments a partner is offered or gets."""
         names: set[str] = set()
-        for feed in self._rows("published"):
-            if any(row.id == connection_id and state.status in GOING for row, state in self._partners(feed)):
-                names |= {segment.name for segment in self.definition(feed).segments}
+        with self._node.store.read() as tx:
+            query = select(feed_partners).where(
+                feed_partners.c.connection_id == connection_id, feed_partners.c.status.in_(GOING)
+            )
+            for state in tx.execute(query).all():
+                for definition in (edits.holds(tx, state), versions.get(tx, state.feed_id, state.offers[-1])):
+                    names |= {segment.name for segment in definition.segments}
         return len(names)
 
     def shared_with(self, connection_id: str, namespace: str, tx: Connection) -> Names:
@@ -443,14 +423,14 @@ class Feeds:
                 )
         return known[0]
 
-    def _check_sizes(self, tx: Connection, definition: Definition, row: Row[Any]) -> None:
+    def _check_sizes(self, tx: Connection, name: str, shared: Sequence[SegmentRef], row: Row[Any]) -> None:
         minimum = Agreement.decode(row.agreement).terms.minimum_segment
-        for segment in definition.segments:
+        for segment in shared:
             size = tx.scalar(select(segments.c.size).where(segments.c.id == segment.id.hex())) or 0
             if size < minimum:
                 raise Refused(
                     f"segment {segment.name} is below the minimum of {minimum:,} agreed with {row.alias}",
-                    hint=f"leave it out: vesica feed edit {definition.name} --remove-segment {segment.name}",
+                    hint=f"leave it out: vesica feed edit {name} --remove-segment {segment.name}",
                 )
 
     def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
@@ -486,6 +466,18 @@ class Feeds:
             "computed_at": row.at,
             **row.detail,
         }
+
+    def _add_partner(self, tx: Connection, feed_id: str, row: Row[Any]) -> None:
+        tx.execute(
+            insert(feed_partners).values(
+                id=self._node.new_id(),
+                feed_id=feed_id,
+                connection_id=row.id,
+                status="draft",
+                last_revision=0,
+                changed=self._node.now(),
+            )
+        )
 
     def _find(self, name: str, tx: Connection | None) -> Row[Any] | None:
         query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.name == name)

@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, select
 
 from protocol.feed import MARKETING_USES, Definition
-from protocol.letters import FeedVersion
 
-from . import versions
 from .errors import InvalidInput, Refused
-from .exchanges import give_up_releases
 from .labels import Kind, Origin, Trace, Traces, inherited, removal
 from .policies import SHARING, Policy, check_action, met_by, parse
 from .tables import feeds
@@ -295,7 +292,7 @@ class Governance:
 
     def _broken(self, tx: Connection) -> Violations:
         """Return what the feeds break that partners have, or are offered."""
-        from .feeds import GOING
+        from .edits import GOING
 
         found: Violations = []
         for feed, definition in self._living(tx):
@@ -313,37 +310,16 @@ class Governance:
         return f"take the segment out of the feed first: vesica feed unshare {feed} --segment {violations[0].segment}"
 
     def _relabel(self, tx: Connection) -> tuple[list[Row[Any]], list[str]]:
-        """Give each feed whose segments have other labels now a version that says so; returns whom to call, and the feeds.
-
-        Labels are the sender's word on its data and no part of the bargain: such a version holds at once.
-        """
-        from .feeds import GOING
+        """Tell the partners of each feed whose segments have other labels now; returns whom to call, and the feeds."""
+        from . import edits
 
         told: list[Row[Any]] = []
         names: list[str] = []
         for feed, before in self._living(tx):
-            labelled = tuple(
-                replace(each, labels=tuple(sorted(self._project.labels.labels_of_segment(each.name, tx))))
-                for each in before.segments
-            )
-            if labelled == before.segments:
-                continue
-            after = replace(before, version=before.version + 1, segments=labelled, created=self._project.node.now())
-            versions.keep(self._project, tx, feed.id, after)
-            self._project.feeds._set(tx, feed, version=after.version)
-            give_up_releases(self._project.node, tx, feed.id)
-            names.append(feed.name)
-            for row, state in self._project.feeds._partners(feed, tx):
-                if state.status not in GOING:
-                    continue
-                accepted = state.accepted_version
-                known = before if accepted is None else versions.get(tx, feed.id, accepted)
-                at_once = versions.only_removes(known, after)  # unless something that was added waits for acceptance
-                if at_once and accepted is not None:
-                    self._project.feeds._set_state(tx, state, accepted_version=after.version)
-                letter = FeedVersion(definition=after)
-                self._project.letters.send(tx, row.id, "feed.unshare" if at_once else "feed.publish", letter)
-                told.append(row)
+            rows = edits.relabel(self._project, tx, feed, before)
+            if rows is not None:
+                told += rows
+                names.append(feed.name)
         return told, names
 
 

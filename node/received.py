@@ -19,13 +19,12 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
-from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged
-from protocol.receipt import PurgeStatement
+from protocol.letters import FeedAccept, FeedNotice
 from protocol.wire import Message
 from psi import membership
 from psi.values import U8
 
-from . import access, decisions, epochs, evaluations, expiry, runs, versions
+from . import access, decisions, epochs, evaluations, expiry, offers, purges, runs, versions
 from .data import Snapshot
 from .errors import NotFound, Refused, printable
 from .files import write_atomically
@@ -103,6 +102,7 @@ class Received:
                 "reason": feed.reason,
                 "accepted_version": feed.accepted_version,
                 "offered_version": feed.offered_version,
+                "offered": offers.document(self._project, tx, connection, feed),
                 "revision": feed.last_revision,
                 "last_receipt": feed.last_receipt.hex() if feed.last_receipt else None,
                 "last_run": runs.last(tx, connection.id, feed.id, self._node.now()),
@@ -116,12 +116,15 @@ class Received:
             }
 
     def enable(self, name: str, partner: str | None = None) -> None:
-        """Take a feed, or go on with a paused one; nothing of it is stored before."""
+        """Take a feed or what a new version of it adds, or go on with a paused one; nothing of it is stored before.
+
+        One that was paused goes on with the version that it had: what was offered meanwhile has to be enabled too.
+        """
         with self._project.act("feed.enable", name) as tx:
             connection, feed = self.get(name, partner, tx)
-            if feed.status not in ("pending", "disabled"):
+            if feed.status not in ("pending", "disabled") and not (feed.status == "enabled" and feed.offered_version):
                 raise Refused(f"feed {name} is {feed.status}", hint="vesica feed list")
-            version = feed.offered_version or feed.accepted_version
+            version = feed.accepted_version if feed.status == "disabled" else feed.offered_version
             definition = self._definition(tx, feed, version)
             snapshot = Snapshot.open(self._project)
             sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
@@ -131,7 +134,10 @@ class Received:
                     f"this project has fewer than the {minimum:,} identities that the agreement with {connection.alias} asks",
                     hint="import more profiles, or agree on other terms: vesica project terms",
                 )
-            self._set(tx, feed, status="enabled", accepted_version=version, offered_version=None, reason=None)
+            if feed.status == "disabled":
+                self._set(tx, feed, status="enabled", reason=None)
+            else:
+                offers.hold(self._project, tx, connection, feed, definition, status="enabled", reason=None)
             self._accept(tx, connection, definition, sizes)
         self._project.letters.deliver_soon(connection)
 
@@ -162,6 +168,17 @@ class Received:
             reason,
             {"pending": "declined", "enabled": "declined", "disabled": "declined"},
         )
+
+    def decline_version(self, name: str, partner: str | None = None, reason: str = "") -> None:
+        """Turn down what a new version would add: the accepted one goes on, and the sender sees the reason."""
+        with self._project.act("feed.decline-version", name) as tx:
+            connection, feed = self.get(name, partner, tx)
+            if feed.status not in ALIVE or feed.offered_version is None:
+                raise Refused(f"no new version of feed {name} waits for an answer", hint=f"vesica feed show {name}")
+            self._set(tx, feed, offered_version=None)
+            notice = FeedNotice(feed=self._definition(tx, feed).feed, version=feed.offered_version, reason=reason)
+            self._project.letters.send(tx, connection.id, "feed.decline-version", notice)
+        self._project.letters.deliver_soon(connection)
 
     def members(self, partner: str, segment: str, tx: Connection | None = None) -> BitMap:
         """Return the profile numbers of a received segment's present members, by whichever feed.
@@ -296,7 +313,8 @@ class Received:
         write_atomically(self._path(feed, name), content.getbuffer())
         before = [] if whole else self._sealed(feed)
         names = [name] if whole else [*(feed.records or ()), name]
-        removed = sealed.version != feed.accepted_version  # by a version that came during the run
+        then, now = self._definition(tx, feed, sealed.version), self._definition(tx, feed, feed.accepted_version)
+        removed = not versions.only_removes(now, then)  # something, by a version that came during the run
         values = {"records": None if removed else names, "epoch": sealed.epoch, "refreshed": self._node.now()}
         self._set(tx, feed, last_revision=sealed.revision, **values)
         feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
@@ -325,8 +343,9 @@ class Received:
         then = self._definition(tx, feed, newest.version)
         now = self._definition(tx, feed, feed.accepted_version)
         snapshot = Snapshot.open(self._project, tx)
-        wanted = {segment.id: segment for segment in now.segments}
-        found = {segment.id: BitMap() for segment in now.segments}
+        given = {segment.id for segment in then.segments}
+        wanted = {segment.id: segment for segment in now.segments if segment.id in given}
+        found = {each: BitMap() for each in wanted}
         for namespace in now.namespaces:
             if namespace not in newest.records:
                 continue
@@ -348,64 +367,7 @@ class Received:
         self._set(tx, feed, status="revoked", reason=reason, records=None)
         self._renew(tx, connection, gone)
         shutil.rmtree(self._folder(feed), ignore_errors=True)
-        self._sign_purge(tx, connection, feed, ())
-
-    def offered(self, tx: Connection, connection: Row[Any], definition: Definition) -> None:
-        """Take note of a feed or version that a partner offers; a pure removal takes effect at once."""
-        agreed = Agreement.decode(connection.agreement).namespaces
-        if not set(definition.namespaces) <= set(agreed):
-            raise RemoteProtocolError("manifest", "the feed uses a namespace that was not agreed on")
-        feed_id = versions.local(connection.id, definition.feed)
-        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).first()
-        if feed is None:
-            versions.keep(self._project, tx, feed_id, definition)
-            tx.execute(
-                insert(received_feeds).values(
-                    id=feed_id,
-                    connection_id=connection.id,
-                    name=definition.name,
-                    status="pending",
-                    offered_version=definition.version,
-                    last_revision=0,
-                    changed=self._node.now(),
-                )
-            )
-            self._project.alerts.add(
-                tx,
-                "feed_offered",
-                f"{connection.alias} offers feed {definition.name}: vesica feed enable {definition.name}",
-            )
-            return
-        newest = feed.offered_version or feed.accepted_version or 0
-        if definition.version <= newest or feed.status in ("declined", "revoked"):
-            return
-        before = self._definition(tx, feed, feed.accepted_version or newest)  # not what was offered and never taken
-        versions.keep(self._project, tx, feed_id, definition)
-        if not versions.only_removes(before, definition) or feed.accepted_version is None:
-            self._set(tx, feed, offered_version=definition.version)
-            self._project.alerts.add(tx, "feed_changed", f"{connection.alias} offers a new version of {feed.name}")
-            return
-        left = {segment.id for segment in definition.segments}
-        gone = [segment for segment in before.segments if segment.id not in left]
-        ids = {segment.id.hex() for segment in gone}
-        had = self._memberships(tx, feed)
-        self._drop(tx, feed, [row for row in had if row.segment_id in ids])
-        self._set(tx, feed, accepted_version=definition.version, offered_version=None)
-        feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
-        chain = self._sealed(feed)
-        joined = bool(chain) and self.join(tx, feed, chain)
-        fewer = set(before.namespaces) != set(definition.namespaces)
-        if fewer and not joined:  # who matched by what cannot be told any more: nobody is in it until the next release
-            self._drop(tx, feed, self._memberships(tx, feed))
-        if chain and (gone or fewer):
-            self._set(tx, feed, records=None)  # they hold what was taken out; the next release is without it
-            for name in feed.records:
-                self._path(feed, name).unlink(missing_ok=True)
-        self._renew(tx, connection, had)
-        if gone:
-            self._sign_purge(tx, connection, feed, tuple(segment.id for segment in gone))
-        did = "took something out" if versions.removes(before, definition) else "changed the labels or the description"
-        self._project.alerts.add(tx, "feed_changed", f"{connection.alias} {did} of {feed.name}")
+        purges.sign(self._project, tx, connection, self._definition(tx, feed).feed, feed.last_revision)
 
     def _notify(self, kind: str, name: str, partner: str | None, reason: str, moves: dict[str, str]) -> None:
         with self._project.act(kind, name) as tx:
@@ -580,17 +542,6 @@ class Received:
             chain.append(Sealed(version=version, revision=revision, epoch=feed.epoch, records=records))
         return chain
 
-    def _sign_purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], segments: tuple[bytes, ...]) -> None:
-        statement = PurgeStatement(
-            connection=bytes.fromhex(connection.id),
-            feed=self._definition(tx, feed).feed,
-            revision=feed.last_revision,
-            segments=segments,
-            made=self._node.now(),
-        )
-        letter = Purged(statement=statement, signature=statement.sign(self._node.sign))
-        self._project.letters.send(tx, connection.id, "feed.purged", letter)
-
     def _rows(self, tx: Connection) -> Pairs:
         feeds = tx.execute(
             select(received_feeds)
@@ -651,12 +602,6 @@ def _named(file: str) -> tuple[int, int]:
     return int(version), int(revision)
 
 
-def published(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
-    """Handle feed.publish and feed.unshare."""
-    assert isinstance(message, FeedVersion)
-    project.received.offered(tx, connection, message.definition)
-
-
 def revoked(project: "Project", tx: Connection, connection: Row[Any], message: Message) -> None:
     """Handle feed.revoke: purge, and say so, signed."""
     assert isinstance(message, FeedNotice)
@@ -673,6 +618,4 @@ def _not_received(partner: str, segment: str) -> NotReceived:
     return NotReceived(f"there is no received segment {partner}.{segment}", hint="'vesica feed list' shows them")
 
 
-LETTERS["feed.publish"] = published
-LETTERS["feed.unshare"] = published
 LETTERS["feed.revoke"] = revoked

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opened, Opening, Role
 from protocol.feed import Definition
-from protocol.letters import Purged, Wanted
+from protocol.letters import Wanted
 from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 from protocol.release import ReleaseReceiver, ReleaseSender, manifest
@@ -392,13 +392,21 @@ def _sender(
 
 
 def _send(project: "Project", connection: Row[Any], run: Row[Any], progress: Progress) -> None:
+    def role(number: int) -> Role:
+        with project.node.store.read() as tx:
+            if _state(tx, connection, run.feed_id).accepted_version != run.version:
+                raise Refusal(
+                    "stale", "another version holds since this run began", hint="run it again: vesica feed sync"
+                )
+        return _sender(project, connection, run, number)
+
     run_exchange(
         project,
         connection,
         _subject(run),
         Kind.RELEASE,
         Part.SENDER,
-        lambda number: _sender(project, connection, run, number),
+        role,
         inputs=run.digest,
         keep=lambda receipt: _sent(project, connection, run, receipt),
         progress=progress,
@@ -518,19 +526,6 @@ def _finished(project: "Project", connection: Row[Any], opening: Opening, role: 
         taking.received(project, connection, role.result, opening.epoch)
     elif isinstance(role, ReleaseSender):
         _sent(project, connection, _run_of(project, connection, dict(opening.subject)), role.result)
-
-
-def purge_document(statement: bytes | None) -> dict[str, Any] | None:
-    """Return a partner's signed word that it purged a feed, for people and programs."""
-    if statement is None:
-        return None
-    purged = Purged.decode(statement)
-    return {
-        "revision": purged.statement.revision,
-        "segments": [segment.hex() for segment in purged.statement.segments],
-        "made": purged.statement.made,
-        "signature": purged.signature.hex(),
-    }
 
 
 def _name(project: "Project", feed_id: str) -> str:

@@ -8,9 +8,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedAccept, FeedNotice, Purged
 from protocol.wire import Message
 
-from . import versions
+from . import purges, versions
+from .edits import GOING
 from .errors import printable
-from .feeds import GOING
 from .letters import HANDLERS as LETTERS
 from .releases import begin_anew
 from .tables import feed_partners, feeds
@@ -33,23 +33,34 @@ def state_of(tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[
 
 
 def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.accept: the partner takes this version, so runs may begin; a removal that crossed it holds anyway."""
+    """Handle feed.accept: the partner takes this version, so runs may begin.
+
+    What was taken out since, by letters that crossed this one, holds anyway; what was added since waits for its own word.
+    """
     assert isinstance(message, FeedAccept)
     feed, state = state_of(tx, row, message.feed)
-    definition = project.feeds.definition(feed, tx)
     if state.status not in GOING:
         return
-    taken = versions.get(tx, feed.id, message.version)
-    if message.definition != taken.digest():
+    if message.version not in state.offers:
+        raise RemoteProtocolError("manifest", "the partner accepted a version that it was not offered, or went back")
+    known = versions.each(tx, feed.id, state.offers[state.offers.index(message.version) :])
+    if message.definition != known[0].digest():
         raise RemoteProtocolError("manifest", "the partner accepted other words than this version's")
-    if not versions.only_removes(taken, definition):
-        return  # it crossed with a version that adds something, which is on its way and has to be accepted too
+    definition = versions.holding(known)
     universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
+    declined = (state.declined_version or 0) > message.version
     project.feeds._set_state(
-        tx, state, status="enabled", accepted_version=definition.version, universes=universes, reason=None
+        tx,
+        state,
+        status="enabled",
+        accepted_version=definition.version,
+        offers=[each.version for each in known],
+        declined_version=state.declined_version if declined else None,
+        universes=universes,
+        reason=state.reason if declined else None,
     )
     begin_anew(tx, row, feed.id)  # also one that has lost what we gave
-    if (state.status, state.universes) == ("enabled", universes):
+    if (state.status, state.universes, state.accepted_version) == ("enabled", universes, definition.version):
         return
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
     project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
@@ -70,20 +81,35 @@ def noticed(status: str) -> Any:
     return handle
 
 
+def version_declined(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+    """Handle feed.decline-version: what it would add is not wanted, and what the partner accepted before goes on."""
+    assert isinstance(message, FeedNotice)
+    feed, state = state_of(tx, row, message.feed)
+    if state.status not in GOING:
+        return
+    if message.version not in state.offers:
+        raise RemoteProtocolError("manifest", "the partner declined a version that it was not offered")
+    project.feeds._set_state(tx, state, declined_version=message.version, reason=printable(message.reason))
+    text = f"{row.alias} declined version {message.version} of feed {feed.name}; what it accepted before goes on"
+    project.alerts.add(tx, "feed_version_declined", text)
+
+
 def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
     """Handle feed.purged: keep the partner's signed statement."""
     assert isinstance(message, Purged)
     statement = message.statement
-    feed, state = state_of(tx, row, statement.feed)
+    feed, _ = state_of(tx, row, statement.feed)
     if statement.connection.hex() != row.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
     statement.verify(message.signature, row.peer_key)
-    project.feeds._set_state(tx, state, purge_statement=message.encode())
-    what = f"{len(statement.segments)} of the segments of feed" if statement.segments else "feed"
+    if not purges.keep(project, tx, feed, row, message):
+        return
+    what = f"what version {statement.version} took out of feed" if statement.version else "feed"
     project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
 
 
 LETTERS["feed.accept"] = accepted
 LETTERS["feed.decline"] = noticed("declined")
+LETTERS["feed.decline-version"] = version_declined
 LETTERS["feed.disable"] = noticed("disabled")
 LETTERS["feed.purged"] = purged

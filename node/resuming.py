@@ -13,8 +13,8 @@ from protocol.wire import Message
 
 from . import versions
 from .audit import date
+from .edits import GOING
 from .epochs import FURTHEST
-from .feeds import GOING
 from .letters import HANDLERS as LETTERS
 from .received import ALIVE
 from .releases import begin_anew

@@ -318,6 +318,8 @@ feed_partners = Table(  # one partner's state of one of our feeds
     _of("connection"),
     Column("status", String(16), nullable=False),  # draft, pending, enabled, disabled, declined, revoked
     Column("accepted_version", Integer),
+    Column("offers", JSON, nullable=False, default=list),  # versions it was told of, from the one it accepted last on
+    Column("declined_version", Integer),  # whose additions it does not want
     Column("reason", Text),
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
@@ -328,12 +330,23 @@ feed_partners = Table(  # one partner's state of one of our feeds
     _time("next_attempt", nullable=True),
     _time("ran", nullable=True),  # when the last attempt ended well
     _time("wished", nullable=True),  # when the receiver asked for a run
-    Column("purge_statement", LargeBinary),
     Column(
         "universes", JSON
     ),  # the receiver's identities by namespace when it accepted: the base of the evaluation limit
     _time("changed"),
     UniqueConstraint("feed_id", "connection_id"),
+)
+
+purges = Table(  # what partners signed that they removed, one row for each of our versions that took something out
+    "purges",
+    metadata,
+    _id(),
+    _of("feed"),
+    _of("connection"),
+    Column("version", Integer, nullable=False),  # 0: the whole feed
+    Column("statement", LargeBinary, nullable=False),  # protocol.letters.Purged, encoded
+    _time("at"),
+    UniqueConstraint("feed_id", "connection_id", "version"),
 )
 
 received_feeds = Table(

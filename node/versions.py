@@ -1,12 +1,13 @@
 """Immutable versions of feeds, ours and received: both nodes keep the same bytes under the same hash."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select
 
 from protocol.errors import RemoteProtocolError
-from protocol.feed import Definition
+from protocol.feed import Definition, SegmentRef
 from psi.hashing import length_prefixed
 
 from .tables import feed_versions
@@ -46,6 +47,10 @@ def get(tx: Connection, feed_id: str, version: int | None) -> Definition:
     return Definition.decode(content)
 
 
+def each(tx: Connection, feed_id: str, numbers: Sequence[int]) -> list[Definition]:
+    return [get(tx, feed_id, number) for number in numbers]
+
+
 def only_removes(before: Definition, after: Definition) -> bool:
     """Tell whether a version gives a receiver nothing that the one before did not: it holds without being accepted.
 
@@ -60,13 +65,46 @@ def only_removes(before: Definition, after: Definition) -> bool:
     )
 
 
-def removes(before: Definition, after: Definition) -> bool:
-    """Tell whether a version lacks anything that the one before had."""
-    return not (
-        _segments(before) <= _segments(after)
-        and set(before.namespaces) <= set(after.namespaces)
-        and set(before.restricted_uses) <= set(after.restricted_uses)
-    )
+def holding(offers: Sequence[Definition]) -> Definition:
+    """Return the version that holds at a receiver that accepted the first of these and was then told of the others.
+
+    What only takes out holds as soon as it comes, what adds something waits. The receiver goes the same way letter by
+    letter, so both get to the same version, whatever crossed in the post.
+    """
+    holds = offers[0]
+    for offered in offers[1:]:
+        if only_removes(holds, offered):
+            holds = offered
+    return holds
+
+
+def new_segments(before: Definition, after: Definition) -> list[SegmentRef]:
+    """Return the segments that a version has and the one before had not, whatever their labels."""
+    known = _segments(before)
+    return [segment for segment in after.segments if (segment.id, segment.name) not in known]
+
+
+def difference(before: Definition, after: Definition) -> dict[str, Any]:
+    """Return what a version adds to the one before, and what it takes out, as both sides show it."""
+    return {
+        "version": after.version,
+        "hash": after.digest().hex(),
+        "description": after.description,
+        "adds": _only_in(after, before),
+        "takes_out": _only_in(before, after),
+    }
+
+
+def _only_in(these: Definition, those: Definition) -> dict[str, list[Any]]:
+    return {
+        "segments": [_segment(segment) for segment in new_segments(those, these)],
+        "namespaces": [name for name in these.namespaces if name not in those.namespaces],
+        "restricted_uses": [use for use in these.restricted_uses if use not in those.restricted_uses],
+    }
+
+
+def _segment(segment: SegmentRef) -> dict[str, Any]:
+    return {"name": segment.name, "labels": list(segment.labels)}
 
 
 def _segments(definition: Definition) -> set[tuple[bytes, str]]:
@@ -81,7 +119,7 @@ def describe(definition: Definition) -> dict[str, Any]:
         "version": definition.version,
         "hash": definition.digest().hex(),
         "description": definition.description,
-        "segments": [{"name": segment.name, "labels": list(segment.labels)} for segment in definition.segments],
+        "segments": [_segment(segment) for segment in definition.segments],
         "namespaces": list(definition.namespaces),
         "restricted_uses": list(definition.restricted_uses),
         "membership_days": definition.membership_days,

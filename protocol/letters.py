@@ -46,7 +46,7 @@ class FeedAccept(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedNotice(Message):
-    """The receiver declines or pauses a feed, or the sender revokes it, with a reason for people."""
+    """The receiver declines or pauses a feed or declines a version, or the sender revokes it, with a reason for people."""
 
     TYPE: ClassVar[str] = "feed-notice"
     feed: Id
@@ -115,6 +115,7 @@ KINDS: dict[str, type[Message]] = {
     "feed.publish": FeedVersion,
     "feed.accept": FeedAccept,
     "feed.decline": FeedNotice,
+    "feed.decline-version": FeedNotice,
     "feed.disable": FeedNotice,
     "feed.revoke": FeedNotice,
     "feed.unshare": FeedVersion,

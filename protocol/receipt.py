@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from .errors import Malformed
 from .feed import MAX_SEGMENTS
 from .wire import Digest, Id, Limit, Message, Namespace, Number, PublicKey, Signature
 
@@ -55,11 +56,17 @@ class SignedReceipt(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgeStatement(Message):
-    """The receiver's word that it removed memberships: of `segments`, or of the whole feed if there are none."""
+    """The receiver's word that it removed memberships: what `version` took out, or of the whole feed if that is 0."""
 
     TYPE: ClassVar[str] = "purge"
     connection: Id
     feed: Id
+    version: Number
     revision: Number
     segments: Annotated[tuple[Id, ...], Limit(0, MAX_SEGMENTS)]
+    namespaces: Annotated[tuple[Namespace, ...], Limit(0, 64)]
     made: Number
+
+    def check(self) -> None:
+        if bool(self.version) != bool(self.segments or self.namespaces):
+            raise Malformed("purge: a version names what it took out, and the whole feed nothing")

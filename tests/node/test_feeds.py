@@ -10,8 +10,8 @@ from sqlalchemy import func, insert, select, update
 
 from node import letters as letters_module
 from node import taking, wishes
+from node.edits import Removal
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
-from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
 from node.tables import audit, exchanges, feed_versions, jobs, label_uses, memberships, projects, runs
 from protocol.feed import MARKETING_USES, Definition
@@ -304,7 +304,9 @@ def test_a_namespace_that_is_taken_out_is_not_said_to_be_a_whole_purge(pair: Any
     pair.globe.post()
     assert pair.globe.project.received.show("summer")["namespaces"] == [EMAIL]
     assert pair.globe.project.received.show("summer")["members"] == {}  # until the next run tells who is left
-    assert len(state(pair.acme)["purged"]["segments"]) == 1
+    statement = state(pair.acme)["purged"]
+    assert (statement["version"], statement["segments"], statement["namespaces"]) == (3, [], ["phone_sha256/e164-v1"])
+    assert [len(each["segments"]) for each in state(pair.acme)["purges"]] == [1, 0]
     assert [run["status"] for run in pair.acme.project.feeds.sync()] == ["done"]
     assert pair.globe.members("acme", "vip") == {"g1"}
 
@@ -333,12 +335,21 @@ def test_a_revoked_feed_is_purged_and_the_sender_holds_the_signed_word_of_it(idl
     assert (state(pair.acme)["status"], state(pair.acme)["reason"]) == ("revoked", "season over")
     purged = state(pair.acme)["purged"]
     assert (purged["revision"], purged["made"], purged["segments"]) == (1, pair.clock(), [])
-    assert set(purged) == {"revision", "made", "segments", "signature"}  # and no number of people
+    assert set(purged) == {
+        "version",
+        "revision",
+        "made",
+        "segments",
+        "namespaces",
+        "signature",
+    }  # and no number of people
     statement = PurgeStatement(
         connection=bytes.fromhex(pair.acme.project.partners.get("globe").id),
         feed=bytes.fromhex(pair.acme.project.feeds.get("summer").id),
+        version=0,
         revision=1,
         segments=(),
+        namespaces=(),
         made=pair.clock(),
     )
     statement.verify(bytes.fromhex(purged["signature"]), pair.globe.node.key)

@@ -150,7 +150,7 @@ def test_a_partner_cannot_squat_on_our_feeds_or_on_another_partners(shared: Any)
 
 
 def _no_removal() -> Any:
-    from node.feeds import Removal
+    from node.edits import Removal
 
     return Removal()
 

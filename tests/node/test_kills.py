@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 
 from node import tables
 from node.data import Snapshot
-from node.feeds import Removal
+from node.edits import Removal
 from node.node import Node
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
@@ -397,3 +397,42 @@ def test_a_killed_import_changes_nothing_and_is_run_again(home: Path, tmp_path: 
         assert len(Snapshot.open(node.project()).identities(EMAIL)) == 50
         unnamed(node)
         node.audit.verify()
+
+
+@pytest.mark.feature("EX8")
+@pytest.mark.feature("FD6")
+@pytest.mark.parametrize(
+    ("side", "kill"),
+    [
+        pytest.param("acme", "acted feed.edit 1", id="the sender, the letters not delivered"),
+        pytest.param("globe", "acted letter.feed.unshare 1", id="the receiver, between the removal and the offer"),
+        pytest.param("globe", "acted feed.enable 1", id="the receiver, the acceptance not delivered"),
+    ],
+)
+def test_an_edit_is_whole_whoever_dies_over_it(world: World, side: str, kill: str) -> None:
+    """Something is added, then something is taken out; both end at the same version, and what was accepted is released."""
+    for name, extra in (("rare", ["a31", "a44"]), ("old", ["a32"])):
+        world.acme.segment(name, extra)
+    world.acme.node.close()
+    edit = ("feed", "edit", "summer", "--remove-segment", "new", "--add-segment", "old")
+    with world.serving(world.globe, kill if "letter" in kill else ""):
+        world.run(world.acme, "feed", "sync", "summer")
+        world.run(world.acme, "feed", "edit", "summer", "--add-segment", "rare")
+        if side == "acme":
+            world.killed(world.acme, *edit, kill=kill)
+        else:
+            world.run(world.acme, *edit)
+        world.run(world.acme, "feed", "list")
+    if "enable" in kill:
+        world.killed(world.globe, "feed", "enable", "summer", kill=kill)
+    with world.serving(world.globe):
+        if kill != "acted feed.enable 1":
+            world.run(world.globe, "feed", "enable", "summer")
+        world.run(world.acme, "feed", "sync", "summer")
+        ours, theirs = (world.run(each, "feed", "show", "summer") for each in (world.acme, world.globe))
+        assert ours["partners"][0]["accepted_hash"] == theirs["hash"] == ours["hash"]
+        assert (theirs["accepted_version"], theirs["offered_version"]) == (4, None)
+        world.expected = {"vip": world.expected["vip"], "rare": {"g31", "g44"}, "old": {"g32"}}
+        world.check_members()
+        world.check_receipts()
+        assert "new" not in theirs["members"]

@@ -51,7 +51,7 @@ MANIFEST = messages.Manifest(
     made=3,
 )
 RECEIPT = MANIFEST.receipt(B16)
-PURGE = receipt.PurgeStatement(connection=B16, feed=B16, revision=2, segments=(), made=3)
+PURGE = receipt.PurgeStatement(connection=B16, feed=B16, version=0, revision=2, segments=(), namespaces=(), made=3)
 COMMITMENT = messages.Commitment(context=B32, epoch=1, generation=1, count=4096, chunks=(B64,), made=2)
 STATEMENT = messages.KeyStatement(context=B32, epoch=1, public=B32, proof=B64)
 OK = messages.SegmentAnswer(status="ok", overlap=5, consented=4, half_width=1, consented_half_width=1)
