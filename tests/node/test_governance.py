@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert
 
 from node import letters as letters_module
-from node import versions
+from node import offers, versions
 from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
@@ -346,7 +346,7 @@ def test_a_label_holds_before_the_version_that_brings_it_is_accepted(two: Any) -
         (rich,) = before.segments
         more = replace(rich, id=bytes(16), name="more", labels=("C9",))
         after = replace(before, version=2, segments=(replace(rich, labels=("c4", "theirs")), more))
-        globe.received.offered(tx, connection, after)
+        offers.offered(globe, tx, connection, after)
     assert globe.received.show("summer")["accepted_version"] == 1
     assert list(globe.labels.labels_of_segment("copied")) == ["C4", "theirs"]
 
@@ -421,7 +421,7 @@ def test_c12_of_the_id_column_or_of_a_sender_blocks_every_file(two: Any, tmp_pat
         connection, feed = globe.received.get("summer", None, tx)
         before = versions.get(tx, feed.id, 1)
         labelled = tuple(replace(each, labels=("C12",)) for each in before.segments)
-        globe.received.offered(tx, connection, replace(before, version=2, segments=labelled))
+        offers.offered(globe, tx, connection, replace(before, version=2, segments=labelled))
     with pytest.raises(PolicyViolation, match=r"label C12 .* C12 from received\.acme\.vip"):
         globe.segments.export("copied", file, uses=["analytics"])
     assert not file.exists()
