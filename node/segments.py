@@ -59,7 +59,7 @@ class Segments:
             draft, unknown = Draft(self._project, tx), 0
             parsed = None
             if rule is not None:
-                parsed = rules.parse(rule, self.names(tx))
+                parsed = rules.parse(rule, self._names(tx))
                 members = self._evaluate(tx, draft, parsed.tree)
             elif members_file is not None:
                 members, unknown = self._read_members(tx, draft.base, Path(members_file))
@@ -100,6 +100,10 @@ class Segments:
             tx.execute(rows.update().where(rows.c.id == row.id).values(size=len(members), evaluated=now))
             detail |= {"size": len(members)}
             return replace(_segment(row), size=len(members), evaluated=now, unknown=unknown)
+
+    def attribute_names(self, tx: Connection) -> dict[str, rules.Field]:
+        """Return what a condition may write for each attribute."""
+        return self._names(tx)
 
     def lists(self, tx: Connection) -> "set[str]":
         """Return the names of the segments that have members and no rule."""
@@ -280,7 +284,7 @@ class Segments:
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:
         return next((row for row in self._rows(connection) if row.name == name), None)
 
-    def names(self, connection: Connection) -> dict[str, rules.Field]:
+    def _names(self, connection: Connection) -> dict[str, rules.Field]:
         """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it."""
         fields, datasets = tables.fields, tables.datasets
         query = (
@@ -309,7 +313,7 @@ class Segments:
             tree,
             count=snapshot.profile_count,
             attributes=snapshot.attributes,
-            fields=self.names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
+            fields=self._names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
             segments={
                 name: self._referred(tx, snapshot, name)
                 for name in references
