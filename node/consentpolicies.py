@@ -206,7 +206,7 @@ class ConsentPolicies:
             raise InvalidInput(
                 f"there is no marketing action {action[:80]!r}", hint=f"the actions are {', '.join(MARKETING_USES)}"
             )
-        fields = self._project.segments.names(tx, visible=True) | self._consent_fields()
+        fields = self._project.segments.attribute_names(tx) | self._consent_fields()
         policy = ConsentPolicy(
             name=name,
             action=action,

@@ -453,7 +453,7 @@ def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
 
 def check_dataset(name: str) -> None:
     check_name(name, "dataset")
-    if name.partition(".")[0] in RESERVED:
+    if name.partition(".")[0] in RESERVED:  # of "consent.x" a rule could not tell which it names
         raise InvalidInput(f"a dataset cannot be called {name}", hint="choose another name")
 
 

@@ -17,12 +17,12 @@ from . import access, rules, tables, trees
 from .data import Draft, Snapshot
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .files import write_atomically
+from .governance import FILE_USES
 from .labels import Kind, Origin
 
 if TYPE_CHECKING:
     from .project import Project
 
-EXPORT = "export-to-third-party"  # the marketing action of a file
 ID_HEADERS = ("id", "profile", "profile_id", "customer", "customer_id")
 
 
@@ -81,7 +81,7 @@ class Segments:
                 members, unknown = self._read_members(tx, draft.base, Path(members_file))
             else:
                 rule = self._text(rule, tree)
-                parsed = rules.parse(rule, self.names(tx, visible=True))
+                parsed = rules.parse(rule, self._names(tx, visible=True))
                 self._check_uses(tx, parsed.uses)
                 members = self._evaluate(tx, draft, parsed.tree)
             segment = Segment(
@@ -132,7 +132,7 @@ class Segments:
                 if row.tree is None:
                     raise Refused(f"segment {name} is a list", hint=f"vesica segment update {name} --members FILE")
                 rule = self._text(rule, tree)
-                parsed = rules.parse(rule, self.names(tx, visible=True))
+                parsed = rules.parse(rule, self._names(tx, visible=True))
                 self._check_uses(tx, parsed.uses)
                 values = {"rule": rule, "tree": parsed.tree, "uses": parsed.uses}
                 self._check_apart(tx, name, parsed.uses)
@@ -146,6 +146,10 @@ class Segments:
             detail |= {"size": len(members)}
             row = self._get(tx, name)
         return replace(_segment(row), unknown=unknown)
+
+    def attribute_names(self, tx: Connection) -> dict[str, rules.Field]:
+        """Return what a condition may write for each attribute."""
+        return self._names(tx)
 
     def lists(self, tx: Connection) -> "set[str]":
         """Return the names of the segments that have members and no rule."""
@@ -235,11 +239,12 @@ class Segments:
             row = self._get(tx, name)
             self._project.governance.check_export(name, detail["uses"], tx)
             snapshot = Snapshot.open(self._project, tx)
-            members = snapshot.members(row.id)
-            for qualified in self._project.consent_policies.qualified([name], snapshot, action=EXPORT, tx=tx):
-                if qualified is not None:
-                    detail["without_consent"] = len(members - qualified)
-                    members &= qualified
+            everyone = members = snapshot.members(row.id)
+            for use in detail["uses"] or FILE_USES:
+                for qualified in self._project.consent_policies.qualified([name], snapshot, action=use, tx=tx):
+                    members = members if qualified is None else members & qualified
+            if members != everyone:
+                detail["without_consent"] = len(everyone - members)
             numbers = np.array(members.to_array(), np.uint32)
             file = io.StringIO(newline="")
             writer = csv.writer(file, lineterminator="\n")
@@ -368,7 +373,7 @@ class Segments:
     def _find(self, connection: Connection, name: str) -> Row[Any] | None:
         return next((row for row in self._rows(connection) if row.name == name), None)
 
-    def names(self, connection: Connection, *, visible: bool = False) -> dict[str, rules.Field]:
+    def _names(self, connection: Connection, *, visible: bool = False) -> dict[str, rules.Field]:
         """Return what a rule may write for each attribute: "dataset.field", and "field" where only one has it.
 
         With `visible`, of the attributes that are not hidden from whoever acts.
@@ -403,7 +408,7 @@ class Segments:
             tree,
             count=snapshot.profile_count,
             attributes=snapshot.attributes,
-            fields=self.names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
+            fields=self._names(tx) | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
             segments={
                 name: self._referred(tx, snapshot, name)
                 for name in references
