@@ -176,6 +176,8 @@ def shape(value: Any) -> Any:
             return shape(wire.unpack(value))  # a letter holds a message
         except RemoteProtocolError:
             return ("bytes", len(value))
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value):
+        return "an id"
     return value
 
 
