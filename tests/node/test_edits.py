@@ -16,7 +16,7 @@ from node import purges, releases, tables, taking, versions
 from node.edits import Addition, Removal
 from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refusal, Refused
 from node.evaluations import check_expected
-from node.feeds import PolicyViolation
+from node.governance import PolicyViolation
 from node.letters import Letters, delivered, outbox, receive
 from node.node import Node
 from node.tables import feed_versions, received_feeds, runs
