@@ -1,4 +1,4 @@
-"""The month of tests/scripts/month.py, from several seeds."""
+"""The month of tests/scripts/month.py. VESICA_MONTHS says from which seeds (1; `make assure` takes five)."""
 
 import os
 from pathlib import Path

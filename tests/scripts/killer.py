@@ -103,15 +103,15 @@ def acted(after: Callable[[str, str], None]) -> None:
 
 
 def _anywhere(places: Places) -> None:
-    """Count files before and after they get their names, transactions before and after their commits, and what is signed
-    for the partner, or came from it."""
+    """Count files before and after they get their names, transactions before and after their commits, and what is sent
+    to the partner, before and after. How often one looks whether there is an answer is nobody's count."""
 
     def always(*arguments: Any, **options: Any) -> bool:
         return True
 
     _around(import_module("node.files").os, "replace", always, before=places, after=places)
-    _around(import_module("node.signatures"), "sign", always, before=places, after=places)
-    _around(import_module("node.client").PeerClient, "_once", always, after=places)
+    for name in ("put", "post"):
+        _around(import_module("node.client").PeerClient, name, always, before=places, after=places)
     store = import_module("node.store").Store
     begin = store.begin
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import killer
 
+from node.errors import PeerUnreachable
 from node.feeds import Removal
 from node.node import Node
 from node.service import serve
@@ -19,6 +20,7 @@ from node.service import serve
 FORKS = multiprocessing.get_context("forkserver")
 WAIT = 120.0  # seconds, for what takes one or two
 KILLED = -signal.SIGKILL
+UNREACHABLE = 75  # the exit code where the partner was away for too long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,10 @@ def share(life: Life, feed: str, removal: Removal | None) -> None:
         if removal is not None and project.feeds.get(feed).version == 1:
             project.feeds.edit(feed, removal)
         node.exchange_letters()
-        project.feeds.sync(feed)
+        try:
+            project.feeds.sync(feed)
+        except PeerUnreachable:
+            sys.exit(UNREACHABLE)
         node.exchange_letters()
     life.passed.write_text(str(places.passed))
 
