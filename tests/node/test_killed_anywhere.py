@@ -1,7 +1,8 @@
 """Either node killed, or both, at any of the places where something changes outside its memory: seeded, never by time.
 
 A place is a file before or after it gets its name, a transaction before or after its commit, a message before or after it
-is sent. After a restart all is as if nothing had happened. VESICA_KILLS says at how many points (20; `make assure` takes all 100).
+is sent. After a restart all is as if nothing had happened. VESICA_KILLS says at how many points (20; `make assure` takes
+all 100).
 """
 
 import hashlib

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import plain
@@ -626,7 +627,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vesica-month-") as folder:
         try:
-            Month(Path(folder), seed=arguments.seed, people=arguments.people, say=print).tell()
+            Month(Path(folder), seed=arguments.seed, people=arguments.people, say=partial(print, flush=True)).tell()
         except Difference as error:
             sys.exit(f"the product and the plain join differ: {error}")
     print("After every step both sides' members were those of a plain join.")
