@@ -1,14 +1,16 @@
-"""The long checks of the curve kernel (`make assure`): each prints one line, and the first that fails ends the run.
+"""The long checks (`make assure`), first of the curve kernel: each prints one line, and the first that fails ends the run.
 
-    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing]
+    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing|kills|months]
 
 bounds      a build that compares every limb with its bound runs the tests
 sanitizers  AddressSanitizer and UndefinedBehaviorSanitizer run the tests
 secrets     valgrind finds no jump and no address that depends on a scalar or a hashed identity (portable, avx2)
 agreement   libsodium's bytes on so many random elements, for every backend and operation
 timing      Welch's t between a fixed scalar and random ones, for every backend in C
+kills       either node, or both, die at 100 seeded places of runs and edits; `make test` takes 20 of them
+months      a month between three organisations, from five seeds; `make test` takes one
 
-Needs gcc and valgrind with its headers.
+The first three need gcc and valgrind with its headers.
 """
 
 import argparse
@@ -90,7 +92,20 @@ def timing(directory: Path, elements: int) -> str:
     )
 
 
-CHECKS = (bounds, sanitizers, secrets, agreement, timing)
+def kills(directory: Path, elements: int) -> str:
+    return nodes("tests/node/test_killed_anywhere.py", VESICA_KILLS="100")
+
+
+def months(directory: Path, elements: int) -> str:
+    return nodes("tests/node/test_month.py", VESICA_MONTHS="1 2 3 4 5")
+
+
+def nodes(file: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "3", "-p", "no:cacheprovider", file]
+    return last_line(run(*command, **environment))
+
+
+CHECKS = (bounds, sanitizers, secrets, agreement, timing, kills, months)
 
 
 def main() -> None:

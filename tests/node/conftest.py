@@ -1,154 +1,15 @@
 """Two nodes that reach each other over real TLS on loopback, on one clock; nothing happens that a test did not ask for."""
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from sides import Pair, Person
 
-from node import tls
 from node.client import PeerClient
-from node.endpoint import address_of, bind, server
-from node.importer import IdentityColumn
-from node.node import Node
-from node.project import Project
-from node.service import answering
-from protocol.exchange import Opening
-from protocol.states import Kind, Part
-
-EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
-SMALL_TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
-
-
-class Person(NamedTuple):
-    """A row of a file: people with the same e-mail or phone on both sides are the same."""
-
-    id: str
-    email: str = ""
-    phone: str = ""
-    share: str = ""
-
-
-class Side:
-    """One organisation: its node, its project "default", and its endpoint, which can be stopped and started."""
-
-    def __init__(self, folder: Path, name: str, *, now: Any, address: bool = True) -> None:
-        self.name, self.folder, self._now = name, folder, now
-        self._bound = bind("127.0.0.1:0")
-        self.address = address_of(self._bound)
-        Node.create(folder / name, name.title(), address=self.address if address else "", now=now).close()
-        self.open()
-
-    def open(self) -> None:
-        """Open the home anew, as a restarted process does."""
-        self.node = Node.open(self.folder / self.name, now=self._now)
-
-    @property
-    def project(self) -> Project:
-        return self.node.project()
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Answer partners meanwhile, without jobs or post of its own."""
-        running = server(answering(self.node), tls.server_context(self.node.secrets.signing_key, self.node.now()))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [self._bound.dup()]})
-        thread.start()
-        try:
-            yield
-        finally:
-            running.should_exit = True
-            thread.join(30)
-            assert not thread.is_alive()
-
-    def people(self, people: Sequence[Person], dataset: str = "crm") -> None:
-        """Import people; their e-mails and phones are hashed on the way in."""
-        file = self.folder / f"{self.name}-{dataset}.csv"
-        lines = [",".join(Person._fields), *(",".join(person) for person in people)]
-        file.write_text("\n".join(lines) + "\n")
-        self.project.profiles.import_(
-            file,
-            dataset=dataset,
-            id_column="id",
-            identities=[IdentityColumn.parse("email=email_sha256:raw"), IdentityColumn.parse("phone=phone_sha256:raw")],
-            consent_column="share",
-        )
-
-    def segment(self, name: str, ids: Sequence[str]) -> None:
-        file = self.folder / f"{self.name}-{name}.csv"
-        file.write_text("\n".join(["id", *ids]) + "\n")
-        self.project.segments.create(name, members_file=file)
-
-    def members(self, partner: str, segment: str) -> set[str]:
-        """Return the ids of the present members of a received segment."""
-        from node.data import Snapshot
-
-        ids = Snapshot.open(self.project).profile_ids
-        return {ids[number].decode() for number in self.project.received.members(partner, segment)}
-
-    def post(self) -> None:
-        """Let letters go both ways, and do what the partner asked for."""
-        self.node.exchange_letters()
-
-    def opening(self, partner: Any, kind: Kind = Kind.COUNT, part: Part = Part.ASKER, **changes: Any) -> Opening:
-        """Return what opens an exchange with a partner (alias or row) in the first key epoch: a count by e-mail, or else."""
-        row = self.project.partners.get(partner) if isinstance(partner, str) else partner
-        fields = {"exchange": bytes(16), "epoch": 1, "subject": {"namespace": EMAIL}, "nonce": bytes(32), **changes}
-        return Opening(kind=kind, part=part, connection=bytes.fromhex(row.id), agreement=row.agreement_digest, **fields)
-
-    def acts(self, act: str, result: str = "allow") -> list[dict[str, Any]]:
-        return [entry.as_dict() for entry in self.node.audit.list(act=act, result=result)]
-
-
-class Pair:
-    """A sender, "acme", and a receiver, "globe": not connected yet."""
-
-    def __init__(self, folder: Path, clock: Any, *, receiver_address: bool = True) -> None:
-        self.clock = clock
-        self.acme = Side(folder, "acme", now=clock)
-        self.globe = Side(folder, "globe", now=clock, address=receiver_address)
-
-    def terms(self, **terms: Any) -> None:
-        """Let both sides ask for these terms."""
-        for side in (self.acme, self.globe):
-            side.project.set_terms(**terms)
-
-    def connect(self) -> None:
-        """Globe requests acme's Connect ID, acme accepts: each lists the other under its name."""
-        found = self.globe.project.partners.look_up(self.acme.project.partners.connect_id().encode())
-        self.globe.project.partners.request(found, alias="acme")
-        self.acme.project.partners.accept("globe")
-        self.post()
-
-    def post(self) -> None:
-        """Let all letters arrive."""
-        for _ in range(2):
-            self.acme.post()
-            self.globe.post()
-
-    def prepare(
-        self, acme: Sequence[Person], globe: Sequence[Person], segments: Mapping[str, Sequence[str]], **terms: Any
-    ) -> None:
-        """Import people on both sides, choose opt-out, make acme's segments, and connect on small terms."""
-        self.terms(**{**SMALL_TERMS, **terms})
-        for side, people in ((self.acme, acme), (self.globe, globe)):
-            side.project.consent.set_model("opt-out")
-            side.people(people)
-        for name, ids in segments.items():
-            self.acme.segment(name, ids)
-        self.connect()
-
-    def share(
-        self, feed: str, segments: Sequence[str], namespaces: Sequence[str] = (EMAIL, PHONE), **rest: Any
-    ) -> None:
-        """Create and publish a feed at acme, enable it at globe."""
-        self.acme.project.feeds.create(feed, segments=segments, namespaces=namespaces, partners=["globe"], **rest)
-        self.acme.project.feeds.publish(feed)
-        self.post()
-        self.globe.project.received.enable(feed)
-        self.post()
 
 
 @pytest.fixture

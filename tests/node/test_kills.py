@@ -1,7 +1,7 @@
 """A process killed at any moment, on either side: run again, it resumes or starts cleanly, and nothing is doubled or lost.
 
 The kills are made by a child script of these tests (KILLER), never by the product: it wraps one function of ours, or one
-act, and sends itself SIGKILL at the k-th time.
+act, and sends itself SIGKILL at the k-th time. tests/node/test_killed_anywhere.py kills at places that nobody chose.
 """
 
 import json
@@ -26,71 +26,8 @@ from node.node import Node
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
 EMAIL = "email_sha256/lc-v1"
+KILLER = str(Path(__file__).parents[1] / "scripts" / "killer.py")
 WAIT = 60.0  # seconds, for what takes one or two
-
-KILLER = """
-import os, signal, sys
-from contextlib import contextmanager
-from importlib import import_module
-
-when, what, count = (os.environ.get("KILL") or "never - 0").split()
-left = int(count)
-
-def die_at_last():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if when in ("replacing", "replaced"):  # a file whose path holds `what`, before or after it is renamed
-    files = import_module("node.files")
-    replace = files.os.replace
-    def patched(source, target):
-        hit = what in str(target)
-        if hit and when == "replacing":
-            die_at_last()
-        replace(source, target)
-        if hit and when == "replaced":
-            die_at_last()
-    files.os.replace = patched
-elif when == "acting":  # inside the transaction of an act, before its commit
-    audit = import_module("node.audit").Audit
-    record = audit.record
-    def patched(self, tx, act, *arguments, **options):
-        record(self, tx, act, *arguments, **options)
-        if act == what:
-            die_at_last()
-    audit.record = patched
-elif when == "acted":  # after the commit
-    node = import_module("node.node").Node
-    original = node.act
-    @contextmanager
-    def patched(self, act, *arguments, **options):
-        with original(self, act, *arguments, **options) as tx:
-            yield tx
-        if act == what:
-            die_at_last()
-    node.act = patched
-elif when in ("calling", "called"):  # a function, before or after
-    import_module("node.exchanges").register()
-    module, _, path = what.partition(":")
-    *owners, name = path.split(".")
-    owner = import_module(module)
-    for each in owners:
-        owner = getattr(owner, each)
-    function = getattr(owner, name)
-    def patched(*arguments, **options):
-        if when == "calling":
-            die_at_last()
-        result = function(*arguments, **options)
-        if when == "called":
-            die_at_last()
-        return result
-    setattr(owner, name, patched)
-
-from cli.main import main
-sys.exit(main())
-"""
 
 
 def now() -> int:
@@ -106,7 +43,7 @@ def clock() -> Any:
 def command(home: Path, *arguments: str, kill: str = "") -> tuple[int, str]:
     """Run one `vesica` command in a process of its own; returns its exit code and output."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, *arguments, "--home", str(home), "--json"],
+        [sys.executable, KILLER, *arguments, "--home", str(home), "--json"],
         capture_output=True,
         text=True,
         env={**os.environ, "KILL": kill},
@@ -162,7 +99,7 @@ class World:
     def serve(self, side: Any, kill: str = "") -> subprocess.Popen[str]:
         with (side.folder / f"{side.name}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", KILLER, "node", "serve", "--listen", side.address, "--home", side.node.home],
+                [sys.executable, KILLER, "node", "serve", "--listen", side.address, "--home", side.node.home],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
