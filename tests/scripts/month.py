@@ -25,8 +25,8 @@ from plain import Person
 from sides import EMAIL, PHONE, SMALL_TERMS, Side
 
 from node.data import Snapshot
+from node.edits import Addition, Removal
 from node.endpoint import bind
-from node.feeds import Removal
 from node.importer import IdentityColumn
 from node.received import NotReceived
 from psi.errors import VesicaError
@@ -290,7 +290,7 @@ class Month:
         taken = receiver.project.received.show(link.feed, sender.name)
         (partner,) = (each for each in shown["partners"] if each["alias"] == receiver.name)
         self.expect(f"version of {name}", taken["accepted_version"], partner["accepted_version"])
-        self.expect(f"hash of {name}", taken["hash"], shown["hash"])
+        self.expect(f"hash of {name}", taken["hash"], partner["accepted_hash"])
         self.expect(f"segments of {name}", [each["name"] for each in taken["segments"]], link.segments)
         self.expect(f"receipt of {name}", taken["last_receipt"], partner["last_receipt"])
         self.expect(f"status of {name}", (partner["status"], taken["status"]), (link.status, link.status))
@@ -512,6 +512,42 @@ def a_namespace_is_taken_out(month: Month) -> str:
     return "Fern matches by device no more: who was in it by that alone is out at once"
 
 
+def a_segment_is_added(month: Month) -> str:
+    """What was accepted goes on where the addition is not."""
+    acme, globe, fern = month.all
+    acme.list_("gifts", set(acme.some(month.people // 4)))
+    acme.project.feeds.edit("summer", addition=Addition(segments=["gifts"]))
+    month.post()
+    month.run()
+    month.check()
+    month.expect("gifts arrive unasked", [each.is_here("acme", "gifts") for each in (globe, fern)], [False, False])
+    globe.project.received.enable("summer")
+    fern.project.received.decline_version("summer", reason="not now")
+    month.post()
+    month.links[0].segments.append("gifts")
+    return "Acme adds the segment gifts: Globe accepts, Fern declines and keeps what it has"
+
+
+def a_namespace_is_added(month: Month) -> str:
+    """Nobody is offered it before there is an estimate, nor matched by it before a partner accepts."""
+    feeds = month.acme.project.feeds
+    feeds.edit("summer", addition=Addition(namespaces=["idfa"]))
+    month.post()
+    waiting = {each["alias"]: each["waits_for_estimate"] for each in feeds.show("summer")["partners"]}
+    month.expect("who waits for an estimate", waiting, {"globe": [DEVICE], "fern": [DEVICE]})
+    feeds.estimate("summer")
+    feeds.publish("summer")
+    month.post()
+    month.run()
+    month.check()
+    for link in month.links[:2]:
+        link.receiver.project.received.enable("summer")
+        link.namespaces.append(DEVICE)
+    month.links[1].segments.append("gifts")
+    month.post()
+    return "Acme adds the namespace idfa: after an estimate both accept it, and Fern with it the gifts"
+
+
 def a_label_on_a_field_in_use(month: Month) -> str:
     """No run goes out while it is there; what came before stays."""
     labels = month.acme.project.labels
@@ -601,6 +637,8 @@ STORY: tuple[Callable[[Month], str], ...] = (
     a_label_on_a_field_in_use,
     globe_pauses,
     globe_goes_on,
+    a_segment_is_added,
+    a_namespace_is_added,
     an_epoch_is_over,
     acme_asks_first,
     a_receiver_is_killed,
