@@ -549,20 +549,23 @@ def a_namespace_is_added(month: Month) -> str:
 
 
 def a_label_on_a_field_in_use(month: Month) -> str:
-    """No run goes out while it is there; what came before stays."""
+    """It is refused where it would stop a feed; one that stops nothing travels to the partners at once."""
     labels = month.acme.project.labels
-    labels.apply("C11", "field", "crm.orders")
-    month.acme.list_("vip", month.acme.plain.lists["vip"] ^ set(month.acme.some(6)))
     try:
-        month.acme.project.feeds.sync("summer")
+        labels.apply("C11", "field", "crm.orders")
     except VesicaError as error:
-        month.expect("the refusal", error.code, "policy_violation")
-        month.expect("the refusal names", "frequent" in str(error) and "C11" in str(error), True)
+        month.expect("the refusal", error.code, "policy_conflict")
+        month.expect("the refusal names", [each in str(error) for each in ("summer", "frequent", "C11")], [True] * 3)
     else:
-        month.expect("a run under C11", "done", "refused")
+        raise Difference(f"day {month.day}: C11 was put on a field that a published feed uses")
+    month.expect("labels of Acme", labels.in_use(), {})
+    labels.apply("C9", "field", "crm.orders")
+    month.post()
+    for receiver in (month.globe, month.fern):
+        found = {each["name"]: each["labels"] for each in receiver.project.received.show("summer")["segments"]}
+        month.expect(f"labels at {receiver.name}", found, {each: ["C9"] * (each == "frequent") for each in found})
     month.check()
-    labels.remove("C11", "field", "crm.orders")
-    return "C11 on crm.orders, which frequent uses: the run is refused; it goes on when the label is off"
+    return "C11 on crm.orders, which frequent uses, is refused; C9 is not, and both partners see it"
 
 
 def globe_pauses(month: Month) -> str:
