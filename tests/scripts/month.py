@@ -24,11 +24,13 @@ import plain
 from plain import Person
 from sides import EMAIL, PHONE, SMALL_TERMS, Side
 
+from node import epochs
 from node.data import Snapshot
 from node.edits import Addition, Removal
 from node.endpoint import bind
 from node.importer import IdentityColumn
 from node.received import NotReceived
+from node.schedule import Schedule
 from psi.errors import VesicaError
 
 DEVICE = "idfa/uuid-v1"
@@ -58,7 +60,7 @@ class Organisation(Side):
     def __init__(self, folder: Path, name: str, *, now: Clock, model: str, chance: random.Random) -> None:
         super().__init__(folder, name, now=now)
         self.plain, self.chance, self.clock = plain.Organisation(model), chance, now
-        self._serving = ExitStack()
+        self._serving, self.schedule = ExitStack(), Schedule(self.node)
         self.project.set_terms(**SMALL_TERMS, epoch_days=EPOCH_DAYS, evaluations=4)
         self.project.consent.set_model(model)
 
@@ -244,10 +246,17 @@ class Month:
                 each.post()
 
     def run(self) -> None:
-        """Bring the newest members of every feed to its partners."""
-        for name, sender in {link.feed: link.sender for link in self.links if link.status == "enabled"}.items():
-            for each in sender.project.feeds.sync(name):
-                self.expect(f"run of {name}: {each}", each["status"] in ("done", "unchanged"), True)
+        """Let a minute pass until nothing is due any more: the schedules find what has changed, and bring it."""
+        quiet = 0
+        for _ in range(12):
+            self.clock.now += 61
+            for each in self.all:
+                each.schedule.tick()
+            quiet = 0 if any(each.node.jobs.list(state="queued") for each in self.all) else quiet + 1
+            self.post()
+            if quiet == 2:
+                break
+        self.expect("minutes without a job", quiet, 2)
         for link in self.links:
             if link.status == "enabled":
                 link.remember()
@@ -607,6 +616,17 @@ def an_epoch_is_over(month: Month) -> str:
     return "the key epoch is over: new keys, and the old caches are gone"
 
 
+def acme_changes_its_keys(month: Month) -> str:
+    connection = month.acme.project.partners.get("globe").id
+    before = {path for path in month.cached() if connection in path.parts}
+    epochs.rotate(month.acme.project, "globe")
+    month.check()
+    a_day_goes_by(month)
+    month.run()
+    month.expect("caches of keys that are gone", before & month.cached(), set())
+    return "Acme ends the key epoch with Globe: the caches are gone, nobody is missed meanwhile"
+
+
 def fern_gets_it_no_more(month: Month) -> str:
     month.acme.project.feeds.unshare("summer", partner="fern", reason="the contract is over")
     month.post()
@@ -648,7 +668,7 @@ STORY: tuple[Callable[[Month], str], ...] = (
     acme_asks_no_more,
     some_agree_again,
     a_namespace_is_taken_out,
-    a_day_goes_by,
+    acme_changes_its_keys,
     fern_gets_it_no_more,
     they_disconnect,
     a_day_goes_by,
