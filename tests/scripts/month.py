@@ -24,11 +24,13 @@ import plain
 from plain import Person
 from sides import EMAIL, PHONE, SMALL_TERMS, Side
 
+from node import epochs
 from node.data import Snapshot
+from node.edits import Addition, Removal
 from node.endpoint import bind
-from node.feeds import Removal
 from node.importer import IdentityColumn
 from node.received import NotReceived
+from node.schedule import Schedule
 from psi.errors import VesicaError
 
 DEVICE = "idfa/uuid-v1"
@@ -58,7 +60,7 @@ class Organisation(Side):
     def __init__(self, folder: Path, name: str, *, now: Clock, model: str, chance: random.Random) -> None:
         super().__init__(folder, name, now=now)
         self.plain, self.chance, self.clock = plain.Organisation(model), chance, now
-        self._serving = ExitStack()
+        self._serving, self.schedule = ExitStack(), Schedule(self.node)
         self.project.set_terms(**SMALL_TERMS, epoch_days=EPOCH_DAYS, evaluations=4)
         self.project.consent.set_model(model)
 
@@ -244,10 +246,17 @@ class Month:
                 each.post()
 
     def run(self) -> None:
-        """Bring the newest members of every feed to its partners."""
-        for name, sender in {link.feed: link.sender for link in self.links if link.status == "enabled"}.items():
-            for each in sender.project.feeds.sync(name):
-                self.expect(f"run of {name}: {each}", each["status"] in ("done", "unchanged"), True)
+        """Let a minute pass until nothing is due any more: the schedules find what has changed, and bring it."""
+        quiet = 0
+        for _ in range(12):
+            self.clock.now += 61
+            for each in self.all:
+                each.schedule.tick()
+            quiet = 0 if any(each.node.jobs.list(state="queued") for each in self.all) else quiet + 1
+            self.post()
+            if quiet == 2:
+                break
+        self.expect("minutes without a job", quiet, 2)
         for link in self.links:
             if link.status == "enabled":
                 link.remember()
@@ -290,7 +299,7 @@ class Month:
         taken = receiver.project.received.show(link.feed, sender.name)
         (partner,) = (each for each in shown["partners"] if each["alias"] == receiver.name)
         self.expect(f"version of {name}", taken["accepted_version"], partner["accepted_version"])
-        self.expect(f"hash of {name}", taken["hash"], shown["hash"])
+        self.expect(f"hash of {name}", taken["hash"], partner["accepted_hash"])
         self.expect(f"segments of {name}", [each["name"] for each in taken["segments"]], link.segments)
         self.expect(f"receipt of {name}", taken["last_receipt"], partner["last_receipt"])
         self.expect(f"status of {name}", (partner["status"], taken["status"]), (link.status, link.status))
@@ -512,21 +521,60 @@ def a_namespace_is_taken_out(month: Month) -> str:
     return "Fern matches by device no more: who was in it by that alone is out at once"
 
 
-def a_label_on_a_field_in_use(month: Month) -> str:
-    """No run goes out while it is there; what came before stays."""
-    labels = month.acme.project.labels
-    labels.apply("C11", "field", "crm.orders")
-    month.acme.list_("vip", month.acme.plain.lists["vip"] ^ set(month.acme.some(6)))
-    try:
-        month.acme.project.feeds.sync("summer")
-    except VesicaError as error:
-        month.expect("the refusal", error.code, "policy_violation")
-        month.expect("the refusal names", "frequent" in str(error) and "C11" in str(error), True)
-    else:
-        month.expect("a run under C11", "done", "refused")
+def a_segment_is_added(month: Month) -> str:
+    """What was accepted goes on where the addition is not."""
+    acme, globe, fern = month.all
+    acme.list_("gifts", set(acme.some(month.people // 4)))
+    acme.project.feeds.edit("summer", addition=Addition(segments=["gifts"]))
+    month.post()
+    month.run()
     month.check()
-    labels.remove("C11", "field", "crm.orders")
-    return "C11 on crm.orders, which frequent uses: the run is refused; it goes on when the label is off"
+    month.expect("gifts arrive unasked", [each.is_here("acme", "gifts") for each in (globe, fern)], [False, False])
+    globe.project.received.enable("summer")
+    fern.project.received.decline_version("summer", reason="not now")
+    month.post()
+    month.links[0].segments.append("gifts")
+    return "Acme adds the segment gifts: Globe accepts, Fern declines and keeps what it has"
+
+
+def a_namespace_is_added(month: Month) -> str:
+    """Nobody is offered it before there is an estimate, nor matched by it before a partner accepts."""
+    feeds = month.acme.project.feeds
+    feeds.edit("summer", addition=Addition(namespaces=["idfa"]))
+    month.post()
+    waiting = {each["alias"]: each["waits_for_estimate"] for each in feeds.show("summer")["partners"]}
+    month.expect("who waits for an estimate", waiting, {"globe": [DEVICE], "fern": [DEVICE]})
+    feeds.estimate("summer")
+    feeds.publish("summer")
+    month.post()
+    month.run()
+    month.check()
+    for link in month.links[:2]:
+        link.receiver.project.received.enable("summer")
+        link.namespaces.append(DEVICE)
+    month.links[1].segments.append("gifts")
+    month.post()
+    return "Acme adds the namespace idfa: after an estimate both accept it, and Fern with it the gifts"
+
+
+def a_label_on_a_field_in_use(month: Month) -> str:
+    """It is refused where it would stop a feed; one that stops nothing travels to the partners at once."""
+    labels = month.acme.project.labels
+    try:
+        labels.apply("C11", "field", "crm.orders")
+    except VesicaError as error:
+        month.expect("the refusal", error.code, "policy_conflict")
+        month.expect("the refusal names", [each in str(error) for each in ("summer", "frequent", "C11")], [True] * 3)
+    else:
+        raise Difference(f"day {month.day}: C11 was put on a field that a published feed uses")
+    month.expect("labels of Acme", labels.in_use(), {})
+    labels.apply("C9", "field", "crm.orders")
+    month.post()
+    for receiver in (month.globe, month.fern):
+        found = {each["name"]: each["labels"] for each in receiver.project.received.show("summer")["segments"]}
+        month.expect(f"labels at {receiver.name}", found, {each: ["C9"] * (each == "frequent") for each in found})
+    month.check()
+    return "C11 on crm.orders, which frequent uses, is refused; C9 is not, and both partners see it"
 
 
 def globe_pauses(month: Month) -> str:
@@ -568,6 +616,17 @@ def an_epoch_is_over(month: Month) -> str:
     return "the key epoch is over: new keys, and the old caches are gone"
 
 
+def acme_changes_its_keys(month: Month) -> str:
+    connection = month.acme.project.partners.get("globe").id
+    before = {path for path in month.cached() if connection in path.parts}
+    epochs.rotate(month.acme.project, "globe")
+    month.check()
+    a_day_goes_by(month)
+    month.run()
+    month.expect("caches of keys that are gone", before & month.cached(), set())
+    return "Acme ends the key epoch with Globe: the caches are gone, nobody is missed meanwhile"
+
+
 def fern_gets_it_no_more(month: Month) -> str:
     month.acme.project.feeds.unshare("summer", partner="fern", reason="the contract is over")
     month.post()
@@ -601,13 +660,15 @@ STORY: tuple[Callable[[Month], str], ...] = (
     a_label_on_a_field_in_use,
     globe_pauses,
     globe_goes_on,
+    a_segment_is_added,
+    a_namespace_is_added,
     an_epoch_is_over,
     acme_asks_first,
     a_receiver_is_killed,
     acme_asks_no_more,
     some_agree_again,
     a_namespace_is_taken_out,
-    a_day_goes_by,
+    acme_changes_its_keys,
     fern_gets_it_no_more,
     they_disconnect,
     a_day_goes_by,
