@@ -311,7 +311,7 @@ def test_labels_that_the_sender_changes_hold_at_once_on_both_sides(two: Any, tmp
         two.post()
     else:
         text = "acme changed feed summer, and gives nothing new by it: vesica feed show summer"
-            assert text in [each.text for each in globe.alerts.list()]
+        assert text in [each.text for each in globe.alerts.list()]
     acme.feeds.sync("summer")
     assert two.globe.members("acme", "rich") == {"g3", "g4"}
     globe.segments.create("copied", rule="received.acme.rich")
