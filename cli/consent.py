@@ -262,8 +262,10 @@ def disable_policy(ctx: "Context", name: str) -> None:
 
 @policy.command("delete")
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete_policy(ctx: "Context", name: str) -> None:
-    """Take a consent policy away."""
+def delete_policy(ctx: "Context", name: str, yes: bool) -> None:
+    """Take a consent policy away: whom it kept out may be shared with the next run."""
+    output.confirm(ctx, f"Delete consent policy {name}?", yes=yes)
     ctx.project().consent_policies.delete(name)
     output.emit(ctx, {"name": name, "deleted": True}, lambda: click.echo(f"{name} is gone"))

@@ -300,6 +300,8 @@ def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
 @click.pass_obj
 def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None, reason: str) -> None:
     """Take a segment from all partners, or the whole feed from one; they purge it and sign that they did."""
+    if segment and reason:
+        raise click.UsageError("a reason is told to one partner: it goes with --partner")
     _sync(ctx)
     ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
     _say(ctx, name, f"without {segment or partner}")
@@ -455,6 +457,8 @@ def _last_run(run: dict[str, Any] | None) -> str | None:
 
 
 def _reconciled(document: dict[str, Any]) -> None:
+    if document.get("partners") == []:
+        click.echo("the feed goes to no partner")
     for each in document.get("partners", [document]):
         click.echo(
             f"{each['partner']}: {each['status']}, version {each['version']}, revision {each['revision'] or '-'}"

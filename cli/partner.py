@@ -202,8 +202,9 @@ def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
 
 @cli.command()
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def rotate(ctx: "Context", name: str) -> None:
+def rotate(ctx: "Context", name: str, yes: bool) -> None:
     """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything anew.
 
     What was received stays readable meanwhile, and the partner follows by itself. A partner that shares with you must
@@ -214,6 +215,7 @@ def rotate(ctx: "Context", name: str) -> None:
     """
     from node import epochs
 
+    output.confirm(ctx, f"End the key epoch with {name}? Its secret and caches are destroyed.", yes=yes)
     _post(ctx)
     document = {"alias": name, **epochs.rotate(ctx.project(), name)}
 

@@ -88,7 +88,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
         output.emit(ctx, document, lambda: output.lines(document.items()))
         return
     segment = ctx.project().segments.show(name)
-    if tree is not None:
+    if tree is not None and not ctx.json:
         click.echo(segment.written(tree))
     else:
         _print_one(ctx, segment, ctx.project().labels.traces(Kind.SEGMENT, name))

@@ -61,9 +61,7 @@ class ConsentColumns:
 
     def __post_init__(self) -> None:
         if (self.consent is None) == (self.tcf is None):
-            raise InvalidInput(
-                "what people said is in one column, of codes or of TCF strings", hint="give --consent or --tcf COLUMN"
-            )
+            raise InvalidInput("what people said is in one column, of codes or of TCF strings", hint="name one column")
         if self.tcf is not None and self.time is not None:
             raise InvalidInput("a TCF string has its own time", hint="leave the time column out")
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from psi.errors import VesicaError
 from psi.values import Values
 
 from . import attributes as attributes_of
@@ -131,15 +130,13 @@ def take_over(
     Consent follows the newest word, at the same time the stricter. Raises InvalidInput where nothing could be taken.
     """
     detail: dict[str, Any] = {}
-    try:
+    project.require("profile.take-over", dataset)
+    with project.refusals("profile.take-over", dataset):
         check_dataset(dataset)
         called = Names.read(names)
         export = opened(called)
         detail["product"] = export.source.kind
         arrived = _Arrived(export, check_region(region))
-    except VesicaError:
-        with project.act("profile.take-over", dataset, detail=detail):
-            raise
     with project.act("profile.take-over", dataset, detail=detail) as tx:
         draft = Draft(project, tx)
         before = draft.base.profile_count
@@ -250,7 +247,7 @@ class _Arrived:
             why = ", ".join(reason for reason, found in {**rejected, **self.export.dropped}.items() if found)
             raise InvalidInput(
                 f"nobody in {self.export.source.name} could be taken: {why or 'it is empty'}",
-                hint="check that it is such an export, and name its namespaces: --namespace THEIRS=OURS",
+                hint="check that it is such an export, and say what its namespaces are: --namespace",
             )
         self._place = np.full(len(people), -1, np.int64)  # of a record among the kept ones
         self._place[good] = np.arange(len(good))

@@ -114,6 +114,8 @@ class Feeds:
             for row, state in self._partners(feed)
             if state.status in ("draft", *GOING) and partner in (None, row.alias)
         ]
+        if not rows and partner is None:
+            raise Refused(f"feed {name} goes to no partner", hint=f"vesica feed edit {name} --add-partner NAME")
         if not rows:
             raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
         names = [segment.name for segment in definition.segments]
@@ -173,7 +175,7 @@ class Feeds:
                 raise Refused(f"feed {name} was revoked", hint="create a new one")
             self._check_prerequisites()
             definition, pairs = self.definition(feed, tx), self._partners(feed, tx)
-            for step in drafts.steps(definition, partners=len(pairs), published=True):
+            for step in drafts.steps(definition, partners=_going(pairs), published=True):
                 if not step.complete:
                     raise Refused(f"feed {name} is not complete: {step.name}", hint=step.command)
             self._project.governance.check_feed(definition, tx)
@@ -301,7 +303,8 @@ class Feeds:
             **versions.describe(definition),
             "status": feed.status,
             "steps": [
-                asdict(step) for step in drafts.steps(definition, partners=len(pairs), published=feed.status != "draft")
+                asdict(step)
+                for step in drafts.steps(definition, partners=_going(pairs), published=feed.status != "draft")
             ],
             "partners": [
                 {
@@ -514,6 +517,11 @@ class Feeds:
     def _deliver(self, rows: Sequence[Row[Any]]) -> None:
         for row in rows:
             self._project.letters.deliver_soon(row)
+
+
+def _going(pairs: Pairs) -> int:
+    """Return how many partners a feed goes to, or will once it is published."""
+    return sum(state.status in ("draft", *GOING) for _, state in pairs)
 
 
 def _interval(value: int, half_width: int, detail: dict[str, Any]) -> list[int]:

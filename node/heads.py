@@ -81,10 +81,12 @@ def verify(node: "Node", *, upto: audit.Head | None = None) -> tuple[audit.Head,
     """
     from .exchanges import register
 
+    node.guard.require("audit.read", "verify", None)
     register()
-    for project in node.projects():
-        for row in send(project, after=HOUR):
-            project.letters.sync(row)
+    with node.guard.itself():
+        for project in node.projects():
+            for row in send(project, after=HOUR):
+                project.letters.sync(row)
     end = node.audit.verify(upto=upto)
     with node.store.read() as reading:
         rows = reading.execute(select(connections).where(connections.c.heads_held.is_not(None))).all()

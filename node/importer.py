@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psi.errors import VesicaError
 from psi.values import U8, Values
 
 from . import attributes as attributes_of
@@ -151,16 +150,14 @@ def import_file(
     gives ids that are the hash in hex. Raises InvalidInput; a broken row costs only itself.
     """
     detail: dict[str, Any] = {}
-    try:
+    project.require("profile.import", dataset)
+    with project.refusals("profile.import", dataset):
         check_dataset(dataset)
         says = None
         if consent_column is not None or tcf_column is not None:
             says = ConsentColumns(consent=consent_column, tcf=tcf_column, needed=needed)
         people = _People(path, id_column, identities, says, attributes, check_region(region))
         people.read(project.node.now(), progress)
-    except VesicaError:
-        with project.act("profile.import", dataset, detail=detail):
-            raise
     with project.act("profile.import", dataset, detail=detail) as tx:
         draft = Draft(project, tx)
         before = draft.base.profile_count

@@ -112,7 +112,8 @@ def ask(project: "Project", alias: str) -> dict[str, Any]:
         project.letters.send(tx, row.id, "preflight.ask", _ours(project, row))
         state = {"status": "asked", "set": SET, "at": project.node.now(), "difference": None}
         _store(tx, row, {**state, "waiting": True, "answered": _state(row)["answered"]})
-    project.letters.sync(row)
+    with project.node.guard.itself():
+        project.letters.sync(row)
     return document(project.partners.get(alias)) or {}
 
 

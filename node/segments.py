@@ -148,8 +148,8 @@ class Segments:
         return replace(_segment(row), unknown=unknown)
 
     def attribute_names(self, tx: Connection) -> dict[str, rules.Field]:
-        """Return what a condition may write for each attribute."""
-        return self._names(tx)
+        """Return what a condition may write for each attribute that is not hidden from whoever acts."""
+        return self._names(tx, visible=True)
 
     def lists(self, tx: Connection) -> "set[str]":
         """Return the names of the segments that have members and no rule."""
@@ -220,12 +220,11 @@ class Segments:
         return (snapshot or Snapshot.open(self._project)).members(segment.id)
 
     def export(self, name: str, path: Path | str, *, uses: Iterable[str] = ()) -> int:
-        """Write the ids of a segment's profiles as CSV and return how many. Who fails a consent policy on exports is left out.
+        """Write the ids of a segment's profiles as CSV and return how many.
 
-
-        `uses` are the marketing uses that the file is for; without one it may be used for anything. Refused where a
-        policy, C12, or a partner whose segment it reads forbids one of them. A segment that reads received ones is
-        evaluated first: what a partner took back must not leave.
+        `uses` are the marketing uses that the file is for; without one it may be used for anything. Who fails a consent
+        policy on one of them is left out. Refused where a policy, C12, or a partner whose segment it reads forbids one.
+        A segment that reads received ones is evaluated first: what a partner took back must not leave.
         """
         detail: dict[str, Any] = {"uses": sorted(set(uses))}
         with self._project.node.store.read() as reading:

@@ -239,7 +239,7 @@ def test_feeds_live_by_themselves(sides: tuple[Side, Side], tmp_path: Path) -> N
         assert job["result"]["status"] == "unchanged"
         assert retailer.run("feed", "estimate", "summer", "--no-wait")[0]["status"] == "queued"
         assert retailer.command("feed", "sync", "--no-wait")[0] == 0
-        retailer.refused("refused", "partner", "rotate", "publisher", act="partner.rotate")
+        retailer.refused("refused", "partner", "rotate", "publisher", "--yes", act="partner.rotate")
 
         assert publisher.run("alert", "acknowledge", "--all")["acknowledged"] >= 2
         assert publisher.run("alert", "list") == publisher.run("node", "status")["alerts"] == []

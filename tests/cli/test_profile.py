@@ -97,7 +97,7 @@ def test_consent_policies(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["consent", "policy", "list"]) == 0
     assert "consent.share = 'y'" in capsys.readouterr().out
     assert run("consent", "policy", "disable", "yes")["status"] == "disabled"
-    assert run("consent", "policy", "delete", "yes")["deleted"] is True
+    assert run("consent", "policy", "delete", "yes", "--yes")["deleted"] is True
 
 
 def test_a_query_in_place_of_a_file(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -578,10 +578,12 @@ def test_a_segment_with_a_label_that_is_not_cleared_is_not_there(labelled: tuple
 def test_a_rule_cannot_read_what_is_hidden(labelled: tuple[Node, Token]) -> None:
     node, lou = labelled
     with signed_in(node, lou) as lous:
-        segments = lous.project().segments
+        segments, conditions = lous.project().segments, lous.project().consent_policies
         for field in ("crm.score", "health.orders", "health.score", "score"):
             hidden = told(InvalidInput, lambda each: segments.create("mine", rule=f"{each} > 1"), field)
             assert hidden == told(InvalidInput, lambda each: segments.create("mine", rule=f"{each} > 1"), "crm.no")
+            counted = told(InvalidInput, lambda each: conditions.preview(["first"], f"{each} > 1"), field)
+            assert counted == told(InvalidInput, lambda each: conditions.preview(["first"], f"{each} > 1"), "crm.no")
         assert segments.create("mine", rule="orders > 1 AND own.first").size == 2  # the one dataset that is there
         shown = told(Refused, segments.delete, "open")
         assert "by-segment" not in str(shown)
@@ -639,3 +641,16 @@ def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, 
         hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "secret")
         assert hidden == told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "nothing")
         assert create("mine", rule="received.acme.open").size == 2
+
+
+@pytest.mark.feature("OP1")
+def test_who_may_not_import_has_nothing_read(either_node: Node, tmp_path: Path) -> None:
+    tokens = crew(either_node, bob="viewer")
+    with signed_in(either_node, tokens["bob"]) as bobs:
+        project = bobs.project()
+        for act in (
+            lambda: project.profiles.import_(tmp_path / "none.csv", dataset="crm", id_column="id", identities=[]),
+            lambda: project.profiles.import_segment_match(tmp_path / "none.json", dataset="crm"),
+        ):
+            with pytest.raises(PermissionDenied):
+                act()
