@@ -154,7 +154,7 @@ def test_a_label_on_the_dataset_is_on_the_segments_that_it_brought(take: Take, p
     take([record(1)])
     project.labels.apply("C11", "dataset", "aep")
     assert "C11" in project.labels.labels_of_segment(VIP)
-    assert [each.policy for each in project.policies.check(VIP)] == ["restrict-data-sharing"]
+    assert [each.policy for each in project.governance.check([VIP])] == ["restrict-data-sharing"]
 
 
 @pytest.mark.feature("OP10")

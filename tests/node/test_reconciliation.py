@@ -7,7 +7,7 @@ import pytest
 from pyroaring import BitMap
 
 from node.errors import Refused
-from node.feeds import Feeds
+from node.governance import Governance
 from node.reconciliation import decide, reconcile
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
@@ -71,7 +71,7 @@ def test_what_no_run_refreshed_for_a_month_has_expired(pair, person):
     pair.prepare(people, people, {"vip": ["1", "2"]}, epoch_days=90, window_days=90)
     pair.share("summer", ["vip"], [EMAIL])
     pair.acme.project.feeds.sync()
-    for days, expected in ((30, "sent"), (1, "expired")):
+    for days, expected in ((29, "sent"), (1, "expired")):
         pair.clock.advance(days=days)
         (found,) = explain(pair.acme)["partners"]
         assert rows(found)[EMAIL] == {"namespace": EMAIL, "identities": 2, expected: 2}
@@ -84,7 +84,7 @@ def test_a_label_that_came_later_explains_what_stays(shared, monkeypatch):
     def forbidden(*_):
         raise Refused("policy restrict-data-sharing forbids it")
 
-    monkeypatch.setattr(Feeds, "check_policies", forbidden)
+    monkeypatch.setattr(Governance, "check_feed", forbidden)
     (found,) = explain(shared.acme)["partners"]
     assert rows(found)[EMAIL] == {"namespace": EMAIL, "identities": 4, "consent": 1, "label": 3}
     assert "forbids" in found["forbidden"]
