@@ -10,7 +10,7 @@ from node import evaluations, matching, releases, taking, wishes
 from node.client import PeerClient
 from node.data import Snapshot
 from node.dialogue import PATH, open_at
-from node.errors import PeerRefused, Refusal, Refused
+from node.errors import NotFound, PeerRefused, Refusal, Refused
 from node.exchanges import run_exchange
 from node.jobs import no_progress
 from node.letters import receive
@@ -241,3 +241,11 @@ def test_two_offers_do_not_add_what_nobody_accepted(shared: Any) -> None:
     shown = shared.globe.project.received.show("summer")
     assert (shown["accepted_version"], shown["offered_version"]) == (1, 3)
     assert shown["namespaces"] == [EMAIL]
+
+
+def test_to_estimate_with_a_partner_that_the_feed_does_not_go_to_is_refused_and_audited(shared: Any) -> None:
+    shared.acme.project.feeds.create("alone", segments=["vip"], namespaces=[EMAIL])
+    with pytest.raises(NotFound, match="no such partner"):
+        shared.acme.project.feeds.estimate("alone", "globe")
+    (entry,) = shared.acme.acts("feed.estimate", "deny")
+    assert entry["target"] == "alone"
