@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .project import Project
 
 FIRST_SECONDS, LONGEST_SECONDS = 30, 3_600  # before the second attempt, and at most before any
-ANEW_SECONDS = 60  # before a receiver gets a second whole revision; doubled up to LONGEST_SECONDS, forgotten after a day
+ANEW_SECONDS = (
+    60  # before a receiver gets a second whole revision; doubled up to LONGEST_SECONDS, forgotten after a day
+)
 PATIENT_TRIES = 3  # a partner that is gone for a moment is no alert
 RULES = (label_uses, policies, consent_policies)  # what decides whether a feed may run, beside its data
 
@@ -58,11 +60,12 @@ def basis(project: "Project", tx: Connection, state: Row[Any], rules: str, *, ge
 
 
 def rules(project: "Project", tx: Connection) -> str:
-    """Return a digest of the labels and policies that runs of a project obey."""
+    """Return a digest of the labels and policies that runs of a project obey, and of what partners' segments add to them."""
     found = hashlib.sha256()
     for table in RULES:
         rows = tx.execute(select(table).where(table.c.project_id == project.id))
         found.update(repr(sorted(map(repr, rows))).encode())
+    found.update(repr(project.consent_policies.standing(tx)).encode())
     return found.hexdigest()[:16]
 
 

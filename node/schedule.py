@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row, select
 
 from protocol.feed import Definition
 from protocol.letters import Wanted
@@ -21,7 +21,7 @@ from .attempts import Basis
 from .data import Snapshot, changes_after, newest_generation
 from .epochs import DAY
 from .errors import Failure, PeerUnreachable
-from .tables import connections, feed_partners, feeds, jobs, letters, memberships, received_feeds, runs, segments
+from .tables import connections, feed_partners, feeds, jobs, letters, runs, segments
 
 if TYPE_CHECKING:
     from .node import Node
@@ -120,7 +120,7 @@ class Schedule:
             if tx.execute(select(segments.c.id).where(*ruled).limit(1)).first() is None:
                 return
             before = self._evaluated.get(project.id)
-            now = (newest_generation(project, tx), _received(project, tx))
+            now = (newest_generation(project, tx), project.received.standing(tx))
             changes = changes_after(project, tx, before[0]) if before else []
         if now == before or not settled(changes, self._node.now()):
             return
@@ -245,14 +245,3 @@ def _enabled(project: "Project") -> list[tuple[Row[Any], Row[Any], Definition]]:
             for connection, feed in project.received.alive(tx)
             if connection.status == "active" and feed.status == "enabled" and feed.last_revision
         ]
-
-
-def _received(project: "Project", tx: Connection) -> tuple[str, ...]:
-    """Return what tells whether any received segment has other members than before."""
-    query = (
-        select(memberships.c.file)
-        .join(received_feeds, received_feeds.c.id == memberships.c.feed_id)
-        .join(connections, connections.c.id == received_feeds.c.connection_id)
-        .where(connections.c.project_id == project.id)
-    )
-    return tuple(sorted(tx.scalars(query)))

@@ -158,6 +158,49 @@ def test_a_rule_is_evaluated_and_its_members_follow(pair: Any, person: Any) -> N
     assert pair.globe.project.segments.show("theirs").size == 2
 
 
+def test_a_revision_that_changes_nobody_evaluates_no_rule(living: Living) -> None:
+    living.share()
+    living.pass_()
+    living.globe.project.segments.create("theirs", rule="received.acme.all")
+    living.pass_(2)
+    before = len(living.globe.acts("segment.evaluate"))
+    for _ in range(2):
+        living.pass_(days=1)
+        living.pass_(60)
+    assert [whole for _, whole, _ in living.revisions()] == [True, False, False]
+    assert len(living.globe.acts("segment.evaluate")) == before
+    living.acme.project.consent.set("a15", "n")
+    living.pass_(2)
+    living.pass_(2)
+    assert len(living.globe.acts("segment.evaluate")) == before + 1
+    assert living.globe.project.segments.show("theirs").size == 9
+
+
+@pytest.mark.feature("GV7")
+def test_a_consent_policy_on_a_received_segment_follows_its_members(pair: Any, person: Any) -> None:
+    living = Living(pair, person)
+    acme, globe = living.acme.project, living.globe.project
+    pair.globe.segment("agreed", [f"g{n}" for n in range(12, 18)])
+    globe.feeds.create("back", segments=["agreed"], namespaces=[EMAIL], partners=["acme"])
+    globe.feeds.publish("back")
+    pair.post()
+    acme.received.enable("back")
+    pair.post()
+    living.pass_()
+    acme.consent_policies.create("agreed", "received.globe.agreed", enable=True)
+    living.share()
+    living.pass_()
+    assert living.members() == set(range(12, 18))
+    globe.consent.set("g14", "n")
+    living.pass_(2)
+    living.pass_(2)
+    assert "a14" not in living.acme.members("globe", "agreed")
+    assert living.revisions()[-1][1:] == (False, 1)
+    globe.feeds.revoke("back")
+    living.pass_(2)
+    assert living.members() == set()
+
+
 @pytest.mark.feature("EX1")
 def test_an_unchanged_feed_says_so_once_a_day(living: Living) -> None:
     living.share()
