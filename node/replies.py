@@ -63,7 +63,8 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
     if (state.status, state.universes, state.accepted_version) == ("enabled", universes, definition.version):
         return
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
-    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
+    enabled = f"{row.alias} enabled feed {feed.name}; "
+    project.alerts.add(tx, "feed_enabled", f"{enabled}it says that it has {sizes}", alike=enabled)
 
 
 def noticed(status: str) -> Any:
