@@ -293,6 +293,10 @@ class Received:
                     found.append(f"{name} {'over' if over else row.file}")
         return tuple(sorted(found))
 
+    def versions_kept(self, feed: Row[Any]) -> set[int]:
+        """Return the versions of the revisions that are kept of a feed."""
+        return {_named(name)[0] for name in feed.records or ()}
+
     def alive(self, tx: Connection) -> Pairs:
         """Return the feeds whose members we hold, with their connections."""
         return [(connection, feed) for connection, feed in self._rows(tx) if feed.status in ALIVE]
