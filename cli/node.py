@@ -94,7 +94,7 @@ def backup(ctx: "Context", target: str) -> None:
 
 
 @cli.command()
-@click.argument("source", metavar="BACKUP", type=click.Path(exists=True))
+@click.argument("source", metavar="BACKUP", type=click.Path())
 @click.option("--database", metavar="URL", help="An empty PostgreSQL for the rows (default: SQLite in the home).")
 @click.pass_obj
 def restore(ctx: "Context", source: str, database: str | None) -> None:

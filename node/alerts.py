@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .project import Project
 
 KEPT_DAYS = 365
-KEPT_AT_MOST = 10_000  # partners choose some of the words: they must not fill the disk
+KEPT_OF_KIND = 1_000  # partners choose some of the words: they must neither fill the disk nor wash other kinds away
+LASTING = ("key_changed", "audit_log", "restored")  # never too many: each comes once a day, or hour, for a partner
+BROKEN = "exchange."  # begins the kinds that say how a partner broke the protocol, which last too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +34,19 @@ class Alerts:
     def __init__(self, project: "Project") -> None:
         self._project = project
 
-    def add(self, tx: Connection, kind: str, text: str) -> bool:
+    def add(self, tx: Connection, kind: str, text: str, *, alike: str = "") -> bool:
         """Add an alert in the caller's transaction, unless there was the same one within a day; says whether it did.
 
-        `text` names no identity.
+        `text` names no identity. Where a partner chooses what it ends with, `alike` is how it begins: one that began so
+        within a day gets the new words instead, and is open again.
         """
         node = self._project.node
-        same = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.text == text)
-        if tx.execute(select(rows.c.id).where(*same, rows.c.at > node.now() - DAY)).first() is not None:
+        words = rows.c.text.startswith(alike, autoescape=True) if alike else rows.c.text == text
+        same = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.at > node.now() - DAY)
+        known = tx.execute(select(rows.c.id, rows.c.text).where(*same, words)).first()
+        if known is not None:
+            if known.text != text:
+                tx.execute(update(rows).where(rows.c.id == known.id).values(text=text, acknowledged=None))
             return False
         tx.execute(
             rows.insert().values(id=node.new_id(), project_id=self._project.id, kind=kind, text=text, at=node.now())
@@ -74,13 +81,17 @@ class Alerts:
         return int(seen.rowcount)
 
     def forget_old(self) -> None:
-        """Delete alerts of more than a year ago, and the oldest where there are very many."""
-        mine = rows.c.project_id == self._project.id
-        newest = select(rows.c.id).where(mine).order_by(rows.c.at.desc(), rows.c.id)
+        """Delete alerts of more than a year ago, and of a kind that came very often first what was acknowledged, then the
+        oldest; but not what says that a partner is not who it was, or cheats."""
+        mine, old = rows.c.project_id == self._project.id, rows.c.at < self._project.node.now() - KEPT_DAYS * DAY
         with self._project.node.store.begin() as tx:
-            over = tx.scalars(newest.offset(KEPT_AT_MOST).limit(KEPT_AT_MOST)).all()
-            old = rows.c.at < self._project.node.now() - KEPT_DAYS * DAY
-            tx.execute(rows.delete().where(mine, old | rows.c.id.in_(over)))
+            tx.execute(rows.delete().where(mine, old))
+            for kind in tx.scalars(select(rows.c.kind).where(mine).distinct()).all():
+                if kind in LASTING or kind.startswith(BROKEN):
+                    continue
+                first = select(rows.c.id).where(mine, rows.c.kind == kind)
+                first = first.order_by(rows.c.acknowledged.is_not(None), rows.c.at.desc(), rows.c.id)
+                tx.execute(rows.delete().where(rows.c.id.in_(first.offset(KEPT_OF_KIND))))
 
 
 list_ = list  # inside the class `list` is the method

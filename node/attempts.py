@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .project import Project
 
 FIRST_SECONDS, LONGEST_SECONDS = 30, 3_600  # before the second attempt, and at most before any
+ANEW_SECONDS = (
+    60  # before a receiver gets a second whole revision; doubled up to LONGEST_SECONDS, forgotten after a day
+)
 PATIENT_TRIES = 3  # a partner that is gone for a moment is no alert
 RULES = (label_uses, policies, consent_policies)  # what decides whether a feed may run, beside its data
 
@@ -57,11 +60,12 @@ def basis(project: "Project", tx: Connection, state: Row[Any], rules: str, *, ge
 
 
 def rules(project: "Project", tx: Connection) -> str:
-    """Return a digest of the labels and policies that runs of a project obey."""
+    """Return a digest of the labels and policies that runs of a project obey, and of what partners' segments add to them."""
     found = hashlib.sha256()
     for table in RULES:
         rows = tx.execute(select(table).where(table.c.project_id == project.id))
         found.update(repr(sorted(map(repr, rows))).encode())
+    found.update(repr(project.consent_policies.standing(tx)).encode())
     return found.hexdigest()[:16]
 
 
@@ -75,7 +79,9 @@ def begin(project: "Project", connection: Row[Any], feed_id: str) -> None:
     with project.node.store.begin() as tx:
         state = tx.execute(_state(connection.id, feed_id)).one()
         tries = state.tries + 1
-        values = {"tries": tries, "next_attempt": project.node.now() + wait(tries), "failure": None, "wished": None}
+        wishes = state.wishes + (state.wished is not None)
+        values = {"tries": tries, "next_attempt": project.node.now() + wait(tries), "failure": None}
+        values |= {"wished": None, "wishes": wishes}
         _set(tx, state, tried=_now(project, tx, state, newest_generation(project, tx)), **values)
 
 
@@ -121,6 +127,31 @@ def wish(project: "Project", tx: Connection, connection: Row[Any]) -> bool:
     mine = (feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled")
     tx.execute(update(feed_partners).where(*mine, feed_partners.c.wished.is_(None)).values(wished=project.node.now()))
     return tx.execute(select(feed_partners.c.id).where(*mine)).first() is not None
+
+
+def granted(tx: Connection, connection: Row[Any]) -> None:
+    """Note that a receiver had somebody new when it said so: its next wish is heard as soon as its first."""
+    tx.execute(update(feed_partners).where(feed_partners.c.connection_id == connection.id).values(wishes=0))
+
+
+def begin_anew(project: "Project", tx: Connection, connection: Row[Any], feed_id: str) -> bool:
+    """Let the next revision to a partner hold everything: it has not what changes could be added to.
+
+    Says whether that revision may be made at once. A partner that begins anew again and again waits longer each time.
+    """
+    state, now = tx.execute(_state(connection.id, feed_id)).one(), project.node.now()
+    if not state.anew:
+        lately = state.renewed is not None and now - state.renewed < DAY
+        _set(tx, state, anew=True, renewed=now, renewals=state.renewals + 1 if lately else 0)
+        state = tx.execute(_state(connection.id, feed_id)).one()
+    return now >= anew_from(state)
+
+
+def anew_from(state: Row[Any]) -> int:
+    """Return from when on a revision that holds everything may go to a partner that begins anew."""
+    if not state.anew or state.renewed is None or not state.renewals:
+        return 0
+    return int(state.renewed + min(ANEW_SECONDS << min(state.renewals - 1, 16), LONGEST_SECONDS))
 
 
 def _now(project: "Project", tx: Connection, state: Row[Any], generation: int) -> list[Any]:

@@ -25,7 +25,7 @@ from psi.join import distinct, match, order
 from psi.keys import Key, Purpose
 from psi.values import U8, Values, sort_keys
 
-from . import decisions, epochs, versions
+from . import attempts, decisions, epochs, versions
 from .cache import Cache
 from .data import Snapshot
 from .epochs import Epoch
@@ -312,6 +312,7 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                     at=project.node.now(),
                 )
             )
+            attempts.granted(tx, connection)
 
     return charge
 

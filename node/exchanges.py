@@ -18,6 +18,7 @@ from protocol.states import PARTS, Kind, Part
 from psi.errors import VesicaError
 
 from . import epochs, log
+from .alerts import BROKEN
 from .dialogue import drive, open_at, over
 from .errors import NotFound, PeerRefused, Refusal, Refused, Unwelcome, WrongPeerKey
 from .files import is_old
@@ -123,6 +124,7 @@ def _key_changed(project: "Project", connection: Row[Any], act: str, does: str, 
     node = project.node
     blocked = "traffic is blocked until you take a new Connect ID from it"
     with node.store.begin() as tx:
+        tx.execute(update(connections).where(connections.c.id == connection.id).values(key_changed=node.now()))
         if project.alerts.add(tx, "key_changed", f"{connection.alias} {does} with another key: {blocked}"):
             reason = {"code": error.code, "message": str(error)}
             node.audit.record(tx, act, connection.alias, project_id=project.id, result="deny", detail={"error": reason})
@@ -336,6 +338,17 @@ def give_up_releases(node: "Node", tx: Connection, feed_id: str) -> None:
             tx.execute(_row(opening).values(state="failed", error={"code": "given_up"}, changed=node.now()))
 
 
+def versions_under_way(tx: Connection, connection_id: str, feed: bytes) -> set[int]:
+    """Return the versions of a feed that open releases over a connection are of."""
+    query = select(exchanges.c.opened).where(
+        exchanges.c.connection_id == connection_id,
+        exchanges.c.kind == Kind.RELEASE.value,
+        exchanges.c.state == "open",
+    )
+    subjects = [_unpacked(opened)[0].subject for opened in tx.scalars(query)]
+    return {int(subject["version"]) for subject in subjects if subject["feed"] == feed}
+
+
 def register() -> None:
     """Import what fills ROLES, FAILED and FINISHED, and the handlers of letters and jobs."""
     from . import (  # noqa: F401
@@ -490,4 +503,5 @@ def _failed(
         if opening.kind in FAILED:
             FAILED[opening.kind](project, tx, connection, part, error)
         if isinstance(error, RemoteProtocolError):
-            project.alerts.add(tx, f"exchange.{error.code}", f"{connection.alias} broke the protocol: {error}")
+            broke = f"{connection.alias} broke the protocol: "
+            project.alerts.add(tx, f"{BROKEN}{error.code}", f"{broke}{error}", alike=broke)

@@ -106,22 +106,11 @@ class Feeds:
         """
         self._project.require("feed.estimate", name)
         with self._project.refusals("feed.estimate", name):
-            self._check_estimate(name, partner)
-        feed = self.get(name)
-        definition = self.definition(feed)
-        rows = [
-            row
-            for row, state in self._partners(feed)
-            if state.status in ("draft", *GOING) and partner in (None, row.alias)
-        ]
-        if not rows and partner is None:
-            raise Refused(f"feed {name} goes to no partner", hint=f"vesica feed edit {name} --add-partner NAME")
-        if not rows:
-            raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
+            definition, rows = self._to_estimate(name, partner)
+            asked = [self._namespace(each, ()) for each in namespaces] or definition.namespaces
+            if strange := set(asked) - set(definition.namespaces):
+                raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
         names = [segment.name for segment in definition.segments]
-        asked = [self._namespace(each, ()) for each in namespaces] or definition.namespaces
-        if strange := set(asked) - set(definition.namespaces):
-            raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
         waiting: Documents = []
         errors: Errors = []
         for row in rows:
@@ -386,13 +375,22 @@ class Feeds:
             if not each.met:
                 raise Refused(f"sharing needs a {each.name} ({each.state})", hint=each.command)
 
-    def _check_estimate(self, name: str, partner: str | None) -> None:
+    def _to_estimate(self, name: str, partner: str | None) -> tuple[Definition, Rows]:
+        """Return what may be asked about, and whom, of the partner that is named or of all."""
         self._check_prerequisites()
         feed = self.get(name)
+        definition = self.definition(feed)
         with self._node.store.read() as tx:
-            self._project.governance.check_feed(self.definition(feed, tx), tx)
+            self._project.governance.check_feed(definition, tx)
         if partner is not None:
             self._project.partners.get(partner)
+        pairs = [(row, state) for row, state in self._partners(feed) if state.status in ("draft", *GOING)]
+        rows = [row for row, _ in pairs if partner in (None, row.alias)]
+        if not rows and partner is None:
+            raise Refused(f"feed {name} goes to no partner", hint=f"vesica feed edit {name} --add-partner NAME")
+        if not rows:
+            raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
+        return definition, rows
 
     def _segment(self, tx: Connection, name: str) -> SegmentRef:
         if name.startswith("received."):

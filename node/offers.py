@@ -14,11 +14,18 @@ from protocol.wire import Message
 from . import purges, versions
 from .edits import ESTIMATE_DAYS
 from .epochs import DAY
+from .errors import Refused
+from .exchanges import versions_under_way
 from .letters import HANDLERS as LETTERS
 from .tables import answers, feed_versions, received_feeds
 
 if TYPE_CHECKING:
     from .project import Project
+
+OVER = ("declined", "revoked")
+FEEDS_AT_MOST = (
+    256  # of one partner and not over; each version of one may take a letter's 960 KiB, and rules read them all
+)
 
 
 def offered(project: "Project", tx: Connection, connection: Row[Any], definition: Definition) -> None:
@@ -32,6 +39,7 @@ def offered(project: "Project", tx: Connection, connection: Row[Any], definition
     feed_id = versions.local(connection.id, definition.feed)
     feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).first()
     if feed is None:
+        _make_room(tx, connection)
         versions.keep(project, tx, feed_id, definition)
         tx.execute(
             insert(received_feeds).values(
@@ -51,7 +59,7 @@ def offered(project: "Project", tx: Connection, connection: Row[Any], definition
         )
         return
     newest = tx.scalar(select(func.max(feed_versions.c.version)).where(feed_versions.c.feed_id == feed_id)) or 0
-    if definition.version <= newest or feed.status in ("declined", "revoked"):
+    if definition.version <= newest or feed.status in OVER:
         return
     versions.keep(project, tx, feed_id, definition)
     if feed.offered_version is not None:  # or a partner that keeps changing its mind would fill the store
@@ -70,6 +78,31 @@ def offered(project: "Project", tx: Connection, connection: Row[Any], definition
     project.alerts.add(tx, "feed_changed", text)
 
 
+def _make_room(tx: Connection, connection: Row[Any]) -> None:
+    """Refuse one feed too many, and forget the oldest of those that were taken back before anybody here accepted them."""
+    mine = (received_feeds.c.connection_id == connection.id, received_feeds.c.status.not_in(OVER))
+    if (tx.scalar(select(func.count()).where(*mine)) or 0) >= FEEDS_AT_MOST:
+        raise Refused(
+            f"{connection.alias} offers more than {FEEDS_AT_MOST} feeds at once",
+            hint="the sender revokes some, or puts more segments into one; the receiver declines some: vesica feed decline",
+        )
+    unseen = (received_feeds.c.connection_id == connection.id, received_feeds.c.accepted_version.is_(None))
+    oldest = select(received_feeds.c.id).where(*unseen, received_feeds.c.status == "revoked")
+    gone = tx.scalars(oldest.order_by(received_feeds.c.changed.desc()).offset(FEEDS_AT_MOST - 1)).all()
+    tx.execute(delete(feed_versions).where(feed_versions.c.feed_id.in_(gone)))
+    tx.execute(delete(received_feeds).where(received_feeds.c.id.in_(gone)))
+
+
+def _forget(project: "Project", tx: Connection, connection: Row[Any], feed: Row[Any], definition: Definition) -> None:
+    """Delete the versions that nothing names since another one holds: it may hold the same, and come again and again.
+
+    It must not be ignored for that: the sender goes on from it, and both have to be at the same hash.
+    """
+    named = {definition.version, *project.received.versions_kept(feed)}
+    named |= versions_under_way(tx, connection.id, definition.feed)
+    tx.execute(delete(feed_versions).where(feed_versions.c.feed_id == feed.id, feed_versions.c.version.not_in(named)))
+
+
 def hold(
     project: "Project", tx: Connection, connection: Row[Any], feed: Row[Any], definition: Definition, **values: Any
 ) -> None:
@@ -80,6 +113,7 @@ def hold(
     gone = tuple(segment.id for segment in before.segments if segment.id not in left)
     fewer = tuple(name for name in before.namespaces if name not in definition.namespaces)
     received._set(tx, feed, accepted_version=definition.version, offered_version=None, **values)
+    _forget(project, tx, connection, feed, definition)
     if not gone and not fewer:
         return
     had, ids = received._memberships(tx, feed), {each.hex() for each in gone}

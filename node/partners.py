@@ -18,7 +18,7 @@ from . import cache, preflight
 from .dialogue import CONNECT_PATH
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
-from .standing import key_changed, standing
+from .standing import standing
 from .tables import connections, epochs, exchanges, feed_partners, ledger, projects, received_feeds
 
 if TYPE_CHECKING:
@@ -213,8 +213,6 @@ class Partners:
 
     def list(self) -> list[dict[str, Any]]:
         """Return every partner with its status and the number of segments shared with and received from it."""
-        with self._node.store.read() as tx:
-            blocked = {row.id: key_changed(self._project, tx, row) for row in self.rows()}
         return [
             {
                 "alias": row.alias,
@@ -226,7 +224,7 @@ class Partners:
                 "namespaces": list(Agreement.decode(row.agreement).namespaces),
                 "terms": Agreement.decode(row.agreement).terms.as_dict(),
                 "key": row.peer_key.hex(),
-                "key_changed": blocked.get(row.id),
+                "key_changed": row.key_changed,
                 "address": row.peer_address,
                 "reason": row.reason,
             }

@@ -7,6 +7,7 @@ removal by the sender takes effect without asking anybody.
 
 import io
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from psi import membership
 from psi.values import U8
 
 from . import access, decisions, epochs, evaluations, expiry, offers, purges, runs, versions
+from .contents import WHOLE_AFTER
 from .data import Snapshot
 from .errors import NotFound, Refused, printable
 from .files import write_atomically
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 REALIZED, EXISTING, EXITED = "realized", "existing", "exited"
 ALIVE = ("enabled", "disabled")
+CHANGES_AT_MOST = 2 * WHOLE_AFTER  # revisions kept of one feed: each that comes opens all before it
 JUMP, JUMP_PEOPLE = 0.5, 100  # part of a segment, and at least so many people, that come or go in one run
 NOBODY: expiry.Exits = (np.empty(0, np.uint32), np.empty(0, np.int64))
 
@@ -57,8 +60,10 @@ class Sealed:
 
 
 def base_of(feed: Row[Any]) -> tuple[int, int] | None:
-    """Return the version and epoch that changes can be added to."""
-    return (_named(feed.records[-1])[0], feed.epoch) if feed.records else None
+    """Return the version and epoch that changes can be added to; None where there is nothing, or far too much already."""
+    if not feed.records or len(feed.records) > CHANGES_AT_MOST:
+        return None
+    return _named(feed.records[-1])[0], feed.epoch
 
 
 Chain = list[Sealed]  # a whole revision and the changes since, oldest first
@@ -277,6 +282,21 @@ class Received:
             }
         return len(found)
 
+    def standing(self, tx: Connection, references: Collection[str] | None = None) -> tuple[str, ...]:
+        """Return what changes when the members of received segments do: of all, or of those named ("received.acme.vip")."""
+        found = []
+        for connection, feed in self.alive(tx) if references is None or references else ():
+            over = self._ended(tx, feed) is not None
+            for row in self._memberships(tx, feed):
+                name = f"received.{connection.alias}.{row.name}"
+                if references is None or name in references:
+                    found.append(f"{name} {'over' if over else row.file}")
+        return tuple(sorted(found))
+
+    def versions_kept(self, feed: Row[Any]) -> set[int]:
+        """Return the versions of the revisions that are kept of a feed."""
+        return {_named(name)[0] for name in feed.records or ()}
+
     def alive(self, tx: Connection) -> Pairs:
         """Return the feeds whose members we hold, with their connections."""
         return [(connection, feed) for connection, feed in self._rows(tx) if feed.status in ALIVE]
@@ -451,12 +471,14 @@ class Received:
         exited, exited_at = expiry.remembered(exits, now)
         np.savez(changes, realized=np.array((members - old).to_array(), np.uint32), exited=exited, exited_at=exited_at)
         stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
-        write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
+        same = row is not None and members == old and self._path(feed, row.file).exists()
+        if not same:  # who reads the members need not look again
+            write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
         write_atomically(self._path(feed, f"{stem}.changes"), changes.getvalue())
         values = {
             "name": name,
             "revision": revision,
-            "file": f"{stem}.members",
+            "file": row.file if row is not None and same else f"{stem}.members",
             "changes": f"{stem}.changes",
             "size": len(members),
             "changed": now,

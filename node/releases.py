@@ -102,7 +102,9 @@ def _bring(project: "Project", connection: Row[Any], feed_id: str, progress: Pro
                 raise
             with project.node.store.begin() as tx:
                 _set_run(tx, project, prepared, state="failed")
-                begin_anew(tx, connection, feed.id)
+                soon = attempts.begin_anew(project, tx, connection, feed.id)
+            if not soon:
+                raise
             prepared = _prepare(project, connection, feed, definition, selection, snapshot, progress)
             assert prepared is not None
             _send(project, connection, prepared, progress)
@@ -154,12 +156,6 @@ def _state(tx: Connection, connection: Row[Any], feed_id: str) -> Row[Any]:
         feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id
     )
     return tx.execute(query).one()
-
-
-def begin_anew(tx: Connection, connection: Row[Any], feed_id: str) -> None:
-    """Let the next revision to a partner hold everything: it has not what changes could be added to."""
-    mine = (feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id)
-    tx.execute(update(feed_partners).where(*mine).values(anew=True))
 
 
 def _changes(
@@ -477,10 +473,12 @@ def _called_for(project: "Project", connection: Row[Any], subject: dict[str, Any
         cache = cache_of(project, connection, epochs.current(project, tx, connection))
     gone = run.state == "failed" or cache.load(f"run {run.id}", only=()) is None
     if gone or not _is_current(project, connection, run, definition, selection):
+        soon = True
         if run.state == "done":  # the receiver never had it
             with project.node.store.begin() as tx:
-                begin_anew(tx, connection, feed.id)
-        project.node.jobs.submit_once(JOB, {"connection": connection.id, "feed": feed.id}, project)
+                soon = attempts.begin_anew(project, tx, connection, feed.id)
+        if soon:
+            project.node.jobs.submit_once(JOB, {"connection": connection.id, "feed": feed.id}, project)
         raise Refusal(
             "stale",
             "this revision is out of date; a new one is being made",

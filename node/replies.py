@@ -8,11 +8,10 @@ from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedAccept, FeedNotice, Purged
 from protocol.wire import Message
 
-from . import purges, versions
+from . import attempts, purges, versions
 from .edits import GOING
 from .errors import printable
 from .letters import HANDLERS as LETTERS
-from .releases import begin_anew
 from .tables import feed_partners, feeds
 
 if TYPE_CHECKING:
@@ -59,11 +58,13 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
         universes=universes,
         reason=state.reason if declined else None,
     )
-    begin_anew(tx, row, feed.id)  # also one that has lost what we gave
+    if state.accepted_version == definition.version:  # it may have lost what we gave; what is new here is whole anyway
+        attempts.begin_anew(project, tx, row, feed.id)
     if (state.status, state.universes, state.accepted_version) == ("enabled", universes, definition.version):
         return
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
-    project.alerts.add(tx, "feed_enabled", f"{row.alias} enabled feed {feed.name}; it says that it has {sizes}")
+    enabled = f"{row.alias} enabled feed {feed.name}; "
+    project.alerts.add(tx, "feed_enabled", f"{enabled}it says that it has {sizes}", alike=enabled)
 
 
 def noticed(status: str) -> Any:

@@ -11,13 +11,12 @@ from protocol.letters import FeedHeld, FeedNotice, Restored
 from protocol.receipt import SignedReceipt
 from protocol.wire import Message
 
-from . import versions
+from . import attempts, versions
 from .audit import date
 from .edits import GOING
 from .epochs import FURTHEST
 from .letters import HANDLERS as LETTERS
 from .received import ALIVE
-from .releases import begin_anew
 from .tables import connections, feed_partners, feed_versions, feeds, letters, received_feeds, runs
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def restored(project: "Project", tx: Connection, row: Row[Any], message: Message
     for state in tx.execute(ours).all():
         feed = tx.execute(select(feeds).where(feeds.c.id == state.feed_id)).one()
         if state.status in GOING:
-            begin_anew(tx, row, feed.id)
+            attempts.begin_anew(project, tx, row, feed.id)
             _tell(project, tx, row, project.feeds.definition(feed, tx), feed.id, ours=True)
         else:  # it may have again what it once purged
             notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=state.reason or state.status)

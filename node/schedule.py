@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row, select
 
 from protocol.feed import Definition
 from protocol.letters import Wanted
@@ -21,7 +21,7 @@ from .attempts import Basis
 from .data import Snapshot, changes_after, newest_generation
 from .epochs import DAY
 from .errors import Failure, PeerUnreachable
-from .tables import connections, feed_partners, feeds, jobs, letters, memberships, received_feeds, runs, segments
+from .tables import connections, feed_partners, feeds, jobs, letters, runs, segments
 
 if TYPE_CHECKING:
     from .node import Node
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 1.0
 QUIET_SECONDS, PATIENCE_SECONDS = 2, 10  # a run waits until nothing has changed for so long, but not for longer
 POST_SECONDS = 60  # how long a run waits for letters to arrive
-WISH_SECONDS = 60  # between the last run and one that a partner asks for
+WISH_SECONDS = 60  # between the last run and one that a partner asks for; doubled up to a day where it had nobody new
 ASK_AGAIN_SECONDS = 3_600  # after which a receiver asks again for what did not come; doubled up to a day
 OVERDUE_SECONDS = 2 * DAY
 
@@ -47,7 +47,9 @@ class Standing:
     next_attempt: int | None = None  # after one that did not
     failure: str | None = None
     anew: bool = False
+    anew_from: int = 0  # when what holds everything may go out: until then the partner has nothing to add changes to
     wished: int | None = None
+    wishes: int = 0  # runs that were wished for and brought nobody new
     under_way: bool = False
     post: bool = False  # letters are on their way to the partner: what they say comes first
 
@@ -62,13 +64,16 @@ def due(standing: Standing) -> str | None:
     now, waits = standing.now, standing.next_attempt is not None and standing.now < standing.next_attempt
     if standing.under_way or standing.post or (waits and standing.failure == PeerUnreachable.code):
         return None
+    if standing.anew and now < standing.anew_from:
+        return None
     if standing.basis != standing.tried:
         return "changed" if settled(standing.changes, now) else None
     if standing.next_attempt is not None:
         return None if waits else "again"
     if standing.anew:
         return "anew"
-    if standing.wished is not None and now >= max(standing.wished, (standing.ran or 0) + WISH_SECONDS):
+    pause = min(WISH_SECONDS << min(standing.wishes, 16), DAY)
+    if standing.wished is not None and now >= max(standing.wished, (standing.ran or 0) + pause):
         return "wished"
     return "daily" if standing.ran is None or now - standing.ran >= DAY else None
 
@@ -115,7 +120,7 @@ class Schedule:
             if tx.execute(select(segments.c.id).where(*ruled).limit(1)).first() is None:
                 return
             before = self._evaluated.get(project.id)
-            now = (newest_generation(project, tx), _received(project, tx))
+            now = (newest_generation(project, tx), project.received.standing(tx))
             changes = changes_after(project, tx, before[0]) if before else []
         if now == before or not settled(changes, self._node.now()):
             return
@@ -209,7 +214,9 @@ def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
                 next_attempt=state.next_attempt,
                 failure=state.failure,
                 anew=state.anew,
+                anew_from=attempts.anew_from(state),
                 wished=state.wished,
+                wishes=state.wishes,
                 under_way=(state.connection_id, state.feed_id) in under_way,
                 post=state.peer_address != "" and state.connection_id in waiting,
             )
@@ -238,14 +245,3 @@ def _enabled(project: "Project") -> list[tuple[Row[Any], Row[Any], Definition]]:
             for connection, feed in project.received.alive(tx)
             if connection.status == "active" and feed.status == "enabled" and feed.last_revision
         ]
-
-
-def _received(project: "Project", tx: Connection) -> tuple[str, ...]:
-    """Return what tells whether any received segment has other members than before."""
-    query = (
-        select(memberships.c.file)
-        .join(received_feeds, received_feeds.c.id == memberships.c.feed_id)
-        .join(connections, connections.c.id == received_feeds.c.connection_id)
-        .where(connections.c.project_id == project.id)
-    )
-    return tuple(sorted(tx.scalars(query)))

@@ -8,7 +8,7 @@ from protocol.agreement import Agreement
 
 from . import heads, preflight, sanitising
 from .epochs import DAY
-from .tables import alerts, audit, epochs, letters
+from .tables import audit, epochs, letters
 
 if TYPE_CHECKING:
     from .project import Project
@@ -23,7 +23,6 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         waiting = tx.scalar(
             select(func.count()).where(letters.c.connection_id == row.id, letters.c.delivered.is_(None))
         )
-        changed = key_changed(project, tx, row)
         contact = tx.scalar(
             select(func.max(audit.c.at)).where(audit.c.project_id == project.id, audit.c.actor == row.alias)
         )
@@ -35,7 +34,7 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         "status": row.status,
         "reason": row.reason,
         "key": row.peer_key.hex(),
-        "key_changed": changed,
+        "key_changed": row.key_changed,
         "address": row.peer_address or None,
         "since": row.created,
         "agreement": row.agreement_digest.hex(),
@@ -53,14 +52,6 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         "heads": heads.document(project, row),
         "preflight": preflight.document(row),
     }
-
-
-def key_changed(project: "Project", tx: Connection, row: Row[Any]) -> int | None:
-    """Return when another key than the partner's last answered or called in its place: then traffic is blocked."""
-    about = alerts.c.text.startswith(f"{row.alias} ", autoescape=True)
-    query = select(func.max(alerts.c.at)).where(alerts.c.project_id == project.id, alerts.c.kind == "key_changed")
-    at: int | None = tx.scalar(query.where(about, alerts.c.at >= row.created))
-    return at
 
 
 def _epoch(tx: Connection, row: Row[Any], days: int) -> dict[str, int] | None:

@@ -177,6 +177,7 @@ connections = Table(
     Column("letters_sent", BigInteger, nullable=False),
     Column("letters_received", BigInteger, nullable=False),
     Column("reason", Text),  # of a decline, a disconnect or a failure
+    _time("key_changed", nullable=True),  # when another key last answered or called in the partner's place
     Column("preflight", JSON),  # how the two normalisers compared; see node.preflight
     _time("restored", nullable=True),  # when the partner last said that it came from a backup
     _time("head_sent", nullable=True),  # of our audit log
@@ -324,12 +325,15 @@ feed_partners = Table(  # one partner's state of one of our feeds
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
     Column("anew", Boolean, nullable=False, default=False),  # the next revision holds everything
+    _time("renewed", nullable=True),  # since when it does, by the receiver's word
+    Column("renewals", Integer, nullable=False, default=0),  # how often it did before, less than a day apart
     Column("tried", JSON),  # what the last attempt of a run depended on; see attempts.Basis
     Column("tries", Integer, nullable=False, default=0),  # attempts since the last that ended well
     Column("failure", String(40)),  # the error code of the last one
     _time("next_attempt", nullable=True),
     _time("ran", nullable=True),  # when the last attempt ended well
     _time("wished", nullable=True),  # when the receiver asked for a run
+    Column("wishes", Integer, nullable=False, default=0),  # runs that it asked for since it last had anybody new
     Column(
         "universes", JSON
     ),  # the receiver's identities by namespace when it accepted: the base of the evaluation limit

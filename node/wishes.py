@@ -85,6 +85,11 @@ def wanted(project: "Project", tx: Connection, row: Row[Any], message: Message) 
     wished = message.kind is Kind.EVALUATE and attempts.wish(project, tx, row)
     if wished and (project.node.config.address or not _receives(project, row, str(namespace))):
         return  # it does not need us to open one
+    feed = message.subject.get("feed")
+    if isinstance(feed, bytes):
+        status = select(received_feeds.c.status).where(received_feeds.c.id == versions.local(row.id, feed))
+        if tx.scalar(status) != "enabled":
+            raise Refusal("not_enabled", "this feed is not enabled here")
     subject = {key: value.hex() if isinstance(value, bytes) else value for key, value in message.subject.items()}
     parameters = {"connection": row.id, "kind": message.kind.value, **subject}
     about = {key: parameters.get(key) for key in ("connection", "kind", "namespace", "feed")}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from node import contents
+from node import contents, received
 from node.client import PeerClient
 from node.tables import received_feeds, runs
 from psi import kernel
@@ -162,6 +162,18 @@ def test_a_caller_that_lost_what_changes_are_added_to_gets_everything(quiet_rece
     pair.post()
     assert [whole for _, whole in taken(pair)] == [True, False, True]
     assert pair.globe.members("acme", "red") == {f"g{n}" for n in range(20, 30)} - {"g24", "g25"}
+
+
+def test_a_sender_that_never_sends_everything_does_not_fill_the_receiver(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "WHOLE_AFTER", 1_000)
+    monkeypatch.setattr(received, "CHANGES_AT_MOST", 3)
+    for number in range(20, 25):
+        shared.acme.project.consent.set(f"a{number}", "n")
+        sync(shared)
+    assert [whole for _, whole in taken(shared)] == [True, False, False, False, True, False]
+    assert shared.globe.members("acme", "red") == {f"g{n}" for n in range(25, 30)}
 
 
 @pytest.mark.parametrize("why", ["version", "epoch", "many", "much"])

@@ -1,10 +1,12 @@
 """Members leave by the clock: when no run has confirmed them, when the feed ends; and who left is forgotten in the end."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from node import alerts as alerts_module
 from node import expiry
 from node.epochs import DAY
 from node.errors import InvalidInput, NotFound
@@ -229,6 +231,51 @@ def test_an_alert_is_told_daily_at_most_and_until_it_is_acknowledged(either_node
     clock.advance(days=366)
     project.alerts.forget_old()
     assert project.alerts.list() == []
+
+
+@pytest.mark.feature("OP4")
+def test_a_partner_cannot_wash_an_alert_away_with_others(
+    either_node: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts_module, "KEPT_OF_KIND", 3)
+    project = either_node.project()
+
+    def add(kind: str, *texts: str) -> None:
+        with either_node.store.begin() as tx:
+            for text in texts:
+                project.alerts.add(tx, kind, text)
+                clock.advance(seconds=1)
+
+    for kind in ("key_changed", "exchange.receipt", "feed_offered"):
+        add(kind, *(f"globe {kind} {number}" for number in range(4)))
+    add("run_failed", "first", "seen", "third", "fourth")
+    (seen,) = [each.id for each in project.alerts.list() if each.text == "seen"]
+    project.alerts.acknowledge(seen)
+    add("feed_changed", *(f"globe changed feed {number}" for number in range(50)))
+    project.alerts.forget_old()
+    kept = project.alerts.list()
+    assert Counter(each.kind for each in kept) == {
+        "key_changed": 4,
+        "exchange.receipt": 4,
+        "feed_offered": 3,
+        "run_failed": 3,
+        "feed_changed": 3,
+    }
+    assert {each.text for each in kept if each.kind == "run_failed"} == {"first", "third", "fourth"}
+
+
+@pytest.mark.feature("OP4")
+def test_what_a_partner_ends_an_alert_with_makes_no_second_one(either_node: Any, clock: Any) -> None:
+    project = either_node.project()
+    for number, new in ((1, True), (2, False), (2, False)):
+        with either_node.store.begin() as tx:
+            assert project.alerts.add(tx, "feed_enabled", f"globe has {number}", alike="globe has ") is new
+        assert [(each.text, each.acknowledged) for each in project.alerts.list()] == [(f"globe has {number}", None)]
+        if new:
+            project.alerts.acknowledge(every=True)
+    clock.advance(days=1)
+    with either_node.store.begin() as tx:
+        assert project.alerts.add(tx, "feed_enabled", "globe has 3", alike="globe has ")
 
 
 @pytest.mark.feature("OP4")

@@ -7,17 +7,18 @@ import pytest
 from sqlalchemy import insert, select
 
 from node import evaluations, matching, releases, taking, wishes
+from node import offers as offers_module
 from node.client import PeerClient
 from node.data import Snapshot
 from node.dialogue import PATH, open_at
-from node.errors import PeerRefused, Refusal, Refused
+from node.errors import NotFound, PeerRefused, Refusal, Refused
 from node.exchanges import run_exchange
 from node.governance import PolicyViolation
 from node.jobs import no_progress
 from node.letters import receive
 from node.tables import feed_versions, jobs, label_uses, runs
 from protocol.errors import RemoteProtocolError
-from protocol.letters import FeedAccept, FeedVersion, Letter, Wanted
+from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Letter, Wanted
 from protocol.states import Kind, Part
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
@@ -166,7 +167,8 @@ def test_the_evaluations_that_a_receiver_may_ask_for_have_a_ceiling(shared: Any)
     shared.post()
     with acme.node.store.read() as tx:
         assert evaluations._allowance(acme.project, tx, row, EMAIL) <= 12_000_000
-    assert any("1,000,000,000,000" in alert.text for alert in acme.project.alerts.list())
+    (alert,) = [each for each in acme.project.alerts.list() if each.kind == "feed_enabled"]  # with the newest number
+    assert "1,000,000,000,000" in alert.text
 
 
 def test_a_partner_that_we_can_call_cannot_make_us_ask_again(shared: Any) -> None:
@@ -223,13 +225,68 @@ def test_a_wish_for_a_feed_that_nobody_enabled_is_not_followed(shared: Any) -> N
     shared.acme.project.feeds.publish("other")
     shared.post()
     feed = shared.acme.project.feeds.get("other")
-    with shared.acme.node.store.begin() as tx:
-        wish = Wanted(kind=Kind.RELEASE, subject={"feed": bytes.fromhex(feed.id), "version": 1, "revision": 1})
-        shared.acme.project.letters.send(tx, connection(shared.acme, "globe").id, "exchange.wanted", wish)
+    for subject in (feed.id, "ab" * 16):  # offered, invented
+        with shared.acme.node.store.begin() as tx:
+            wish = Wanted(kind=Kind.RELEASE, subject={"feed": bytes.fromhex(subject), "version": 1, "revision": 1})
+            shared.acme.project.letters.send(tx, connection(shared.acme, "globe").id, "exchange.wanted", wish)
     shared.post()
-    (job,) = shared.globe.node.jobs.list(state="failed")
-    assert job.error is not None
-    assert job.error["code"] == "not_enabled"
+    denied = shared.globe.acts("letter.exchange.wanted", "deny")
+    assert [entry["detail"]["error"]["code"] for entry in denied] == ["not_enabled"] * 2
+    assert shared.globe.node.jobs.list() == []
+
+
+def offers(pair: Any, *definitions: Any, kind: str = "feed.publish") -> None:
+    """Let acme offer versions that no command of ours would make."""
+    row = connection(pair.acme, "globe")
+    for definition in definitions:
+        with pair.acme.node.store.begin() as tx:
+            pair.acme.project.letters.send(tx, row.id, kind, FeedVersion(definition=definition))
+    pair.post()
+
+
+def test_a_sender_that_says_the_same_again_and_again_does_not_fill_the_store(shared: Any) -> None:
+    shared.acme.project.feeds.sync("summer")
+    first = shared.acme.project.feeds.definition(shared.acme.project.feeds.get("summer"))
+    offers(shared, *(replace(first, version=number) for number in range(2, 8)), kind="feed.unshare")
+    with shared.globe.node.store.read() as tx:
+        kept = set(tx.scalars(select(feed_versions.c.version)))
+    assert kept == {1, 7}  # what came is of the first
+    shown = shared.globe.project.received.show("summer")
+    assert (shown["accepted_version"], shown["hash"]) == (7, replace(first, version=7).digest().hex())
+    assert len(shared.globe.members("acme", "vip")) == 10
+
+
+def test_a_version_stays_while_a_release_of_it_is_under_way(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shared.acme.project.feeds.definition(shared.acme.project.feeds.get("summer"))
+    received = taking.received
+
+    def late(*arguments: Any) -> None:
+        """Two versions come before the records are kept."""
+        offers(shared, replace(first, version=2), replace(first, version=3), kind="feed.unshare")
+        received(*arguments)
+
+    monkeypatch.setattr(taking, "received", late)
+    shared.acme.project.feeds.sync("summer")
+    assert len(shared.globe.members("acme", "vip")) == 10
+
+
+def test_a_sender_offers_so_many_feeds_and_no_more(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offers_module, "FEEDS_AT_MOST", 3)
+    first = shared.acme.project.feeds.definition(shared.acme.project.feeds.get("summer"))
+    many = [replace(first, feed=bytes([number]) * 16, name=f"feed{number}") for number in range(9)]
+    offers(shared, *many[:4])
+    globe, row = shared.globe, connection(shared.acme, "globe")
+    assert [feed["name"] for feed in globe.project.received.list()] == ["summer", "feed0", "feed1"]
+    assert len(globe.acts("letter.feed.publish", "deny")) == 2
+    for definition in many[:1] + many[4:]:
+        with shared.acme.node.store.begin() as tx:
+            notice = FeedNotice(feed=definition.feed, version=1, reason="")
+            shared.acme.project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
+            shared.acme.project.letters.send(tx, row.id, "feed.revoke", notice)
+    shared.post()
+    assert len(globe.project.received.list()) <= 6
+    with globe.node.store.read() as tx:
+        assert len(tx.scalars(select(feed_versions.c.id)).all()) <= 6
 
 
 def test_two_offers_do_not_add_what_nobody_accepted(shared: Any) -> None:
@@ -245,3 +302,11 @@ def test_two_offers_do_not_add_what_nobody_accepted(shared: Any) -> None:
     shown = shared.globe.project.received.show("summer")
     assert (shown["accepted_version"], shown["offered_version"]) == (1, 3)
     assert shown["namespaces"] == [EMAIL]
+
+
+def test_to_estimate_with_a_partner_that_the_feed_does_not_go_to_is_refused_and_audited(shared: Any) -> None:
+    shared.acme.project.feeds.create("alone", segments=["vip"], namespaces=[EMAIL])
+    with pytest.raises(NotFound, match="no such partner"):
+        shared.acme.project.feeds.estimate("alone", "globe")
+    (entry,) = shared.acme.acts("feed.estimate", "deny")
+    assert entry["target"] == "alone"

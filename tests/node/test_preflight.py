@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import delete
 
 from node import preflight
 from node.errors import Refused, Unwelcome
 from node.exchanges import check_caller
+from node.tables import alerts
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 
@@ -131,5 +133,7 @@ def test_another_key_in_a_partners_place_is_told_plainly(connected):
     with pytest.raises(Unwelcome):
         check_caller(acme.node, row, bytes(32))
     assert acme.project.partners.show("globe")["key_changed"] == connected.clock()
+    with acme.node.store.begin() as tx:
+        tx.execute(delete(alerts))
     assert acme.project.partners.list()[0]["key_changed"] == connected.clock()
     assert globe.project.partners.show("acme")["key_changed"] is None

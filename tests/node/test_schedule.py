@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import client, epochs, log, releases, schedule
+from node import client, epochs, log, releases, schedule, taking
 from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
 from node.client import PeerClient
 from node.errors import Refused
 from node.schedule import DAY, Schedule, Standing, due
 from node.tables import epochs as epoch_rows
-from node.tables import runs
+from node.tables import received_feeds, runs
 from psi import count
 
 EMAIL = "email_sha256/lc-v1"
@@ -88,7 +88,11 @@ def living(request: pytest.FixtureRequest, person: Any) -> Living:
         (replace(QUIET, tried=None, next_attempt=NOW + 1, failure="unreachable"), None),
         (replace(QUIET, anew=True), "anew"),
         (replace(QUIET, wished=NOW, ran=NOW - 59), None),
+        (replace(QUIET, anew=True, anew_from=NOW + 1, wished=NOW, ran=NOW - DAY), None),  # not whole ones back to back
+        (replace(QUIET, anew=True, anew_from=NOW), "anew"),
         (replace(QUIET, wished=NOW, ran=NOW - 60), "wished"),
+        (replace(QUIET, wished=NOW, ran=NOW - 60, wishes=1), None),  # it had nobody new the last time
+        (replace(QUIET, wished=NOW, ran=NOW - 120, wishes=1), "wished"),
     ],
 )
 def test_when_a_feed_is_due(standing: Standing, reason: str | None) -> None:
@@ -152,6 +156,49 @@ def test_a_rule_is_evaluated_and_its_members_follow(pair: Any, person: Any) -> N
     living.pass_(2)
     assert pair.acme.project.segments.show("gold").size == 12
     assert pair.globe.project.segments.show("theirs").size == 2
+
+
+def test_a_revision_that_changes_nobody_evaluates_no_rule(living: Living) -> None:
+    living.share()
+    living.pass_()
+    living.globe.project.segments.create("theirs", rule="received.acme.all")
+    living.pass_(2)
+    before = len(living.globe.acts("segment.evaluate"))
+    for _ in range(2):
+        living.pass_(days=1)
+        living.pass_(60)
+    assert [whole for _, whole, _ in living.revisions()] == [True, False, False]
+    assert len(living.globe.acts("segment.evaluate")) == before
+    living.acme.project.consent.set("a15", "n")
+    living.pass_(2)
+    living.pass_(2)
+    assert len(living.globe.acts("segment.evaluate")) == before + 1
+    assert living.globe.project.segments.show("theirs").size == 9
+
+
+@pytest.mark.feature("GV7")
+def test_a_consent_policy_on_a_received_segment_follows_its_members(pair: Any, person: Any) -> None:
+    living = Living(pair, person)
+    acme, globe = living.acme.project, living.globe.project
+    pair.globe.segment("agreed", [f"g{n}" for n in range(12, 18)])
+    globe.feeds.create("back", segments=["agreed"], namespaces=[EMAIL], partners=["acme"])
+    globe.feeds.publish("back")
+    pair.post()
+    acme.received.enable("back")
+    pair.post()
+    living.pass_()
+    acme.consent_policies.create("agreed", "received.globe.agreed", enable=True)
+    living.share()
+    living.pass_()
+    assert living.members() == set(range(12, 18))
+    globe.consent.set("g14", "n")
+    living.pass_(2)
+    living.pass_(2)
+    assert "a14" not in living.acme.members("globe", "agreed")
+    assert living.revisions()[-1][1:] == (False, 1)
+    globe.feeds.revoke("back")
+    living.pass_(2)
+    assert living.members() == set()
 
 
 @pytest.mark.feature("EX1")
@@ -262,6 +309,81 @@ def test_a_receiver_that_asks_all_the_time_gets_a_run_a_minute(pair: Any, person
         pair.clock.advance(seconds=1)
         Schedule(living.acme.node).tick()
     assert len(living.acme.node.jobs.list()) - before <= 2
+
+
+def test_a_receiver_that_cries_wolf_is_heard_ever_more_rarely_and_again_once_it_has_people(
+    pair: Any, person: Any
+) -> None:
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    row = living.globe.project.partners.get("acme")
+
+    def minutes(count: int) -> int:
+        """Let it ask every minute; returns how many runs it got."""
+        before = len(living.acme.node.jobs.list())
+        for _ in range(count):
+            schedule.ask(living.globe.project, row, EMAIL)
+            living.pass_(60)
+        return len(living.acme.node.jobs.list()) - before
+
+    assert minutes(8) == 3  # after one, two and four minutes more
+    assert minutes(7) <= 1
+    living.globe.people(people(person, "g", [3]), "more")
+    living.pass_(DAY)
+    assert 3 in living.members()
+    assert minutes(3) >= 2
+
+
+def test_a_receiver_that_loses_its_base_again_and_again_waits_longer_for_a_whole_revision(
+    pair: Any, person: Any
+) -> None:
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    row = living.globe.project.partners.get("acme")
+    with living.globe.node.store.read() as tx:
+        (feed,) = tx.scalars(select(received_feeds.c.id)).all()
+
+    def wholes() -> int:
+        return sum(whole for _, whole, _ in living.revisions())
+
+    def lose(seconds: int) -> int:
+        before = wholes()
+        living.globe.project.received.begin_anew(feed)
+        schedule.ask(living.globe.project, row, EMAIL)  # nor by this way
+        living.pair.post()
+        living.pass_(seconds)
+        return wholes() - before
+
+    assert lose(1) == 1  # it may be true
+    assert lose(1) == 0
+    living.acme.project.consent.set("a15", "n")
+    living.pass_(30)
+    assert wholes() == 2
+    living.pass_(30)
+    assert wholes() == 3
+    assert living.members() == set(range(10, 20)) - {15}
+    assert sum(lose(60) for _ in range(24)) <= 6
+    living.pass_(days=1)
+    living.pass_(days=1)
+    assert lose(1) == 1
+
+
+def test_a_receiver_that_refuses_all_changes_does_not_get_everything_for_each(
+    pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = Living(pair, person)
+    living.share()
+    living.pass_()
+    monkeypatch.setattr(taking, "base_of", lambda _: None)
+    for number in range(10, 15):
+        living.acme.project.consent.set(f"a{number}", "n")
+        living.pass_(2)
+    assert [whole for _, whole, _ in living.revisions()] == [True, True]
+    assert living.members() == set(range(11, 20))
+    living.pass_(LONGEST_SECONDS)
+    assert living.members() == set(range(15, 20))
 
 
 def test_a_sender_cannot_say_that_its_data_is_of_tomorrow(
