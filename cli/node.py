@@ -3,6 +3,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import output
+from .project import HOLD
 
 if TYPE_CHECKING:
     from .main import Context
@@ -67,8 +68,11 @@ def status(ctx: "Context", count: int) -> None:
         head = ("organisation", "home", "key", "address", "serving", "kernel")
         output.lines((name, document[name]) for name in head)
         click.echo()
-        columns = ("project", "partners", "open jobs")
-        output.table(columns, ((each["name"], each["partners"], each["open_jobs"]) for each in document["projects"]))
+        rows = (
+            (each["name"], "on hold" if each["on_hold"] else "open", each["partners"], each["open_jobs"])
+            for each in document["projects"]
+        )
+        output.table(("project", "is", "partners", "open jobs"), rows)
         click.echo()
         alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
         output.table(("at (UTC)", "project", "alert"), alerts, empty="no alerts")
@@ -100,9 +104,11 @@ def backup(ctx: "Context", target: str) -> None:
 def restore(ctx: "Context", source: str, database: str | None) -> None:
     """Make a home of a backup, in an empty or new directory; a backup that is not whole is refused, with what is missing.
 
-    The node of the backup must not run any more. Partners are told, and the node goes on with them. What was done since
-    the backup is gone: import consent again before you share anything. Estimates that partners ask for are refused
-    for a window, since what they used up is not known.
+    The node of the backup must not run any more. Partners are told. What was done since the backup is gone, withdrawals
+    too, so every project is on hold: nothing is shared and no estimate is asked for or answered until you say 'vesica
+    project resume'. Import consent again, revoke and disconnect again, before that. Tokens of users and Connect IDs have
+    ended. What partners used up since is not known: no partner evaluates anything until you say 'vesica partner allow',
+    and estimates that they ask for are refused for a window.
 
     \b
     Example: vesica node restore /backups/fern-monday.tar --home /srv/fern
@@ -112,7 +118,11 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
     document = Node.restore(source, ctx.home, database=database)
 
     def text() -> None:
-        output.lines({**document, "made": f"{output.time(document['made'])} UTC"}.items())
-        click.echo("What was done since then is gone: import profiles and consent again before you share anything.")
+        shown = {name.replace("_", " "): value for name, value in document.items()}
+        lists = {name: ", ".join(document[name.replace(" ", "_")]) or "none" for name in ("told", "on hold")}
+        output.lines({**shown, **lists, "made": f"{output.time(document['made'])} UTC"}.items())
+        click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
+        click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
+        click.echo("Partners have used up all evaluations, as far as is known: vesica partner allow NAME")
 
     output.emit(ctx, document, text)

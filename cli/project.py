@@ -7,6 +7,8 @@ from . import output
 if TYPE_CHECKING:
     from .main import Context
 
+HOLD = "import consent again, end what has ended since, then: vesica project resume"
+
 
 @click.group()
 def cli() -> None:
@@ -45,6 +47,8 @@ def show(ctx: "Context", name: str | None) -> None:
 
     def people() -> None:
         output.lines([("project", document["name"]), ("id", document["id"])])
+        if document["on_hold"]:
+            click.echo(f"on hold since a restore: {HOLD} {document['name']}")
         click.echo()
         needs = document["prerequisites"]
         rows = ((each["name"], each["state"], None if each["met"] else each["command"]) for each in needs)
@@ -55,6 +59,24 @@ def show(ctx: "Context", name: str | None) -> None:
         output.lines((name.replace("_", " "), count) for name, count in document["counts"].items())
 
     output.emit(ctx, document, people)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def resume(ctx: "Context", name: str | None) -> None:
+    """Let a project go on that was restored from a backup: until then its feeds do not run, and nothing is answered.
+
+    First do again what was done since the backup: import consent, revoke feeds, disconnect partners. Everything that the
+    backup shares is shared again.
+
+    \b
+    Example: vesica project resume loyalty
+    """
+    project = ctx.node().project(name or ctx.project_name)
+    project.resume()
+    document = {"name": project.name, "on_hold": False}
+    output.emit(ctx, document, lambda: click.echo(f"project {project.name} goes on"))
 
 
 @cli.command()

@@ -115,6 +115,7 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "profile.take-over": _D,
     "project.create": Permission.ADMINISTER,
     "project.hide-unconsented": _G,
+    "project.resume": _S,
     "project.terms": _C,
     "project.view": Permission.VIEW,
     "role.create": Permission.ADMINISTER,

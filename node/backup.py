@@ -39,6 +39,7 @@ ROWS = "control.db"
 LEFT_OUT = ("exchanges", "answers")  # tables whose rows speak of spools and caches
 EMPTIED: Mapping[str, Mapping[str, Any]] = {"epochs": {"secret": b""}, "received_feeds": {"records": None}}
 BATCH = 1_000  # rows copied at once
+MANIFEST_BYTES = 1 << 26  # about 400,000 files: a home has some hundred
 
 Files = dict[str, tuple[int, str]]  # name -> size and SHA-256
 
@@ -54,6 +55,7 @@ def write(node: "Node", target: Path) -> dict[str, Any]:
 
     Nothing is a backup before its list of files is there. Raises AlreadyExists where something is in the way.
     """
+    node.guard.require("node.backup", str(target), None)  # before a key is copied, not after
     try:
         document = _write(node, target)
     except Exception:
@@ -193,12 +195,15 @@ def _pack_tar(scratch: Path, names: list[str], target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def copy_file(source: IO[bytes], target: Path) -> tuple[int, str]:
-    """Copy a stream to a new file of mode 0600, on disk when it returns; return its size and SHA-256."""
+def copy_file(source: IO[bytes], target: Path, *, at_most: int | None = None) -> tuple[int, str]:
+    """Copy a stream to a new file of mode 0600, on disk when it returns; return its size and SHA-256.
+
+    Of a stream of more than `at_most` bytes one byte more is copied, so that its size differs, and no other.
+    """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     size, digest = 0, hashlib.sha256()
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR), "wb") as file:
-        while piece := source.read(1 << 20):
+        while piece := source.read(_PIECE if at_most is None else min(_PIECE, at_most + 1 - size)):
             file.write(piece)
             digest.update(piece)
             size += len(piece)
@@ -207,7 +212,7 @@ def copy_file(source: IO[bytes], target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# Reading one
+# Reading one: it came from somewhere, and whoever wrote it may have meant harm
 
 
 class Backup:
@@ -223,8 +228,11 @@ class Backup:
         file = self._file(name)
         if file is None:
             return False
-        with file:
-            return copy_file(file, target) == self.files[name]
+        try:
+            with file:
+                return copy_file(file, target, at_most=self.files[name][0]) == self.files[name]
+        except (tarfile.TarError, EOFError):  # cut off within the file
+            return False
 
     def _list(self) -> Mapping[str, Any]:
         file = self._file(MANIFEST)
@@ -235,31 +243,39 @@ class Backup:
             )
         try:
             with file:
-                document: Mapping[str, Any] = json.loads(file.read())
+                written = file.read(MANIFEST_BYTES + 1)
+            if len(written) > MANIFEST_BYTES:
+                raise ValueError
+            document: Mapping[str, Any] = json.loads(written)
             if document["format"] != FORMAT:
                 raise BackupIncomplete(f"{self._source} is of another format", hint=f"this version reads {FORMAT!r}")
             for name, (size, sha) in document["files"].items():
                 path = PurePosixPath(name)
-                if path.is_absolute() or ".." in path.parts or path.parts[0] not in _TOP or size < 0 or len(sha) != 64:
+                outside = path.is_absolute() or ".." in path.parts or path.parts[0] not in _TOP or "\0" in name
+                if outside or type(size) is not int or size < 0 or len(sha) != 64:
                     raise ValueError
             int(document["made"])
             for name in ("config.json", ROWS, "keys/node.key", "keys/master.key"):
                 document["files"][name]
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, tarfile.TarError) as error:
             raise BackupIncomplete(f"{MANIFEST} of {self._source} is damaged", hint="use another backup") from error
         return document
 
     def _file(self, name: str) -> IO[bytes] | None:
+        """Open a regular file; a link, or what lies behind one, is not there."""
         try:
             if self._tar is not None:
-                return self._tar.extractfile(name)
+                member = self._tar.getmember(name)
+                return self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
             path = self._source / name
-            return path.open("rb") if path.is_file() else None
+            linked = path.resolve() != self._source.resolve() / name
+            return path.open("rb") if path.is_file() and not linked else None
         except (KeyError, tarfile.TarError, EOFError):
             return None
 
 
 _TOP = ("config.json", ROWS, "keys", "data")
+_PIECE = 1 << 20
 
 
 @contextmanager
@@ -269,7 +285,7 @@ def opened(source: Path) -> Iterator[Backup]:
         yield Backup(source, None)
         return
     try:
-        tar = tarfile.open(source)  # noqa: SIM115
+        tar = tarfile.open(source, mode="r:")  # noqa: SIM115 - no compression: it could hide any size
     except FileNotFoundError as error:
         raise Failure(f"there is nothing at {source}", hint="name a backup that 'vesica node backup' wrote") from error
     except (tarfile.TarError, EOFError, OSError) as error:

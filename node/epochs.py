@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from protocol.agreement import Agreement
 
@@ -103,13 +103,25 @@ def follow(project: "Project", tx: Connection, connection: Row[Any], number: int
             f"the partner asks for key epoch {number}, which is far ahead of epoch {ours.number} here",
             hint="ask the partner what happened to its node; to begin anew, disconnect and connect again",
         )
-    restored = project.row(tx).restored or 0  # then we know that our number may be too low
-    if project.node.now() < row.started + DAY and restored <= project.node.now() - DAY:
+    if project.node.now() < row.started + DAY and not _first_since_restore(project, tx, row):
         raise Refused(
             f"the partner asks for key epoch {number} less than a day after epoch {ours.number} began",
             hint="ask the partner whether it restored a backup; the next epoch can begin a day after the last one",
         )
     return _begin(project, tx, connection, number)
+
+
+def _first_since_restore(project: "Project", tx: Connection, row: Row[Any]) -> bool:
+    """Tell whether an epoch is the first since our own restore, of less than a day ago: its number may be too low.
+
+    The restore itself has left an epoch without a secret (`node.restoring`), which this one follows.
+    """
+    restored = project.row(tx).restored
+    if restored is None or restored <= project.node.now() - DAY:
+        return False
+    since = (epochs.c.connection_id == row.connection_id, epochs.c.started >= restored)
+    first = tx.scalar(select(func.min(epochs.c.number)).where(*since))
+    return first is not None and bool(row.number == first + 1)
 
 
 def counted_since(project: "Project", tx: Connection, connection: Row[Any]) -> int:

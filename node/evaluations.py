@@ -299,7 +299,8 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                     "evaluations_spent",
                     f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
                     hint="the receiver's universe grew: it disables and enables the feed to agree on its new size, or waits; "
-                    "if it has ended the key epoch, the sender agrees by: vesica partner rotate",
+                    "if it has ended the key epoch, the sender agrees by: vesica partner rotate; "
+                    "if either was restored from a backup, by: vesica partner allow",
                 )
             tx.execute(
                 insert(ledger).values(
@@ -329,14 +330,17 @@ def _allowance(project: "Project", tx: Connection, connection: Row[Any], namespa
     allowed = select(func.max(ledger.c.at)).where(
         ledger.c.project_id == project.id, ledger.c.peer_key == connection.peer_key, ledger.c.kind == "allowed"
     )
-    anew = max(tx.scalar(allowed) or 0, project.row(tx).restored or 0)  # the partner, or we, came from a backup
+    anew = tx.scalar(allowed) or 0
+    counted, restored = epochs.counted_since(project, tx, connection), project.row(tx).restored or 0
+    if anew < restored and counted <= restored:  # what was used up since the backup is not known: a person decides
+        return 0
     spent = tx.scalar(
         select(func.sum(ledger.c.amount)).where(
             ledger.c.project_id == project.id,
             ledger.c.peer_key == connection.peer_key,
             ledger.c.kind == "evaluations",
             ledger.c.note == namespace,
-            ledger.c.at >= max(anew, epochs.counted_since(project, tx, connection)),
+            ledger.c.at >= max(anew, counted),
         )
     )
     return int(agreed * terms.evaluations) - int(spent or 0)

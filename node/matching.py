@@ -65,6 +65,7 @@ def prepare(
     snapshot: Snapshot,
 ) -> Asked:
     """Choose what to ask: at most 65,536 identities of a segment, the same ones throughout an epoch."""
+    project.check_not_on_hold()
     terms = Agreement.decode(connection.agreement).terms
     row = project.row()
     members = [project.segments.members(name, snapshot) for name in names]

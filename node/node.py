@@ -320,7 +320,12 @@ class Node:
             "serving": serving(self.home),
             "kernel": kernel.name(),
             "projects": [
-                {"name": each.name, "partners": partners.get(each.id, 0), "open_jobs": jobs.get(each.id, 0)}
+                {
+                    "name": each.name,
+                    "on_hold": each.on_hold,
+                    "partners": partners.get(each.id, 0),
+                    "open_jobs": jobs.get(each.id, 0),
+                }
                 for each in projects
             ],
             "alerts": [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from .errors import InvalidInput
+from .errors import InvalidInput, Refusal, Refused
 from .tables import connections, datasets, fields, label_uses, projects
 
 if TYPE_CHECKING:
@@ -123,6 +123,31 @@ class Project:
         with self.act("project.hide-unconsented", self.name, detail={"hide": hide}) as tx:
             tx.execute(projects.update().where(projects.c.id == self.id).values(hide_unconsented=hide))
 
+    @property
+    def on_hold(self) -> bool:
+        """Whether it came from a backup, and nobody has said since that it goes on: who opted out since may be in it."""
+        return _on_hold(self.row())
+
+    def check_not_on_hold(self, connection: Connection | None = None) -> None:
+        """Refuse what would tell a partner anything of people before a person has looked at a restored project."""
+        if _on_hold(self.row(connection)):
+            raise Refusal(
+                "on_hold",
+                "the project was restored from a backup and is on hold",
+                hint="its operator imports consent again, ends what has ended since, then: vesica project resume",
+                status=409,
+            )
+
+    def resume(self) -> None:
+        """Let a restored project go on: its feeds run, estimates are asked for and answered.
+
+        That is a person's decision, after what was done since the backup has been done again.
+        """
+        with self.act("project.resume", self.name) as tx:
+            if not _on_hold(self.row(tx)):
+                raise Refused(f"project {self.name} is not on hold", hint=f"vesica project show {self.name}")
+            tx.execute(projects.update().where(projects.c.id == self.id).values(resumed=self.node.now()))
+
     def namespaces(self) -> list[str]:
         """Return the namespaces with rule ids that the imported identities have, sorted."""
         query = (
@@ -180,6 +205,7 @@ class Project:
         return {
             "id": self.id,
             "name": self.name,
+            "on_hold": self.on_hold,
             "namespaces": self.namespaces(),
             "consent_model": self.consent_model,
             "labels": self.labels.in_use(),
@@ -263,6 +289,10 @@ class Project:
         from .alerts import Alerts
 
         return Alerts(self)
+
+
+def _on_hold(row: Row[Any]) -> bool:
+    return row.restored is not None and row.resumed is None
 
 
 def _term(name: str, value: Any, defaults: Mapping[str, object]) -> object:

@@ -190,6 +190,7 @@ def _ready(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[
 
 def _checked(project: "Project", connection: Row[Any], feed_id: str) -> tuple[Row[Any], Definition]:
     with project.act("feed.check", feed_id) as tx:
+        project.check_not_on_hold(tx)
         feed = tx.execute(select(feeds).where(feeds.c.id == feed_id)).one()
         state = _state(tx, connection, feed_id)
         if connection.status != "active" or feed.status != "published" or state.status != "enabled":

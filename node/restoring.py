@@ -1,8 +1,9 @@
 """Restoring a home from a backup, and what has to be different in it afterwards.
 
 Partners have gone on since the backup was made, and a node that is set back must not repeat itself: key epochs begin
-anew, letters and data revisions go on far above the old numbers, the budget of estimates counts as spent. Partners are
-told; what they answer is in `node.resuming`.
+anew, letters and data revisions go on far above the old numbers, what partners may use up counts as spent. What was
+taken back since the backup is back: consent, feeds, tokens. So tokens and Connect IDs end, and every project is on hold
+until a person says that it goes on. Partners are told; what they answer is in `node.resuming`.
 """
 
 import shutil
@@ -11,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from protocol.letters import Restored
 
-from .audit import RESTORE
+from .audit import RESTORE, date
 from .backup import ROWS, Backup, BackupIncomplete, copy_rows, opened
 from .config import Config
 from .epochs import DAY
 from .errors import AlreadyExists, Refused
 from .files import explained, sync_directory
 from .store import Store
-from .tables import connections, epochs, feed_partners, feeds, jobs, projects, runs
+from .tables import connections, epochs, feed_partners, feeds, jobs, projects, runs, tokens
 
 if TYPE_CHECKING:
     from .node import Node
@@ -56,7 +57,7 @@ def restore(source: Path, home: Path, *, database: str | None, node: Open) -> di
         (staging / "config.json").unlink()
         store = _rows(staging, database)
         with node(staging, config, store) as restored:
-            told = _begin_anew(restored, made, source)
+            done = _begin_anew(restored, made, source)
             key = restored.key.hex()
         if database is not None:
             (staging / ROWS).unlink()
@@ -68,7 +69,7 @@ def restore(source: Path, home: Path, *, database: str | None, node: Open) -> di
         raise explained(error, home) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return {"home": str(home), "organisation": config.organisation, "key": key, "made": made, "told": told}
+    return {"home": str(home), "organisation": config.organisation, "key": key, "made": made, **done}
 
 
 def _copy(backup: Backup, source: Path, staging: Path) -> None:
@@ -100,15 +101,20 @@ def _rows(staging: Path, database: str | None) -> Store:
     return store
 
 
-def _begin_anew(node: "Node", made: int, source: Path) -> list[str]:
-    """Change what must not be as it was, in one transaction; return the partners that will be told."""
+def _begin_anew(node: "Node", made: int, source: Path) -> dict[str, Any]:
+    """Change what must not be as it was, in one transaction, as the node's own work: its users have no tokens yet.
+
+    Returns the partners that will be told, the projects that are on hold, and how many tokens have ended.
+    """
     now = node.now()
     passed = max(0, now - made) + 1
     told: list[str] = []
-    detail = {"made": made, "partners": told}
+    held = node._projects()
+    detail: dict[str, Any] = {"made": made, "partners": told}
     reason = {"code": "restored", "message": "the home was restored from a backup", "hint": "run the command again"}
     with node.act(RESTORE, str(source), detail=detail) as tx:
-        tx.execute(update(projects).values(restored=now))
+        tx.execute(update(projects).values(restored=now, resumed=None, connect_secret=None, connect_expires=None))
+        detail["tokens"] = tx.execute(delete(tokens)).rowcount
         tx.execute(update(feeds).values(revision=feeds.c.revision + A_SECOND * passed))
         tx.execute(update(feed_partners).values(anew=True))
         tx.execute(update(runs).where(runs.c.ours, runs.c.state == "prepared").values(state="failed", changed=now))
@@ -118,7 +124,9 @@ def _begin_anew(node: "Node", made: int, source: Path) -> list[str]:
             .values(state="failed", error=reason, changed=now)
         )
         _end_epochs(node, tx, now, passed)
-        for project in node.projects():
+        for project in held:
+            text = f"on hold since a restore from a backup of {date(made)}: nothing is shared or answered"
+            project.alerts.add(tx, "on_hold", f"{text} until you say so: vesica project resume {project.name}")
             mine = (connections.c.project_id == project.id, connections.c.status.in_(TOLD))
             for row in tx.execute(select(connections).where(*mine).order_by(connections.c.alias)).all():
                 number = row.letters_sent + A_SECOND * passed
@@ -127,7 +135,7 @@ def _begin_anew(node: "Node", made: int, source: Path) -> list[str]:
                 message = Restored(received=row.letters_received, made=made)
                 project.letters.send(tx, row.id, "connect.restored", message)
                 told.append(row.alias)
-    return told
+    return {"told": told, "on_hold": [project.name for project in held], "tokens_ended": detail["tokens"]}
 
 
 def _end_epochs(node: "Node", tx: Connection, now: int, passed: int) -> None:

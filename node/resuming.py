@@ -7,11 +7,11 @@ from sqlalchemy import Connection, Row, func, select, update
 
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
-from protocol.letters import FeedHeld, FeedNotice, Restored
+from protocol.letters import Disconnect, FeedHeld, FeedNotice, Restored
 from protocol.receipt import SignedReceipt
 from protocol.wire import Message
 
-from . import attempts, versions
+from . import attempts, edits, versions
 from .audit import date
 from .edits import GOING
 from .epochs import FURTHEST
@@ -26,11 +26,14 @@ CORRECTED_AT_MOST = 16  # new versions of a feed since a restore, before partner
 
 
 def restored(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle connect.restored: our letters come again, and we say what we hold of each feed between us."""
+    """Handle connect.restored: our letters come again, and we say what we hold of each feed between us, or that it is over."""
     assert isinstance(message, Restored)
     tx.execute(update(connections).where(connections.c.id == row.id).values(restored=project.node.now()))
     lost = (letters.c.connection_id == row.id, letters.c.number > message.received)
     tx.execute(update(letters).where(*lost).values(delivered=None))
+    if row.status == "disconnected":  # its own word, perhaps: then no letter of ours says so
+        project.letters.send_once(tx, row.id, "connect.disconnect", Disconnect(reason=row.reason or ""))
+        return
     text = f"{row.alias} was restored from a backup of {date(min(message.made, project.node.now()))}"
     hint = f"once you know that it is true, let it evaluate anew: vesica partner allow {row.alias}"
     project.alerts.add(tx, "restored", f"{text}; {hint}")
@@ -41,7 +44,7 @@ def restored(project: "Project", tx: Connection, row: Row[Any], message: Message
         feed = tx.execute(select(feeds).where(feeds.c.id == state.feed_id)).one()
         if state.status in GOING:
             attempts.begin_anew(project, tx, row, feed.id)
-            _tell(project, tx, row, project.feeds.definition(feed, tx), feed.id, ours=True)
+            _tell(project, tx, row, edits.holds(tx, state), feed.id, ours=True)
         else:  # it may have again what it once purged
             notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=state.reason or state.status)
             project.letters.send(tx, row.id, "feed.revoke", notice)

@@ -99,6 +99,8 @@ class Schedule:
     def tick(self) -> None:
         """Do what is due now."""
         for project in self._node.projects():
+            if project.on_hold:
+                continue
             try:
                 self._evaluate(project)
             except VesicaError as error:

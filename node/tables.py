@@ -55,6 +55,7 @@ projects = Table(
     Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys the noise of counts; never leaves
     _time("created"),
     _time("restored", nullable=True),  # when this home came from a backup: what partners used up since is not known
+    _time("resumed", nullable=True),  # when a person let it go on after that: until then it is on hold
 )
 
 datasets = Table(

@@ -43,6 +43,7 @@ class Generation:
 
 def newest(project: "Project", connection: Row[Any], channel: Channel) -> Generation:
     """Return the newest generation, or a new one if our people changed and the last is a day old."""
+    project.check_not_on_hold()
     terms = Agreement.decode(connection.agreement).terms
     cache, now = cache_of(project, connection, channel.epoch), project.node.now()
     snapshot = Snapshot.open(project)

@@ -6,11 +6,12 @@ import tarfile
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from node import backup, tables
+from node.access import PermissionDenied
 from node.backup import BackupIncomplete
-from node.errors import AlreadyExists, Refused, WrongPassphrase
+from node.errors import AlreadyExists, InvalidToken, Refused, WrongPassphrase
 from node.importer import IdentityColumn
 from node.node import Node
 from protocol.letters import Restored
@@ -41,6 +42,12 @@ def set_back(pair, side, source):
     document = Node.restore(source, side.folder / side.name, now=pair.clock)
     side.open()
     return document
+
+
+def go_on(side, partner):
+    """Let a restored side's project go on, and its partner evaluate."""
+    side.project.resume()
+    side.project.partners.allow(partner)
 
 
 def replace(side, name, ids):
@@ -155,6 +162,105 @@ def test_nothing_is_overwritten_and_refusals_are_audited(node, tmp_path):
 
 
 @pytest.mark.feature("OP9")
+@pytest.mark.feature("OP1")
+def test_who_may_not_make_one_copies_nothing(node, tmp_path):
+    ann = node.users.create("ann", ["administrator"])
+    node.guard.sign_in(ann.text)
+    node.guard.sign_in(node.users.create("bob", ["data"]).text)
+    for name in ("copy", "copy.tar"):
+        with pytest.raises(PermissionDenied):
+            node.backup(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    node.guard.sign_in(ann.text)
+    assert [(each.actor, each.result) for each in node.audit.list(act="node.backup")] == [("bob", "deny")] * 2
+
+
+@pytest.mark.feature("OP9")
+@pytest.mark.feature("OP1")
+def test_users_are_restored_without_their_tokens_and_old_connect_ids_end(either_node, tmp_path, clock, random):
+    """Also in the other kind of database than the backup's; a token that was revoked since must not come back."""
+    ann = either_node.users.create("ann", ["administrator"])
+    either_node.guard.sign_in(ann.text)
+    either_node.users.create("bob", ["data"])
+    with either_node.store.begin() as tx:
+        tx.execute(update(tables.projects).values(connect_secret=b"wrapped", connect_expires=clock() + DAY))
+    either_node.backup(tmp_path / "backup.tar")
+    document = Node.restore(tmp_path / "backup.tar", tmp_path / "new", now=clock, random=random)
+    assert (document["tokens_ended"], document["on_hold"]) == (2, ["default"])
+    with Node.open(tmp_path / "new", now=clock, random=random) as again:
+        with pytest.raises(InvalidToken):
+            again.guard.sign_in(ann.text)
+        with again.store.read() as tx:
+            assert tx.execute(select(tables.tokens)).all() == []
+            assert set(tx.execute(select(tables.projects.c.connect_secret, tables.projects.c.connect_expires))) == {
+                (None, None)
+            }
+        again.guard.sign_in(again.users.reset("ann").text)
+        assert {each.name: each.roles for each in again.users.list()} == {
+            "ann": (("administrator", None),),
+            "bob": (("data", None),),
+        }
+
+
+@pytest.mark.feature("OP9")
+def test_users_are_restored_into_postgresql(postgres_urls, tmp_path, clock, random):
+    with Node.create(tmp_path / "first", "Fern", database=postgres_urls[0], now=clock, random=random) as node:
+        node.guard.sign_in(node.users.create("ann", ["administrator"]).text)
+        node.backup(tmp_path / "backup")
+    document = Node.restore(tmp_path / "backup", tmp_path / "new", database=postgres_urls[1], now=clock, random=random)
+    assert document["tokens_ended"] == 1
+    with Node.open(tmp_path / "new", now=clock, random=random) as node:
+        node.guard.sign_in(node.users.reset("ann").text)
+        assert node.project().on_hold
+
+
+@pytest.mark.feature("OP9")
+def test_what_a_strange_backup_holds_is_read_within_bounds(node, tmp_path, monkeypatch):
+    node.backup(tmp_path / "good")
+
+    def refused(source, lacks):
+        with pytest.raises(BackupIncomplete, match=lacks):
+            Node.restore(source, tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
+        tar.add(tmp_path / "good", "")
+    refused(tmp_path / "packed.tar", "is no backup")
+    key = tmp_path / "good" / "keys" / "node.key"
+    elsewhere = key.rename(tmp_path / "secret")
+    key.symlink_to(elsewhere)
+    refused(tmp_path / "good", "keys/node.key")
+    with tarfile.open(tmp_path / "linked.tar", "w") as tar:
+        tar.add(tmp_path / "good", "")
+        tar.add(elsewhere, "secret")
+        link = tarfile.TarInfo("keys/node.key")
+        link.type, link.linkname = tarfile.LNKTYPE, "secret"
+        tar.addfile(link)
+    refused(tmp_path / "linked.tar", "keys/node.key")
+    key.unlink()
+    keys = (tmp_path / "good" / "keys").rename(tmp_path / "elsewhere")
+    elsewhere.rename(keys / "node.key")
+    (tmp_path / "good" / "keys").symlink_to(keys)
+    refused(tmp_path / "good", "keys/node.key")
+    (tmp_path / "good" / "keys").unlink()
+    keys.rename(tmp_path / "good" / "keys")
+    copied, copy_file = [], backup.copy_file
+
+    def watching(source, target, **options):
+        copied.append(copy_file(source, target, **options))
+        return copied[-1]
+
+    monkeypatch.setattr(backup, "copy_file", watching)
+    with (tmp_path / "good" / "keys" / "node.key").open("ab") as file:
+        file.write(bytes(10 << 20))
+    refused(tmp_path / "good", "keys/node.key")
+    listed = json.loads((tmp_path / "good" / "manifest.json").read_text())["files"]
+    assert sum(size for size, _ in copied) == sum(size for size, _ in listed.values()) + 1
+    monkeypatch.setattr(backup, "MANIFEST_BYTES", 100)
+    refused(tmp_path / "good", "damaged")
+
+
+@pytest.mark.feature("OP9")
 def test_the_secrets_of_key_epochs_are_left_out(idle_pair, person, tmp_path):
     pair = idle_pair
     with both(pair):
@@ -201,6 +307,7 @@ def test_a_restored_sender_goes_on_with_a_receiver_that_went_further(idle_pair, 
         assert len(told(pair.globe.node, "restored")) == 1
         pair.globe.project.received.enable("summer")
         pair.post()
+        go_on(pair.acme, "globe")
         (run,) = pair.acme.project.feeds.sync()
         assert run["status"] == "done"
         assert run["revision"] > revision
@@ -263,7 +370,8 @@ def test_an_edit_that_was_forgotten_is_not_undone_by_a_run(idle_pair, person, tm
     with both(pair):
         pair.post()
         assert "version 2 of feed summer" in told(pair.acme.node, "feed_version_lost")[0]
-        with pytest.raises(VesicaError):
+        go_on(pair.acme, "globe")
+        with pytest.raises(VesicaError, match="version"):
             pair.acme.project.feeds.sync()
         with pytest.raises(VesicaError):
             pair.globe.members("acme", "gone")
@@ -292,6 +400,7 @@ def test_after_a_restore_the_budget_counts_as_spent(idle_pair, person, tmp_path)
     with both(pair):
         pair.post()
         assert pair.globe.project.partners.show("acme")["budget"] == {"of": "2", "left": "0"}
+        pair.globe.project.resume()
         pair.clock.advance(days=2)
         with pytest.raises(VesicaError) as refused:
             feeds.estimate("summer")
