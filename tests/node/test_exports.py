@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,10 +18,10 @@ from hypothesis import strategies as st
 from node.audiencemanager import FileName, Line, parse
 from node.data import Snapshot
 from node.errors import InvalidInput, Refused
-from node.exports import ExportReport, Names
+from node.exports import ExportReport, Names, _Arrived
 from node.node import Node
 from node.project import Project
-from node.xdm import Broken, Mapped, read
+from node.xdm import Broken, Mapped, open_export, read
 
 NOW = 1_800_000_000  # the clock of the tests: January 2027
 ECID = "{:038d}".format
@@ -154,7 +155,7 @@ def test_a_label_on_the_dataset_is_on_the_segments_that_it_brought(take: Take, p
     take([record(1)])
     project.labels.apply("C11", "dataset", "aep")
     assert "C11" in project.labels.labels_of_segment(VIP)
-    assert [each.policy for each in project.policies.check(VIP)] == ["restrict-data-sharing"]
+    assert [each.policy for each in project.governance.check([VIP])] == ["restrict-data-sharing"]
 
 
 @pytest.mark.feature("OP10")
@@ -306,6 +307,59 @@ def test_any_record_is_read_or_broken(record: dict[str, Any]) -> None:
     mapped = Mapped.parse(namespaces=["x=x"], attributes=["a.id"], id_path="identityMap.ECID")
     with suppress(Broken):
         assert read(record, 1, mapped, NOW, defaultdict(list)).line == 1
+
+
+REASONS = {  # all that may be said of a record, or of a value, that is left out
+    *("an identityMap that is none", "a segmentMembership that is none", "a consents that is none"),
+    *("a metadata that is none", "an idSpecific that is none", "not a consent value", "not a time, or one to come"),
+    *("text that is not valid Unicode", "bytes that are not UTF-8"),
+    *("no id and no identity that can be used", "a profile id over 255 bytes"),
+    "a membership in a segment received from a partner",
+    "a membership in what is no segment id",
+    "a membership status that is none of realized, existing, exited",
+    "a membership that has expired",
+}
+OTHER = re.compile(r"(consent for|identity of) namespace .+, which is not mapped|(email_sha256|ecid|crmid): .+")
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a record with any JSON value in one of its places, or a key that is none of its own."""
+    whole = record(1)
+    place, keys = whole, sorted(whole)
+    while True:
+        key = draw(st.sampled_from(keys))
+        inner = place[key]  # type: ignore[index]
+        if not isinstance(inner, (dict, list)) or not inner or draw(st.integers(0, 3)) == 0:
+            break
+        place, keys = inner, sorted(inner) if isinstance(inner, dict) else list(range(len(inner)))
+    value = draw(JSON | st.sampled_from(["\ud800", 10**400, ["realized"], {"id": ["x"]}]))
+    if isinstance(place, dict) and draw(st.booleans()):
+        place[draw(st.text(max_size=8) | st.sampled_from(["\ud800", "validUntil"]))] = value
+    else:
+        place[key] = value  # type: ignore[index]
+    return whole
+
+
+@settings(max_examples=300, deadline=None)
+@given(spoilt())
+def test_whatever_stands_in_a_record_costs_itself_and_is_counted(
+    tmp_path_factory: pytest.TempPathFactory, bad: dict[str, Any]
+) -> None:
+    mapped = Mapped.parse(namespaces=["CRMID=crmid"], attributes=["person.gender"], id_path="_id")
+    path = tmp_path_factory.getbasetemp() / "spoilt.json"
+    path.write_text(json.dumps(bad) + "\n" + json.dumps(record(2)) + "\n")
+    export = open_export(path, mapped, NOW)
+    _Arrived(export, None)
+    said = {*export.source.rejected, *export.dropped}
+    assert {each for each in said if each not in REASONS and not OTHER.match(each)} == set()
+
+
+def test_a_status_that_is_a_list_costs_its_membership(take: Take, project: Project) -> None:
+    report = take([record(1), record(2, segmentMembership={"ups": {VIP: {"status": ["realized"]}}})], id_path="_id")
+    assert report.accepted == 2
+    assert report.dropped["a membership status that is none of realized, existing, exited"]["count"] == 1
+    assert members(project, VIP) == {"profile-1"}
 
 
 # Audience Manager
