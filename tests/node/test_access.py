@@ -5,13 +5,14 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
-from node import access, jobs, tables
+from node import access, jobs, offers, tables, versions
 from node.access import READY_MADE, Grant, Permission, PermissionDenied, Role
 from node.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound, Refused, TokenNeeded, WrongPassphrase
 from node.guard import ITSELF
@@ -400,6 +401,57 @@ def test_what_users_and_roles_refuse(either_node):
     assert denied(either_node, "user.reset") == [("bob", "permission_denied")]
 
 
+@pytest.mark.feature("GV10")
+def test_a_role_with_labels_cannot_lift_its_own_limit(either_node):
+    tokens = crew(either_node)
+    with signed_in(either_node, tokens["ann"]) as anns:
+        for permission in ("administer", "audit"):
+            with pytest.raises(InvalidInput, match="cannot be limited"):
+                anns.roles.create("limited", ["view", permission], labels=["C1"])
+            with pytest.raises(InvalidInput, match="cannot be limited"):
+                anns.roles.create("limited", ["view", permission], labels=[])
+        assert [each.name for each in anns.roles.list()] == list(READY_MADE)
+
+
+@pytest.mark.feature("OP1")
+@pytest.mark.feature("GV10")
+def test_nobody_grants_more_than_they_hold_there(either_node):
+    tokens = crew(either_node)
+    with signed_in(either_node, tokens["ann"]) as anns:
+        project = anns.project()
+        anns.roles.create("desk", ["administer"])
+        anns.roles.create("limited", ["view", "manage-data"], labels=["C1"])
+        anns.roles.create("narrower", ["view"], labels=[])
+        pat = anns.users.create("pat", ["administrator"], project=project)
+        deb = anns.users.create("deb", ["desk", "limited"])
+        anns.users.create("bob", [])
+    with signed_in(either_node, pat) as pats:
+        pats.users.grant("bob", "exporter", project=pats.project())
+        for refused in (
+            lambda: pats.users.grant("bob", "viewer"),
+            lambda: pats.users.grant("pat", "administrator"),
+            lambda: pats.users.token("ann"),
+            lambda: pats.users.create("eve", ["viewer"], project=pats.project()),
+        ):
+            with pytest.raises(PermissionDenied):
+                refused()
+    with signed_in(either_node, deb) as debs:
+        for refused in (
+            lambda: debs.users.grant("deb", "administrator"),
+            lambda: debs.users.grant("deb", "administrator", project=project),
+            lambda: debs.users.grant("deb", "viewer"),  # which sees every label
+            lambda: debs.users.create("eve", ["viewer"]),
+            lambda: debs.users.token("ann"),
+            lambda: debs.users.reset("deb"),
+            lambda: debs.users.reset("ann"),
+        ):
+            with pytest.raises(Refused, match="does not have there"):
+                refused()
+        debs.users.grant("bob", "narrower")
+        debs.users.token("deb")
+    assert denied(either_node, "user.reset") == [("deb", "refused")] * 2
+
+
 def test_the_operator_with_the_files_finds_back_and_the_log_says_so(either_node):
     old = crew(either_node, bob="viewer")["ann"]
     with Node.open(either_node.home, now=either_node.now) as unsigned:
@@ -536,7 +588,7 @@ def labelled(node: Node, tmp_path: Path) -> tuple[Node, Token]:
     project.labels.apply("C3", Kind.DATASET, "health")
     ann = crew(node)["ann"]
     node.sign_in(ann.text)
-    everything = [each for each in Permission if each is not Permission.ADMINISTER]
+    everything = [each for each in Permission if each not in (Permission.ADMINISTER, Permission.AUDIT)]
     node.roles.create("limited", everything, labels=["C1"])
     return node, node.users.create("lou", ["limited"])
 
@@ -639,3 +691,31 @@ def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, 
         hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "secret")
         assert hidden == told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "nothing")
         assert create("mine", rule="received.acme.open").size == 2
+
+
+@pytest.mark.feature("GV10")
+def test_a_label_hides_from_when_it_is_offered(pair: Any, person: Any) -> None:
+    people = [person(str(each), f"p{each}@x.com") for each in range(5)]
+    pair.prepare(people, people, {"open": ["1", "2"], "other": ["2", "3"]})
+    pair.share("overt", ["open"], [EMAIL])
+    pair.acme.project.feeds.sync()
+    globe = pair.globe
+    ann = crew(globe.node)["ann"]
+    with signed_in(globe.node, ann) as anns:
+        anns.roles.create("limited", ["view", "manage-data"], labels=["C1"])
+        lou = anns.users.create("lou", ["limited"])
+    with signed_in(globe.node, lou) as lous:
+        received, create = lous.project().received, lous.project().segments.create
+        assert [feed["name"] for feed in received.list()] == ["overt"]
+        globe.node.guard.signed_in = ITSELF  # it serves
+        with globe.node.store.begin() as tx:
+            connection, feed = globe.project.received.get("overt", None, tx)
+            before = versions.get(tx, feed.id, 1)
+            (segment,) = before.segments
+            more = replace(segment, id=bytes(16), name="more", labels=())
+            after = replace(before, version=2, segments=(replace(segment, labels=("s1",)), more))
+            offers.offered(globe.project, tx, connection, after)
+        assert globe.project.received.show("overt")["accepted_version"] == 1
+        assert received.list() == []
+        hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "open")
+        assert hidden == told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "nothing")
