@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import select
 
 from . import access
 from .consent import CODES
@@ -14,6 +15,7 @@ from .errors import NotFound
 from .importer import ImportReport, import_file
 from .queries import Query
 from .sources import Progress
+from .tables import datasets, fields
 
 if TYPE_CHECKING:
     from .exports import ExportReport
@@ -93,7 +95,8 @@ class Profiles:
         identities = []
         for name in snapshot.namespaces:
             held = snapshot.identities(name)
-            where = np.flatnonzero(held.profiles == number)
+            visible = snapshot.given_outside(name, self._hidden(name, snapshot))
+            where = np.flatnonzero((held.profiles == number) & visible)
             primary = snapshot.primary(name)
             text = name.endswith(("/opaque-v1", "ecid/digits-v1"))
             for row in where.tolist():
@@ -123,6 +126,18 @@ class Profiles:
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],
         }
+
+    def _hidden(self, namespace: str, snapshot: Snapshot) -> list[int]:
+        """Return the datasets, as identity rows name them, whose field of a namespace is not there for whoever acts."""
+        numbers = {name: number for number, name in enumerate(snapshot.content.get("sources", []))}
+        query = (
+            select(datasets.c.name, fields.c.name)
+            .join(datasets, datasets.c.id == fields.c.dataset_id)
+            .where(datasets.c.project_id == self._project.id, fields.c.kind == "identity", fields.c.rule == namespace)
+        )
+        with self._project.node.store.read() as reading:
+            found = [(dataset, f"{dataset}.{field}") for dataset, field in reading.execute(query)]
+        return [numbers[dataset] for dataset, field in found if dataset in numbers and not self._visible(field)]
 
     def _visible(self, field: str) -> bool:
         """Tell whether whoever acts may see the labels of a field."""

@@ -211,7 +211,9 @@ class Received:
         for connection, feed in self._rows(tx):
             known = [each for definition in self._definitions(tx, feed) for each in definition.segments]
             ids = {each.id for each in known if (connection.alias, each.name) == (partner, segment)}
-            if not access.clears(cleared, (spelled(label) for each in known if each.id in ids for label in each.labels)):
+            if not access.clears(
+                cleared, (spelled(label) for each in known if each.id in ids for label in each.labels)
+            ):
                 raise _not_received(partner, segment)
 
     def _hidden(self, tx: Connection, feed: Row[Any]) -> bool:

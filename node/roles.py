@@ -38,7 +38,8 @@ class Roles:
             unlimited = sorted({Permission.ADMINISTER, Permission.AUDIT} & set(given))
             if unlimited and limit is not None:  # such a holder could lift the limit, or read around it
                 raise InvalidInput(
-                    f"a role with {unlimited[0]} cannot be limited to labels", hint="leave the labels or the permission out"
+                    f"a role with {unlimited[0]} cannot be limited to labels",
+                    hint="leave the labels or the permission out",
                 )
             tx.execute(
                 tables.roles.insert().values(
