@@ -42,16 +42,18 @@ class Profiles:
         id_path: str = "",
         segments: Path | str | None = None,
         region: str | None = None,
+        into: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> "ExportReport":
-        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names."""
+        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names, and
+        `into` are lists of ours that it may change."""
         from . import exports, xdm
 
         def opened(_: exports.Names) -> exports.Export:
             mapped = xdm.Mapped.parse(namespaces=namespaces, attributes=attributes, id_path=id_path)
             return xdm.open_export(path, mapped, self._project.node.now(), progress)
 
-        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region, into=into)
 
     def import_audience_manager(
         self,
@@ -62,15 +64,17 @@ class Profiles:
         own_ids: bool = False,
         segments: Path | str | None = None,
         region: str | None = None,
+        into: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> "ExportReport":
-        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names."""
+        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names, and
+        `into` are lists of ours that it may change."""
         from . import audiencemanager, exports
 
         def opened(names: exports.Names) -> exports.Export:
             return audiencemanager.open_export(path, names, namespace=namespace, own_ids=own_ids, progress=progress)
 
-        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region, into=into)
 
     def count(self) -> dict[str, Any]:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""

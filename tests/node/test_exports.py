@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from node.audiencemanager import FileName, Line, parse
 from node.data import Snapshot
-from node.errors import InvalidInput, Refused
+from node.errors import AlreadyExists, InvalidInput, Refused
 from node.exports import ExportReport, Names, _Arrived
+from node.governance import PolicyConflict
 from node.node import Node
 from node.project import Project
 from node.xdm import Broken, Mapped, open_export, read
@@ -285,8 +287,82 @@ def test_what_maps_nothing_is_refused(take: Take, project: Project, tmp_path: Pa
     take([record(1)], attributes=["person.gender"])
     project.segments.create("taken", rule="person_gender = 'female'")
     (tmp_path / "names.csv").write_text(f"id,name\n{VIP},Taken\n")
-    with pytest.raises(Refused, match="has a rule"):
+    with pytest.raises(AlreadyExists, match="may not change"):
         take([record(1)], segments=tmp_path / "names.csv")
+    with pytest.raises(Refused, match="has a rule"):
+        take([record(1)], segments=tmp_path / "names.csv", into=["taken"])
+
+
+@pytest.mark.feature("OP10")
+def test_an_import_changes_only_the_lists_that_its_dataset_brought(
+    take: Take, project: Project, tmp_path: Path
+) -> None:
+    take([record(1), record(2)], id_path="_id")
+    file = tmp_path / "own.csv"
+    file.write_text("id\nprofile-1\n")
+    project.segments.create("own", members_file=file)
+    (tmp_path / "names.csv").write_text(f"id,name\n{VIP},own\n")
+    names = {"id_path": "_id", "segments": tmp_path / "names.csv"}
+    before = project.snapshot().generation
+    for dataset in ("aep", "other"):
+        with pytest.raises(AlreadyExists, match="may not change"):
+            take([record(2)], dataset=dataset, **names)
+    with pytest.raises(AlreadyExists, match="may not change"):
+        take([record(2)], dataset="other", id_path="_id")  # it is aep's
+    assert project.snapshot().generation == before
+    assert members(project, "own") == {"profile-1"}
+    take([record(2)], into=["own"], **names)
+    take([record(2)], **names)  # aep's from now on
+    assert members(project, "own") == {"profile-1", "profile-2"}
+    project.segments.delete("own")
+    project.segments.create("own", members_file=file)
+    with pytest.raises(AlreadyExists):
+        take([record(2)], **names)
+
+
+@pytest.mark.feature("GV10")
+@pytest.mark.feature("OP10")
+def test_an_import_says_the_same_of_a_hidden_segment(take: Take, project: Project, tmp_path: Path) -> None:
+    take([record(1), record(2)], id_path="_id")
+    file = tmp_path / "own.csv"
+    file.write_text("id\nprofile-1\n")
+    for name in ("shown", "hidden"):
+        project.segments.create(name, members_file=file)
+        (tmp_path / f"{name}.csv").write_text(f"id,name\n{VIP},{name}\n")
+    project.labels.apply("S1", "segment", "hidden")
+    project.labels.apply("S1", "segment", LAPSED)
+    node = project.node
+    node.sign_in(node.users.create("ann", ["administrator"]).text)
+    node.roles.create("limited", ["view", "manage-data"], labels=[])
+    token = node.users.create("lou", ["limited"])
+    node.sign_in(token.text)
+    said = []
+    for name, into in (("shown", []), ("hidden", []), ("hidden", ["hidden"])):
+        with pytest.raises(AlreadyExists) as refused:
+            take([record(2)], id_path="_id", segments=tmp_path / f"{name}.csv", into=into)
+        said.append(f"{refused.value} {refused.value.hint}".replace(name, "NAME"))
+    assert len(set(said)) == 1
+    with pytest.raises(AlreadyExists, match=LAPSED):  # what it brought, too
+        take([record(2)], id_path="_id")
+
+
+@pytest.mark.feature("GV6")
+@pytest.mark.feature("OP10")
+def test_an_import_by_which_a_published_feed_would_break_a_policy_is_refused(
+    pair: Any, person: Any, tmp_path: Path
+) -> None:
+    people = [person(f"profile-{n}", f"u{n}@x.com") for n in range(5)]
+    pair.prepare(people, people, {"vip": ["profile-1", "profile-2"]})
+    pair.share("summer", ["vip"], ["email_sha256/lc-v1"])
+    project, path = pair.acme.project, tmp_path / "export.json"
+    path.write_text(json.dumps(record(1)) + "\n")
+    (tmp_path / "names.csv").write_text(f"id,name\n{VIP},vip\n")
+    take = partial(project.profiles.import_segment_match, path, dataset="aep", id_path="_id")
+    take()
+    project.labels.apply("C11", "field", "aep.segments")
+    with pytest.raises(PolicyConflict, match="feed summer"):
+        take(segments=tmp_path / "names.csv", into=["vip"])
+    assert "C11" not in project.labels.labels_of_segment("vip")
 
 
 JSON = st.recursive(
