@@ -132,6 +132,7 @@ def _export(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("file", type=click.Path()),
         click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records."),
         click.option("--segments", type=click.Path(), metavar="FILE", help="Names of segments by id: JSON or CSV."),
+        click.option("--into", multiple=True, metavar="SEGMENT", help="A list of yours that the import may change."),
         click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB."),
     ):
         command = option(command)

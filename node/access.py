@@ -175,7 +175,17 @@ def reaches(grants: Grants, project_id: str) -> bool:
     return any(True for _ in _there(grants, project_id))
 
 
-def cleared(grants: Grants, project_id: str) -> frozenset[str] | None:
+def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
+    """Return what a role gives beyond what is held in a project: nobody grants more than they have; None: nothing."""
+    for permission in sorted(role.permissions):
+        if not holds(grants, permission, project_id):
+            return f"the permission {permission}"
+    limit = cleared(grants, project_id)
+    narrower = limit is None or (role.labels is not None and role.labels <= limit)
+    return None if narrower or Permission.VIEW not in role.permissions else "the sight of other labels"
+
+
+def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
     """Return the labels that the roles with which a project may be viewed let their holder see; None: every label."""
     found: set[str] = set()
     for grant in _there(grants, project_id):

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from .epochs import DAY
 from .errors import InvalidInput, NotFound
@@ -16,6 +16,18 @@ KEPT_DAYS = 365
 KEPT_OF_KIND = 1_000  # partners choose some of the words: they must neither fill the disk nor wash other kinds away
 LASTING = ("key_changed", "audit_log", "restored")  # never too many: each comes once a day, or hour, for a partner
 BROKEN = "exchange."  # begins the kinds that say how a partner broke the protocol, which last too
+
+NAMELESS = (  # the kinds that name no feed and no segment: what is there for those whom labels limit
+    "audit_log",
+    "certificate_ending",
+    "connection_accepted",
+    "connection_declined",
+    "connection_request",
+    "disconnected",
+    "key_changed",
+    "preflight",
+    "restored",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +66,15 @@ class Alerts:
         return True
 
     def list(self, *, open_only: bool = False) -> "list_[Alert]":
-        """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged."""
-        query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.at.desc(), rows.c.id)
+        """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged.
+
+        Whom labels limit sees none of a kind that names feeds or segments.
+        """
+        query = select(rows).order_by(rows.c.at.desc(), rows.c.id)
         if open_only:
             query = query.where(rows.c.acknowledged.is_(None))
         with self._project.node.store.read() as connection:
+            query = query.where(self._mine(connection))
             return [
                 Alert(id=row.id, kind=row.kind, text=row.text, at=row.at, acknowledged=row.acknowledged)
                 for row in connection.execute(query)
@@ -70,7 +86,7 @@ class Alerts:
         with self._project.act("alert.acknowledge", "all" if every else ", ".join(ids)[:400], detail=detail) as tx:
             if every == bool(ids):
                 raise InvalidInput("name the alerts", hint="vesica alert acknowledge ID, or --all")
-            mine = rows.c.project_id == self._project.id
+            mine = self._mine(tx)
             for each in ids:
                 if tx.execute(select(rows.c.id).where(mine, rows.c.id == each)).first() is None:
                     raise NotFound(f"there is no alert {each[:40]!r}", hint="'vesica alert list' shows them")
@@ -79,6 +95,12 @@ class Alerts:
             seen = tx.execute(update(rows).where(wanted, rows.c.acknowledged.is_(None)).values(acknowledged=now))
             detail["alerts"] = seen.rowcount
         return int(seen.rowcount)
+
+    def _mine(self, connection: Connection) -> ColumnElement[bool]:
+        """Return what holds of the alerts that are there for whoever acts."""
+        cleared = self._project.node.guard.cleared(connection, self._project.id)
+        mine = rows.c.project_id == self._project.id
+        return mine if cleared is None else mine & rows.c.kind.in_(NAMELESS)
 
     def forget_old(self) -> None:
         """Delete alerts of more than a year ago, and of a kind that came very often first what was acknowledged, then the

@@ -154,6 +154,14 @@ class Snapshot:
             mask = np.logical_or.reduceat(mask, first)
         return mask
 
+    def given_outside(self, namespace: str, sources: Sequence[int]) -> Bools:
+        """Say for each row of `identities(namespace)` whether any dataset but these gave it."""
+        held = Held.read(self, namespace)
+        mask = ~np.isin(held.sources, sources)
+        if self.content["identities"].get(namespace, {}).get("repeated"):
+            mask = np.logical_or.reduceat(mask, np.flatnonzero(_first(held.values, held.profiles)))
+        return mask
+
     def noted(self, namespace: str) -> npt.NDArray[Any]:
         """Return the consent noted for single namespaces, NOTED rows in order of profile."""
         name = self.content.get("noted", {}).get(namespace.partition("/")[0])

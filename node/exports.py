@@ -22,6 +22,7 @@ from .consent import Words
 from .data import MAX_ID, Draft, Held
 from .errors import InvalidInput
 from .importer import check_dataset, record_fields, tally
+from .labels import Kind, Origin
 from .normalize import Form, Reason, Rule, check_region, encode, normalise, rule
 from .personal import SAMPLE, refuse_personal, refuse_phones
 from .sources import Source
@@ -124,10 +125,14 @@ def take_over(
     dataset: str,
     names: Path | str | None = None,
     region: str | None = None,
+    into: Iterable[str] = (),
 ) -> ExportReport:
     """Bring an export's people in as one dataset, and its segments as lists, called as the file of `names` says.
 
-    Consent follows the newest word, at the same time the stricter. Raises InvalidInput where nothing could be taken.
+    It changes the lists that the dataset brought, and those of `into`, which are the dataset's from then on. Consent
+    follows the newest word, at the same time the stricter. Raises InvalidInput where nothing could be taken,
+    AlreadyExists for any other segment that is there, and PolicyConflict where a published feed would break a policy by
+    the dataset's labels.
     """
     detail: dict[str, Any] = {}
     project.require("profile.take-over", dataset)
@@ -137,8 +142,12 @@ def take_over(
         export = opened(called)
         detail["product"] = export.source.kind
         arrived = _Arrived(export, check_region(region))
-    with project.act("profile.take-over", dataset, detail=detail) as tx:
+    place = Origin(kind=Kind.DATASET, target=dataset)
+    with project.governance.act("profile.take-over", dataset, place, detail=detail) as tx:
         draft = Draft(project, tx)
+        lists = draft.content.setdefault("lists", {})  # what earlier exports of the dataset brought
+        given = called.of(arrived.segments)
+        project.segments.check_open(tx, given.values(), {*lists.get(dataset, ()), *into})
         before = draft.base.profile_count
         numbers = draft.add_profiles(arrived.ids)
         touched = np.zeros(int(draft.content["count"]), bool)
@@ -149,14 +158,13 @@ def take_over(
         if export.attributes:
             attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
         record_fields(draft, dataset, arrived.fields())
-        segments, given, field_of = [], called.of(arrived.segments), f"{dataset}.segments"
+        segments, field_of = [], f"{dataset}.segments"
         silent = arrived.silent(numbers, len(touched))
         for key, name in sorted(given.items()):
             inside, outside = arrived.members(key, numbers)
             outside = (outside | silent) - inside
             size, created = project.segments.lay_over(tx, draft, name, inside, outside, source=field_of)
             segments.append(TakenSegment(id=key, name=name, size=size, created=created))
-        lists = draft.content.setdefault("lists", {})  # what earlier exports of the dataset brought
         earlier = project.segments.lists(tx) & set(lists.get(dataset, []))
         lists[dataset] = sorted(earlier | set(given.values()))
         if export.extent == "people":

@@ -353,11 +353,14 @@ class Feeds:
         return names
 
     def going(self) -> Going:
-        """Return what each partner is offered or gets: the feed's name, the connection, the state, and the version."""
+        """Return what each partner is offered or gets: the feed's name, the connection, the state, and the version.
+
+        Without the feeds that are not there for whoever acts.
+        """
         found = []
         with self._node.store.read() as tx:
             query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status == "published")
-            for feed in tx.execute(query.order_by(feeds.c.name)).all():
+            for feed in self._visible([*tx.execute(query.order_by(feeds.c.name))], tx):
                 for row, state in self._partners(feed, tx):
                     if state.status in GOING:
                         version = state.accepted_version or feed.version
@@ -488,7 +491,10 @@ class Feeds:
             return reading.execute(query).first()
 
     def _visible(self, found: Rows, tx: Connection | None = None) -> Rows:
-        """Leave out the feeds that are not there for whoever acts: one of their segments is hidden."""
+        """Leave out the feeds that are not there for whoever acts: one of their segments is hidden.
+
+        What partners have accepted holds no segment that the newest version lacks (`edits._tell`).
+        """
         if tx is None:
             with self._node.store.read() as reading:
                 return self._visible(found, reading)

@@ -137,13 +137,16 @@ class Jobs:
             self._execute(job, progress)
 
     def list(self, project: "Project | None" = None, *, state: str | None = None) -> list[Job]:
-        """Return jobs, newest first."""
+        """Return jobs, newest first: of projects where labels limit what whoever acts may see, those that they submitted."""
         query = select(rows).order_by(rows.c.created.desc(), rows.c.id)
         shown = self._node.projects() if project is None else [project]
         query = query.where(rows.c.project_id.in_([each.id for each in shown]))
         if state is not None:
             query = query.where(rows.c.state == state)
         with self._node.store.read() as connection:
+            limited = [each.id for each in shown if self._node.guard.cleared(connection, each.id) is not None]
+            if limited:
+                query = query.where(rows.c.project_id.not_in(limited) | (rows.c.submitted_by == self._me()))
             return [_job(row) for row in connection.execute(query)]
 
     def forget_old(self) -> None:
@@ -155,9 +158,22 @@ class Jobs:
     def show(self, job_id: str) -> Job:
         with self._node.store.read() as connection:
             row = connection.execute(select(rows).where(rows.c.id == job_id)).first()
-        if row is None or not self._node.guard.reaches(row.project_id):
-            raise NotFound(f"there is no job {job_id!r}", hint="'vesica job list' shows them")
+            if row is None or not self._visible(connection, row):
+                raise NotFound(f"there is no job {job_id!r}", hint="'vesica job list' shows them")
         return _job(row)
+
+    def _visible(self, connection: Connection, row: Row[Any]) -> bool:
+        """Tell whether a job is there for whoever acts: what another's did and why it failed may name what is hidden."""
+        guard = self._node.guard
+        grants = guard.grants(connection)
+        if grants is None:
+            return True
+        limited = access.cleared(grants, row.project_id) is not None
+        views = access.holds(grants, access.Permission.VIEW, row.project_id)
+        return views and (not limited or row.submitted_by == self._me())
+
+    def _me(self) -> str:
+        return self._node.guard.actor()[:255]
 
     def _insert(self, tx: Connection, kind: str, parameters: Mapping[str, Any], project: "Project") -> str:
         now = self._node.now()
@@ -168,7 +184,7 @@ class Jobs:
                 project_id=project.id,
                 kind=kind,
                 parameters=dict(parameters),
-                submitted_by=self._node.guard.actor()[:255],
+                submitted_by=self._me(),
                 state="queued",
                 created=now,
                 changed=now,
@@ -188,7 +204,8 @@ class Jobs:
             if row is not None:
                 lease = {"state": "running", "owner": self._owner, "lease_until": now + LEASE_SECONDS, "changed": now}
                 tx.execute(rows.update().where(rows.c.id == row.id).values(**lease))
-        return None if row is None else self.show(row.id)
+                row = tx.execute(select(rows).where(rows.c.id == row.id)).one()
+        return None if row is None else _job(row)
 
     def _free(self, connection: Connection, job_id: str | None) -> Row[Any] | None:
         open_ = list(

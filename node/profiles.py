@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import select
 
 from . import access
 from .consent import CODES
@@ -14,6 +15,7 @@ from .errors import NotFound
 from .importer import ImportReport, import_file
 from .queries import Query
 from .sources import Progress
+from .tables import datasets, fields
 
 if TYPE_CHECKING:
     from .exports import ExportReport
@@ -40,16 +42,18 @@ class Profiles:
         id_path: str = "",
         segments: Path | str | None = None,
         region: str | None = None,
+        into: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> "ExportReport":
-        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names."""
+        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names, and
+        `into` are lists of ours that it may change."""
         from . import exports, xdm
 
         def opened(_: exports.Names) -> exports.Export:
             mapped = xdm.Mapped.parse(namespaces=namespaces, attributes=attributes, id_path=id_path)
             return xdm.open_export(path, mapped, self._project.node.now(), progress)
 
-        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region, into=into)
 
     def import_audience_manager(
         self,
@@ -60,15 +64,17 @@ class Profiles:
         own_ids: bool = False,
         segments: Path | str | None = None,
         region: str | None = None,
+        into: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> "ExportReport":
-        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names."""
+        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names, and
+        `into` are lists of ours that it may change."""
         from . import audiencemanager, exports
 
         def opened(names: exports.Names) -> exports.Export:
             return audiencemanager.open_export(path, names, namespace=namespace, own_ids=own_ids, progress=progress)
 
-        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region)
+        return exports.take_over(self._project, opened, dataset=dataset, names=segments, region=region, into=into)
 
     def count(self) -> dict[str, Any]:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""
@@ -93,7 +99,8 @@ class Profiles:
         identities = []
         for name in snapshot.namespaces:
             held = snapshot.identities(name)
-            where = np.flatnonzero(held.profiles == number)
+            visible = snapshot.given_outside(name, self._hidden(name, snapshot))
+            where = np.flatnonzero((held.profiles == number) & visible)
             primary = snapshot.primary(name)
             text = name.endswith(("/opaque-v1", "ecid/digits-v1"))
             for row in where.tolist():
@@ -123,6 +130,18 @@ class Profiles:
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],
         }
+
+    def _hidden(self, namespace: str, snapshot: Snapshot) -> list[int]:
+        """Return the datasets, as identity rows name them, whose field of a namespace is not there for whoever acts."""
+        numbers = {name: number for number, name in enumerate(snapshot.content.get("sources", []))}
+        query = (
+            select(datasets.c.name, fields.c.name)
+            .join(datasets, datasets.c.id == fields.c.dataset_id)
+            .where(datasets.c.project_id == self._project.id, fields.c.kind == "identity", fields.c.rule == namespace)
+        )
+        with self._project.node.store.read() as reading:
+            found = [(dataset, f"{dataset}.{field}") for dataset, field in reading.execute(query)]
+        return [numbers[dataset] for dataset, field in found if dataset in numbers and not self._visible(field)]
 
     def _visible(self, field: str) -> bool:
         """Tell whether whoever acts may see the labels of a field."""

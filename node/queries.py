@@ -5,6 +5,7 @@ that fails only the kind of error is told, since a database's own words quote va
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,9 +112,20 @@ def _sqlite(url: "URL") -> "URL":
 def _read_only(connection: "Connection") -> None:
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("PRAGMA query_only = ON")
-    else:
+        driver: Any = connection.connection.driver_connection
+        driver.set_authorizer(_authorize)
+    else:  # a server-side cursor takes one statement, so nobody ends the transaction
         connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
         connection.commit()
+
+
+def _authorize(action: int, _first: str | None, second: str | None, *_: str | None) -> int:
+    """Let a statement read and nothing else: ATTACH and VACUUM INTO write files even from a database that is only read."""
+    loads = action == sqlite3.SQLITE_FUNCTION and (second or "").lower() == "load_extension"
+    return sqlite3.SQLITE_OK if action in _READING and not loads else sqlite3.SQLITE_DENY
+
+
+_READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
 def _text(cell: Any) -> str | None:

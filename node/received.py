@@ -214,16 +214,18 @@ class Received:
     def check_visible(self, tx: Connection, partner: str, segment: str, cleared: frozenset[str]) -> None:
         """Raise NotReceived for a received segment that has a label which is not cleared."""
         for connection, feed in self._rows(tx):
-            for each in self._definition(tx, feed).segments:
-                if (connection.alias, each.name) == (partner, segment) and not access.clears(cleared, each.labels):
-                    raise _not_received(partner, segment)
+            known = [each for definition in self._definitions(tx, feed) for each in definition.segments]
+            ids = {each.id for each in known if (connection.alias, each.name) == (partner, segment)}
+            if not access.clears(
+                cleared, (spelled(label) for each in known if each.id in ids for label in each.labels)
+            ):
+                raise _not_received(partner, segment)
 
     def _hidden(self, tx: Connection, feed: Row[Any]) -> bool:
         """Tell whether a feed is not there for whoever acts: it has a segment with a label that they may not see."""
         cleared = self._project.node.guard.cleared(tx, self._project.id)
-        return cleared is not None and not access.clears(
-            cleared, (label for each in self._definition(tx, feed).segments for label in each.labels)
-        )
+        known = (each for definition in self._definitions(tx, feed) for each in definition.segments)
+        return not access.clears(cleared, (spelled(label) for each in known for label in each.labels))
 
     def labels(self, tx: Connection) -> Uses:
         """Return the senders' labels of what we receive; added ones hold before the version that adds them is accepted."""
@@ -231,9 +233,9 @@ class Received:
         for connection, feed in self._rows(tx):
             if feed.status not in ALIVE:
                 continue
-            offered = self._definition(tx, feed, feed.offered_version) if feed.offered_version else None
-            newer = {each.id: each.labels for each in offered.segments} if offered else {}
-            for segment in self._definition(tx, feed).segments:
+            held, *offered = self._definitions(tx, feed)
+            newer = {each.id: each.labels for definition in offered for each in definition.segments}
+            for segment in held.segments:
                 place = Origin(kind=Kind.RECEIVED, target=f"{connection.alias}.{segment.name}")
                 labels = {*found.get(place, ()), *map(spelled, (*segment.labels, *newer.get(segment.id, ())))}
                 found[place] = sorted(labels)
@@ -580,6 +582,11 @@ class Received:
 
     def _definition(self, tx: Connection, feed: Row[Any], version: int | None = None) -> Definition:
         return versions.get(tx, feed.id, version or feed.accepted_version or feed.offered_version)
+
+    def _definitions(self, tx: Connection, feed: Row[Any]) -> "list_[Definition]":
+        """Return the version of a feed that holds here, and the one that is offered meanwhile."""
+        held = self._definition(tx, feed)
+        return [held, self._definition(tx, feed, feed.offered_version)] if feed.offered_version else [held]
 
     def _set(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
         tx.execute(

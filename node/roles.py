@@ -35,6 +35,12 @@ class Roles:
             if unknown or not given:
                 said = f"there is no permission {unknown[0][:80]!r}" if unknown else "a role needs a permission"
                 raise InvalidInput(said, hint=f"the permissions are {', '.join(Permission)}")
+            unlimited = sorted({Permission.ADMINISTER, Permission.AUDIT} & set(given))
+            if unlimited and limit is not None:  # such a holder could lift the limit, or read around it
+                raise InvalidInput(
+                    f"a role with {unlimited[0]} cannot be limited to labels",
+                    hint="leave the labels or the permission out",
+                )
             tx.execute(
                 tables.roles.insert().values(
                     id=self._node.new_id(), name=name, permissions=given, labels=limit, created=self._node.now()

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -155,6 +155,17 @@ class Segments:
         """Return the names of the segments that have members and no rule."""
         return {row.name for row in self._rows(tx) if row.tree is None}
 
+    def check_open(self, tx: Connection, names: Iterable[str], mine: Collection[str]) -> None:
+        """Raise AlreadyExists for a segment that is there and none of `mine`, or hidden from whoever acts: in one way."""
+        there = {row.name for row in self._rows(tx)}
+        closed = (there - set(mine)) | self.hidden(tx)
+        for name in names:
+            if name in closed:
+                raise AlreadyExists(
+                    f"there is a segment {name!r} already, which this import may not change",
+                    hint=f"call it otherwise (--segments FILE), or let the import change a list of yours: --into {name}",
+                )
+
     def lay_over(
         self, tx: Connection, draft: Draft, name: str, inside: BitMap, outside: BitMap, *, source: str
     ) -> tuple[int, bool]:
@@ -279,6 +290,9 @@ class Segments:
             tx.execute(tables.segments.delete().where(tables.segments.c.id == row.id))
             draft = Draft(self._project, tx)
             draft.set_members(row.id, None)
+            lists = draft.content.get("lists", {})  # whoever makes one of that name again did not import it
+            for dataset, names in lists.items():
+                lists[dataset] = [each for each in names if each != name]
             draft.publish()
 
     def uses(self, connection: Connection) -> "dict[str, list_[str]]":

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
-from . import tables
-from .access import Grant, Grants, Permission
+from . import access, tables
+from .access import Grant, Grants, Permission, Role
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, InvalidToken, NotFound, Refused, TokenNeeded, check_name
 from .guard import Caller
@@ -73,6 +73,8 @@ class Users:
             check_name(name, "user")
             if self._find(tx, name) is not None:
                 raise AlreadyExists(f"there is a user {name!r} already", hint="'vesica user list' shows them")
+            project_id = None if project is None else project.id
+            self._check_held(tx, [(self._node.roles.get(tx, role), project_id) for role in given])
             user_id = self._insert(tx, name)
             for role in given:
                 self._grant(tx, user_id, role, project)
@@ -101,6 +103,7 @@ class Users:
             user = self._get(tx, name)
             if tx.execute(_grant(user.id, role, project)).first() is not None:
                 raise AlreadyExists(f"{name} has the role {role} already", hint=f"vesica user show {name}")
+            self._check_held(tx, [(self._node.roles.get(tx, role), None if project is None else project.id)])
             self._grant(tx, user.id, role, project)
 
     def deny(self, name: str, role: str, *, project: "Project | None" = None) -> None:
@@ -114,9 +117,11 @@ class Users:
             self._check_administrator(tx)
 
     def token(self, name: str, days: int = TOKEN_DAYS) -> Token:
-        """Give a user one more token; those that it has stay."""
+        """Give a user one more token; those that it has stay. Refused for one who may do more than whoever acts."""
         with self._node.act("user.token", name, detail={"days": days}) as tx:
-            return self._token(tx, self._get(tx, name).id, name, days)
+            user = self._get(tx, name)
+            self._check_held(tx, [(each.role, each.project_id) for each in self._grants_of(tx, user.id)])
+            return self._token(tx, user.id, name, days)
 
     def revoke(self, name: str) -> int:
         """End every token of a user at once, and return how many there were."""
@@ -148,6 +153,8 @@ class Users:
             check_name(name, "user")
             self._node.secrets.signing_key  # noqa: B018 - raises WrongPassphrase
             user = self._find(tx, name)
+            held = [] if user is None else [(each.role, each.project_id) for each in self._grants_of(tx, user.id)]
+            self._check_held(tx, [(self._node.roles.get(tx, ADMINISTRATOR), None), *held])
             user_id = self._insert(tx, name) if user is None else user.id
             if user is not None:
                 self._revoke(tx, user)
@@ -166,9 +173,23 @@ class Users:
         """Return the roles of a token's user as they are now; raises TokenNeeded or InvalidToken."""
         if token is None:
             raise TokenNeeded("this node has users: it needs to know which one you are", hint=_HINT)
-        user, known = self._holder(connection, token), self._node.roles.known(connection)
-        rows = connection.execute(select(tables.grants).where(tables.grants.c.user_id == user.id))
+        return self._grants_of(connection, self._holder(connection, token).id)
+
+    def _grants_of(self, connection: Connection, user_id: str) -> "list_[Grant]":
+        known = self._node.roles.known(connection)
+        rows = connection.execute(select(tables.grants).where(tables.grants.c.user_id == user_id))
         return [Grant(role=known[row.role], project_id=row.project_id) for row in rows]
+
+    def _check_held(self, tx: Connection, given: Iterable[tuple[Role, str | None]]) -> None:
+        """Refuse to give roles that let their holder do or see what whoever acts may not, in the same place."""
+        held = self._node.guard.grants(tx)
+        for role, project_id in given:
+            more = None if held is None else access.exceeds(held, role, project_id)
+            if more:
+                raise Refused(
+                    f"role {role.name} gives {more}, which {self._node.guard.actor()} does not have there",
+                    hint="ask an administrator who has it",
+                )
 
     def _holder(self, connection: Connection, digest: bytes) -> Row[Any]:
         users, tokens = tables.users, tables.tokens

@@ -161,7 +161,7 @@ def _segments(record: Record, line: int, now: int, dropped: Mapping[str, list[in
                 dropped["a membership in a segment received from a partner"].append(line)
             elif not _SEGMENT.fullmatch(f"{namespace}-{segment}"):
                 dropped["a membership in what is no segment id"].append(line)
-            elif status not in _IN:
+            elif not isinstance(status, str) or status not in _IN:
                 dropped["a membership status that is none of realized, existing, exited"].append(line)
             else:
                 until = membership.get("validUntil")

@@ -5,20 +5,24 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
-from node import access, jobs, tables
+from node import access, jobs, offers, tables, versions
 from node.access import READY_MADE, Grant, Permission, PermissionDenied, Role
 from node.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound, Refused, TokenNeeded, WrongPassphrase
 from node.guard import ITSELF
 from node.importer import IdentityColumn
 from node.labels import Kind
+from node.modelchange import preview
 from node.node import Node
 from node.project import Project
+from node.reconciliation import reconcile
 from node.users import Token
 from psi.errors import VesicaError
 
@@ -400,6 +404,57 @@ def test_what_users_and_roles_refuse(either_node):
     assert denied(either_node, "user.reset") == [("bob", "permission_denied")]
 
 
+@pytest.mark.feature("GV10")
+def test_a_role_with_labels_cannot_lift_its_own_limit(either_node):
+    tokens = crew(either_node)
+    with signed_in(either_node, tokens["ann"]) as anns:
+        for permission in ("administer", "audit"):
+            with pytest.raises(InvalidInput, match="cannot be limited"):
+                anns.roles.create("limited", ["view", permission], labels=["C1"])
+            with pytest.raises(InvalidInput, match="cannot be limited"):
+                anns.roles.create("limited", ["view", permission], labels=[])
+        assert [each.name for each in anns.roles.list()] == list(READY_MADE)
+
+
+@pytest.mark.feature("OP1")
+@pytest.mark.feature("GV10")
+def test_nobody_grants_more_than_they_hold_there(either_node):
+    tokens = crew(either_node)
+    with signed_in(either_node, tokens["ann"]) as anns:
+        project = anns.project()
+        anns.roles.create("desk", ["administer"])
+        anns.roles.create("limited", ["view", "manage-data"], labels=["C1"])
+        anns.roles.create("narrower", ["view"], labels=[])
+        pat = anns.users.create("pat", ["administrator"], project=project)
+        deb = anns.users.create("deb", ["desk", "limited"])
+        anns.users.create("bob", [])
+    with signed_in(either_node, pat) as pats:
+        pats.users.grant("bob", "exporter", project=pats.project())
+        for refused in (
+            lambda: pats.users.grant("bob", "viewer"),
+            lambda: pats.users.grant("pat", "administrator"),
+            lambda: pats.users.token("ann"),
+            lambda: pats.users.create("eve", ["viewer"], project=pats.project()),
+        ):
+            with pytest.raises(PermissionDenied):
+                refused()
+    with signed_in(either_node, deb) as debs:
+        for refused in (
+            lambda: debs.users.grant("deb", "administrator"),
+            lambda: debs.users.grant("deb", "administrator", project=project),
+            lambda: debs.users.grant("deb", "viewer"),  # which sees every label
+            lambda: debs.users.create("eve", ["viewer"]),
+            lambda: debs.users.token("ann"),
+            lambda: debs.users.reset("deb"),
+            lambda: debs.users.reset("ann"),
+        ):
+            with pytest.raises(Refused, match="does not have there"):
+                refused()
+        debs.users.grant("bob", "narrower")
+        debs.users.token("deb")
+    assert denied(either_node, "user.reset") == [("deb", "refused")] * 2
+
+
 def test_the_operator_with_the_files_finds_back_and_the_log_says_so(either_node):
     old = crew(either_node, bob="viewer")["ann"]
     with Node.open(either_node.home, now=either_node.now) as unsigned:
@@ -536,7 +591,7 @@ def labelled(node: Node, tmp_path: Path) -> tuple[Node, Token]:
     project.labels.apply("C3", Kind.DATASET, "health")
     ann = crew(node)["ann"]
     node.sign_in(ann.text)
-    everything = [each for each in Permission if each is not Permission.ADMINISTER]
+    everything = [each for each in Permission if each not in (Permission.ADMINISTER, Permission.AUDIT)]
     node.roles.create("limited", everything, labels=["C1"])
     return node, node.users.create("lou", ["limited"])
 
@@ -654,3 +709,103 @@ def test_who_may_not_import_has_nothing_read(either_node: Node, tmp_path: Path) 
         ):
             with pytest.raises(PermissionDenied):
                 act()
+
+
+@pytest.mark.feature("GV10")
+def test_a_label_hides_from_when_it_is_offered(pair: Any, person: Any) -> None:
+    people = [person(str(each), f"p{each}@x.com") for each in range(5)]
+    pair.prepare(people, people, {"open": ["1", "2"], "other": ["2", "3"]})
+    pair.share("overt", ["open"], [EMAIL])
+    pair.acme.project.feeds.sync()
+    globe = pair.globe
+    ann = crew(globe.node)["ann"]
+    with signed_in(globe.node, ann) as anns:
+        anns.roles.create("limited", ["view", "manage-data"], labels=["C1"])
+        lou = anns.users.create("lou", ["limited"])
+    with signed_in(globe.node, lou) as lous:
+        received, create = lous.project().received, lous.project().segments.create
+        assert [feed["name"] for feed in received.list()] == ["overt"]
+        globe.node.guard.signed_in = ITSELF  # it serves
+        with globe.node.store.begin() as tx:
+            connection, feed = globe.project.received.get("overt", None, tx)
+            before = versions.get(tx, feed.id, 1)
+            (segment,) = before.segments
+            more = replace(segment, id=bytes(16), name="more", labels=())
+            after = replace(before, version=2, segments=(replace(segment, labels=("s1",)), more))
+            offers.offered(globe.project, tx, connection, after)
+        assert globe.project.received.show("overt")["accepted_version"] == 1
+        assert received.list() == []
+        hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "open")
+        assert hidden == told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "nothing")
+
+
+@pytest.mark.feature("GV10")
+def test_an_identity_is_hidden_by_the_labels_of_its_field(labelled: tuple[Node, Token], tmp_path: Path) -> None:
+    node, lou = labelled
+    file = tmp_path / "ids.csv"
+    file.write_text("id,card,email\n1,card-1,z@x.com\n")
+    columns = [IdentityColumn.parse("card=card"), IdentityColumn.parse("email=email_sha256:raw")]
+    node.project().profiles.import_(file, dataset="cards", id_column="id", identities=columns)
+    node.project().labels.apply("S1", Kind.FIELD, "cards.card")
+    with signed_in(node, lou) as lous:
+        shown = [each["namespace"] for each in lous.project().profiles.show("1")["identities"]]
+        assert shown == [EMAIL, EMAIL]  # one of crm, which health has too under a label, and one of cards
+        node.project().labels.apply("S1", Kind.FIELD, "crm.email")
+        assert len(lous.project().profiles.show("1")["identities"]) == 1
+    assert len(node.project().profiles.show("1")["identities"]) == 3
+
+
+@pytest.mark.feature("GV10")
+def test_jobs_of_others_and_alerts_that_name_are_not_there(labelled: tuple[Node, Token]) -> None:
+    node, lou = labelled
+    project = node.project()
+    with node.store.begin() as tx:
+        project.alerts.add(tx, "run_failed", "feed covert does not reach globe: nobody is there")
+        project.alerts.add(tx, "connection_request", "Globe asks to connect")
+    job_id = node.jobs.submit("release", {}, project)
+    alert_id = next(alert.id for alert in project.alerts.list() if alert.kind == "run_failed")
+    with signed_in(node, lou) as lous:
+        mine = lous.jobs.submit("release", {}, lous.project())
+        assert [job.id for job in lous.jobs.list()] == [job.id for job in lous.jobs.list(lous.project())] == [mine]
+        assert lous.jobs.show(mine).submitted_by == "lou"
+        assert told(NotFound, lous.jobs.show, job_id) == told(NotFound, lous.jobs.show, "nothing")
+        alerts = lous.project().alerts
+        assert [alert.kind for alert in alerts.list()] == ["connection_request"]
+        assert [alert["kind"] for alert in lous.status()["alerts"]] == ["connection_request"]
+        with pytest.raises(NotFound):
+            alerts.acknowledge(alert_id)
+        assert alerts.acknowledge(every=True) == 1
+    assert {job.id for job in node.jobs.list()} == {job_id, mine}
+    assert [alert.kind for alert in project.alerts.list(open_only=True)] == ["run_failed"]
+
+
+def test_a_job_needs_view(node: Node) -> None:
+    tokens = crew(node)
+    with signed_in(node, tokens["ann"]) as anns:
+        anns.roles.create("blind", ["manage-shares"])
+        job_id = anns.jobs.submit("release", {}, anns.project())
+        blind = anns.users.create("bo", ["blind"])
+    with signed_in(node, blind) as bos, pytest.raises(NotFound):
+        bos.jobs.show(job_id)
+
+
+@pytest.mark.feature("GV10")
+def test_a_hidden_feed_shows_in_no_count_of_what_another_model_or_a_run_does(idle_pair: Any, person: Any) -> None:
+    pair, people = idle_pair, [person(str(each), f"p{each}@x.com") for each in range(5)]
+    acme = pair.acme
+    with acme.serving(), pair.globe.serving():
+        pair.prepare(people, people, {"open": ["1", "2"], "secret": ["2", "3"]})
+        pair.share("covert", ["open", "secret"], [EMAIL])
+        pair.share("overt", ["open"], [EMAIL])
+    acme.project.labels.apply("S1", Kind.SEGMENT, "secret")
+    tokens = crew(acme.node)
+    acme.node.sign_in(tokens["ann"].text)
+    acme.node.roles.create("limited", ["view", "manage-governance"], labels=["C1"])
+    lou = acme.node.users.create("lou", ["limited"])
+    with signed_in(acme.node, lou) as lous:
+        project = lous.project()
+        assert [feed["name"] for feed in project.feeds.list()] == ["overt"]
+        assert [feed["feed"] for feed in preview(project, "opt-in")["feeds"]] == ["overt"]
+        reconcile_ = partial(reconcile, project)
+        assert told(NotFound, reconcile_, "covert") == told(NotFound, reconcile_, "nothing")
+    assert [feed["feed"] for feed in preview(acme.project, "opt-in")["feeds"]] == ["covert", "overt"]

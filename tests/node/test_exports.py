@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,12 @@ from hypothesis import strategies as st
 
 from node.audiencemanager import FileName, Line, parse
 from node.data import Snapshot
-from node.errors import InvalidInput, Refused
-from node.exports import ExportReport, Names
+from node.errors import AlreadyExists, InvalidInput, Refused
+from node.exports import ExportReport, Names, _Arrived
+from node.governance import PolicyConflict
 from node.node import Node
 from node.project import Project
-from node.xdm import Broken, Mapped, read
+from node.xdm import Broken, Mapped, open_export, read
 
 NOW = 1_800_000_000  # the clock of the tests: January 2027
 ECID = "{:038d}".format
@@ -284,8 +287,82 @@ def test_what_maps_nothing_is_refused(take: Take, project: Project, tmp_path: Pa
     take([record(1)], attributes=["person.gender"])
     project.segments.create("taken", rule="person_gender = 'female'")
     (tmp_path / "names.csv").write_text(f"id,name\n{VIP},Taken\n")
-    with pytest.raises(Refused, match="has a rule"):
+    with pytest.raises(AlreadyExists, match="may not change"):
         take([record(1)], segments=tmp_path / "names.csv")
+    with pytest.raises(Refused, match="has a rule"):
+        take([record(1)], segments=tmp_path / "names.csv", into=["taken"])
+
+
+@pytest.mark.feature("OP10")
+def test_an_import_changes_only_the_lists_that_its_dataset_brought(
+    take: Take, project: Project, tmp_path: Path
+) -> None:
+    take([record(1), record(2)], id_path="_id")
+    file = tmp_path / "own.csv"
+    file.write_text("id\nprofile-1\n")
+    project.segments.create("own", members_file=file)
+    (tmp_path / "names.csv").write_text(f"id,name\n{VIP},own\n")
+    names = {"id_path": "_id", "segments": tmp_path / "names.csv"}
+    before = project.snapshot().generation
+    for dataset in ("aep", "other"):
+        with pytest.raises(AlreadyExists, match="may not change"):
+            take([record(2)], dataset=dataset, **names)
+    with pytest.raises(AlreadyExists, match="may not change"):
+        take([record(2)], dataset="other", id_path="_id")  # it is aep's
+    assert project.snapshot().generation == before
+    assert members(project, "own") == {"profile-1"}
+    take([record(2)], into=["own"], **names)
+    take([record(2)], **names)  # aep's from now on
+    assert members(project, "own") == {"profile-1", "profile-2"}
+    project.segments.delete("own")
+    project.segments.create("own", members_file=file)
+    with pytest.raises(AlreadyExists):
+        take([record(2)], **names)
+
+
+@pytest.mark.feature("GV10")
+@pytest.mark.feature("OP10")
+def test_an_import_says_the_same_of_a_hidden_segment(take: Take, project: Project, tmp_path: Path) -> None:
+    take([record(1), record(2)], id_path="_id")
+    file = tmp_path / "own.csv"
+    file.write_text("id\nprofile-1\n")
+    for name in ("shown", "hidden"):
+        project.segments.create(name, members_file=file)
+        (tmp_path / f"{name}.csv").write_text(f"id,name\n{VIP},{name}\n")
+    project.labels.apply("S1", "segment", "hidden")
+    project.labels.apply("S1", "segment", LAPSED)
+    node = project.node
+    node.sign_in(node.users.create("ann", ["administrator"]).text)
+    node.roles.create("limited", ["view", "manage-data"], labels=[])
+    token = node.users.create("lou", ["limited"])
+    node.sign_in(token.text)
+    said = []
+    for name, into in (("shown", []), ("hidden", []), ("hidden", ["hidden"])):
+        with pytest.raises(AlreadyExists) as refused:
+            take([record(2)], id_path="_id", segments=tmp_path / f"{name}.csv", into=into)
+        said.append(f"{refused.value} {refused.value.hint}".replace(name, "NAME"))
+    assert len(set(said)) == 1
+    with pytest.raises(AlreadyExists, match=LAPSED):  # what it brought, too
+        take([record(2)], id_path="_id")
+
+
+@pytest.mark.feature("GV6")
+@pytest.mark.feature("OP10")
+def test_an_import_by_which_a_published_feed_would_break_a_policy_is_refused(
+    pair: Any, person: Any, tmp_path: Path
+) -> None:
+    people = [person(f"profile-{n}", f"u{n}@x.com") for n in range(5)]
+    pair.prepare(people, people, {"vip": ["profile-1", "profile-2"]})
+    pair.share("summer", ["vip"], ["email_sha256/lc-v1"])
+    project, path = pair.acme.project, tmp_path / "export.json"
+    path.write_text(json.dumps(record(1)) + "\n")
+    (tmp_path / "names.csv").write_text(f"id,name\n{VIP},vip\n")
+    take = partial(project.profiles.import_segment_match, path, dataset="aep", id_path="_id")
+    take()
+    project.labels.apply("C11", "field", "aep.segments")
+    with pytest.raises(PolicyConflict, match="feed summer"):
+        take(segments=tmp_path / "names.csv", into=["vip"])
+    assert "C11" not in project.labels.labels_of_segment("vip")
 
 
 JSON = st.recursive(
@@ -306,6 +383,59 @@ def test_any_record_is_read_or_broken(record: dict[str, Any]) -> None:
     mapped = Mapped.parse(namespaces=["x=x"], attributes=["a.id"], id_path="identityMap.ECID")
     with suppress(Broken):
         assert read(record, 1, mapped, NOW, defaultdict(list)).line == 1
+
+
+REASONS = {  # all that may be said of a record, or of a value, that is left out
+    *("an identityMap that is none", "a segmentMembership that is none", "a consents that is none"),
+    *("a metadata that is none", "an idSpecific that is none", "not a consent value", "not a time, or one to come"),
+    *("text that is not valid Unicode", "bytes that are not UTF-8"),
+    *("no id and no identity that can be used", "a profile id over 255 bytes"),
+    "a membership in a segment received from a partner",
+    "a membership in what is no segment id",
+    "a membership status that is none of realized, existing, exited",
+    "a membership that has expired",
+}
+OTHER = re.compile(r"(consent for|identity of) namespace .+, which is not mapped|(email_sha256|ecid|crmid): .+")
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a record with any JSON value in one of its places, or a key that is none of its own."""
+    whole = record(1)
+    place, keys = whole, sorted(whole)
+    while True:
+        key = draw(st.sampled_from(keys))
+        inner = place[key]  # type: ignore[index]
+        if not isinstance(inner, (dict, list)) or not inner or draw(st.integers(0, 3)) == 0:
+            break
+        place, keys = inner, sorted(inner) if isinstance(inner, dict) else list(range(len(inner)))
+    value = draw(JSON | st.sampled_from(["\ud800", 10**400, ["realized"], {"id": ["x"]}]))
+    if isinstance(place, dict) and draw(st.booleans()):
+        place[draw(st.text(max_size=8) | st.sampled_from(["\ud800", "validUntil"]))] = value
+    else:
+        place[key] = value  # type: ignore[index]
+    return whole
+
+
+@settings(max_examples=300, deadline=None)
+@given(spoilt())
+def test_whatever_stands_in_a_record_costs_itself_and_is_counted(
+    tmp_path_factory: pytest.TempPathFactory, bad: dict[str, Any]
+) -> None:
+    mapped = Mapped.parse(namespaces=["CRMID=crmid"], attributes=["person.gender"], id_path="_id")
+    path = tmp_path_factory.getbasetemp() / "spoilt.json"
+    path.write_text(json.dumps(bad) + "\n" + json.dumps(record(2)) + "\n")
+    export = open_export(path, mapped, NOW)
+    _Arrived(export, None)
+    said = {*export.source.rejected, *export.dropped}
+    assert {each for each in said if each not in REASONS and not OTHER.match(each)} == set()
+
+
+def test_a_status_that_is_a_list_costs_its_membership(take: Take, project: Project) -> None:
+    report = take([record(1), record(2, segmentMembership={"ups": {VIP: {"status": ["realized"]}}})], id_path="_id")
+    assert report.accepted == 2
+    assert report.dropped["a membership status that is none of realized, existing, exited"]["count"] == 1
+    assert members(project, VIP) == {"profile-1"}
 
 
 # Audience Manager

@@ -144,14 +144,19 @@ def test_a_query_on_sqlite(project: Project, database: Path, monkeypatch: pytest
         "SELECT 1; DROP TABLE people",
         "SELECT nothing FROM nowhere",
         "PRAGMA query_only = OFF",
+        "ATTACH 'file:new.db?mode=rwc' AS other",
+        "VACUUM INTO 'new.db'",
+        "SELECT load_extension('new')",
         "",
     ],
 )
-def test_a_database_is_only_read(project: Project, database: Path, sql: str) -> None:
+def test_a_database_is_only_read(project: Project, database: Path, sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(database.parent)
     before = database.read_bytes()
     with pytest.raises(InvalidInput):
         load(project, Query(sql=sql, database=f"sqlite:///{database}"))
     assert database.read_bytes() == before
+    assert not Path("new.db").exists()
     assert [(each.act, each.result) for each in project.node.audit.list(limit=1)] == [("profile.import", "deny")]
 
 
@@ -203,6 +208,7 @@ def test_a_query_on_postgresql(
         "DELETE FROM people RETURNING *",
         "WITH gone AS (DELETE FROM people RETURNING *) SELECT * FROM gone",
         "SELECT 1; COMMIT; DELETE FROM people",
+        "SELECT 1; SELECT 2",
         "SELECT id, email, share, 1 / 0 FROM people",
         "SELECT pg_sleep(0), set_config('transaction_read_only', 'off', false); DELETE FROM people",
     ):
