@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 REALIZED, EXISTING, EXITED = "realized", "existing", "exited"
 ALIVE = ("enabled", "disabled")
+GROWN = 1.1  # of what the sender was told: well before the evaluations that terms allow (1.2 times that) are spent
 CHANGES_AT_MOST = 2 * WHOLE_AFTER  # revisions kept of one feed: each that comes opens all before it
 JUMP, JUMP_PEOPLE = 0.5, 100  # part of a segment, and at least so many people, that come or go in one run
 NOBODY: expiry.Exits = (np.empty(0, np.uint32), np.empty(0, np.int64))
@@ -159,6 +160,20 @@ class Received:
             feed=definition.feed, version=definition.version, definition=definition.digest(), universes=sizes
         )
         self._project.letters.send(tx, connection.id, "feed.accept", letter)
+        mine = received_feeds.c.id == versions.local(connection.id, definition.feed)
+        tx.execute(update(received_feeds).where(mine).values(told=sizes))
+
+    def tell_grown(self, tx: Connection, connection: Row[Any], feed: Row[Any]) -> bool:
+        """Accept an enabled feed again where we have so many more people that the agreed evaluations could run out.
+
+        Says whether it did. The sender is alerted to our new size.
+        """
+        definition, snapshot = self._definition(tx, feed), Snapshot.open(self._project, tx)
+        sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+        if all(size <= GROWN * (feed.told or {}).get(each, 0) for each, size in sizes.items()):
+            return False
+        self._accept(tx, connection, definition, sizes)
+        return True
 
     def disable(self, name: str, partner: str | None = None, reason: str = "") -> None:
         """Pause a feed: the next runs are not taken, what came stays."""

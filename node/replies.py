@@ -58,7 +58,10 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
         universes=universes,
         reason=state.reason if declined else None,
     )
-    if state.accepted_version == definition.version:  # it may have lost what we gave; what is new here is whole anyway
+    grown = state.status == "enabled" and state.universes != universes  # which is all that such a letter says
+    if (
+        state.accepted_version == definition.version and not grown
+    ):  # it may have lost what we gave; a new version is whole
         attempts.begin_anew(project, tx, row, feed.id)
     if (state.status, state.universes, state.accepted_version) == ("enabled", universes, definition.version):
         return

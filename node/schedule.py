@@ -157,6 +157,9 @@ class Schedule:
             tries = before.tries + 1 if same else 0
             again = now + min(ASK_AGAIN_SECONDS << min(tries, 16), DAY) if new else now + DAY
             self._asked[feed.id] = _Asked(generation=generation, epoch=epoch.number, tries=tries, again=again)
+            if new:
+                with project.node.store.begin() as tx:
+                    project.received.tell_grown(tx, connection, feed)
             for namespace in new:
                 ask(project, connection, namespace)
 

@@ -363,6 +363,7 @@ received_feeds = Table(
     Column("status", String(16), nullable=False),  # pending, enabled, disabled, declined, revoked
     Column("accepted_version", Integer),
     Column("offered_version", Integer),
+    Column("told", JSON),  # our identities by namespace, as the sender was last told
     Column("last_revision", BigInteger, nullable=False),
     Column("last_receipt", LargeBinary(32)),
     Column("records", JSON),  # the files of the last whole revision and of the changes since, sealed

@@ -231,6 +231,20 @@ def test_people_who_are_new_at_the_receiver_are_found(living: Living, person: An
 
 
 @pytest.mark.feature("EX1")
+def test_a_receiver_that_grows_past_what_was_agreed_goes_on(living: Living, person: Any) -> None:
+    """It tells its new size before the evaluations are spent; the sender is alerted, and nobody types anything."""
+    living.share()
+    living.pass_()
+    living.globe.people(people(person, "g", range(10)), "more")  # half as many again
+    for _ in range(3):
+        living.pass_(61)
+    assert living.members() == set(range(20))
+    told = [alert.text for alert in living.acme.project.alerts.list() if alert.kind == "feed_enabled"]
+    assert any("30 in email_sha256" in text for text in told)
+    assert len(living.revisions()) == 1  # a larger size is no reason to send everything anew
+
+
+@pytest.mark.feature("EX1")
 def test_a_partner_that_is_down_gets_it_when_it_is_back(
     idle_pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
