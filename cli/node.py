@@ -118,9 +118,8 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
     document = Node.restore(source, ctx.home, database=database)
 
     def text() -> None:
-        shown = {name.replace("_", " "): value for name, value in document.items()}
-        lists = {name: ", ".join(document[name.replace(" ", "_")]) or "none" for name in ("told", "on hold")}
-        output.lines({**shown, **lists, "made": f"{output.time(document['made'])} UTC"}.items())
+        shown = {**document, "made": f"{output.time(document['made'])} UTC"}
+        output.lines((name.replace("_", " "), value) for name, value in shown.items())
         click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
         click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
         click.echo("Partners have used up all evaluations, as far as is known: vesica partner allow NAME")

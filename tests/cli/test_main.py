@@ -93,7 +93,7 @@ def test_a_home_and_its_status(run, document, home):
     assert len(bytes.fromhex(made["key"])) == 32
     status = document("node", "status")
     assert status["key"] == made["key"]
-    assert status["projects"] == [{"name": "default", "partners": 0, "open_jobs": 0}]
+    assert status["projects"] == [{"name": "default", "on_hold": False, "partners": 0, "open_jobs": 0}]
     code, out, _ = run("node", "status")
     assert code == 0
     assert "Fern Retail" in out

@@ -127,6 +127,17 @@ def test_on_hold_nothing_is_fetched_and_no_count_is_answered(idle_pair: Any, per
 
 
 @pytest.mark.feature("OP9")
+def test_whoever_restores_is_told_what_to_do(node: Node, tmp_path: Path, capsys: Any) -> None:
+    node.backup(tmp_path / "backup")
+    assert main(["--home", str(tmp_path / "new"), "node", "restore", str(tmp_path / "backup")]) == 0
+    said = capsys.readouterr().out
+    for command in ("project resume", "partner allow NAME", "user reset NAME", "partner id"):
+        assert f"vesica {command}" in said
+    assert main(["--home", str(tmp_path / "other"), "node", "restore", str(tmp_path / "nothing")]) == 1
+    assert "there is nothing at" in capsys.readouterr().err
+
+
+@pytest.mark.feature("OP9")
 def test_who_may_not_share_may_not_resume(node: Node, tmp_path: Path, clock: Any) -> None:
     node.backup(tmp_path / "backup")
     Node.restore(tmp_path / "backup", tmp_path / "new", now=clock)
