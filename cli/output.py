@@ -58,7 +58,7 @@ def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for each in found:
         edited = " (just edited)" if each["policy_edited"] else ""
-        lines.append(f"{each['title']}{edited} forbids {each['action']} of segment {each['segment']}")
+        lines.append(f"{each['title']}{edited} forbids {each['action']} of {_place('segment', each['segment'])}")
         if each["labels"]:
             lines.append(f"    labels   {_cell(each['labels'])}")
         lines += [
@@ -69,8 +69,14 @@ def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _step(place: Mapping[str, Any]) -> str:
-    name = f"received.{place['name']}" if place["kind"] == "received" else f"{place['kind']} {place['name']}"
+    name = _place(place["kind"], place["name"])
     return f"{name} (just edited)" if place["edited"] else name
+
+
+def _place(kind: str, name: str) -> str:
+    if name == f"a {kind} that you may not see":
+        return name
+    return f"received.{name}" if kind == "received" else f"{kind} {name}"
 
 
 def time(seconds: int | None) -> str | None:

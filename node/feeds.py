@@ -505,6 +505,11 @@ class Feeds:
             if not hidden or hidden.isdisjoint(each.name for each in self.definition(feed, tx).segments)
         ]
 
+    def hides(self, tx: Connection, name: str) -> bool:
+        """Tell whether one of our feeds is not there for whoever acts."""
+        feed = self._find(name, tx)
+        return feed is not None and not self._visible([feed], tx)
+
     def _rows(self, status: str | None = None) -> Rows:
         with self._node.store.read() as tx:
             query = select(feeds).where(feeds.c.project_id == self._project.id).order_by(feeds.c.name)

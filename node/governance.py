@@ -5,7 +5,7 @@ drafted, estimated, published and at each of its runs, and when something change
 label, a policy, a rule (`Governance.act`).
 """
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,8 @@ class Violation:
     fixes: tuple[str, ...]  # commands
 
     def __str__(self) -> str:
-        return f"{self.title} forbids {self.action} of segment {self.segment}: {'; '.join(map(str, self.lineage))}"
+        segment = Origin(kind=Kind.SEGMENT, target=self.segment)
+        return f"{self.title} forbids {self.action} of {segment}: {'; '.join(map(str, self.lineage))}"
 
     def as_dict(self, edited: Origin | None = None) -> dict[str, Any]:
         """Return the violation as JSON has it, with the place that was just edited marked."""
@@ -173,17 +174,18 @@ class Governance:
             for name in feeds:
                 definition = self._project.feeds.definition(self._project.feeds.get(name, tx), tx)
                 asked += [(each.name, definition.namespaces, name) for each in definition.segments]
-            return [
+            found = [
                 violation
                 for segment, carried, feed in asked
                 for violation in self._violations(tx, segment, [action], carried, feed, include_draft)
             ]
+            return self._shown(found)
 
     def check_feed(self, definition: Definition, tx: Connection) -> None:
         """Raise PolicyViolation if anything forbids to share what a feed holds over its namespaces."""
         found = self._violations_of(definition, tx)
         if found:
-            raise PolicyViolation(found)
+            raise PolicyViolation(self._shown(found))
 
     def check_export(self, segment: str, uses: Sequence[str], tx: Connection) -> None:
         """Raise PolicyViolation if anything forbids to write a segment's members to a file for `uses`.
@@ -202,7 +204,7 @@ class Governance:
             return
         only_uses = not uses and all(violation.labels != (NO_EXPORT,) for violation in found)
         hint = "say what the file is for, if it is for none of that: --use USE" if only_uses else ""
-        raise PolicyViolation(found, hint=hint)
+        raise PolicyViolation(self._shown(found), hint=hint)
 
     @contextmanager
     def act(
@@ -219,13 +221,34 @@ class Governance:
             yield tx
             new = [each for each in self._broken(tx) if not before.issuperset(_keys(each))]
             if new:
-                message = f"feed {new[0].feed} is published, and {new[0]}"
-                raise PolicyConflict(new, message, hint=self._way_out(tx, new), edited=edited)
+                shown = self._shown(new)
+                feed = Origin(kind=Kind.FEED, target=shown[0].feed or "")
+                message = f"{feed} is published, and {shown[0]}"
+                hint = self._way_out(tx, new) if shown[0].feed == new[0].feed else _ASK
+                raise PolicyConflict(shown, message, hint=hint, edited=edited)
             told, relabelled = self._relabel(tx)
             if relabelled:
                 detail["feeds"] = relabelled
         for row in told:
             self._project.letters.deliver_soon(row)
+
+    def _shown(self, found: Violations) -> Violations:
+        """Return violations without the names of what is not there for whoever acts, and the commands that hold them.
+
+        What counts is what they could see before a change that is refused.
+        """
+        places = {
+            place
+            for each in found
+            for place in (
+                Origin(kind=Kind.SEGMENT, target=each.segment),
+                *([Origin(kind=Kind.FEED, target=each.feed)] if each.feed else ()),
+                *(place for trace in each.lineage for place in trace.places),
+            )
+        }
+        with self._project.node.store.read() as reading:
+            shown = {place: self._project.labels.shown(reading, place) for place in places}
+        return [_without_names(each, shown) for each in found]
 
     def _violations(
         self,
@@ -265,9 +288,12 @@ class Governance:
             places = [Origin(kind=Kind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
             restricted = [use for use in {SHARING, *definition.restricted_uses} if use in actions]
             for trace in inherited(dict.fromkeys(places, restricted), Kind.SEGMENT, segment, uses_of):
-                title = f"{partner}'s feed {definition.name} (restricted uses)"
+                name, title = definition.name, f"{partner}'s feed {definition.name} (restricted uses)"
+                if any(self._project.labels.shown(tx, place) != place for place in places):
+                    name = Origin(kind=Kind.FEED, target=name).unseen().target
+                    title = f"{partner}, by {name} (restricted uses)"
                 violation = _violation(title, "restricted use", trace.label, [trace], segment, None)
-                found.append(replace(violation, feed=definition.name, labels=()))
+                found.append(replace(violation, feed=name, labels=()))
         return found
 
     def _violations_of(self, definition: Definition, tx: Connection) -> Violations:
@@ -276,8 +302,13 @@ class Governance:
         found: Violations = []
         for segment in definition.segments:
             if self._project.segments.reads_received(tx, segment.name):
+                with self._project.node.store.read() as reading:
+                    made, feed = (
+                        self._project.labels.shown(reading, Origin(kind=kind, target=name))
+                        for kind, name in ((Kind.SEGMENT, segment.name), (Kind.FEED, definition.name))
+                    )
                 raise Refused(
-                    f"segment {segment.name} of feed {definition.name} is made of received segments",
+                    f"{made} of {feed} is made of received segments",
                     hint="only first-party segments can be shared: share the one that it is built on",
                 )
             found += self._violations(
@@ -321,6 +352,21 @@ class Governance:
                 told += rows
                 names.append(feed.name)
         return told, names
+
+
+_ASK = "ask somebody who may see it to take the segment out of its feed, or to revoke the feed"
+
+
+def _without_names(violation: Violation, shown: Mapping[Origin, Origin]) -> Violation:
+    """Return a violation whose places are as they are `shown`; of its fixes those that name none that is not."""
+    hidden = [place.target for place, instead in shown.items() if place != instead]
+    return replace(
+        violation,
+        segment=shown[Origin(kind=Kind.SEGMENT, target=violation.segment)].target,
+        feed=violation.feed and shown[Origin(kind=Kind.FEED, target=violation.feed)].target,
+        lineage=tuple(replace(each, places=tuple(shown[place] for place in each.places)) for each in violation.lineage),
+        fixes=tuple(fix for fix in violation.fixes if not any(name in fix for name in hidden)) or (_ASK,),
+    )
 
 
 def _keys(violation: Violation) -> set[tuple[str, str | None, str, Trace]]:

@@ -59,7 +59,13 @@ class Origin:
     kind: Kind
     target: str
 
+    def unseen(self) -> "Origin":
+        """Return what stands in a report for a place that is not there for whoever reads it."""
+        return Origin(kind=self.kind, target=f"a {self.kind} that you may not see")
+
     def __str__(self) -> str:
+        if self == self.unseen():
+            return self.target
         return f"received.{self.target}" if self.kind is Kind.RECEIVED else f"{self.kind} {self.target}"
 
 
@@ -250,6 +256,19 @@ class Labels:
         for row in connection.execute(select(rows).where(rows.c.project_id == self._project.id)):
             found.setdefault(Origin(kind=Kind(row.kind), target=row.target), []).append(row.label)
         return found
+
+    def shown(self, connection: Connection, place: Origin) -> Origin:
+        """Return a place as whoever acts may see it: its name where nothing hides it."""
+        match place.kind:
+            case Kind.DATASET | Kind.FIELD | Kind.SEGMENT:
+                hidden = self._hidden(connection, place)
+            case Kind.FEED:
+                hidden = self._project.feeds.hides(connection, place.target)
+            case Kind.RECEIVED:
+                hidden = self._project.received.hides(connection, place.target)
+            case _:
+                hidden = False
+        return place.unseen() if hidden else place
 
     def _hidden(self, connection: Connection, place: Origin) -> bool:
         """Tell whether a place is not there for whoever acts, for a label that none of their roles clears."""

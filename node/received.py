@@ -236,6 +236,17 @@ class Received:
             ):
                 raise _not_received(partner, segment)
 
+    def hides(self, tx: Connection, reference: str) -> bool:
+        """Tell whether a received segment ("acme.vip") is not there for whoever acts."""
+        cleared = self._node.guard.cleared(tx, self._project.id)
+        try:
+            if cleared is not None:
+                partner, _, segment = reference.partition(".")
+                self.check_visible(tx, partner, segment, cleared)
+        except NotReceived:
+            return True
+        return False
+
     def _hidden(self, tx: Connection, feed: Row[Any]) -> bool:
         """Tell whether a feed is not there for whoever acts: it has a segment with a label that they may not see."""
         cleared = self._project.node.guard.cleared(tx, self._project.id)

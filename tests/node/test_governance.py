@@ -1,6 +1,8 @@
 """What labels, policies and restricted uses forbid: at the sender, while a feed lives, and at the receiver."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from cli import output
 from node import letters as letters_module
 from node import offers, versions
 from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
+from node.guard import ITSELF
+from node.node import Node
 from node.tables import label_uses
 
 EMAIL = "email_sha256/lc-v1"
@@ -45,6 +50,18 @@ def put_unasked(project: Any, label: str, kind: str, target: str) -> None:
     row = {"project_id": project.id, "label": label, "kind": kind, "target": target}
     with project.node.store.begin() as tx:
         tx.execute(insert(label_uses).values(id=project.node.new_id(), **row))
+
+
+@contextmanager
+def limited(node: Node) -> Iterator[Node]:
+    """Open a home once more for a user who may see the label C5 and no other."""
+    ann = node.users.create("ann", ["administrator"]).text
+    node.guard.signed_in = ITSELF  # it serves
+    with Node.open(node.home, now=node.now) as opened:
+        opened.sign_in(ann)
+        opened.roles.create("limited", ["view", "manage-governance", "manage-data"], labels=["C5"])
+        opened.sign_in(opened.users.create("lou", ["limited"]).text)
+        yield opened
 
 
 def offer(pair: Any, name: str, *segments: str, enable: bool = True, **rest: Any) -> None:
@@ -194,6 +211,26 @@ def test_what_would_make_a_published_feed_break_a_policy_is_refused(
 
 
 @pytest.mark.feature("GV6")
+@pytest.mark.feature("GV10")
+def test_a_conflict_does_not_name_what_is_hidden_from_whoever_caused_it(two: Any) -> None:
+    node, project = two.acme.node, two.acme.project
+    offer(two, "summer", "richer", "vip")
+    put_unasked(project, "S1", "segment", "richer")
+    with limited(node) as lous:
+        mine = lous.project()
+        with pytest.raises(PolicyConflict) as caught:
+            mine.labels.apply("C11", "field", "orders.income")
+        document = caught.value.document()
+        assert document["message"].startswith("a feed that you may not see is published, and policy")
+        assert "of a segment that you may not see: C11 from field orders.income" in document["message"]
+        assert paths(document) == ["[orders.income] > a segment that you may not see > a feed that you may not see"]
+        for hidden in ("richer", "summer"):
+            assert hidden not in json.dumps(document)
+        (shown, *_) = output.violations(document["violations"])
+        assert shown.endswith("forbids segment-match of a segment that you may not see")
+
+
+@pytest.mark.feature("GV6")
 def test_what_harms_no_published_feed_is_free(two: Any) -> None:
     acme = two.acme.project
     offer(two, "summer", "richer")
@@ -243,6 +280,12 @@ def test_a_shared_segment_cannot_be_given_a_rule_over_received_ones(two: Any) ->
     for name in ("mine", "base"):
         with pytest.raises(Refused, match="segment mine of feed back is made of received segments"):
             globe.segments.update(name, rule="received.acme.vip")
+    put_unasked(globe, "S1", "segment", "mine")
+    with (
+        limited(globe.node) as lous,
+        pytest.raises(Refused, match="may not see of a feed that you may not see is made"),
+    ):
+        lous.project().segments.update("base", rule="received.acme.vip")
     assert globe.segments.show("base").rule == "own.list"
 
 
