@@ -396,5 +396,5 @@ def test_status_says_what_to_look_at(either_node, clock: object):
             project.alerts.add(tx, "partner.request", f"request {number}")
     status = either_node.status(alerts=2)
     assert [alert["text"] for alert in status["alerts"]] == ["request 2", "request 1"]
-    assert status["projects"] == [{"name": "default", "partners": 0, "open_jobs": 0}]
+    assert status["projects"] == [{"name": "default", "partners": 0, "open_jobs": 0, "on_hold": False}]
     assert status["serving"] is False
