@@ -7,7 +7,7 @@ sanitizers  AddressSanitizer and UndefinedBehaviorSanitizer run the tests
 secrets     valgrind finds no jump and no address that depends on a scalar or a hashed identity (portable, avx2)
 agreement   libsodium's bytes on so many random elements, for every backend and operation
 timing      Welch's t between a fixed scalar and random ones, for every backend in C
-kills       either node, or both, die at 100 seeded places of runs and edits; `make test` takes 10 of them
+kills       either node, or both, die at 100 seeded places of runs and edits; `make test` takes 6 of them
 months      a month between three organisations, from five seeds; `make test` takes one
 
 The first three need gcc and valgrind with its headers.

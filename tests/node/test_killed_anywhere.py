@@ -1,7 +1,7 @@
 """Either node killed, or both, at any of the places where something changes outside its memory: seeded, never by time.
 
 A place is a file before or after it gets its name, a transaction before or after its commit, a message before or after it
-is sent. After a restart all is as if nothing had happened. VESICA_KILLS says at how many points (10; `make assure` takes
+is sent. After a restart all is as if nothing had happened. VESICA_KILLS says at how many points (6; `make assure` takes
 all 100).
 """
 
@@ -394,7 +394,7 @@ def points() -> list[Any]:
         phase, victim = PHASES[number % len(PHASES)], VICTIMS[number % len(VICTIMS)]
         found.append(pytest.param(phase, victim, chance.random(), chance.random(), id=f"{number}-{phase}-{victim}"))
     random.Random("points").shuffle(found)
-    return found[: int(os.environ.get("VESICA_KILLS", "10"))]
+    return found[: int(os.environ.get("VESICA_KILLS", "6"))]
 
 
 @pytest.mark.feature("EX8")
