@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SEGMENTS = ("frequent-buyers", "lapsed", "new-parents")
-NAMESPACES = ("email_sha256", "phone_sha256")
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ def wait(tries: int) -> int:
 def begin(project: "Project", connection: Row[Any], feed_id: str) -> None:
     """Count an attempt; until it has ended well, the next one waits its time."""
     with project.node.store.begin() as tx:
-        state = tx.execute(_state(connection.id, feed_id)).one()
+        state = tx.execute(state_query(connection.id, feed_id)).one()
         tries = state.tries + 1
         wishes = state.wishes + (state.wished is not None)
         values = {"tries": tries, "next_attempt": project.node.now() + wait(tries), "failure": None}
@@ -89,7 +89,7 @@ def depends_on(project: "Project", connection: Row[Any], feed_id: str, generatio
     """Note which data an attempt looks at, and under which keys, once that is known; its rules were read before."""
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection).number
-        state = tx.execute(_state(connection.id, feed_id)).one()
+        state = tx.execute(state_query(connection.id, feed_id)).one()
         begun = Basis.read(state.tried)
         assert begun is not None
         _set(tx, state, tried=list(astuple(replace(begun, generation=generation, epoch=epoch))))
@@ -97,14 +97,14 @@ def depends_on(project: "Project", connection: Row[Any], feed_id: str, generatio
 
 def ended(project: "Project", tx: Connection, connection: Row[Any], feed_id: str) -> None:
     """Note that the partner has what there is: both signed for it, or nothing has changed."""
-    state = tx.execute(_state(connection.id, feed_id)).one()
+    state = tx.execute(state_query(connection.id, feed_id)).one()
     _set(tx, state, tries=0, next_attempt=None, failure=None, ran=project.node.now())
 
 
 def failed(project: "Project", connection: Row[Any], feed_id: str, error: VesicaError) -> None:
     """Note why an attempt failed, with an alert. What a rule of ours forbids waits for a change, at most a day."""
     with project.node.store.begin() as tx:
-        state = tx.execute(_state(connection.id, feed_id)).one()
+        state = tx.execute(state_query(connection.id, feed_id)).one()
         values: dict[str, Any] = {"failure": error.code[:40]}
         if isinstance(error, Refused):
             values["next_attempt"] = project.node.now() + DAY
@@ -139,11 +139,11 @@ def begin_anew(project: "Project", tx: Connection, connection: Row[Any], feed_id
 
     Says whether that revision may be made at once. A partner that begins anew again and again waits longer each time.
     """
-    state, now = tx.execute(_state(connection.id, feed_id)).one(), project.node.now()
+    state, now = tx.execute(state_query(connection.id, feed_id)).one(), project.node.now()
     if not state.anew:
         lately = state.renewed is not None and now - state.renewed < DAY
         _set(tx, state, anew=True, renewed=now, renewals=state.renewals + 1 if lately else 0)
-        state = tx.execute(_state(connection.id, feed_id)).one()
+        state = tx.execute(state_query(connection.id, feed_id)).one()
     return now >= anew_from(state)
 
 
@@ -158,7 +158,8 @@ def _now(project: "Project", tx: Connection, state: Row[Any], generation: int) -
     return list(astuple(basis(project, tx, state, rules(project, tx), generation=generation)))
 
 
-def _state(connection_id: str, feed_id: str) -> Select[Any]:
+def state_query(connection_id: str, feed_id: str) -> Select[Any]:
+    """Return what selects one partner's state of one of our feeds."""
     return select(feed_partners).where(
         feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection_id
     )

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from psi.values import U8
 
 from . import tables
+from .audit import date
 from .errors import InvalidInput, NotFound, Refused
 from .normalize import rule
 
@@ -217,8 +218,7 @@ def check_basis(text: str) -> str:
 
 
 def _word(snapshot: "Snapshot", code: int = 0, at: int = 0, basis: int = 0) -> dict[str, Any]:
-    when = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"share": CODES[code] or None, "at": when if code else None, "basis": snapshot.basis(int(basis))}
+    return {"share": CODES[code] or None, "at": date(int(at)) if code else None, "basis": snapshot.basis(int(basis))}
 
 
 def _counts(codes: npt.NDArray[Any]) -> dict[str, int]:

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Row, select
 from . import rules, tables
 from .consent import CODES
 from .data import Snapshot
-from .errors import AlreadyExists, InvalidInput, NotFound, check_name
-from .policies import SHARING
+from .errors import AlreadyExists, NotFound, check_name
+from .policies import SHARING, check_action
 from .trees import Tree
 
 if TYPE_CHECKING:
@@ -205,12 +205,7 @@ class ConsentPolicies:
         status: Status = "disabled",
     ) -> ConsentPolicy:
         """Return the policy that these words make; raises InvalidInput or NotFound where they make none."""
-        from protocol.feed import MARKETING_USES
-
-        if action not in MARKETING_USES:
-            raise InvalidInput(
-                f"there is no marketing action {action[:80]!r}", hint=f"the actions are {', '.join(MARKETING_USES)}"
-            )
+        check_action(action)
         fields = self._project.segments.attribute_names(tx) | self._consent_fields()
         policy = ConsentPolicy(
             name=name,

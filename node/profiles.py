@@ -1,7 +1,6 @@
 """Profiles: people's records, by id."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from sqlalchemy import select
 
 from . import access
+from .audit import date
 from .consent import CODES
 from .data import NUMBER, Snapshot
 from .errors import NotFound
@@ -119,13 +119,12 @@ class Profiles:
                     pairs = zip(names[1:], cells[1:], strict=True)
                     attributes[dataset] = {field: cell for field, cell in pairs if self._visible(f"{dataset}.{field}")}
         said = snapshot.profile_consent[number]
-        at = datetime.fromtimestamp(int(snapshot.profile_consent_at[number]), UTC)
         segments = self._project.segments.list()
         return {
             "id": profile,
             "identities": identities,
             "share": CODES[said] or None,
-            "share_at": at.strftime("%Y-%m-%dT%H:%M:%SZ") if said else None,
+            "share_at": date(int(snapshot.profile_consent_at[number])) if said else None,
             "share_basis": snapshot.basis(int(snapshot.profile_consent_basis[number])),
             "attributes": attributes,
             "segments": [each.name for each in segments if number in snapshot.members(each.id)],

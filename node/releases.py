@@ -152,10 +152,7 @@ def _last(tx: Connection, connection: Row[Any], feed_id: str) -> Row[Any] | None
 
 
 def _state(tx: Connection, connection: Row[Any], feed_id: str) -> Row[Any]:
-    query = select(feed_partners).where(
-        feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection.id
-    )
-    return tx.execute(query).one()
+    return tx.execute(attempts.state_query(connection.id, feed_id)).one()
 
 
 def _changes(

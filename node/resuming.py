@@ -74,8 +74,7 @@ def held(project: "Project", tx: Connection, row: Row[Any], message: Message) ->
     if project.row(tx).restored is None:
         raise RemoteProtocolError("out_of_order", "nothing was restored here")
     feed, receipt = message.definition.feed, message.receipt
-    query = select(feed_partners).where(feed_partners.c.feed_id == feed.hex(), feed_partners.c.connection_id == row.id)
-    state = tx.execute(query).first()
+    state = tx.execute(attempts.state_query(row.id, feed.hex())).first()
     if receipt is not None:
         keys = (row.peer_key, project.node.key) if state is not None else (project.node.key, row.peer_key)
         receipt.verify_both(receiver_key=keys[0], sender_key=keys[1])
