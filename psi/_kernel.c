@@ -9,10 +9,15 @@
 #include <string.h>
 
 #include "curve/backend.h"
+#ifdef VESICA_X86
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 #include "curve/constants.h"
 
 #include "curve/repeat.h"
 #include "curve/scalar.h"
+#include "curve/sha256.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the kernel reads numbers as little-endian bytes"
@@ -21,6 +26,7 @@
 typedef struct {
     PyObject_HEAD
     const struct backend *functions;
+    sha256_blocks *sha256;
 } Backend;
 
 static PyObject *outcome(int64_t bad) {
@@ -228,6 +234,25 @@ static PyObject *backend_sha512(Backend *self, PyObject *args) {
     return result;
 }
 
+static PyObject *backend_sha256(Backend *self, PyObject *args) {
+    Py_buffer digests, data, starts, ends;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "w*y*y*y*:sha256", &digests, &data, &starts, &ends)) return NULL;
+    const Py_ssize_t n = rows(&digests, 32);
+    if (n >= 0 && expect(&starts, 8 * n) && expect(&ends, 8 * n)) {
+        int64_t bad;
+        Py_BEGIN_ALLOW_THREADS
+        bad = sha256_batch(self->sha256, digests.buf, data.buf, (uint64_t)data.len, starts.buf, ends.buf, (size_t)n);
+        Py_END_ALLOW_THREADS
+        result = outcome(bad);
+    }
+    PyBuffer_Release(&digests);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&starts);
+    PyBuffer_Release(&ends);
+    return result;
+}
+
 /* Scalars: the same code whatever the backend */
 
 static PyObject *backend_reduce(Backend *self, PyObject *args) {
@@ -285,6 +310,7 @@ static PyObject *backend_name(Backend *self, void *closure) {
 }
 
 static PyMethodDef backend_methods[] = {
+    {"sha256", (PyCFunction)backend_sha256, METH_VARARGS, NULL},
     {"sha512", (PyCFunction)backend_sha512, METH_VARARGS, NULL},
     {"from_uniform", (PyCFunction)backend_from_uniform, METH_VARARGS, NULL},
     {"multiply", (PyCFunction)backend_multiply, METH_VARARGS, NULL},
@@ -302,6 +328,15 @@ static PyGetSetDef backend_getset[] = {{"name", (getter)backend_name, NULL, NULL
 static PyType_Slot backend_slots[] = {{Py_tp_methods, backend_methods}, {Py_tp_getset, backend_getset}, {0, NULL}};
 static PyType_Spec backend_spec = {"psi._kernel.Backend", sizeof(Backend), 0,
                                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, backend_slots};
+
+/* SHA-256 on its own instructions, for the backends that use any. */
+static sha256_blocks *sha256_of(const struct backend *functions) {
+#ifdef VESICA_X86
+    if (functions != &backend_portable && has_sha_ni()) return sha256_blocks_ni;
+#endif
+    (void)functions;
+    return sha256_blocks_portable;
+}
 
 /* The backends that this processor can run, the fastest first. */
 static size_t available(const struct backend **found) {
@@ -327,6 +362,7 @@ static int kernel_exec(PyObject *module) {
         Backend *backend = PyObject_New(Backend, (PyTypeObject *)type);
         if (!backend) goto failed;
         backend->functions = found[i];
+        backend->sha256 = sha256_of(found[i]);
         PyTuple_SET_ITEM(backends, (Py_ssize_t)i, (PyObject *)backend);
     }
     if (PyModule_AddObjectRef(module, "BACKENDS", backends) < 0) goto failed;

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .join import first_repeat
+from .join import Indices, first_repeat
 from .values import U8
 
 
@@ -64,6 +64,13 @@ class Sodium:
     @property
     def name(self) -> str:
         return f"libsodium {libsodium().version}"
+
+    def sha256(self, digests: U8, data: bytes, starts: Indices, ends: Indices) -> int | None:
+        hashes = [
+            hashlib.sha256(data[start:end]).digest() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+        digests[:] = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+        return None
 
     def sha512(self, digests: U8, count: int, parts: tuple[bytes | tuple[U8, U8 | None], ...]) -> int | None:
         shared = next((place for place, part in enumerate(parts) if isinstance(part, tuple)), len(parts))

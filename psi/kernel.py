@@ -24,6 +24,7 @@ import numpy as np
 
 from ._sodium import Sodium
 from .errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel, WrongCount
+from .join import Indices
 from .values import U8, Values
 
 if TYPE_CHECKING:
@@ -257,6 +258,19 @@ def digests(prefix: bytes, rows: U8 | Values, suffix: bytes = b"", size: int = 6
         return backend().sha512(hashes[start:stop], stop - start, (prefix, _part(values, start, stop), suffix))
 
     _chunked(len(values), hash_chunk)
+    return hashes
+
+
+def sha256(data: bytes, starts: Indices, ends: Indices) -> U8:
+    """Return SHA-256(data[starts[i] : ends[i]]) for each i, uint8 (n, 32)."""
+    starts, ends = np.ascontiguousarray(starts, np.int64), np.ascontiguousarray(ends, np.int64)
+    if starts.ndim != 1 or starts.shape != ends.shape:
+        raise TypeError(f"expected as many starts as ends, got {starts.shape} and {ends.shape}")
+    bad = (starts < 0) | (starts > ends) | (ends > len(data))
+    if bad.any():
+        raise IndexError(f"text {int(np.argmax(bad))} does not lie within the data")
+    hashes = np.empty((len(starts), 32), np.uint8)
+    backend().sha256(hashes, data, starts, ends)
     return hashes
 
 

@@ -210,6 +210,28 @@ def test_hashes_at_the_borders_of_blocks(width, bytes_of):
             assert [row.tobytes() for row in kernel.digests(prefix, values, b"end")] == expected
 
 
+def test_sha256_of_texts_of_every_length_at_every_address(bytes_of):
+    data = bytes_of.bytes(20_000)
+    lengths = np.concatenate([np.arange(201), bytes_of.integers(0, 5_000, 300)])
+    starts = bytes_of.integers(0, 15_000, len(lengths))
+    hashes = kernel.sha256(data, starts, starts + lengths)
+    texts = [data[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    assert [row.tobytes() for row in hashes] == [hashlib.sha256(text).digest() for text in texts]
+    assert kernel.sha256(b"", np.zeros(0, np.intp), np.zeros(0, np.intp)).shape == (0, 32)
+    assert kernel.sha256(data, np.array([20_000]), np.array([20_000])).tobytes() == hashlib.sha256().digest()
+
+
+@pytest.mark.parametrize(("start", "end"), [(2, 1), (-1, 1), (0, 4), (4, 4), (0, 2**62), (-(2**62), 2**62)])
+def test_sha256_reads_nothing_beside_its_data(start, end, backend):
+    starts, ends = np.array([0, start]), np.array([3, end])
+    with pytest.raises(IndexError, match="text 1 "):
+        kernel.sha256(b"abc", starts, ends)
+    for answering in () if backend == "libsodium" else importlib.import_module("psi._kernel").BACKENDS:
+        assert answering.sha256(np.empty((2, 32), np.uint8), b"abc", starts, ends) == 1
+    with pytest.raises(TypeError):
+        kernel.sha256(b"abc", starts, ends[:1])
+
+
 def test_a_backend_that_is_not_here_is_named(monkeypatch):
     monkeypatch.setenv("VESICA_KERNEL", "abacus")
     kernel.backend.cache_clear()
@@ -240,6 +262,8 @@ def test_the_extension_checks_sizes(backend):
         lambda: answering.sha512(rows, 4, ((short[0, :31], None),)),
         lambda: answering.sha512(rows, 4, ((rows, np.array([0, 1, 33, 2], np.uint8)),)),
         lambda: answering.sha512(rows, -1, ()),
+        lambda: answering.sha256(rows, b"", np.zeros(4, np.int64), np.zeros(3, np.int64)),
+        lambda: answering.sha256(rows[0, :31], b"", np.zeros(1, np.int64), np.zeros(1, np.int64)),
         lambda: answering.respond(b"short", b"", b""),
         lambda: answering.first_repeat(rows, b"short"),
         lambda: answering.check(rows[:, ::2]),  # not contiguous
