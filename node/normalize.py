@@ -9,20 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from psi.values import U8, Values
 
+from . import phones
 from .errors import InvalidInput, check_name
+from .lines import Bools, Lines
 
-Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
-Lengths = npt.NDArray[np.int64]
 Form = Literal["raw", "hashed"]
 
 MAX_OPAQUE = 255  # a value's length is one byte
@@ -148,27 +145,23 @@ class Normalised:
         return np.asarray(self.reasons == Reason.KEPT, bool)
 
 
-def normalise(
-    rule: Rule, column: Sequence[str | None], *, form: Form | None = None, region: str | None = None
-) -> Normalised:
+def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, region: str | None = None) -> Normalised:
     """Return a column's identities by `rule`.
 
     Without a `form`, hashes and raw values are both taken and counted: whether that is a mixture is for the caller to
     say, who sees the whole file.
     """
-    texts = [text or "" for text in column]
     if rule.name == "opaque-v1":
-        return _opaque(texts)
-    texts = list(map(str.strip, texts))
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        return _opaque(column)
+    texts = list(map(str.strip, column))
     if rule.hashed:
-        return _personal(rule, texts, lengths, form, region)
-    rows, reasons = _device(rule, texts, lengths)
+        return _personal(rule, texts, form, region)
+    rows, reasons = _device(rule, texts)
     kept = int((reasons == Reason.KEPT).sum())
     return Normalised(values=Values(rows), reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
 
 
-def _opaque(texts: list[str]) -> Normalised:
+def _opaque(texts: Sequence[str]) -> Normalised:
     encoded = encode(texts)
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     reasons = np.zeros(len(texts), np.uint8)
@@ -184,36 +177,35 @@ def _opaque(texts: list[str]) -> Normalised:
     return Normalised(values=values, reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
 
 
-def _personal(rule: Rule, texts: list[str], lengths: Lengths, form: Form | None, region: str | None) -> Normalised:
-    rows, forms = _hashes(texts, lengths)
+def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | None) -> Normalised:
+    given = Lines.join(texts)
+    rows, forms = _hashes(given)
     is_hash = forms != _RAW
-    reasons = np.where(lengths == 0, np.uint8(Reason.EMPTY), np.uint8(Reason.KEPT))
-    others = np.flatnonzero(~is_hash & (lengths > 0))
-    rest = _at(texts, others)
-    canonical, why = _canonical(rule, rest, region)
-    is_raw = (why == Reason.KEPT) | (why == Reason.NO_REGION)
+    reasons = np.where(given.lengths == 0, np.uint8(Reason.EMPTY), np.uint8(Reason.KEPT))
+    others = ~is_hash & (reasons == Reason.KEPT)
+    canonical, why = _canonical(rule, texts, given, others, region)
+    is_raw = others & ((why == Reason.KEPT) | (why == Reason.NO_REGION))
     raw, hashed = int(is_raw.sum()), int(is_hash.sum())
-    for index in np.flatnonzero(~is_raw).tolist():
-        if _HASHLIKE.fullmatch(rest[index]):
+    for index in np.flatnonzero(others & ~is_raw & (given.lengths >= _HASHLIKE_BYTES)).tolist():
+        if _HASHLIKE.fullmatch(texts[index]):
             why[index] = Reason.WRONG_LENGTH
     if form == "hashed":
         why[is_raw] = Reason.IS_RAW
         why[(why == Reason.NOT_EMAIL) | (why == Reason.NOT_PHONE)] = Reason.NOT_HASH
-    reasons[others] = why
-    taken = np.flatnonzero(why == Reason.KEPT)
-    digests = b"".join([sha256(text).digest() for text in encode(_at(canonical, taken))])
-    rows[others[taken]] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    reasons[others] = why[others]
+    taken = np.flatnonzero(others & (why == Reason.KEPT))
+    rows[taken] = canonical.sha256(taken)
     if form == "raw":
         reasons[is_hash] = Reason.IS_HASH
     ready = np.flatnonzero(is_hash & (reasons == Reason.KEPT))
     reasons[ready[(rows[ready] == _EMPTY_HASH).all(axis=1)]] = Reason.EMPTY_HASH
-    rows[reasons != Reason.KEPT] = 0
+    rows[is_hash & (reasons != Reason.KEPT)] = 0
     counts = np.bincount(forms[reasons == Reason.KEPT], minlength=len(_FORMS)).tolist()
     kept = Counter({name: count for name, count in zip(_FORMS, counts, strict=True) if count})
     return Normalised(values=Values(rows), reasons=reasons, forms=kept, raw=raw, hashed=hashed)
 
 
-def encode(texts: list[str]) -> list[bytes]:
+def encode(texts: Sequence[str]) -> list[bytes]:
     """Return each text in UTF-8, all in one go where no text holds a line break."""
     encoded = "\n".join(texts).encode("utf-8", "surrogatepass").split(b"\n") if texts else []
     if len(encoded) == len(texts):
@@ -221,14 +213,11 @@ def encode(texts: list[str]) -> list[bytes]:
     return [text.encode("utf-8", "surrogatepass") for text in texts]
 
 
-def _at(texts: list[str], indices: Indices) -> list[str]:
-    return texts if len(indices) == len(texts) else [texts[index] for index in indices.tolist()]
-
-
 # Hashes that came ready made
 
 _EMPTY_HASH = np.frombuffer(sha256(b"").digest(), np.uint8)
-_HASHLIKE = re.compile(r"(?:0[xX])?[0-9a-fA-F]{24,}")
+_HASHLIKE_BYTES = 24  # as short is a hash that was cut
+_HASHLIKE = re.compile(rf"(?:0[xX])?[0-9a-fA-F]{{{_HASHLIKE_BYTES},}}")
 _HEX, _BASE64 = np.full(256, 255, np.uint8), np.full(256, 255, np.uint8)
 for _value, _digit in enumerate(b"0123456789abcdef"):
     _HEX[_digit] = _HEX[ord(chr(_digit).upper())] = _value
@@ -241,15 +230,16 @@ _FORMS = ("raw", "hex", "0x hex", "Base64", "URL-safe Base64")
 _RAW, _URL_SAFE = 0, 4
 
 
-def _hashes(texts: list[str], lengths: Lengths) -> tuple[U8, U8]:
+def _hashes(given: Lines) -> tuple[U8, U8]:
     """Decode what is a 32-byte digest in hex, 0x hex or (URL-safe) Base64; also return which of _FORMS each text has."""
-    rows = np.zeros((len(texts), 32), np.uint8)
-    forms = np.zeros(len(texts), np.uint8)
+    lengths = given.lengths
+    rows = np.zeros((len(lengths), 32), np.uint8)
+    forms = np.zeros(len(lengths), np.uint8)
     for length, form, decode in ((64, 1, _from_hex), (66, 2, _from_hex), (43, 3, _from_base64), (44, 3, _from_base64)):
         where = np.flatnonzero(lengths == length)
         if not len(where):
             continue
-        digits = np.frombuffer("".join(_at(texts, where)).encode("latin-1", "replace"), np.uint8).reshape(-1, length)
+        digits = given.heads(where, length)
         decoded, good = decode(digits)
         rows[where[good]] = decoded[good]
         forms[where[good]] = form
@@ -287,33 +277,47 @@ def _from_base64(digits: U8) -> tuple[U8, Bools]:
 # Raw e-mail addresses and phone numbers
 
 
-def _canonical(rule: Rule, texts: list[str], region: str | None) -> tuple[list[str], U8]:
-    """Return the text that a rule hashes, and a Reason each. `texts` are stripped, and none is empty."""
+def _canonical(rule: Rule, texts: list[str], given: Lines, wanted: Bools, region: str | None) -> tuple[Lines, U8]:
+    """Return the text that a rule hashes for each wanted one, and a Reason each. `texts` are stripped."""
     if rule.namespace == "email_sha256":
-        canonical = _emails(texts, _EMAIL_STEPS[rule.name])
-        valid = set(_EMAILS.findall("\n".join(canonical)))
-        good = np.fromiter(map(valid.__contains__, canonical), bool, len(canonical))
+        canonical, good = _emails(texts, given, _EMAIL_STEPS[rule.name])
         return canonical, np.where(good, np.uint8(Reason.KEPT), np.uint8(Reason.NOT_EMAIL))
-    canonical = _phones(texts, region)
-    reasons = np.zeros(len(texts), np.uint8)
-    for index in np.flatnonzero([not number for number in canonical]).tolist():
+    canonical = phones.e164(texts, given, wanted, region)
+    reasons = np.where(canonical.lengths > 0, np.uint8(Reason.KEPT), np.uint8(Reason.NOT_PHONE))
+    for index in np.flatnonzero(wanted & (reasons != Reason.KEPT)).tolist() if region is None else ():
         text = texts[index]
-        national = region is None and sum(map(str.isdigit, text)) >= 5 and not text.startswith(("+", "tel:+"))
-        reasons[index] = Reason.NO_REGION if national and not _HASHLIKE.fullmatch(text) else Reason.NOT_PHONE
-    return [number[1:] for number in canonical] if rule.name == "digits-v1" else canonical, reasons
+        national = sum(map(str.isdigit, text)) >= 5 and not text.startswith(("+", "tel:+"))
+        if national and not _HASHLIKE.fullmatch(text):
+            reasons[index] = Reason.NO_REGION
+    if rule.name == "digits-v1":
+        canonical = Lines(canonical.data, np.minimum(canonical.starts + 1, canonical.ends), canonical.ends)
+    return canonical, reasons
 
 
-_PART = r"[^\s@\x00-\x1f\x7f\ud800-\udfff]"
-_LABEL = r"[^\s@.\x00-\x1f\x7f\ud800-\udfff]"
-_EMAILS = re.compile(rf"^{_PART}++@{_LABEL}++(?:\.{_LABEL}++)++$", re.MULTILINE)
+def _address(*, without: str) -> str:
+    """Return the pattern of an address that has none of these characters."""
+    part, label = (rf"[^\s@{more}\x00-\x1f\x7f{without}]" for more in ("", "."))
+    return rf"{part}++@{label}++\.{label}++(?:\.{label}++)*+"
+
+
+_EMAIL = re.compile(_address(without=r"\ud800-\udfff"))
+_EMAILS = re.compile(b"\n" + _address(without=r"\x80-\xff").encode() + rb"(?=\n)")  # the lines that are, of ASCII
 _SPACE = re.compile(r"\s+")
 _GMAIL = re.compile(r"([^@]*)(@gmail\.com)")
 _GOOGLE = re.compile(r"([^@]*)(@(?:gmail|googlemail)\.com)")
 
 
-def _emails(texts: list[str], step: Callable[[str], str] | None) -> list[str]:
-    lowered = list(map(str.lower, texts))
-    return lowered if step is None else list(map(step, lowered))
+def _emails(texts: list[str], given: Lines, step: Callable[[str], str] | None) -> tuple[Lines, Bools]:
+    """Return the canonical texts, and which of them are addresses."""
+    if step is not None:
+        texts = [step(text.lower()) for text in texts]
+        given = Lines.join(texts)
+    data = given.data.lower()
+    good = (Lines.split(_EMAILS.sub(b"\n", data)).lengths == 0) & (given.lengths > 0)
+    others = given.beyond_ascii()
+    lowered = [texts[index].lower() for index in others.tolist()]
+    good[others] = [_EMAIL.fullmatch(text) is not None for text in lowered]
+    return Lines(data, given.starts, given.ends).put(others, lowered), good
 
 
 def _google(text: str) -> str:
@@ -332,157 +336,6 @@ def _plain(mailbox: re.Pattern[str], text: str) -> str:
 
 _EMAIL_STEPS: dict[str, Callable[[str], str] | None] = {"lc-v1": None, "google-v3": _google, "uid2-v1": _uid2}
 
-_PUNCTUATION = " .()-\u00a0"  # what people put into numbers and phonenumbers takes out again
-_NOTHING = "(?!)"  # the pattern that never matches
-_MAX_PHONE = 250  # characters; phonenumbers does not look at more
-
-
-def _phones(texts: list[str], region: str | None) -> list[str]:
-    """Return E.164 with its "+", or "" for what no region makes a number.
-
-    Numbers with a country code, well formed and without a trunk prefix, are what they are.
-    """
-    joined = "\n".join(texts)
-    for sign in _PUNCTUATION:
-        joined = joined.replace(sign, "")
-    bare = joined.replace("\ntel:", "\n").removeprefix("tel:").split("\n")
-    if len(bare) != len(texts):  # a value holds a line break
-        dropped = str.maketrans("", "", _PUNCTUATION)
-        bare = [text.translate(dropped).removeprefix("tel:") for text in texts]
-    patterns = {prefix: _international(prefix) for prefix in {text[:4] for text in bare}}
-    return [
-        number if patterns[number[:4]].fullmatch(number) else _dressed(number, text, region)
-        for number, text in zip(bare, texts, strict=True)
-    ]
-
-
-def _dressed(bare: str, text: str, region: str | None) -> str:
-    """Return a number as E.164 that may lack its country code or have a trunk prefix; `bare` is without punctuation."""
-    reading = _dialled_abroad(bare[:4], region) if bare.startswith("+") else _dialled_at_home(region)
-    if len(text) > _MAX_PHONE or reading.never.fullmatch(bare):
-        return ""
-    if match := reading.number.fullmatch(bare):
-        return f"+{reading.country}{match['national']}"
-    return parse_phone(text, region)
-
-
-@lru_cache(maxsize=1 << 17)
-def parse_phone(text: str, region: str | None) -> str:
-    """Return one number as E.164, or "": the slow way, by phonenumbers."""
-    import phonenumbers
-
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return ""
-    country, national = number.country_code or 0, phonenumbers.national_significant_number(number)
-    return f"+{country}{national}" if re.fullmatch(_plan(country).numbers, national, re.ASCII) else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """The numbers of a country code or of one of its regions, as regular expressions that match nothing if there is none.
-
-    `numbers` have neither country code nor trunk prefix; `possible` looks ahead for as many digits as they may have.
-    """
-
-    country: int
-    numbers: str = _NOTHING
-    possible: str = _NOTHING
-    trunk: str = _NOTHING
-    abroad: str = _NOTHING  # what is dialled before a country code
-    rewritten: bool = False  # a trunk prefix is not just taken away
-
-
-@cache
-def _plan(of: int | str) -> _Plan:
-    """Return the plan of a country code (that of its main region) or of a region."""
-    import phonenumbers
-
-    main = phonenumbers.region_code_for_country_code(of) if isinstance(of, int) else of
-    country = of if isinstance(of, int) else phonenumbers.country_code_for_region(of)
-    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(country, main)
-    if metadata is None or metadata.general_desc is None or metadata.general_desc.national_number_pattern is None:
-        return _Plan(country=country)
-    lengths = "|".join(rf"\d{{{length}}}\Z" for length in metadata.general_desc.possible_length)
-    return _Plan(
-        country=country,
-        numbers=f"(?:{metadata.general_desc.national_number_pattern})",
-        possible=f"(?={lengths})",
-        trunk=f"(?:{metadata.national_prefix_for_parsing or _NOTHING})",
-        abroad=f"(?:{metadata.international_prefix or _NOTHING})",
-        rewritten=bool(metadata.national_prefix_transform_rule),
-    )
-
-
-def _country(prefix: str) -> int:
-    """Return the country code that an E.164 number beginning with `prefix` ("+447") has, 0 for none."""
-    import phonenumbers
-
-    for end in (2, 3, 4):
-        code = prefix[1:end]
-        if prefix[:1] != "+" or not (code.isascii() and code.isdigit()) or len(code) < end - 1 or code[0] == "0":
-            return 0
-        if int(code) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
-            return int(code)
-    return 0
-
-
-@lru_cache(maxsize=4096)
-def _international(prefix: str) -> re.Pattern[str]:
-    """Return the pattern of the E.164 numbers beginning with `prefix` ("+447") that phonenumbers leaves as they are."""
-    plan = _plan(_country(prefix))
-    code = rf"\+{plan.country}"
-    guard = rf"(?!{plan.trunk}(?<!{code}))"  # a trunk prefix that takes something away
-    return re.compile(rf"{code}{guard}{plan.numbers}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What phonenumbers makes of digits, where that is plain; what matches neither pattern is for `parse_phone`.
-
-    A trunk prefix is taken away where one stands and a number of possible length is left. So a number whose digits are
-    none of a country, with what looks like a trunk prefix and without, is none.
-    """
-
-    country: int
-    number: re.Pattern[str]  # the group "national" is what E.164 has after the country code
-    never: re.Pattern[str]
-
-    @classmethod
-    def of(cls, country: int, number: str, never: str) -> "_Reading":
-        return cls(country, re.compile(number, re.ASCII), re.compile(never, re.ASCII))
-
-
-@lru_cache(maxsize=4096)
-def _dialled_abroad(prefix: str, region: str | None) -> _Reading:
-    """Read numbers with "+", perhaps with a trunk prefix: +44 (0)7400 123456."""
-    plan, here = _plan(_country(prefix)), _plan(region or 0)
-    if plan.rewritten:
-        return _Reading.of(plan.country, _NOTHING, _NOTHING)
-    if not plan.country:  # then the "+" is overlooked, and the region's own codes are looked for
-        return _Reading.of(0, _NOTHING, rf"\+(?!{here.abroad})(?!{here.country})\d*" if region else r"\+\d*")
-    code = rf"\+{plan.country}"
-    number = rf"{code}(?>{plan.trunk}){plan.possible}(?P<national>{plan.numbers})"
-    return _Reading.of(plan.country, number, rf"{code}(?!{plan.numbers}\Z)(?!(?>{plan.trunk}){plan.numbers}\Z)\d*")
-
-
-@cache
-def _dialled_at_home(region: str | None) -> _Reading:
-    """Read numbers as they are dialled in a region, perhaps with its country code before them."""
-    if region is None:
-        return _Reading.of(0, _NOTHING, r"\d*")
-    here = _plan(region)
-    if here.rewritten:
-        return _Reading.of(here.country, _NOTHING, _NOTHING)
-    main = _plan(here.country)
-    bare = rf"(?!{here.country})(?:(?>{here.trunk})|(?!{here.trunk}))"
-    with_code = rf"(?!{here.numbers}\Z){here.country}(?!{here.trunk})(?!{main.trunk})"
-    national = rf"(?={here.numbers}\Z){here.possible}(?P<national>{main.numbers})"
-    never = rf"(?!{here.country})(?!{main.numbers}\Z)(?!(?>{here.trunk}){main.numbers}\Z)\d*"
-    abroad = rf"(?!{here.abroad})"
-    return _Reading.of(here.country, rf"{abroad}(?:{bare}|{with_code}){national}", abroad + never)
-
 
 # Device ids
 
@@ -491,7 +344,7 @@ _ECID = re.compile(r"[0-9]{38}")
 _ANDROID = re.compile(r"[0-9a-fA-F]{16}")
 
 
-def _device(rule: Rule, texts: list[str], lengths: Lengths) -> tuple[U8, U8]:
+def _device(rule: Rule, texts: list[str]) -> tuple[U8, U8]:
     pattern, bad = {
         "uuid-v1": (_UUID, Reason.NOT_DEVICE),
         "digits-v1": (_ECID, Reason.NOT_ECID),
@@ -499,10 +352,10 @@ def _device(rule: Rule, texts: list[str], lengths: Lengths) -> tuple[U8, U8]:
     }[rule.name]
     good = np.fromiter((match is not None for match in map(pattern.fullmatch, texts)), bool, len(texts))
     reasons = np.where(good, Reason.KEPT, bad).astype(np.uint8)
-    reasons[lengths == 0] = Reason.EMPTY
+    reasons[np.fromiter((not text for text in texts), bool, len(texts))] = Reason.EMPTY
     where = np.flatnonzero(good)
-    joined = "".join(_at(texts, where))
-    packed = joined.encode() if rule.name == "digits-v1" else bytes.fromhex(joined.replace("-", ""))
+    digits = "".join(texts if len(where) == len(texts) else [texts[index] for index in where.tolist()])
+    packed = digits.encode() if rule.name == "digits-v1" else bytes.fromhex(digits.replace("-", ""))
     rows = np.zeros((len(texts), rule.width), np.uint8)
     rows[where] = np.frombuffer(packed, np.uint8).reshape(-1, rule.width)
     zero = good & (rows == (ord("0") if rule.name == "digits-v1" else 0)).all(axis=1)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidInput
-from .normalize import parse_phone
+from .phones import parse_phone
 
 SAMPLE = 1_000  # distinct values of a column that are tried as national phone numbers
 

@@ -1,16 +1,20 @@
 """The identity rules: their examples, what they drop, and that columns and single values agree."""
 
 import base64
+from collections import Counter
+from collections.abc import Iterator
 from hashlib import sha256
 
 import numpy as np
 import phonenumbers
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from node import phones
 from node.errors import InvalidInput, InvalidName
-from node.normalize import NAMESPACES, Normalised, Reason, check_region, normalise, parse_phone, rule
+from node.normalize import NAMESPACES, Form, Normalised, Reason, check_region, normalise, rule
+from node.phones import parse_phone
 
 EMPTY = sha256(b"").hexdigest()
 
@@ -253,6 +257,113 @@ def test_numbers_as_people_write_them_agree_with_phonenumbers(number: tuple[str,
     slow = parse_phone(text.strip(), region)
     found = one("phone_sha256", text, region=region)
     assert found == sha256(slow.encode()).digest() if slow else isinstance(found, Reason)
+
+
+def slowly(name: str, text: str, form: str | None, region: str | None) -> tuple[bytes | Reason, str]:
+    """Apply the rules to one value, word by word: its identity or why there is none, and its form."""
+    text = text.strip()
+    if not text:
+        return Reason.EMPTY, ""
+    for digest, shape in hashes_of(text):
+        if form == "raw":
+            return Reason.IS_HASH, ""
+        return (Reason.EMPTY_HASH, "") if digest.hex() == EMPTY else (digest, shape)
+    digits = text.lower().removeprefix("0x")
+    hashlike = len(digits) >= 24 and not set(digits) - set("0123456789abcdef")
+    canonical = address(name, text.lower()) if name.startswith("email") else parse_phone(text, region)
+    if canonical and form != "hashed":
+        return sha256(canonical.removeprefix("+" if name.endswith("digits-v1") else "").encode()).digest(), "raw"
+    if canonical:
+        return Reason.IS_RAW, ""
+    if hashlike:
+        return Reason.WRONG_LENGTH, ""
+    national = name.startswith("phone") and region is None and not text.startswith(("+", "tel:+"))
+    if national and sum(map(str.isdigit, text)) >= 5:
+        return (Reason.IS_RAW if form == "hashed" else Reason.NO_REGION), ""
+    if form == "hashed":
+        return Reason.NOT_HASH, ""
+    return (Reason.NOT_EMAIL if name.startswith("email") else Reason.NOT_PHONE), ""
+
+
+def hashes_of(text: str) -> Iterator[tuple[bytes, str]]:
+    """Give what a text is the hash of, and how it is written; nothing for what is no hash."""
+    if len(text) in (64, 66) and text.isascii():
+        digits = text[2:] if len(text) == 66 and text[:2].lower() == "0x" else text
+        if len(digits) == 64 and not set(digits) - set("0123456789abcdefABCDEF"):
+            yield bytes.fromhex(digits), "hex" if digits == text else "0x hex"
+    plain = text.replace("-", "+").replace("_", "/").removesuffix("=" if len(text) == 44 else "")
+    if len(plain) == 43 and plain.isascii() and plain.replace("+", "a").replace("/", "a").isalnum():
+        digest = base64.b64decode(plain + "=")
+        if base64.b64encode(digest).decode() == plain + "=":
+            yield digest, "URL-safe Base64" if set(text) & set("-_") else "Base64"
+
+
+def address(name: str, text: str) -> str:
+    """Return the canonical address, or ""; `text` is in lower case."""
+    if name.endswith("google-v3"):
+        text = "".join(text.split())
+    local, at, domain = text.partition("@")
+    plain = {"lc-v1": (), "google-v3": ("gmail.com", "googlemail.com"), "uid2-v1": ("gmail.com",)}[
+        name.partition("/")[2]
+    ]
+    if domain in plain:
+        local = local.partition("+")[0].replace(".", "")
+    text, labels = local + at + domain, domain.split(".")
+    barred = any(
+        sign.isspace() or sign < " " or sign in "@\x7f" or "\ud800" <= sign <= "\udfff" for sign in local + domain
+    )
+    return "" if barred or not local or len(labels) < 2 or not all(labels) else text
+
+
+CELLS = st.one_of(
+    TEXT,
+    NUMBERS,
+    dialled().map(lambda number: number[0]),
+    st.text(st.sampled_from("\n\0\t =+@.aBΣßİ\u00a0\ud800\x1c\u2028٣-()😀:07"), max_size=12),
+    st.builds("{}{}@{}".format, st.sampled_from(["", " ", "x\n", "\0", "É", "Σ"]), st.text("aB.+Σ", max_size=6),
+              st.sampled_from(["x.com", "Gmail.com", "googlemail.com", "x..com", "ΑΣ.gr", "x"])),
+    st.sampled_from(["", " ", "\n", "=+447400123456", "tel:tel:+447400123456", EMPTY, f"0x{EMPTY}", "ab" * 20, "a" * 70_000,
+                     "0" + " " * 300 + "7400123456", "é" * 200 + "@x.com", "a" * 5_000 + "@x.com", "é" * 64, "\0" * 44]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("rare", [32, 0], ids=["by column", "one by one"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(
+        [
+            "email_sha256/lc-v1",
+            "email_sha256/google-v3",
+            "email_sha256/uid2-v1",
+            "phone_sha256/e164-v1",
+            "phone_sha256/digits-v1",
+        ]
+    ),
+    st.sampled_from([None, "raw", "hashed"]),
+    st.sampled_from(["GB", "US", "AR", "IT", None]),
+    st.lists(CELLS, max_size=40),
+)
+def test_a_column_gives_what_the_rules_give_word_by_word(
+    rare: int, monkeypatch: pytest.MonkeyPatch, name: str, form: Form | None, region: str | None, column: list[str]
+) -> None:
+    monkeypatch.setattr(phones, "_RARE", rare)
+    found = normalise(rule(name), column, form=form, region=region)
+    expected = [slowly(name, text, form, region) for text in column]
+    assert [value or reason for value, reason in rows(found)] == [value for value, _ in expected]
+    assert found.forms == Counter(shape for _, shape in expected if shape)
+
+
+def test_countries_that_are_rare_in_a_column_are_read_alike() -> None:
+    column = [f"+447400{number:06}" for number in range(200)] + [
+        "+39 06 5550 1234",
+        "+1 (202) 555-0147",
+        "+49 (0)30 23125",
+    ]
+    found = normalise(rule("phone_sha256"), column)
+    assert [found.values[index] for index in (0, 199, 200, 201, 202)] == [
+        sha256(number).digest()
+        for number in (b"+447400000000", b"+447400000199", b"+390655501234", b"+12025550147", b"+493023125")
+    ]
 
 
 def test_values_with_line_breaks_in_them_stay_apart() -> None:

@@ -1,0 +1,79 @@
+"""A column of texts as the lines of one buffer, so that what is done to each of them is done once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from psi import kernel
+from psi.values import U8
+
+Bools = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Texts in one buffer, in UTF-8: text i is `data[starts[i]:ends[i]]`."""
+
+    data: bytes
+    starts: Indices
+    ends: Indices
+
+    @classmethod
+    def join(cls, texts: Sequence[str]) -> "Lines":
+        """Put line breaks before, between and after the texts; one within a text becomes NUL."""
+        text = "\n".join(["", *texts, ""])
+        if text.count("\n") > len(texts) + 1:
+            text = "\n".join(["", *(each.replace("\n", "\0") for each in texts), ""])
+        return cls.split(text.encode("utf-8", "surrogatepass"))
+
+    @classmethod
+    def split(cls, data: bytes) -> "Lines":
+        """Take apart what `join` put together, perhaps after changes within lines."""
+        breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        return cls(data, breaks[:-1] + 1, breaks[1:])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> Indices:
+        """The bytes of each text."""
+        return self.ends - self.starts
+
+    def texts(self, where: Indices) -> list[str]:
+        """Return the texts at `where`."""
+        places = zip(self.starts[where].tolist(), self.ends[where].tolist(), strict=True)
+        return [self.data[start:end].decode("utf-8", "surrogatepass") for start, end in places]
+
+    def begin(self, sign: str) -> Bools:
+        """Say which of the lines begin with a sign, one of ASCII."""
+        first = np.frombuffer(self.data, np.uint8)[self.starts]  # the line break, of an empty line
+        return np.asarray(first == ord(sign), bool)
+
+    def heads(self, where: Indices, count: int) -> U8:
+        """Return the first `count` bytes of the texts at `where`, none of which is shorter, as uint8 (n, count)."""
+        found: U8 = np.frombuffer(self.data, np.uint8)[self.starts[where, None] + np.arange(count)]
+        return found
+
+    def beyond_ascii(self) -> Indices:
+        """Return which of the lines have other than ASCII characters."""
+        if self.data.isascii():
+            return np.empty(0, np.intp)
+        places = np.flatnonzero(np.frombuffer(self.data, np.uint8) >= 0x80)
+        return np.unique(np.searchsorted(self.ends, places))
+
+    def put(self, where: Indices, texts: Sequence[str]) -> "Lines":
+        """Return the texts with others at `where`."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.intp, len(encoded))
+        starts, ends = self.starts.copy(), self.ends.copy()
+        ends[where] = len(self.data) + np.cumsum(lengths)
+        starts[where] = ends[where] - lengths
+        return Lines(self.data + b"".join(encoded), starts, ends)
+
+    def sha256(self, where: Indices) -> U8:
+        """Return the hashes of the texts at `where`, uint8 (n, 32)."""
+        return kernel.sha256(self.data, self.starts[where], self.ends[where])
