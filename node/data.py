@@ -247,8 +247,8 @@ class Held:
 
     def sorted(self) -> "Held":
         """Return the rows in order of value, profile, source, each such triple once, with its lowest rank."""
-        ordered = self.take(order(self.values, self.profiles, self.sources, self.ranks))
-        return ordered.take(_first(ordered.values, ordered.profiles, ordered.sources))
+        found = order(self.values, self.profiles, self.sources, self.ranks)
+        return self.take(found[_first(self.values, self.profiles, self.sources, by=found)])
 
     def key(self, place: int) -> npt.NDArray[np.int64]:
         """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
@@ -257,32 +257,48 @@ class Held:
 
 
 def order(values: Values, *then: npt.NDArray[Any]) -> Indices:
-    """Return the permutation that sorts by value, then by further columns."""
-    count, width = values.rows.shape
-    words = -(-width // 8)
-    padded = np.zeros((count, words * 8), np.uint8)
-    padded[:, :width] = values.rows
-    keys = padded.view(">u8").astype(np.uint64).reshape(count, words)
-    columns = [keys[:, word] for word in range(words)]
-    if values.lengths is not None:
-        columns.append(values.lengths.astype(np.uint64))
-    if not columns:
-        return np.lexsort(then[::-1])
-    found = np.lexsort([*then[::-1], columns[0]])
-    first = columns[0][found]
-    same = first[1:] == first[:-1]
-    if len(columns) > 1 and any((each[found][1:][same] != each[found][:-1][same]).any() for each in columns[1:]):
-        found = np.lexsort([*then[::-1], *columns[::-1]])  # equal beginnings of different values: hashes have none
+    """Return the permutation that sorts by value, then by further columns, then by place."""
+    beginnings = _words(values.rows[:, :8])[0]
+    found = np.argsort(beginnings)
+    arranged = beginnings[found]
+    same = np.flatnonzero(arranged[1:] == arranged[:-1])
+    alike = np.zeros(len(found), bool)  # rows that begin as another does: hashes, only where they repeat
+    alike[same] = alike[same + 1] = True
+    rows = found[alike]
+    lengths = [] if values.lengths is None else [values.lengths]
+    keys: list[npt.NDArray[Any]] = [*_words(values.rows[rows]), *(column[rows] for column in (*lengths, *then))]
+    beside = keys[0][1:] == keys[0][:-1]
+    keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
+    by_place = np.argsort(rows)
+    found[alike] = rows[by_place][np.lexsort([key[by_place] for key in keys[::-1]])]
     return found
 
 
-def _first(values: Values, *columns: npt.NDArray[Any]) -> Bools:
-    """Say which of sorted rows differ from the row before."""
+def _as_values(ids: npt.NDArray[np.bytes_]) -> Values:
+    """Return ids as rows of their width, the unused bytes zero: these compare as the ids do."""
+    return Values(np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize))
+
+
+def _words(rows: U8) -> list[npt.NDArray[np.uint64]]:
+    """Return the rows as columns of numbers that compare as they do, at least one."""
+    count, width = rows.shape
+    padded = np.zeros((count, max(1, -(-width // 8)) * 8), np.uint8)
+    padded[:, :width] = rows
+    return list(padded.view(">u8").astype(np.uint64).T)
+
+
+def _first(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
+    """Say which rows, sorted by value or taken in the order `by`, differ from the row before."""
     first = np.ones(len(values), bool)
-    if len(values) > 1:
-        first[1:] = (values.rows[1:] != values.rows[:-1]).any(axis=1)
-        for column in (*columns, *([] if values.lengths is None else [values.lengths])):
-            first[1:] |= column[1:] != column[:-1]
+    beginnings = _words(values.rows[:, :8])[0]
+    if by is not None:
+        beginnings = beginnings[by]
+    same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
+    before, row = (same, same + 1) if by is None else (by[same], by[same + 1])
+    equal = (values.rows[row] == values.rows[before]).all(axis=1)
+    for column in columns if values.lengths is None else (values.lengths, *columns):
+        equal &= column[row] == column[before]
+    first[same[equal] + 1] = False
     return first
 
 
@@ -314,23 +330,30 @@ class Draft:
 
     def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
         """Return the number of each id; those not there yet get the next numbers, in order of first appearance."""
-        distinct, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        numbers = self.base.numbers(distinct)
-        new = np.flatnonzero(numbers < 0)
-        new = new[np.argsort(first[new])]
-        numbers[new] = self.base.profile_count + np.arange(len(new))
+        arranged = order(_as_values(ids))
+        first = _first(_as_values(ids), by=arranged)
+        appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
+        numbers = self.base.numbers(ids[appearance])
+        unknown = numbers < 0
+        appears = np.zeros(len(ids), bool)
+        appears[appearance[unknown]] = True
+        numbers[unknown] = self.base.profile_count - 1 + np.cumsum(appears)[appearance[unknown]]
+        new = np.flatnonzero(appears)
         if len(new):
-            known = np.concatenate([self.base.profile_ids, distinct[new]]) if self.base.profile_count else distinct[new]
+            known = np.concatenate([self.base.profile_ids, ids[new]]) if self.base.profile_count else ids[new]
             self.content["count"] = len(known)
             self.content["ids"] = self.save("ids", known)
-            self.content["order"] = self.save("order", np.argsort(known, kind="stable").astype(np.uint32))
+            in_order = order(_as_values(known)) if self.base.profile_count else numbers  # then all ids are new
+            self.content["order"] = self.save("order", in_order.astype(np.uint32))
             for key, column in (
                 ("consent", self.base.profile_consent),
                 ("consent_at", self.base.profile_consent_at),
                 ("consent_basis", self.base.profile_consent_basis),
             ):
                 self.content[key] = self.save(key, np.concatenate([column, np.zeros(len(new), column.dtype)]))
-        return numbers[inverse]
+        found = np.empty(len(ids), np.int64)
+        found[arranged] = numbers[np.cumsum(first) - 1]
+        return found
 
     def note_consent(self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None) -> int:
         """Note what profiles said, for all of them or for their identities in one namespace.

@@ -5,7 +5,7 @@ holds them is refused. The report counts and gives line numbers, never values.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -455,15 +455,18 @@ def check_dataset(name: str) -> None:
 
 
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:
+    """Return the profile id of each row, empty where there is none; one that is too long is cut, to a byte too many."""
     if identity is not None:
-        return np.array([value.hex() if value else "" for value in _each(identity)], np.bytes_)
+        digits = np.frombuffer(identity.values.rows.tobytes().hex().encode(), "S64")
+        return np.where(identity.keep, digits, b"")
     ids = encode(list(map(str.strip, texts)))
-    return np.array(ids, np.bytes_) if ids else np.zeros(0, "S1")
+    if max(map(len, ids), default=0) > MAX_ID:  # the longest would be the width of all
+        ids = [each if len(each) <= MAX_ID else _cut(each.rstrip(b"\0")) for each in ids]
+    return np.array(ids, np.bytes_)
 
 
-def _each(identity: Normalised) -> Iterable[bytes]:
-    for index, keep in enumerate(identity.keep.tolist()):
-        yield identity.values[index] if keep else b""
+def _cut(given: bytes) -> bytes:
+    return given if len(given) <= MAX_ID else b"x" * (MAX_ID + 1)
 
 
 def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:

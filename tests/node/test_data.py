@@ -8,7 +8,7 @@ import pytest
 from pyroaring import BitMap
 
 from node import data, files
-from node.data import Draft, Snapshot, order
+from node.data import Draft, Held, Snapshot, order
 from node.errors import DiskFull, Failure
 from node.importer import IdentityColumn
 from node.node import Node
@@ -66,6 +66,40 @@ def test_order_sees_past_equal_beginnings() -> None:
     values = Values(rows)
     found = values.take(order(values, np.zeros(500, np.uint32)))
     assert [found[row] for row in range(500)] == sorted(row.tobytes() for row in rows)
+
+
+def test_order_is_by_value_then_by_columns_then_by_place() -> None:
+    random = np.random.default_rng(2)
+    for width in (0, 1, 8, 9, 24):
+        rows, lengths = (
+            random.integers(0, 2, (300, width), np.uint8),
+            random.integers(0, width + 1, 300).astype(np.uint8),
+        )
+        rows[:, : min(width, 8)] = rows[0, : min(width, 8)] if width > 9 else rows[:, : min(width, 8)]
+        rows[np.arange(width) >= lengths[:, None]] = 0
+        profiles, ranks = random.integers(0, 4, 300).astype(np.uint32), random.integers(0, 2, 300).astype(np.uint16)
+        values = Values(rows, lengths)
+        keys = [(rows[row].tobytes(), lengths[row], profiles[row], ranks[row], row) for row in range(300)]
+        assert order(values, profiles, ranks).tolist() == [key[-1] for key in sorted(keys)]
+        held = Held(values=values, profiles=profiles, sources=np.zeros(300, np.uint16), ranks=ranks).sorted()
+        lowest = {key[:3]: key[3] for key in sorted(keys, reverse=True)}
+        found = zip(held.values.rows, held.values.lengths, held.profiles, held.ranks, strict=True)
+        assert [(row.tobytes(), *rest) for row, *rest in found] == [(*key, lowest[key]) for key in sorted(lowest)]
+
+
+@pytest.mark.parametrize("beginning", ["", "customer-"])
+def test_profiles_are_numbered_as_they_appear(project: Project, load: Load, beginning: str) -> None:
+    random, numbers = np.random.default_rng(3), dict[str, int]()
+    for last in (40, 200):
+        ids = [f"{beginning}{number}" for number in random.integers(0, last, 300).tolist()]
+        load(project, "id,l\n" + "".join(f"{name},{name}\n" for name in ids), "l=loyalty")
+        for name in ids:
+            numbers.setdefault(name, len(numbers))
+        snapshot = Snapshot.open(project)
+        assert snapshot.profile_ids.tolist() == [name.encode() for name in numbers]
+        assert snapshot.numbers(np.array([*numbers, "nobody"], np.bytes_)).tolist() == [*numbers.values(), -1]
+        held = snapshot.identities("loyalty/opaque-v1")
+        assert {held.values[row].decode(): int(held.profiles[row]) for row in range(len(held))} == numbers
 
 
 def test_profile_numbers_stay(project: Project, load: Load) -> None:

@@ -303,6 +303,13 @@ def test_progress_goes_to_the_end(load: Load, monkeypatch: pytest.MonkeyPatch) -
     assert seen == sorted(seen)
 
 
+def test_one_long_id_does_not_widen_all(load: Load, project: Project) -> None:
+    ids = ["a" * 256, "b" * 255 + "\0" * 1_000_000, "c" * 255 + "\0c", "d"]
+    report = load("".join(json.dumps({"id": each, "email": "x@x.com"}) + "\n" for each in ids))
+    assert report.rejected == {"a profile id over 255 bytes": {"count": 2, "lines": [1, 3]}}
+    assert Snapshot.open(project).profile_ids.tolist() == [b"b" * 255, b"d"]
+
+
 def test_identities_without_a_node_keep_the_original_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id;email;m\n1;ANN@x.com;\n2;"bob@x.com";+447400123456\nbroken\n3;nobody;ann@x.com\n')
