@@ -15,6 +15,7 @@
 #endif
 #include "curve/constants.h"
 
+#include "curve/order.h"
 #include "curve/repeat.h"
 #include "curve/scalar.h"
 #include "curve/sha256.h"
@@ -253,6 +254,27 @@ static PyObject *backend_sha256(Backend *self, PyObject *args) {
     return result;
 }
 
+/* The same code whatever the backend. */
+static PyObject *backend_order(Backend *self, PyObject *args) {
+    Py_buffer order, keys;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "w*y*:order", &order, &keys)) return NULL;
+    const Py_ssize_t n = rows(&keys, 8);
+    if (((uintptr_t)order.buf | (uintptr_t)keys.buf) % sizeof(uint64_t))
+        PyErr_SetString(PyExc_ValueError, "numbers that are not aligned");
+    else if (n >= 0 && expect(&order, 8 * n)) {
+        int64_t bad;
+        Py_BEGIN_ALLOW_THREADS
+        bad = order_keys(order.buf, keys.buf, (size_t)n);
+        Py_END_ALLOW_THREADS
+        result = outcome(bad);
+    }
+    PyBuffer_Release(&order);
+    PyBuffer_Release(&keys);
+    return result;
+}
+
 /* Scalars: the same code whatever the backend */
 
 static PyObject *backend_reduce(Backend *self, PyObject *args) {
@@ -319,6 +341,7 @@ static PyMethodDef backend_methods[] = {
     {"multi_scalar_vartime", (PyCFunction)backend_multi_scalar_vartime, METH_VARARGS, NULL},
     {"sum", (PyCFunction)backend_sum, METH_VARARGS, NULL},
     {"first_repeat", (PyCFunction)backend_first_repeat, METH_VARARGS, NULL},
+    {"order", (PyCFunction)backend_order, METH_VARARGS, NULL},
     {"reduce", (PyCFunction)backend_reduce, METH_VARARGS, NULL},
     {"invert", (PyCFunction)backend_invert, METH_VARARGS, NULL},
     {"respond", (PyCFunction)backend_respond, METH_VARARGS, NULL},

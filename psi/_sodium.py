@@ -113,6 +113,10 @@ class Sodium:
     def first_repeat(self, elements: U8, key: bytes) -> int | None:
         return first_repeat(elements)
 
+    def order(self, order: Indices, keys: npt.NDArray[np.uint64]) -> int | None:
+        order[:] = np.argsort(keys, kind="stable")
+        return None
+
     def reduce(self, scalars: U8, uniform: U8) -> int | None:
         return _each(libsodium().scalar_reduce, scalars, uniform)
 

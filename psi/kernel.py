@@ -21,6 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ._sodium import Sodium
 from .errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel, WrongCount
@@ -272,6 +273,16 @@ def sha256(data: bytes, starts: Indices, ends: Indices) -> U8:
     hashes = np.empty((len(starts), 32), np.uint8)
     backend().sha256(hashes, data, starts, ends)
     return hashes
+
+
+def order(keys: npt.NDArray[np.uint64]) -> Indices:
+    """Return the permutation that sorts the keys, uint64 (n,); it is stable."""
+    keys = np.ascontiguousarray(keys, np.uint64)
+    if keys.ndim != 1:
+        raise TypeError(f"expected uint64 (n,), got {keys.shape}")
+    found = np.empty(len(keys), np.intp)
+    backend().order(found, keys)
+    return found
 
 
 def _expand(prefix: bytes, values: Values, dst: bytes, start: int, stop: int) -> U8:

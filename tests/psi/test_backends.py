@@ -232,6 +232,15 @@ def test_sha256_reads_nothing_beside_its_data(start, end, backend):
         kernel.sha256(b"abc", starts, ends[:1])
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 5_000])
+def test_keys_in_order_and_equal_ones_by_place(count, bytes_of):
+    wide = bytes_of.integers(0, 2**64, count, np.uint64, endpoint=False)
+    for keys in (wide, wide >> 44, wide << 50, wide % 3, wide * 0, np.sort(wide), np.sort(wide)[::-1]):
+        found = kernel.order(keys)
+        assert found.dtype == np.intp
+        assert found.tolist() == sorted(range(count), key=keys.tolist().__getitem__)
+
+
 def test_a_backend_that_is_not_here_is_named(monkeypatch):
     monkeypatch.setenv("VESICA_KERNEL", "abacus")
     kernel.backend.cache_clear()
@@ -263,6 +272,9 @@ def test_the_extension_checks_sizes(backend):
         lambda: answering.sha512(rows, 4, ((rows, np.array([0, 1, 33, 2], np.uint8)),)),
         lambda: answering.sha512(rows, -1, ()),
         lambda: answering.sha256(rows, b"", np.zeros(4, np.int64), np.zeros(3, np.int64)),
+        lambda: answering.order(np.zeros(3, np.int64), np.zeros(4, np.uint64)),
+        lambda: answering.order(np.zeros(4, np.int64), np.zeros(33, np.uint8)[1:]),
+        lambda: answering.order(np.zeros(4, np.int64), np.zeros(31, np.uint8)),
         lambda: answering.sha256(rows[0, :31], b"", np.zeros(1, np.int64), np.zeros(1, np.int64)),
         lambda: answering.respond(b"short", b"", b""),
         lambda: answering.first_repeat(rows, b"short"),
