@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 from sqlalchemy import Connection, select
 
+from psi import kernel
 from psi.values import U8, Values
 
 from . import consent, tables
@@ -259,14 +260,17 @@ class Held:
 def order(values: Values, *then: npt.NDArray[Any]) -> Indices:
     """Return the permutation that sorts by value, then by further columns, then by place."""
     beginnings = _words(values.rows[:, :8])[0]
-    found = np.argsort(beginnings)
+    found = kernel.order(beginnings)
     arranged = beginnings[found]
     same = np.flatnonzero(arranged[1:] == arranged[:-1])
     alike = np.zeros(len(found), bool)  # rows that begin as another does: hashes, only where they repeat
     alike[same] = alike[same + 1] = True
     rows = found[alike]
     lengths = [] if values.lengths is None else [values.lengths]
-    keys: list[npt.NDArray[Any]] = [*_words(values.rows[rows]), *(column[rows] for column in (*lengths, *then))]
+    keys: list[npt.NDArray[Any]] = [
+        *_words(np.take(values.rows, rows, axis=0)),
+        *(column[rows] for column in (*lengths, *then)),
+    ]
     beside = keys[0][1:] == keys[0][:-1]
     keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
     by_place = np.argsort(rows)
@@ -295,7 +299,7 @@ def _first(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None
         beginnings = beginnings[by]
     same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
     before, row = (same, same + 1) if by is None else (by[same], by[same + 1])
-    equal = (values.rows[row] == values.rows[before]).all(axis=1)
+    equal = (np.take(values.rows, row, axis=0) == np.take(values.rows, before, axis=0)).all(axis=1)
     for column in columns if values.lengths is None else (values.lengths, *columns):
         equal &= column[row] == column[before]
     first[same[equal] + 1] = False
@@ -319,14 +323,20 @@ class Draft:
 
     def save(self, kind: str, array: npt.NDArray[Any]) -> str:
         """Write an array and return the file's name."""
-        file = BytesIO()
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-        return self.save_bytes(f"{kind}.npy", file.getbuffer())
+        array = np.ascontiguousarray(array)
+        header = BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        name = self._name(f"{kind}.npy")
+        write_atomically(self.project.data_directory / name, [header.getvalue(), array.reshape(-1).view(np.uint8).data])
+        return name
 
-    def save_bytes(self, kind: str, data: bytes | memoryview) -> str:
-        name = f"{self.project.node.random(8).hex()}-{kind}"
+    def save_bytes(self, kind: str, data: bytes) -> str:
+        name = self._name(kind)
         write_atomically(self.project.data_directory / name, data)
         return name
+
+    def _name(self, kind: str) -> str:
+        return f"{self.project.node.random(8).hex()}-{kind}"
 
     def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
         """Return the number of each id; those not there yet get the next numbers, in order of first appearance."""
@@ -402,15 +412,17 @@ class Draft:
         """Let a dataset's rows for the touched profiles be `given` (sorted); what other datasets say stays."""
         held = Held.read(self.base, namespace)
         stays = (held.sources != self.source(dataset)) | ~touched[held.profiles]
-        merged = held.take(stays).join(given).sorted() if stays.any() else given
-        repeated = not _first(merged.values, merged.profiles).all()
+        merged, repeated = given, False
+        if stays.any():
+            merged = held.take(stays).join(given).sorted()
+            repeated = not _first(merged.values, merged.profiles).all()
         self.content.setdefault("identities", {})[namespace] = {
             "rows": self.save("rows", merged.values.rows),
             "lengths": None if merged.values.lengths is None else self.save("lengths", merged.values.lengths),
             "profiles": self.save("profiles", merged.profiles),
             "sources": self.save("sources", merged.sources),
             "ranks": self.save("ranks", merged.ranks),
-            "repeated": bool(repeated),
+            "repeated": repeated,
         }
 
     def source(self, dataset: str) -> int:

@@ -13,7 +13,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 OLD_SECONDS = 3600  # a file is written in much less
 
 
-def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes]) -> None:
+def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
     """Put `data`, or its pieces, at `path`, mode 0600: afterwards the whole new content is on disk, or the old file is
     as it was.
 
