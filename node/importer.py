@@ -21,6 +21,7 @@ from .consent import Words
 from .consentfiles import ConsentColumns
 from .data import MAX_ID, NUMBER, Draft, Held, Indices
 from .errors import InvalidInput, check_name
+from .lines import Lines
 from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule
 from .personal import SAMPLE, refuse_personal, refuse_phones
 from .queries import Query
@@ -459,14 +460,12 @@ def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_
     if identity is not None:
         digits = np.frombuffer(identity.values.rows.tobytes().hex().encode(), "S64")
         return np.where(identity.keep, digits, b"")
-    ids = encode(list(map(str.strip, texts)))
-    if max(map(len, ids), default=0) > MAX_ID:  # the longest would be the width of all
-        ids = [each if len(each) <= MAX_ID else _cut(each.rstrip(b"\0")) for each in ids]
-    return np.array(ids, np.bytes_)
-
-
-def _cut(given: bytes) -> bytes:
-    return given if len(given) <= MAX_ID else b"x" * (MAX_ID + 1)
+    stripped = list(map(str.strip, texts))
+    lines = Lines.join(stripped)
+    if b"\0" not in lines.data:
+        return lines.rows(MAX_ID + 1)
+    ids = [each.rstrip(b"\0") for each in encode(stripped)]  # zeros at the end fill up; within may be line breaks
+    return np.array([each if len(each) <= MAX_ID else b"x" * (MAX_ID + 1) for each in ids], np.bytes_)
 
 
 def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:

@@ -55,8 +55,17 @@ class Lines:
 
     def heads(self, where: Indices, count: int) -> U8:
         """Return the first `count` bytes of the texts at `where`, none of which is shorter, as uint8 (n, count)."""
-        found: U8 = np.frombuffer(self.data, np.uint8)[self.starts[where, None] + np.arange(count)]
-        return found
+        if not len(where):
+            return np.zeros((0, count), np.uint8)
+        return _windows(self.data, count)[self.starts[where]]
+
+    def rows(self, most: int) -> npt.NDArray[np.bytes_]:
+        """Return the texts in rows of the width of the longest, those over `most` bytes cut."""
+        lengths = np.minimum(self.lengths, most)
+        width = int(lengths.max(initial=1))
+        found = _windows(self.data + bytes(width), width)[self.starts]
+        found *= np.arange(width) < lengths[:, None]
+        return found.view(f"S{width}").ravel()
 
     def beyond_ascii(self) -> Indices:
         """Return which of the lines have other than ASCII characters."""
@@ -77,3 +86,9 @@ class Lines:
     def sha256(self, where: Indices) -> U8:
         """Return the hashes of the texts at `where`, uint8 (n, 32)."""
         return kernel.sha256(self.data, self.starts[where], self.ends[where])
+
+
+def _windows(data: bytes, width: int) -> U8:
+    """Return what begins at each place of a buffer that is not shorter, as uint8 (n, width), not copied."""
+    found: U8 = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), width)
+    return found

@@ -279,6 +279,8 @@ def _from_base64(digits: U8) -> tuple[U8, Bools]:
 
 def _canonical(rule: Rule, texts: list[str], given: Lines, wanted: Bools, region: str | None) -> tuple[Lines, U8]:
     """Return the text that a rule hashes for each wanted one, and a Reason each. `texts` are stripped."""
+    if not wanted.any():
+        return given, np.zeros(len(given), np.uint8)
     if rule.namespace == "email_sha256":
         canonical, good = _emails(texts, given, _EMAIL_STEPS[rule.name])
         return canonical, np.where(good, np.uint8(Reason.KEPT), np.uint8(Reason.NOT_EMAIL))
