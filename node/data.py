@@ -266,15 +266,11 @@ def order(values: Values, *then: npt.NDArray[Any]) -> Indices:
     alike = np.zeros(len(found), bool)  # rows that begin as another does: hashes, only where they repeat
     alike[same] = alike[same + 1] = True
     rows = found[alike]
-    lengths = [] if values.lengths is None else [values.lengths]
-    keys: list[npt.NDArray[Any]] = [
-        *_words(np.take(values.rows, rows, axis=0)),
-        *(column[rows] for column in (*lengths, *then)),
-    ]
+    keys: list[npt.NDArray[Any]] = _words(np.take(values.rows, rows, axis=0))
+    keys += [column[rows] for column in (then if values.lengths is None else (values.lengths, *then))]
     beside = keys[0][1:] == keys[0][:-1]
     keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
-    by_place = np.argsort(rows)
-    found[alike] = rows[by_place][np.lexsort([key[by_place] for key in keys[::-1]])]
+    found[alike] = rows[np.lexsort(keys[::-1])]
     return found
 
 

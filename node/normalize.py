@@ -7,7 +7,7 @@ works on a whole column; a value that breaks its rule is dropped with a reason a
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
 from typing import Literal
@@ -144,6 +144,13 @@ class Normalised:
     def keep(self) -> Bools:
         return np.asarray(self.reasons == Reason.KEPT, bool)
 
+    def spread(self, filled: Bools) -> "Normalised":
+        """Return the column in which these are the rows that are `filled`, and the others empty."""
+        rows = np.zeros((len(filled), self.values.rows.shape[1]), np.uint8)
+        reasons = np.full(len(filled), Reason.EMPTY, np.uint8)
+        rows[filled], reasons[filled] = self.values.rows, self.reasons
+        return replace(self, values=Values(rows), reasons=reasons)
+
 
 def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, region: str | None = None) -> Normalised:
     """Return a column's identities by `rule`.
@@ -154,6 +161,9 @@ def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, re
     if rule.name == "opaque-v1":
         return _opaque(column)
     texts = list(map(str.strip, column))
+    if rule.hashed and 2 * texts.count("") > len(texts):  # most are empty
+        filled = np.fromiter(map(bool, texts), bool, len(texts))
+        return _personal(rule, list(filter(None, texts)), form, region).spread(filled)
     if rule.hashed:
         return _personal(rule, texts, form, region)
     rows, reasons = _device(rule, texts)

@@ -1,7 +1,8 @@
 """The curve kernel in C (`_kernel.c`, `curve/`); absent where no compiler was at hand when Vesica was installed.
 
-Arrays are C-contiguous uint8, rows of 32 bytes (elements, scalars) or 64 (uniform bytes). What is computed is written
-into the first argument. A method returns the index of the first row that it refuses, or None.
+Arrays are C-contiguous uint8, rows of 32 bytes (elements, scalars) or 64 (uniform bytes); starts, ends, keys and orders are
+64-bit numbers. What is computed is written into the first argument. A method returns the index of the first row that it
+refuses, or None.
 """
 
 from typing import Final
