@@ -161,9 +161,6 @@ def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, re
     if rule.name == "opaque-v1":
         return _opaque(column)
     texts = list(map(str.strip, column))
-    if rule.hashed and 2 * texts.count("") > len(texts):  # most are empty
-        filled = np.fromiter(map(bool, texts), bool, len(texts))
-        return _personal(rule, list(filter(None, texts)), form, region).spread(filled)
     if rule.hashed:
         return _personal(rule, texts, form, region)
     rows, reasons = _device(rule, texts)
@@ -189,10 +186,13 @@ def _opaque(texts: Sequence[str]) -> Normalised:
 
 def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | None) -> Normalised:
     given = Lines.join(texts)
+    filled = given.lengths > 0
+    if 2 * np.count_nonzero(filled) < len(given):
+        return _personal(rule, list(filter(None, texts)), form, region).spread(filled)
     rows, forms = _hashes(given)
     is_hash = forms != _RAW
-    reasons = np.where(given.lengths == 0, np.uint8(Reason.EMPTY), np.uint8(Reason.KEPT))
-    others = ~is_hash & (reasons == Reason.KEPT)
+    reasons = np.where(filled, np.uint8(Reason.KEPT), np.uint8(Reason.EMPTY))
+    others = filled & ~is_hash
     canonical, why = _canonical(rule, texts, given, others, region)
     is_raw = others & ((why == Reason.KEPT) | (why == Reason.NO_REGION))
     raw, hashed = int(is_raw.sum()), int(is_hash.sum())
