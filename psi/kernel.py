@@ -8,7 +8,7 @@ texts and the order of keys, goes the same way.
 The C extension answers (`psi._kernel`) with the fastest instructions that the processor has, or libsodium
 (`psi._sodium`) where the extension was not built: the same bytes either way. VESICA_KERNEL forces one of them (ifma,
 avx2, portable, libsodium). Their calls drop the GIL, so the chunks of a batch run in `threads` threads. Scalars and values
-are treated in constant time, but for lengths; what is named `vartime` takes public scalars.
+are treated in constant time, but for lengths; keys to be sorted are not, and what is named `vartime` takes public scalars.
 
 An element decodes in one way only: canonically, and never to the identity. Whatever else arrives raises InvalidPoint
 with the index of the first such row. Scalars are 1 .. L-1, little-endian; others raise InvalidScalar.
