@@ -262,7 +262,7 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Any, person:
 
 
 @pytest.mark.feature("ES7")
-def test_the_asker_sees_what_is_left_of_its_budget(pair: Any, person: Any, clock: Any) -> None:
+def test_the_asker_sees_what_is_left_of_its_budget(pair: Any, person: Any, clock: Any, capsys: Any) -> None:
     """Two questions of 1/20 on a budget of 1/10; the first once more is free, and all of it comes back with the window."""
     both = people(person, "a", range(200)), people(person, "g", range(200))
     segments = {"a": members(*range(100)), "b": members(*range(100, 200))}
@@ -276,6 +276,12 @@ def test_the_asker_sees_what_is_left_of_its_budget(pair: Any, person: Any, clock
         assert ask(pair, [feed[1]], feed=feed)[feed[1], EMAIL]["budget"] == known
     assert [row["budget"] for row in acme.feeds.show("fa")["estimates"]] == [known]
     assert acme.partners.show("globe")["our_budget"] == known
+    home = ["--home", str(pair.acme.node.home)]
+    shown = "Budget left with globe: 0 of 0.1 (what is spent comes back after 90 days)."
+    assert main([*home, "feed", "show", "fa"]) == 0
+    assert shown in capsys.readouterr().out.splitlines()
+    assert main([*home, "partner", "show", "globe"]) == 0
+    assert "our budget left   0 of 0.1" in capsys.readouterr().out
     clock.advance(days=90)
     assert acme.feeds.estimates("fa")[0]["budget"] == {**known, "left": "1/10"}
 
