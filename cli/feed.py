@@ -103,7 +103,15 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
     _sync(ctx)
     with output.progress(ctx) as report:
         rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
-    output.emit(ctx, rows, lambda: _queued(rows) if no_wait else _estimates(rows))
+
+    def text() -> None:
+        if no_wait:
+            _queued(rows)
+            return
+        _estimates(rows)
+        _budgets(rows)
+
+    output.emit(ctx, rows, text)
 
 
 @cli.command()
@@ -299,8 +307,8 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
         output.table(names, rows, empty="no feed of ours is enabled by a partner")
         for run in runs:
             if run["status"] == "failed":
-                click.echo(f"{run['feed']} to {run['partner']}: {run['error']['message']}", err=True)
-                click.echo(f"hint: {run['error']['hint']}", err=True)
+                said = f"{run['feed']} to {run['partner']}: {run['error']['message']}\nhint: {run['error']['hint']}"
+                click.echo(output.printable(said), err=True)
 
     output.emit(ctx, {"runs": runs}, text)
     if any(run["status"] == "failed" for run in runs):
@@ -410,6 +418,9 @@ def _estimates(rows: list[dict[str, Any]]) -> None:
         click.echo(
             "A person who matches in two namespaces counts once in each. Ranges hold the truth in 95 of 100 cases."
         )
+
+
+def _budgets(rows: list[dict[str, Any]]) -> None:
     for partner, budget in {row["partner"]: row["budget"] for row in rows if row["budget"]}.items():
         back = f"what is spent comes back after {budget['window_days']} days"
         click.echo(f"Budget left with {partner}: {output.budget(budget)} ({back}).")
@@ -480,6 +491,7 @@ def _sending(row: dict[str, Any]) -> list[tuple[str, Any]]:
         ("partner", row["alias"]),
         ("status", row["status"]),
         ("reason", row["reason"]),
+        ("budget left", row["budget"] and output.budget(row["budget"])),
         ("accepted version", accepted),
         ("offered version", row["offered_version"]),
         ("last revision", row["last_revision"] or None),

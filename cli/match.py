@@ -188,7 +188,8 @@ def _read(
         for name, column in read.items():
             click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
         for reason, found in report.rejected.items():
-            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {found['lines'][:5]}", err=True)
+            first = ", ".join(map(str, found["lines"][:5]))
+            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {first}", err=True)
     return read, report, records
 
 

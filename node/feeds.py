@@ -300,6 +300,7 @@ class Feeds:
                 {
                     "alias": row.alias,
                     "status": state.status,
+                    "budget": matching.budget(self._project, row),
                     **standing[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,

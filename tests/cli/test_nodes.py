@@ -374,7 +374,12 @@ def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> No
         retailer.run("feed", "estimate", "both")
         rows = {row["segment"]: row for row in retailer.run("feed", "estimate", "both")}  # once more is free
         assert (rows["few"]["status"], rows["few"]["overlap"]) == ("below_minimum", None)
-        assert "below minimum" in retailer.command("feed", "show", "both")[1]
+        assert rows["vip"]["budget"]["left"] == "1/10"
+        said = "Budget left with publisher: 0.1 of 0.15 (what is spent comes back after 30 days)."
+        assert said in retailer.command("feed", "estimate", "both")[1].splitlines()
+        shown = retailer.command("feed", "show", "both")[1]
+        assert "budget left  0.1 of 0.15" in shown.splitlines()
+        assert "below minimum" in shown
         error = retailer.refused("refused", "feed", "publish", "both", act="feed.publish")
         assert "--remove-segment few" in error["hint"]
         for name, numbers in (("early", range(30)), ("late", range(80, 100))):
