@@ -198,10 +198,6 @@ class Labels:
         """Return a segment's labels with where each comes from: its own, and those of what its rule uses."""
         return _origins(self.traces(Kind.SEGMENT, name, connection))
 
-    def labels_of_namespace(self, namespace: str, connection: Connection | None = None) -> Origins:
-        """Return the labels of the identity fields that feed a namespace ("email_sha256/lc-v1")."""
-        return _origins(self.traces(Kind.NAMESPACE, namespace, connection))
-
     def labels_of_field(self, field: str, connection: Connection) -> Origins:
         """Return the labels of a "dataset.field", its dataset's among them."""
         return _origins(self.traces(Kind.FIELD, field, connection))
