@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.agreement import Agreement, Offer, Terms, mismatches
@@ -22,8 +21,9 @@ from protocol.feed import Definition, SegmentRef
 from protocol.states import Kind
 from psi.hashing import context
 from psi.keys import Key, Purpose
-from psi.values import U8, Values
+from psi.values import U8, Indices, Values
 
+from .data import begins, order
 from .errors import Refused
 
 DONE_PATH = "/vesica/1/done"
@@ -34,7 +34,6 @@ SESSION_SECONDS = 3600
 NAME = "ad-hoc"  # says nothing about who it is
 
 Mode = Literal["count", "members"]
-Indices = npt.NDArray[np.intp]
 
 
 @dataclass(slots=True)
@@ -75,12 +74,11 @@ class Column:
 
     @classmethod
     def of_rows(cls, values: Values, rows: Indices) -> "Column":
-        keys = values.rows if values.lengths is None else np.column_stack([values.rows, values.lengths])
-        if not len(values) or not keys.shape[1]:
-            return cls(values, np.asarray(rows, np.intp), np.zeros(len(values), np.intp))
-        whole = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1]))).ravel()
-        _, first, of = np.unique(whole, return_index=True, return_inverse=True)
-        return cls(values.take(first), np.asarray(rows, np.intp), of.ravel())
+        arranged = order(values)
+        new = begins(values, by=arranged)
+        of = np.empty(len(values), np.intp)
+        of[arranged] = np.cumsum(new) - 1
+        return cls(values.take(arranged[new]), np.asarray(rows, np.intp), of)
 
     def rows_with(self, values: Indices) -> Indices:
         """Return the file rows that hold one of the distinct values with these indices."""

@@ -18,7 +18,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, select
 
 from psi import kernel
-from psi.values import U8, Values
+from psi.values import U8, Indices, Values
 
 from . import consent, tables
 from .errors import Failure, InvalidInput
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
-Indices = npt.NDArray[np.intp]
 
 KEPT_GENERATIONS = 8  # how long a reader may hold on to a pinned snapshot
 MAX_ID = 255  # bytes of a profile id
@@ -122,7 +121,7 @@ class Snapshot:
         """Return one namespace's identities; empty where there are none."""
         held = Held.read(self, namespace)
         if self.content.get("identities", {}).get(namespace, {}).get("repeated"):  # two datasets know the same
-            held = held.take(np.flatnonzero(_first(held.values, held.profiles)))
+            held = held.take(np.flatnonzero(begins(held.values, held.profiles)))
         codes = np.zeros(self.profile_count, np.uint8)
         noted = self.noted(namespace)
         codes[noted["profile"]] = noted["code"]
@@ -130,12 +129,12 @@ class Snapshot:
 
     def starts(self, namespace: str) -> Indices:
         """Return where each distinct value begins in `identities(namespace)`, for `reduceat` over its holders."""
-        return np.flatnonzero(_first(self.identities(namespace).values))
+        return np.flatnonzero(begins(self.identities(namespace).values))
 
     def distinct(self, namespace: str) -> tuple[Values, Indices]:
         """Return the distinct values, sorted, and where each begins in `identities(namespace)`."""
         values = self.identities(namespace).values
-        starts = np.flatnonzero(_first(values))
+        starts = np.flatnonzero(begins(values))
         return values if len(starts) == len(values) else values.take(starts), starts
 
     def primary(self, namespace: str) -> Bools:
@@ -151,7 +150,7 @@ class Snapshot:
         primary = best[held.profiles] == held.key(self.namespaces.index(namespace)) if len(held.profiles) else []
         mask = np.asarray(primary, bool)
         if self.content["identities"].get(namespace, {}).get("repeated"):
-            first = np.flatnonzero(_first(held.values, held.profiles))
+            first = np.flatnonzero(begins(held.values, held.profiles))
             mask = np.logical_or.reduceat(mask, first)
         return mask
 
@@ -160,7 +159,7 @@ class Snapshot:
         held = Held.read(self, namespace)
         mask = ~np.isin(held.sources, sources)
         if self.content["identities"].get(namespace, {}).get("repeated"):
-            mask = np.logical_or.reduceat(mask, np.flatnonzero(_first(held.values, held.profiles)))
+            mask = np.logical_or.reduceat(mask, np.flatnonzero(begins(held.values, held.profiles)))
         return mask
 
     def noted(self, namespace: str) -> npt.NDArray[Any]:
@@ -249,7 +248,7 @@ class Held:
     def sorted(self) -> "Held":
         """Return the rows in order of value, profile, source, each such triple once, with its lowest rank."""
         found = order(self.values, self.profiles, self.sources, self.ranks)
-        return self.take(found[_first(self.values, self.profiles, self.sources, by=found)])
+        return self.take(found[begins(self.values, self.profiles, self.sources, by=found)])
 
     def key(self, place: int) -> npt.NDArray[np.int64]:
         """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
@@ -287,7 +286,7 @@ def _words(rows: U8) -> list[npt.NDArray[np.uint64]]:
     return list(padded.view(">u8").astype(np.uint64).T)
 
 
-def _first(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
+def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
     """Say which rows, sorted by value or taken in the order `by`, differ from the row before."""
     first = np.ones(len(values), bool)
     beginnings = _words(values.rows[:, :8])[0]
@@ -337,7 +336,7 @@ class Draft:
     def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
         """Return the number of each id; those not there yet get the next numbers, in order of first appearance."""
         arranged = order(_as_values(ids))
-        first = _first(_as_values(ids), by=arranged)
+        first = begins(_as_values(ids), by=arranged)
         appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
         numbers = self.base.numbers(ids[appearance])
         unknown = numbers < 0
@@ -411,7 +410,7 @@ class Draft:
         merged, repeated = given, False
         if stays.any():
             merged = held.take(stays).join(given).sorted()
-            repeated = not _first(merged.values, merged.profiles).all()
+            repeated = not begins(merged.values, merged.profiles).all()
         self.content.setdefault("identities", {})[namespace] = {
             "rows": self.save("rows", merged.values.rows),
             "lengths": None if merged.values.lengths is None else self.save("lengths", merged.values.lengths),

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from psi.join import Indices
-from psi.values import U8, Values
+from psi.values import U8, Indices, Values
 
 from . import consent
 

@@ -15,13 +15,13 @@ from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally, Rele
 from protocol.states import Kind, Part
 from psi import noise
 from psi.keys import Purpose
+from psi.values import Indices
 
 from .adhoc import (
     DONE_PATH,
     EPOCH,
     Between,
     Columns,
-    Indices,
     Party,
     check_common,
     check_sizes,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psi.values import U8, Values
+from psi.values import U8, Indices, Values
 
 from . import attributes as attributes_of
 from . import tables
 from .consent import Words
 from .consentfiles import ConsentColumns
-from .data import MAX_ID, NUMBER, Draft, Held, Indices
+from .data import MAX_ID, NUMBER, Draft, Held
 from .errors import InvalidInput, check_name
 from .lines import Lines
 from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule

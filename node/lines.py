@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from psi import kernel
-from psi.values import U8
+from psi.values import U8, Indices
 
 Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .join import Indices
-from .values import U8
+from .values import U8, Indices
 
 class Backend:
     """One implementation; its methods drop the GIL."""

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .join import Indices, first_repeat
-from .values import U8
+from .values import U8, Indices
 
 
 class Libsodium:
@@ -111,7 +110,10 @@ class Sodium:
         return _strict(elements, None)
 
     def first_repeat(self, elements: U8, key: bytes) -> int | None:
-        return first_repeat(elements)
+        found = np.lexsort(np.ascontiguousarray(elements).view(np.uint64).T)
+        arranged = elements[found]
+        repeats = (arranged[1:] == arranged[:-1]).all(axis=1)
+        return int(found[1:][repeats].min()) if repeats.any() else None
 
     def order(self, order: Indices, keys: npt.NDArray[np.uint64]) -> int | None:
         order[:] = np.argsort(keys, kind="stable")

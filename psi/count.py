@@ -30,9 +30,9 @@ import numpy.typing as npt
 from . import kernel, oprf
 from .errors import DuplicatePoint, InvalidPoint, InvalidTags, WrongCount
 from .hashing import COUNT_LABEL, UNIVERSE_LABEL, length_prefixed, number, sort_points
-from .join import Indices, first_disorder, match
+from .join import first_disorder, match
 from .keys import Key, random_scalars
-from .values import U8, Values
+from .values import U8, Indices, Values
 
 TAG_BYTES = 16
 CHUNK_POINTS = 30_720  # 960 KiB of points: proxies stop at 1 MiB a body

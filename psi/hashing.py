@@ -6,8 +6,8 @@ big-endian u64: no two different lists give the same bytes. The labels of psi ar
 
 import hashlib
 
-from .join import Indices, order
-from .values import U8
+from .join import order
+from .values import U8, Indices
 
 CONTEXT_LABEL = b"vesica/1 ctx"
 KEY_LABEL = b"vesica/1 key"  # key derivation

@@ -9,17 +9,16 @@ n log n time whatever the input.
 import numpy as np
 import numpy.typing as npt
 
-from .values import U8
+from . import kernel
+from .values import U8, Indices
 
-Indices = npt.NDArray[np.intp]
-
-SLICE = 65_536  # rows that are compared whole at once
+SLICE = 65_536  # rows that are worked on at once, where a copy of all would cost memory
 
 
 def order(rows: U8) -> Indices:
     """Return the permutation that sorts `rows`, uint8 (n, a multiple of 8), by their bytes; it is stable."""
     prefixes = _prefixes(rows)
-    by_first = np.argsort(prefixes)
+    by_first = kernel.order(prefixes)
     prefixes = prefixes[by_first]
     if (prefixes[1:] == prefixes[:-1]).any():
         return np.lexsort(_words(rows).T[::-1])
@@ -40,14 +39,6 @@ def first_disorder(rows: U8) -> tuple[int, bool] | None:
     return index + 1, bool(equal[index])
 
 
-def first_repeat(rows: U8) -> int | None:
-    """Return the smallest index whose row occurs before it, in any order of rows; None if all differ."""
-    permutation = order(rows)
-    arranged = rows[permutation]
-    repeats = (arranged[1:] == arranged[:-1]).all(axis=1)
-    return int(permutation[1:][repeats].min()) if repeats.any() else None
-
-
 def distinct(rows: U8) -> U8:
     """Return the rows sorted, each once."""
     arranged = rows[order(rows)]
@@ -66,7 +57,9 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
         return _match_whole(left, right)
     if not len(left):
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    places = np.searchsorted(prefixes, wanted)
+    by_prefix = kernel.order(wanted)  # a search goes up through the prefixes once
+    places = np.empty(len(wanted), np.intp)
+    places[by_prefix] = np.searchsorted(prefixes, wanted[by_prefix])
     np.minimum(places, len(left) - 1, out=places)
     found = np.flatnonzero(prefixes[places] == wanted)
     parts = (found[start : start + SLICE] for start in range(0, len(found), SLICE))

@@ -26,8 +26,7 @@ import numpy.typing as npt
 
 from ._sodium import Sodium
 from .errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel, WrongCount
-from .join import Indices
-from .values import U8, Values
+from .values import U8, Indices, Values
 
 if TYPE_CHECKING:
     from ._kernel import Backend

@@ -14,8 +14,8 @@ import numpy as np
 from . import kernel
 from .errors import InvalidTags
 from .hashing import PAD_LABEL, TAG_LABEL, length_prefixed, number
-from .join import Indices, first_disorder, match, order
-from .values import U8
+from .join import SLICE, first_disorder, match, order
+from .values import U8, Indices
 
 TAG_BYTES = 16
 MAX_BITMAP_BYTES = 64  # 512 segments, one SHA-512 pad
@@ -48,7 +48,11 @@ def open_records(
         raise InvalidTags(f"a record has {records.shape[1]} bytes")
     check_order(records)
     rows, indices = match(records[:, :TAG_BYTES], tags_of(prf, feed) if tags is None else tags)
-    return indices, records[rows, TAG_BYTES:] ^ _pads(prf[indices], width, feed, version, revision)
+    bitmaps = records[rows, TAG_BYTES:]
+    for start in range(0, len(indices), SLICE):
+        part = slice(start, start + SLICE)
+        bitmaps[part] ^= _pads(prf[indices[part]], width, feed, version, revision)
+    return indices, bitmaps
 
 
 def tags_of(prf: U8, feed: bytes) -> U8:

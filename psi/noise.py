@@ -17,8 +17,8 @@ import numpy as np
 
 from . import kernel
 from .hashing import NOISE_LABEL, SAMPLE_LABEL, length_prefixed, number
-from .join import Indices, order
-from .values import Values
+from .join import order
+from .values import Indices, Values
 
 CONFIDENCE = Fraction(19, 20)
 NORMAL_QUANTILE = Fraction(49, 25)  # 1.96: 95 % of a normal distribution lie within so many standard deviations

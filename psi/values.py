@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 U8 = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,12 @@ def test_order_is_the_order_of_bytes_and_stable(rows):
 
 @bounded
 @given(rows)
-def test_disorder_and_repeats_are_named(rows):
+def test_disorder_is_named(rows):
     expected = next(
         ((i, rows[i] == rows[i - 1]) for i in range(1, len(rows)) if rows[i] <= rows[i - 1]),
         None,
     )
     assert join.first_disorder(array(rows)) == expected
-    assert join.first_repeat(array(rows)) == next((i for i, row in enumerate(rows) if row in rows[:i]), None)
 
 
 @bounded
