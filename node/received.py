@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 REALIZED, EXISTING, EXITED = "realized", "existing", "exited"
+LATE = "late"  # of the realized, who came after the newest revision: they are realized in the next one too
 ALIVE = ("enabled", "disabled")
 GROWN = 1.1  # of what the sender was told: well before the evaluations that terms allow (1.2 times that) are spent
 CHANGES_AT_MOST = 2 * WHOLE_AFTER  # revisions kept of one feed: each that comes opens all before it
@@ -292,7 +293,7 @@ class Received:
         }
 
     def statuses(self, name: str, segment: str, partner: str | None = None) -> dict[str, BitMap]:
-        """Return a received segment's profiles by status: realized in the last revision, existing, and exited."""
+        """Return a received segment's profiles by status: realized since the last revision but one, existing, exited."""
         with self._node.store.read() as tx:
             _, feed = self.get(name, partner, tx)
             for row in self._memberships(tx, feed):
@@ -403,7 +404,7 @@ class Received:
                 members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
                 if segment.id in wanted and len(members):
                     found[segment.id] |= decisions.holders(snapshot, namespace, known.groups[members])
-        self._store(tx, feed, newest.revision, [(wanted[each].name, each.hex(), found[each]) for each in found])
+        self._store(tx, feed, [(wanted[each].name, each.hex(), found[each]) for each in found])
         return True
 
     def purge(self, tx: Connection, connection: Row[Any], feed: Row[Any], *, reason: str) -> None:
@@ -462,11 +463,11 @@ class Received:
         return {"expired": [row.name for row in over], "forgotten": [row.name for row in forgotten]}
 
     def _rest(self, tx: Connection, feed: Row[Any], revision: int) -> None:
-        """Note that a revision changed nobody: who was realized is existing."""
+        """Note that a revision changed nobody: who was realized by the one before is existing."""
         for row in self._memberships(tx, feed):
             self._write(tx, feed, row, revision, row.name, row.segment_id, self._members(feed, row))
 
-    def _store(self, tx: Connection, feed: Row[Any], revision: int, found: Found) -> None:
+    def _store(self, tx: Connection, feed: Row[Any], found: Found) -> None:
         before = {row.segment_id: row for row in self._memberships(tx, feed)}
         connection = self._project.partners.by_id(feed.connection_id, tx)
         for name, segment_id, members in found:
@@ -474,7 +475,7 @@ class Received:
             if row is not None and jumped(row.size, len(members)):
                 text = f"segment {name} of {connection.alias} went from {row.size:,} to {len(members):,} members here"
                 self._project.alerts.add(tx, "overlap_jump", text)
-            self._write(tx, feed, row, revision, name, segment_id, members)
+            self._write(tx, feed, row, feed.last_revision, name, segment_id, members)
         gone = [row for segment_id, row in before.items() if segment_id not in {each for _, each, _ in found}]
         self._drop(tx, feed, gone)
 
@@ -489,15 +490,28 @@ class Received:
         members: BitMap,
         at: int | None = None,
     ) -> None:
-        """Keep a segment's members, who is new among them, and who has left since they were written last, `at` or now."""
-        now = self._node.now()
-        old, changes = (self._members(feed, row), io.BytesIO()) if row else (BitMap(), io.BytesIO())
+        """Keep a segment's members, who came since the revision before this one, and who has left, `at` or now.
+
+        Where the revision is the one that is written already its members were computed anew: who came since is added.
+        """
+        now, changes = self._node.now(), io.BytesIO()
+        old, come, late = BitMap(), BitMap(), BitMap()
+        if row:
+            old, noted = self._members(feed, row), self._changes(feed, row)
+            come, late = BitMap(noted[REALIZED]), BitMap(noted[LATE])
+        new = members - old
+        if row is None or row.revision < revision:
+            come, late = late | new, BitMap()
+        else:
+            come, late = come | new, late | new
         profiles, when = self._exits(feed, row) if row else NOBODY
         away = ~np.isin(profiles, np.array(members.to_array(), np.uint32))
         left = np.array((old - members).to_array(), np.uint32)
         exits = np.concatenate([profiles[away], left]), np.concatenate([when[away], np.full(len(left), at or now)])
         exited, exited_at = expiry.remembered(exits, now)
-        np.savez(changes, realized=np.array((members - old).to_array(), np.uint32), exited=exited, exited_at=exited_at)
+        entered = {REALIZED: come & members, LATE: late & members}
+        arrays: dict[str, Any] = {name: np.array(found.to_array(), np.uint32) for name, found in entered.items()}
+        np.savez(changes, **arrays, exited=exited, exited_at=exited_at)
         stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
         same = row is not None and members == old and self._path(feed, row.file).exists()
         if not same:  # who reads the members need not look again
@@ -576,7 +590,7 @@ class Received:
     def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[Any]]:
         path = self._path(feed, row.changes)
         if not path.exists():
-            return {REALIZED: NOBODY[0], EXITED: NOBODY[0], "exited_at": NOBODY[1]}
+            return {REALIZED: NOBODY[0], LATE: NOBODY[0], EXITED: NOBODY[0], "exited_at": NOBODY[1]}
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
