@@ -166,10 +166,10 @@ class ConsentPolicies:
         found = [(each, self._who(tx, snapshot, each)) for each in policies]
         return [combine(found, self._project.labels.labels_of_segment(each, tx)) for each in segments]
 
-    def standing(self, tx: Connection) -> tuple[str, ...]:
+    def stamp(self, tx: Connection) -> tuple[str, ...]:
         """Return what changes when the members of the received segments do that policies which are on read."""
         read = {use for policy in self.list(tx) if policy.status == "enabled" for use in policy.uses}
-        return self._project.received.standing(tx, {use for use in read if use.startswith("received.")})
+        return self._project.memberships.stamp(tx, {use for use in read if use.startswith("received.")})
 
     def using(self, segment: str, tx: Connection) -> "list_[str]":
         """Return the policies whose conditions read one of our segments."""

@@ -260,7 +260,7 @@ class Node:
                 data.remove_leftovers(project)
                 expiry.apply(project)
                 schedule.tell_overdue(project)
-                project.received.sweep()
+                project.memberships.sweep()
                 project.alerts.forget_old()
         for name in ("cache", "spool", "keys"):
             files.remove_leftovers(self.home / name)

@@ -220,7 +220,7 @@ class Partners:
                 "project": row.peer_project_name,
                 "status": row.status,
                 "segments_shared": self._project.feeds.segments_shared(row.id),
-                "segments_received": self._project.received.segments_received(row.id),
+                "segments_received": self._project.memberships.segments_received(row.id),
                 "namespaces": list(Agreement.decode(row.agreement).namespaces),
                 "terms": Agreement.decode(row.agreement).terms.as_dict(),
                 "key": row.peer_key.hex(),

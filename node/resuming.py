@@ -116,7 +116,7 @@ def _held_by_sender(project: "Project", tx: Connection, row: Row[Any], message: 
     if feed is None:
         raise RemoteProtocolError("manifest", "there is no such feed between us")
     if signed is not None and signed.receipt.revision > feed.last_revision:
-        project.received._set(
+        project.received.change(
             tx, feed, last_revision=signed.receipt.revision, last_receipt=signed.receipt.digest(), records=None
         )
 

@@ -122,7 +122,7 @@ class Schedule:
             if tx.execute(select(segments.c.id).where(*ruled).limit(1)).first() is None:
                 return
             before = self._evaluated.get(project.id)
-            now = (newest_generation(project, tx), project.received.standing(tx))
+            now = (newest_generation(project, tx), project.memberships.stamp(tx))
             changes = changes_after(project, tx, before[0]) if before else []
         if now == before or not settled(changes, self._node.now()):
             return

@@ -45,7 +45,7 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         if terms.epsilon is None
         else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},
         "segments_shared": project.feeds.segments_shared(row.id),
-        "segments_received": project.received.segments_received(row.id),
+        "segments_received": project.memberships.segments_received(row.id),
         "letters_waiting": waiting,
         "last_contact": contact,
         "restored": row.restored,

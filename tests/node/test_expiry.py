@@ -10,7 +10,7 @@ from node import alerts as alerts_module
 from node import expiry
 from node.epochs import DAY
 from node.errors import InvalidInput, NotFound
-from node.received import jumped
+from node.memberships import jumped
 from node.schedule import Schedule
 from node.tables import memberships
 from protocol.feed import Definition

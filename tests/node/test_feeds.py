@@ -427,7 +427,7 @@ def test_who_withdraws_exits_with_the_next_run_and_is_counted(pair: Any, person:
     (run,) = pair.acme.project.feeds.sync()
     assert (run["sent"], run["without_consent"]) == (2, 1)
     assert pair.globe.members("acme", "new") == {"g3", "g5"}
-    statuses = pair.globe.project.received.statuses("summer", "new")
+    statuses = pair.globe.project.memberships.statuses("summer", "new")
     ids = pair.globe.project.snapshot().profile_ids
     assert {name: {ids[each].decode() for each in found} for name, found in statuses.items()} == {
         "realized": set(),

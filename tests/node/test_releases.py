@@ -56,7 +56,7 @@ def ids(side: Any, members: Any) -> set[str]:
 
 
 def statuses(pair: Any, segment: str, feed: str = "f") -> dict[str, set[str]]:
-    found = pair.globe.project.received.statuses(feed, segment)
+    found = pair.globe.project.memberships.statuses(feed, segment)
     return {status: ids(pair.globe, members) for status, members in found.items()}
 
 
@@ -334,5 +334,5 @@ def test_the_receivers_own_no_never_enters_a_match(pair: Any, person: Any, model
     assert evaluations.evaluated(pair.acme.project, row, EMAIL, epoch) == 15
     pair.clock.advance(seconds=1)
     pair.globe.project.consent.set("g16", "n", "email_sha256")  # withdrawn: out at once, without a run
-    pair.globe.project.received.join_all(connection)
+    pair.globe.project.memberships.join_all(connection)
     assert pair.globe.members("acme", "all") == {f"g{n}" for n in (15, 17, 18, 19)}
