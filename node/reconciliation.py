@@ -98,7 +98,7 @@ def reconcile(project: "Project", name: str, partner: str | None = None) -> dict
 def _sent(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
     feed = project.feeds.get(name)
     documents = []
-    for row, state in project.feeds._partners(feed):
+    for row, state in project.feeds.partners_of(feed):
         if partner not in (None, row.alias) or state.status == "revoked":
             continue
         with project.node.store.read() as tx:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from cli.main import main
 from node import client
 from protocol.connectid import ConnectId
@@ -109,7 +109,7 @@ def members(file: Path, numbers: range) -> str:
 def make(folder: Path, capture: Any, databases: tuple[str, str] | None = None) -> tuple[Side, Side]:
     """A retailer and a publisher with 100 people each, 50 of them in common, on small terms; nothing is served yet."""
     made = []
-    for place, port in enumerate(_free_ports(2)):
+    for place, port in enumerate(free_ports(2)):
         name = ("retailer", "publisher")[place]
         side = Side(folder / name, f"127.0.0.1:{port}", capture)
         more = ("--database", databases[place]) if databases else ()

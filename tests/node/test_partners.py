@@ -262,7 +262,7 @@ def test_nothing_can_be_offered_before_acceptance_or_after_the_end(ready: Any) -
     row = globe.project.partners.get("acme")
     globe.segment("few", ["g5"])
     with globe.node.store.begin() as tx:
-        globe.project.partners._set(tx, row, status="active")  # it does not wait for the answer
+        globe.project.partners.change(tx, row, status="active")  # it does not wait for the answer
     globe.project.feeds.create("pushed", segments=["few"], namespaces=[EMAIL], partners=["acme"])
     globe.project.feeds.publish("pushed")
     assert acme.project.received.list() == []
