@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
-from protocol.feed import MARKETING_USES, MAX_SEGMENTS, Definition
+from protocol.feed import MAX_SEGMENTS, Definition
 from protocol.letters import FeedVersion
 
 from . import versions
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused
 from .exchanges import give_up_releases
+from .policies import check_action
 from .tables import estimates
 
 if TYPE_CHECKING:
@@ -139,12 +140,6 @@ def relabel(project: "Project", tx: Connection, feed: Row[Any], before: Definiti
     return _tell(project, tx, feed, before, after, going, labelled)
 
 
-def check_uses(uses: Sequence[str]) -> None:
-    for use in uses:
-        if use not in MARKETING_USES:
-            raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
-
-
 def offer(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], definition: Definition) -> None:
     """Offer a version to a partner, which may accept it."""
     project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
@@ -185,7 +180,7 @@ def not_estimated(name: str, row: Row[Any], namespaces: Sequence[str]) -> Refuse
     )
 
 
-def standing(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
+def position(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
     unoffered = state.status in GOING and state.offers[-1] != newest.version
     accepted = state.accepted_version and versions.get(tx, state.feed_id, state.accepted_version)
@@ -271,7 +266,8 @@ def _with(
 ) -> Definition:
     """Return a definition with what is added to it; refused where it is there already or may not be shared with one."""
     feeds = project.feeds
-    check_uses(addition.restricted_uses)
+    for use in addition.restricted_uses:
+        check_action(use)
     segments = tuple(feeds.segment_ref(tx, each) for each in dict.fromkeys(addition.segments))
     namespaces = tuple(dict.fromkeys(feeds.namespace(each, rows) for each in addition.namespaces))
     uses = set(addition.restricted_uses)

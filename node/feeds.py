@@ -17,6 +17,7 @@ from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
+from .policies import check_action
 from .tables import connections, estimates, feed_partners, feeds, segments
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Feeds:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
             if not namespaces:
                 raise InvalidInput("a feed needs a namespace to match by", hint="name one with --namespace")
-            edits.check_uses(restricted_uses)
+            for use in restricted_uses:
+                check_action(use)
             expiry.check(membership_days, valid_until, self._node.now())
             self.check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
@@ -285,7 +287,7 @@ class Feeds:
             recent = runs.recent(tx, feed.id, ours=True)
             pairs = self.partners_of(feed, tx)
             last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in pairs}
-            standing = {row.id: edits.standing(self._project, tx, row, state, definition) for row, state in pairs}
+            positions = {row.id: edits.position(self._project, tx, row, state, definition) for row, state in pairs}
             purged = {row.id: purges.documents(tx, feed.id, row.id) for row, _ in pairs}
         aliases = {row.id: row.alias for row, _ in pairs}
         return {
@@ -299,7 +301,7 @@ class Feeds:
                 {
                     "alias": row.alias,
                     "status": state.status,
-                    **standing[row.id],
+                    **positions[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
                     "last_run": last[row.id],
@@ -307,7 +309,6 @@ class Feeds:
                     "next_attempt": state.next_attempt,
                     "reason": state.reason,
                     "universes": state.universes,
-                    "purged": purged[row.id][-1] if purged[row.id] else None,
                     "purges": purged[row.id],
                 }
                 for row, state in pairs

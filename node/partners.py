@@ -18,7 +18,7 @@ from . import cache, preflight
 from .dialogue import CONNECT_PATH
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
-from .standing import standing
+from .overview import overview
 from .tables import connections, epochs, exchanges, feed_partners, ledger, projects, received_feeds
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Partners:
 
     def show(self, alias: str) -> dict[str, Any]:
         """Return how things stand with one partner."""
-        return standing(self._project, self.get(alias))
+        return overview(self._project, self.get(alias))
 
     def preflight(self, alias: str) -> dict[str, Any]:
         """Compare both sides' normalisers on test identities that are fixed in the code; see `node.preflight`."""

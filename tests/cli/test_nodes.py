@@ -187,7 +187,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         shown = publisher.run("feed", "show", "summer")
         assert shown["members"] == {}
         last = shown["revision"]
-        retailer.until(lambda feed: feed["partners"][0]["purged"]["revision"] == last, "feed", "show", "summer")
+        retailer.until(lambda feed: feed["partners"][0]["purges"][-1]["revision"] == last, "feed", "show", "summer")
         retailer.refused("refused", "feed", "revoke", "summer", "--yes", act="feed.revoke")
 
         retailer.run("feed", "create", "winter", "--segment", "vip", *SHARE)

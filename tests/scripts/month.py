@@ -327,7 +327,7 @@ class Month:
         """The sender holds each receiver's signed word that it purged something."""
         shown = self.acme.project.feeds.show(feed)["partners"]
         self.expect(
-            f"who purged of {feed}", {each["alias"] for each in shown if each["purged"]} >= set(receivers), True
+            f"who purged of {feed}", {each["alias"] for each in shown if each["purges"]} >= set(receivers), True
         )
 
     def cached(self) -> set[Path]:

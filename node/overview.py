@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 
-def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
+def overview(project: "Project", row: Row[Any]) -> dict[str, Any]:
     """Return everything that is known of a partner, as one document."""
     agreement = Agreement.decode(row.agreement)
     terms = agreement.terms
