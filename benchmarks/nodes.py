@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from cli.demo import Side, _free_ports, _until
+from cli.demo import Side, free_ports
 
 from .meter import Phase, Reading
 from .relay import Relay
@@ -73,7 +73,7 @@ class TwoNodes:
         self.phases: list[Phase] = []
 
     def run(self) -> list[Phase]:
-        ports = dict(zip(self._sides, _free_ports(2), strict=True))
+        ports = dict(zip(self._sides, free_ports(2), strict=True))
         self._relays = {name: Relay(port) for name, port in ports.items()}
         for name, side in self._sides.items():
             address, listen = f"127.0.0.1:{self._relays[name].port}", f"127.0.0.1:{ports[name]}"
@@ -90,9 +90,9 @@ class TwoNodes:
                 rows = sender.run("feed", "estimate", "benchmark")
             assert rows[0]["status"] == "ok"
             sender.run("feed", "publish", "benchmark")
-            _until(receiver, ("feed", "list"), lambda feeds: bool(feeds["received"]))
+            receiver.until(lambda feeds: bool(feeds["received"]), "feed", "list")
             receiver.run("feed", "enable", "benchmark")
-            _until(sender, ("feed", "list"), lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled")
+            sender.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
             with self._phases("evaluate", until="release", then="release"):
                 sender.run("feed", "sync", "benchmark")
             found = receiver.run("feed", "show", "benchmark")["members"]
@@ -141,7 +141,7 @@ class TwoNodes:
         connect_id = receiver.run("partner", "id")["connect_id"]
         sender.run("partner", "request", connect_id, "--as", "publisher", "--yes")
         receiver.run("partner", "accept", "retailer-ltd")
-        _until(sender, ("partner", "list"), lambda rows: rows[0]["status"] == "active")
+        sender.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
         segments = [word for name in SEGMENTS for word in ("--segment", name)]
         sender.run("feed", "create", "benchmark", *segments, "--partner", "publisher", "--namespace", "email_sha256")
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,15 @@ class Side:
         except DemoFailed as error:
             return error.message.partition(": ")[2].partition(": ")[2]
         raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)} should have been refused")
+
+    def until(self, holds: Callable[[Any], bool], *arguments: str) -> None:
+        """Repeat a command until its document holds: the other side's letters take a moment."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        quiet = Side(self.name, self.home.parent, show=False)
+        while not holds(quiet.run(*arguments)):
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{self.name}: waited in vain for {' '.join(arguments)}")
+            time.sleep(0.2)
 
     @contextmanager
     def serving(self, address: str) -> Iterator[None]:
@@ -124,7 +133,7 @@ def cli(ctx: "Context", size: int, keep: str | None) -> None:
 
 def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str, Any]:
     retailer, publisher = Side("retailer", folder, show=show), Side("publisher", folder, show=show)
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(2)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     minimum = MINIMUM if size >= SMALL else size // 20
     if show:
         click.echo(f"A retailer and a publisher with {size:,} people each, half of them in common, in {folder}\n")
@@ -142,7 +151,7 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         connect_id = publisher.run("partner", "id")["connect_id"]
         terms = retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")["terms"]
         publisher.run("partner", "accept", "retailer-ltd")
-        _until(retailer, ("partner", "list"), lambda rows: rows[0]["status"] == "active")
+        retailer.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
         spelled = [item for name in ("email_sha256", "phone_sha256") for item in ("--namespace", name)]
         share = ("--partner", "publisher", *spelled)
         refusal = retailer.refused("feed", "create", "scores", "--segment", "good-credit", *share)
@@ -150,9 +159,9 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         retailer.run("feed", "create", FEED, *segments, *share, "--restrict", "export-to-third-party")
         estimates = retailer.run("feed", "estimate", FEED)
         retailer.run("feed", "publish", FEED)
-        _until(publisher, ("feed", "list"), lambda feeds: bool(feeds["received"]))
+        publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
         publisher.run("feed", "enable", FEED)
-        _until(retailer, ("feed", "list"), lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled")
+        retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
         runs = retailer.run("feed", "sync", FEED)["runs"]
         members = {name: _members(publisher, folder, name) for name in _segments()}
     for side in (retailer, publisher):
@@ -264,16 +273,6 @@ def _estimate(value: int | None, interval: list[int] | None, status: str) -> str
     return f"{value:,} ± {max(interval[1] - value, value - interval[0]):,}"
 
 
-def _until(side: Side, arguments: Sequence[str], holds: Any) -> None:
-    """Repeat a command until its document holds: the other side's letters take a moment."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    quiet = Side(side.name, side.home.parent, show=False)
-    while not holds(quiet.run(*arguments)):
-        if time.monotonic() > deadline:
-            raise DemoFailed(f"{side.name}: waited in vain for {' '.join(arguments)}")
-        time.sleep(0.2)
-
-
 def _segments() -> tuple[str, ...]:
     from .sample import SEGMENTS
 
@@ -289,7 +288,8 @@ def _short(text: str) -> str:
     return f"'{shown}'" if " " in shown else shown
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return different ports of this machine that nobody listens on."""
     with ExitStack() as opened:
         sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

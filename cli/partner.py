@@ -102,10 +102,10 @@ def show(ctx: "Context", name: str) -> None:
     """Show how things stand with a partner: what was agreed, what is used up, what waits, whether its key changed."""
     _post(ctx)
     document = ctx.project().partners.show(name)
-    output.emit(ctx, document, lambda: output.lines(_standing(document)))
+    output.emit(ctx, document, lambda: output.lines(_overview(document)))
 
 
-def _standing(document: dict[str, Any]) -> list[tuple[str, Any]]:
+def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
     epoch = document["epoch"]
     blocked = output.time(document["key_changed"])
     return [

@@ -65,7 +65,7 @@ def rules(project: "Project", tx: Connection) -> str:
     for table in RULES:
         rows = tx.execute(select(table).where(table.c.project_id == project.id))
         found.update(repr(sorted(map(repr, rows))).encode())
-    found.update(repr(project.consent_policies.standing(tx)).encode())
+    found.update(repr(project.consent_policies.stamp(tx)).encode())
     return found.hexdigest()[:16]
 
 

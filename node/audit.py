@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from psi.hashing import length_prefixed
 
+from .epochs import DAY
 from .errors import AuditBroken, InvalidInput, Refused
 from .store import Store
 from .tables import audit as rows
@@ -27,7 +28,6 @@ from .tables import audit as rows
 Result = Literal["allow", "deny", "fail"]
 
 KEPT_DAYS = 365
-DAY = 86_400
 PRUNE, RESTORE = "audit.prune", "node.restore"  # the acts whose rows explain why others are not there
 
 _LABEL = b"vesica/1 audit"

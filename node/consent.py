@@ -155,7 +155,7 @@ class Consents:
             changed = draft.note_consent(numbers, words, None if namespace is None else rule(namespace).namespace)
             detail["changed"] = bool(changed)
             draft.publish()
-        self._project.received.join_all()
+        self._project.memberships.join_all()
         return bool(changed)
 
     def import_(self, path: "Path | str | Query", **options: Any) -> "ConsentReport":
@@ -163,7 +163,7 @@ class Consents:
         from .consentfiles import import_file
 
         report = import_file(self._project, path, **options)
-        self._project.received.join_all()
+        self._project.memberships.join_all()
         return report
 
     def show(self, profile: str | None = None) -> dict[str, Any]:

@@ -191,10 +191,10 @@ class ConsentPolicies:
                 return None
         return profile in self._who(tx, snapshot, policy)
 
-    def standing(self, tx: Connection) -> tuple[str, ...]:
+    def stamp(self, tx: Connection) -> tuple[str, ...]:
         """Return what changes when the members of the received segments do that policies which are on read."""
         read = {use for policy in self.list(tx) if policy.status == "enabled" for use in policy.uses}
-        return self._project.received.standing(tx, {use for use in read if use.startswith("received.")})
+        return self._project.memberships.stamp(tx, {use for use in read if use.startswith("received.")})
 
     def using(self, segment: str, tx: Connection) -> "list_[str]":
         """Return the policies whose conditions read one of our segments."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
-from protocol.feed import MARKETING_USES, MAX_SEGMENTS, Definition
+from protocol.feed import MAX_SEGMENTS, Definition
 from protocol.letters import FeedVersion
 
 from . import versions
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused
 from .exchanges import give_up_releases
+from .policies import check_action
 from .tables import estimates
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
             raise Refused(f"feed {name} was revoked", hint="create a new one")
         before = feeds.definition(feed, tx)
         _check_there(before, removal)
-        pairs = [pair for pair in feeds._partners(feed, tx) if pair[1].status in ("draft", *GOING)]
+        pairs = [pair for pair in feeds.partners_of(feed, tx) if pair[1].status in ("draft", *GOING)]
         added = [_new_partner(project, tx, feed, alias) for alias in dict.fromkeys(addition.partners)]
         rows = [row for row, _ in pairs] + added
         after = _with(project, tx, removal.of(before, description), addition, rows)
@@ -94,10 +95,10 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
             )
         for row in added:
             for namespace in after.namespaces:
-                feeds._namespace(namespace, [row])
-            feeds._add_partner(tx, feed.id, row)
+                feeds.namespace(namespace, [row])
+            feeds.add_partner(tx, feed.id, row)
         if not versions.only_removes(before, after):
-            feeds._check_prerequisites()
+            feeds.check_prerequisites()
             project.governance.check_feed(after, tx)
         if after != before:
             going = [pair for pair in pairs if pair[1].status in GOING]
@@ -114,7 +115,8 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
         elif not added:
             raise InvalidInput(f"that changes nothing in feed {name}", hint=f"vesica feed show {name}")
         detail["version"] = version = int(feeds.get(name, tx).version)
-    feeds._deliver(told)
+    for row in told:
+        project.letters.deliver_soon(row)
     return version
 
 
@@ -134,20 +136,14 @@ def relabel(project: "Project", tx: Connection, feed: Row[Any], before: Definiti
     after = labelled(before)
     if after == before:
         return None
-    going = [pair for pair in project.feeds._partners(feed, tx) if pair[1].status in GOING]
+    going = [pair for pair in project.feeds.partners_of(feed, tx) if pair[1].status in GOING]
     return _tell(project, tx, feed, before, after, going, labelled)
-
-
-def check_uses(uses: Sequence[str]) -> None:
-    for use in uses:
-        if use not in MARKETING_USES:
-            raise InvalidInput(f"there is no marketing use {use!r}", hint=f"one of {', '.join(MARKETING_USES)}")
 
 
 def offer(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], definition: Definition) -> None:
     """Offer a version to a partner, which may accept it."""
     project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
-    project.feeds._set_state(tx, state, offers=[*state.offers, definition.version])
+    project.feeds.change_state(tx, state, offers=[*state.offers, definition.version])
 
 
 def holds(tx: Connection, state: Row[Any]) -> Definition:
@@ -184,7 +180,7 @@ def not_estimated(name: str, row: Row[Any], namespaces: Sequence[str]) -> Refuse
     )
 
 
-def standing(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
+def position(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
     unoffered = state.status in GOING and state.offers[-1] != newest.version
     accepted = state.accepted_version and versions.get(tx, state.feed_id, state.accepted_version)
@@ -218,7 +214,7 @@ def _tell(
     held = {state.id: holds(tx, state) for _, state in pairs}
     fresh = versions.new_segments(before, after)
     for row, state in pairs:
-        feeds._check_sizes(tx, feed.name, fresh, row)
+        feeds.check_sizes(tx, feed.name, fresh, row)
         left = at_once(held[state.id]) if at_once else held[state.id]
         if not at_once or versions.only_removes(left, after) or held[state.id].version in shorter:
             continue
@@ -232,7 +228,7 @@ def _tell(
     newest = replace(after, version=last + 1, created=now)
     for definition in (*shorter.values(), newest):
         versions.keep(project, tx, feed.id, definition)
-    feeds._set(tx, feed, version=newest.version)
+    feeds.change(tx, feed, version=newest.version)
     told = []
     for row, state in pairs:
         known, holding = list(state.offers), shorter.get(held[state.id].version, held[state.id])
@@ -243,7 +239,7 @@ def _tell(
             known.append(_send(project, tx, row, "feed.unshare", newest))
         elif (adds or not _declined(tx, state, newest)) and not waits_for(project, tx, row, holding, newest):
             known.append(_send(project, tx, row, "feed.publish", newest))
-        feeds._set_state(
+        feeds.change_state(
             tx, state, offers=known, accepted_version=holding.version if state.accepted_version is not None else None
         )
         if known != state.offers:
@@ -270,9 +266,10 @@ def _with(
 ) -> Definition:
     """Return a definition with what is added to it; refused where it is there already or may not be shared with one."""
     feeds = project.feeds
-    check_uses(addition.restricted_uses)
-    segments = tuple(feeds._segment(tx, each) for each in dict.fromkeys(addition.segments))
-    namespaces = tuple(dict.fromkeys(feeds._namespace(each, rows) for each in addition.namespaces))
+    for use in addition.restricted_uses:
+        check_action(use)
+    segments = tuple(feeds.segment_ref(tx, each) for each in dict.fromkeys(addition.segments))
+    namespaces = tuple(dict.fromkeys(feeds.namespace(each, rows) for each in addition.namespaces))
     uses = set(addition.restricted_uses)
     known = {*(each.name for each in definition.segments), *definition.namespaces, *definition.restricted_uses}
     for each in (*(segment.name for segment in segments), *namespaces, *sorted(uses)):
@@ -304,7 +301,7 @@ def _check_there(definition: Definition, removal: Removal) -> None:
 
 def _new_partner(project: "Project", tx: Connection, feed: Row[Any], alias: str) -> Row[Any]:
     row = project.partners.get(alias, tx, status="active")
-    states = {known.id: state.status for known, state in project.feeds._partners(feed, tx)}
+    states = {known.id: state.status for known, state in project.feeds.partners_of(feed, tx)}
     if row.id in states:
         raise AlreadyExists(
             f"feed {feed.name} goes to {alias} already ({states[row.id]})",

@@ -18,7 +18,7 @@ from .tables import connections, epochs, feed_partners, received_feeds
 if TYPE_CHECKING:
     from .project import Project
 
-DAY = 86_400
+DAY, HOUR = 86_400, 3_600  # seconds
 FURTHEST = 1_000  # epochs that a partner may be ahead: nothing honest is, and numbers must not run out
 
 

@@ -203,7 +203,7 @@ def keep(project: "Project", connection: Row[Any], namespace: str, epoch: Epoch,
             parts = [stored["prf"].astype(np.uint8, copy=False), prf[fresh]]
             _keep_sorted(cache, f"prf {namespace}", [before, values.take(fresh)], parts, public=public)
     if len(evaluation.values):
-        project.received.join_all(connection)
+        project.memberships.join_all(connection)
 
 
 # The sender

@@ -60,17 +60,17 @@ def stale(definition: Definition, refreshed: int, now: int) -> bool:
 
 def apply(project: "Project") -> None:
     """Let members leave whose time is over, forget who left long ago, and raise an alert where a feed is stale."""
-    node, received = project.node, project.received
+    node, received, memberships = project.node, project.received, project.memberships
     with node.store.read() as tx:
         feeds = [(connection, feed) for connection, feed in received.alive(tx) if feed.refreshed is not None]
-        due = [pair for pair in feeds if received.to_expire(tx, pair[1]) or received.to_forget(tx, pair[1])]
+        due = [(connection, feed) for connection, feed in feeds if memberships.due(tx, feed)]
     for connection, feed in due:
         detail: dict[str, Any] = {}
         with project.act("feed.expire", feed.name, detail=detail) as tx:
-            detail |= received.expire(tx, connection, feed)
+            detail |= memberships.expire(tx, connection, feed)
     for connection, feed in feeds:
         with node.store.read() as tx:
-            late = feed.status == "enabled" and stale(received._definition(tx, feed), feed.refreshed, node.now())
+            late = feed.status == "enabled" and stale(received.definition(tx, feed), feed.refreshed, node.now())
         if late:
             _tell(project, connection, feed)
 

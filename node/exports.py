@@ -178,7 +178,7 @@ def take_over(
             segments=segments,
         )
         detail |= {"records": report.records, "accepted": report.accepted, "segments": len(segments)}
-    project.received.join_all()
+    project.memberships.join_all()
     return report
 
 

@@ -17,6 +17,7 @@ from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
+from .policies import check_action
 from .tables import connections, estimates, feed_partners, feeds, segments
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ class Feeds:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
             if not namespaces:
                 raise InvalidInput("a feed needs a namespace to match by", hint="name one with --namespace")
-            edits.check_uses(restricted_uses)
+            for use in restricted_uses:
+                check_action(use)
             expiry.check(membership_days, valid_until, self._node.now())
-            self._check_prerequisites()
+            self.check_prerequisites()
             rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
             feed_id, now = self._node.new_id(), self._node.now()
             definition = Definition(
@@ -66,8 +68,8 @@ class Feeds:
                 version=1,
                 name=name,
                 description=description,
-                segments=tuple(self._segment(tx, segment) for segment in dict.fromkeys(segments)),
-                namespaces=tuple(self._namespace(each, rows) for each in dict.fromkeys(namespaces)),
+                segments=tuple(self.segment_ref(tx, segment) for segment in dict.fromkeys(segments)),
+                namespaces=tuple(self.namespace(each, rows) for each in dict.fromkeys(namespaces)),
                 restricted_uses=tuple(sorted(set(restricted_uses))),
                 membership_days=membership_days,
                 valid_until=valid_until,
@@ -88,7 +90,7 @@ class Feeds:
             )
             versions.keep(self._project, tx, feed_id, definition)
             for row in rows:
-                self._add_partner(tx, feed_id, row)
+                self.add_partner(tx, feed_id, row)
 
     def estimate(
         self,
@@ -107,7 +109,7 @@ class Feeds:
         self._project.require("feed.estimate", name)
         with self._project.refusals("feed.estimate", name):
             definition, rows = self._to_estimate(name, partner)
-            asked = [self._namespace(each, ()) for each in namespaces] or definition.namespaces
+            asked = [self.namespace(each, ()) for each in namespaces] or definition.namespaces
             if strange := set(asked) - set(definition.namespaces):
                 raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
         names = [segment.name for segment in definition.segments]
@@ -163,8 +165,8 @@ class Feeds:
             feed = self.get(name, tx)
             if feed.status == "revoked":
                 raise Refused(f"feed {name} was revoked", hint="create a new one")
-            self._check_prerequisites()
-            definition, pairs = self.definition(feed, tx), self._partners(feed, tx)
+            self.check_prerequisites()
+            definition, pairs = self.definition(feed, tx), self.partners_of(feed, tx)
             for step in drafts.steps(definition, partners=_going(pairs), published=True):
                 if not step.complete:
                     raise Refused(f"feed {name} is not complete: {step.name}", hint=step.command)
@@ -183,14 +185,14 @@ class Feeds:
                         refused = refused or edits.not_estimated(name, row, waits)
                         continue
                     fresh = versions.new_segments(held, definition)
-                self._check_sizes(tx, name, fresh, row)
+                self.check_sizes(tx, name, fresh, row)
                 edits.offer(self._project, tx, row, state, definition)
                 if state.status == "draft":
-                    self._set_state(tx, state, status="pending")
+                    self.change_state(tx, state, status="pending")
                 offered.append(row)
             if not offered:
                 raise refused or Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
-            self._set(tx, feed, status="published")
+            self.change(tx, feed, status="published")
         self._deliver(offered)
 
     def edit(
@@ -216,7 +218,7 @@ class Feeds:
             return
         with self._project.act("feed.unshare", name) as tx:
             feed = self.get(name, tx)
-            told = [row for row, state in self._partners(feed, tx) if row.alias == partner]
+            told = [row for row, state in self.partners_of(feed, tx) if row.alias == partner]
             if not told:
                 raise NotFound(f"feed {name} does not go to a partner {partner!r}", hint=f"vesica feed show {name}")
             self._revoke(tx, feed, told, reason)
@@ -228,9 +230,9 @@ class Feeds:
             feed = self.get(name, tx)
             if feed.status == "revoked":
                 raise Refused(f"feed {name} was revoked already", hint="'vesica feed list' shows them")
-            told = [row for row, _ in self._partners(feed, tx)]
+            told = [row for row, _ in self.partners_of(feed, tx)]
             self._revoke(tx, feed, told, reason)
-            self._set(tx, feed, status="revoked")
+            self.change(tx, feed, status="revoked")
         self._deliver(told)
 
     def sync(self, name: str | None = None, progress: Progress = no_progress, *, wait: bool = True) -> Documents:
@@ -245,7 +247,7 @@ class Feeds:
         with self._project.refusals("feed.sync", name or "all"):
             wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
         for feed in wanted:
-            for row, state in self._partners(feed):
+            for row, state in self.partners_of(feed):
                 if state.status != "enabled":
                     continue
                 parameters = {"connection": row.id, "feed": feed.id}
@@ -271,8 +273,8 @@ class Feeds:
                 "status": feed.status,
                 "version": feed.version,
                 "segments": [segment.name for segment in self.definition(feed).segments],
-                "partners": {row.alias: state.status for row, state in self._partners(feed)},
-                "offered": {row.alias: edits.offered(state) for row, state in self._partners(feed)},
+                "partners": {row.alias: state.status for row, state in self.partners_of(feed)},
+                "offered": {row.alias: edits.offered(state) for row, state in self.partners_of(feed)},
             }
             for feed in self._visible(self._rows())
         ]
@@ -284,9 +286,9 @@ class Feeds:
         now = self._node.now()
         with self._node.store.read() as tx:
             recent = runs.recent(tx, feed.id, ours=True)
-            pairs = self._partners(feed, tx)
+            pairs = self.partners_of(feed, tx)
             last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in pairs}
-            standing = {row.id: edits.standing(self._project, tx, row, state, definition) for row, state in pairs}
+            positions = {row.id: edits.position(self._project, tx, row, state, definition) for row, state in pairs}
             purged = {row.id: purges.documents(tx, feed.id, row.id) for row, _ in pairs}
         aliases = {row.id: row.alias for row, _ in pairs}
         return {
@@ -301,7 +303,7 @@ class Feeds:
                     "alias": row.alias,
                     "status": state.status,
                     "budget": matching.budget(self._project, row),
-                    **standing[row.id],
+                    **positions[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
                     "last_run": last[row.id],
@@ -309,7 +311,6 @@ class Feeds:
                     "next_attempt": state.next_attempt,
                     "reason": state.reason,
                     "universes": state.universes,
-                    "purged": purged[row.id][-1] if purged[row.id] else None,
                     "purges": purged[row.id],
                 }
                 for row, state in pairs
@@ -348,7 +349,7 @@ class Feeds:
         query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
         names: Names = []
         for feed in tx.execute(query).all():
-            states = {row.id: state.status for row, state in self._partners(feed, tx)}
+            states = {row.id: state.status for row, state in self.partners_of(feed, tx)}
             definition = self.definition(feed, tx)
             if states.get(connection_id) in ("draft", *GOING) and namespace in definition.namespaces:
                 names += [segment.name for segment in definition.segments]
@@ -363,7 +364,7 @@ class Feeds:
         with self._node.store.read() as tx:
             query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status == "published")
             for feed in self._visible([*tx.execute(query.order_by(feeds.c.name))], tx):
-                for row, state in self._partners(feed, tx):
+                for row, state in self.partners_of(feed, tx):
                     if state.status in GOING:
                         version = state.accepted_version or feed.version
                         found.append((feed.name, row, state.status, versions.get(tx, feed.id, version)))
@@ -375,21 +376,22 @@ class Feeds:
         found = ((feed.name, self.definition(feed, tx)) for feed in tx.execute(query).all())
         return sorted(name for name, definition in found if segment in {each.name for each in definition.segments})
 
-    def _check_prerequisites(self) -> None:
+    def check_prerequisites(self) -> None:
+        """Raise Refused, with the command to run, where something is missing that sharing needs."""
         for each in self._project.prerequisites():
             if not each.met:
                 raise Refused(f"sharing needs a {each.name} ({each.state})", hint=each.command)
 
     def _to_estimate(self, name: str, partner: str | None) -> tuple[Definition, Rows]:
         """Return what may be asked about, and whom, of the partner that is named or of all."""
-        self._check_prerequisites()
+        self.check_prerequisites()
         feed = self.get(name)
         definition = self.definition(feed)
         with self._node.store.read() as tx:
             self._project.governance.check_feed(definition, tx)
         if partner is not None:
             self._project.partners.get(partner)
-        pairs = [(row, state) for row, state in self._partners(feed) if state.status in ("draft", *GOING)]
+        pairs = [(row, state) for row, state in self.partners_of(feed) if state.status in ("draft", *GOING)]
         rows = [row for row, _ in pairs if partner in (None, row.alias)]
         if not rows and partner is None:
             raise Refused(f"feed {name} goes to no partner", hint=f"vesica feed edit {name} --add-partner NAME")
@@ -397,7 +399,8 @@ class Feeds:
             raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
         return definition, rows
 
-    def _segment(self, tx: Connection, name: str) -> SegmentRef:
+    def segment_ref(self, tx: Connection, name: str) -> SegmentRef:
+        """Return one of our segments as a version holds it; raises NotFound, Refused for what is made of received ones."""
         if name.startswith("received."):
             raise Refused(
                 f"{name} was received: only first-party segments can be shared",
@@ -415,7 +418,8 @@ class Feeds:
         labels = tuple(sorted(self._project.labels.labels_of_segment(name, tx)))
         return SegmentRef(id=bytes.fromhex(row.id), name=name, labels=labels)
 
-    def _namespace(self, given: str, rows: Sequence[Row[Any]]) -> str:
+    def namespace(self, given: str, rows: Sequence[Row[Any]]) -> str:
+        """Return a namespace of the project's with its rule; raises Refused for one that a connection in `rows` lacks."""
         known = [each for each in self._project.namespaces() if given in (each, each.partition("/")[0])]
         if len(known) != 1:
             offered = ", ".join(self._project.namespaces()) or "none"
@@ -429,7 +433,8 @@ class Feeds:
                 )
         return known[0]
 
-    def _check_sizes(self, tx: Connection, name: str, shared: Sequence[SegmentRef], row: Row[Any]) -> None:
+    def check_sizes(self, tx: Connection, name: str, shared: Sequence[SegmentRef], row: Row[Any]) -> None:
+        """Raise Refused for a segment below the minimum agreed with a partner."""
         minimum = Agreement.decode(row.agreement).terms.minimum_segment
         for segment in shared:
             size = tx.scalar(select(segments.c.size).where(segments.c.id == segment.id.hex())) or 0
@@ -441,17 +446,18 @@ class Feeds:
 
     def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
         give_up_releases(self._node, tx, feed.id)
-        for row, state in self._partners(feed, tx):
+        for row, state in self.partners_of(feed, tx):
             if row.id in {each.id for each in told} and state.status in ("draft", *GOING):
                 if state.status in GOING and row.status == "active":
                     notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=reason)
                     self._project.letters.send(tx, row.id, "feed.revoke", notice)
-                self._set_state(tx, state, status="revoked", reason=reason)
+                self.change_state(tx, state, status="revoked", reason=reason)
 
-    def _partners(self, feed: Row[Any], tx: Connection | None = None) -> Pairs:
+    def partners_of(self, feed: Row[Any], tx: Connection | None = None) -> Pairs:
+        """Return the connections that a feed goes to or went to, each with its state of it, by alias."""
         if tx is None:
             with self._node.store.read() as reading:
-                return self._partners(feed, reading)
+                return self.partners_of(feed, reading)
         states = list(tx.execute(select(feed_partners).where(feed_partners.c.feed_id == feed.id)))
         pairs = [(self._project.partners.by_id(state.connection_id, tx), state) for state in states]
         return sorted(pairs, key=lambda pair: str(pair[0].alias))
@@ -474,7 +480,8 @@ class Feeds:
             **row.detail,
         }
 
-    def _add_partner(self, tx: Connection, feed_id: str, row: Row[Any]) -> None:
+    def add_partner(self, tx: Connection, feed_id: str, row: Row[Any]) -> None:
+        """Let a feed go to one more partner, which is offered it when it is published."""
         tx.execute(
             insert(feed_partners).values(
                 id=self._node.new_id(),
@@ -518,10 +525,10 @@ class Feeds:
             query = select(feeds).where(feeds.c.project_id == self._project.id).order_by(feeds.c.name)
             return [feed for feed in tx.execute(query) if status in (None, feed.status)]
 
-    def _set(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
+    def change(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
         tx.execute(update(feeds).where(feeds.c.id == feed.id).values(changed=self._node.now(), **values))
 
-    def _set_state(self, tx: Connection, state: Row[Any], **values: Any) -> None:
+    def change_state(self, tx: Connection, state: Row[Any], **values: Any) -> None:
         tx.execute(
             update(feed_partners).where(feed_partners.c.id == state.id).values(changed=self._node.now(), **values)
         )

@@ -327,7 +327,7 @@ class Governance:
 
         found: Violations = []
         for feed, definition in self._living(tx):
-            states = {state.status for _, state in self._project.feeds._partners(feed, tx)}
+            states = {state.status for _, state in self._project.feeds.partners_of(feed, tx)}
             if feed.status == "published" and not states.isdisjoint(GOING):
                 found += self._violations_of(definition, tx)
         return found

@@ -16,7 +16,7 @@ from protocol.heads import HEADS_KEPT, AuditHead, HeldHeads, SignedHead, SignedH
 from protocol.wire import Message
 
 from . import audit
-from .epochs import DAY
+from .epochs import DAY, HOUR
 from .errors import AuditBroken, Refused
 from .letters import HANDLERS as LETTERS
 from .tables import connections, heads, letters
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .project import Project
 
 HEAD = "audit.head"
-HOUR = 3_600  # between two heads of one partner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

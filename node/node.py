@@ -89,11 +89,11 @@ class Node:
         except OSError as error:
             raise explained(error, home) from error
         node = cls(home, config, Store.open(database or home / "control.db"), now=now, random=random)
-        if node._projects() and not (home / "keys" / "node.key").exists():
+        if node.all_projects() and not (home / "keys" / "node.key").exists():
             node.close()
             raise Refused("that database belongs to another node", hint="give each node a database of its own")
         node.secrets.create()
-        if not node._projects():
+        if not node.all_projects():
             with node.act("node.init", organisation) as tx:
                 node._insert_project(tx, DEFAULT_PROJECT)
         config.save(home)
@@ -255,19 +255,19 @@ class Node:
         with suppress(Failure):  # a busy store or a full disk: the next time will do
             exchanges.forget_old(self)
             self.jobs.forget_old()
-            for project in self._projects():
+            for project in self.all_projects():
                 heads.send(project)
                 data.remove_leftovers(project)
                 expiry.apply(project)
                 schedule.tell_overdue(project)
-                project.received.sweep()
+                project.memberships.sweep()
                 project.alerts.forget_old()
         for name in ("cache", "spool", "keys"):
             files.remove_leftovers(self.home / name)
 
     def project(self, name: str = DEFAULT_PROJECT) -> Project:
         """Return a project by name; raises NotFound, also where whoever acts has no role in it."""
-        for project in self._projects():
+        for project in self.all_projects():
             if project.name == name and self.guard.reaches(project.id):
                 project.require("project.view", name)
                 return project
@@ -281,9 +281,10 @@ class Node:
 
     def projects(self) -> list[Project]:
         """Return the projects that whoever acts may view."""
-        return self.guard.viewable(self._projects())
+        return self.guard.viewable(self.all_projects())
 
-    def _projects(self) -> list[Project]:
+    def all_projects(self) -> list[Project]:
+        """Return every project, whoever acts."""
         with self.store.read() as connection:
             return [Project(self, row) for row in connection.execute(select(tables.projects).order_by("name"))]
 

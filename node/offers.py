@@ -73,7 +73,7 @@ def offered(project: "Project", tx: Connection, connection: Row[Any], definition
         hold(project, tx, connection, feed, definition)
         text = f"{connection.alias} changed feed {feed.name}, and gives nothing new by it: vesica feed show {feed.name}"
     else:
-        project.received._set(tx, feed, offered_version=definition.version)
+        project.received.change(tx, feed, offered_version=definition.version)
         text = f"{connection.alias} offers a new version of feed {feed.name}: vesica feed show {feed.name}"
     project.alerts.add(tx, "feed_changed", text)
 
@@ -98,7 +98,7 @@ def _forget(project: "Project", tx: Connection, connection: Row[Any], feed: Row[
 
     It must not be ignored for that: the sender goes on from it, and both have to be at the same hash.
     """
-    named = {definition.version, *project.received.versions_kept(feed)}
+    named = {definition.version, *project.memberships.versions_kept(feed)}
     named |= versions_under_way(tx, connection.id, definition.feed)
     tx.execute(delete(feed_versions).where(feed_versions.c.feed_id == feed.id, feed_versions.c.version.not_in(named)))
 
@@ -107,27 +107,15 @@ def hold(
     project: "Project", tx: Connection, connection: Row[Any], feed: Row[Any], definition: Definition, **values: Any
 ) -> None:
     """Let a version hold from now on: what the one before gave, and it does not, is purged, and the sender told so."""
-    received = project.received
     before = versions.get(tx, feed.id, feed.accepted_version) if feed.accepted_version is not None else definition
     left = {segment.id for segment in definition.segments}
     gone = tuple(segment.id for segment in before.segments if segment.id not in left)
     fewer = tuple(name for name in before.namespaces if name not in definition.namespaces)
-    received._set(tx, feed, accepted_version=definition.version, offered_version=None, **values)
+    project.received.change(tx, feed, accepted_version=definition.version, offered_version=None, **values)
     _forget(project, tx, connection, feed, definition)
     if not gone and not fewer:
         return
-    had, ids = received._memberships(tx, feed), {each.hex() for each in gone}
-    received._drop(tx, feed, [row for row in had if row.segment_id in ids])
-    feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed.id)).one()
-    chain = received._sealed(feed)
-    joined = bool(chain) and received.join(tx, feed, chain)
-    if fewer and not joined:  # who matched by what cannot be told any more: nobody is in it until the next release
-        received._drop(tx, feed, received._memberships(tx, feed))
-    if chain:
-        received._set(tx, feed, records=None)  # they hold what was taken out; the next release is without it
-        for name in feed.records:
-            received._path(feed, name).unlink(missing_ok=True)
-    received._renew(tx, connection, had)
+    project.memberships.take_out(tx, connection, feed, gone, fewer)
     purges.sign(
         project,
         tx,

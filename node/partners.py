@@ -18,7 +18,7 @@ from . import cache, preflight
 from .dialogue import CONNECT_PATH
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
-from .standing import standing
+from .overview import overview
 from .tables import connections, epochs, exchanges, feed_partners, ledger, projects, received_feeds
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Partners:
             row = self.get(alias, tx, status="requested")
             agreement = Agreement.decode(row.agreement)
             message = handshake.accept(agreement, sign=self._node.sign)
-            self._set(tx, row, status="active", our_signature=message.signature)
+            self.change(tx, row, status="active", our_signature=message.signature)
             self._project.letters.send(tx, row.id, "connect.accept", message)
         self._deliver(row)
 
@@ -166,7 +166,7 @@ class Partners:
         """Turn a request down; the partner is told, with the reason."""
         with self._project.act("partner.decline", alias) as tx:
             row = self.get(alias, tx, status="requested")
-            self._set(tx, row, status="declined", reason=reason)
+            self.change(tx, row, status="declined", reason=reason)
             message = handshake.Decline(agreement=row.agreement_digest, reason=reason)
             self._project.letters.send(tx, row.id, "connect.decline", message)
         self._deliver(row)
@@ -220,7 +220,7 @@ class Partners:
                 "project": row.peer_project_name,
                 "status": row.status,
                 "segments_shared": self._project.feeds.segments_shared(row.id),
-                "segments_received": self._project.received.segments_received(row.id),
+                "segments_received": self._project.memberships.segments_received(row.id),
                 "namespaces": list(Agreement.decode(row.agreement).namespaces),
                 "terms": Agreement.decode(row.agreement).terms.as_dict(),
                 "key": row.peer_key.hex(),
@@ -233,7 +233,7 @@ class Partners:
 
     def show(self, alias: str) -> dict[str, Any]:
         """Return how things stand with one partner."""
-        return standing(self._project, self.get(alias))
+        return overview(self._project, self.get(alias))
 
     def preflight(self, alias: str) -> dict[str, Any]:
         """Compare both sides' normalisers on test identities that are fixed in the code; see `node.preflight`."""
@@ -372,7 +372,7 @@ class Partners:
             )
         )
 
-    def _set(self, tx: Connection, row: Row[Any], **values: Any) -> None:
+    def change(self, tx: Connection, row: Row[Any], **values: Any) -> None:
         tx.execute(update(connections).where(connections.c.id == row.id).values(changed=self._node.now(), **values))
 
     def _client(self, connect_id: ConnectId) -> "PeerClient":
@@ -426,7 +426,7 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
     if row.status != "pending":
         raise RemoteProtocolError("out_of_order", "nothing was waiting to be accepted")
     handshake.check_accept(message, Agreement.decode(row.agreement), key=row.peer_key)
-    project.partners._set(tx, row, status="active", their_signature=message.signature)
+    project.partners.change(tx, row, status="active", their_signature=message.signature)
     project.alerts.add(tx, "connection_accepted", f"{row.peer_organisation} accepted: partner {row.alias} is active")
 
 
@@ -435,7 +435,7 @@ def declined(project: "Project", tx: Connection, row: Row[Any], message: Message
     assert isinstance(message, handshake.Decline)
     if row.status != "pending" or message.agreement != row.agreement_digest:
         raise RemoteProtocolError("out_of_order", "nothing was waiting to be declined")
-    project.partners._set(tx, row, status="declined", reason=printable(message.reason))
+    project.partners.change(tx, row, status="declined", reason=printable(message.reason))
     project.alerts.add(tx, "connection_declined", f"{row.peer_organisation} declined")
 
 
@@ -451,7 +451,7 @@ def disconnected(project: "Project", tx: Connection, row: Row[Any], message: Mes
 def end(project: "Project", tx: Connection, row: Row[Any], reason: str) -> None:
     """Stop everything that goes over a connection, and remove what came over it."""
     now = project.node.now()
-    project.partners._set(tx, row, status="disconnected", reason=reason)
+    project.partners.change(tx, row, status="disconnected", reason=reason)
     tx.execute(
         update(feed_partners)
         .where(feed_partners.c.connection_id == row.id, feed_partners.c.status.not_in(("declined", "revoked")))

@@ -14,6 +14,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 from protocol.wire import Message
 
+from .epochs import HOUR
 from .errors import Refused
 from .letters import HANDLERS as LETTERS
 from .normalize import normalise, rule
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .project import Project
 
 SET = 1
-HOUR = 3_600  # between two answers to one partner
 
 _EMAILS = (
     "ann@example.com",

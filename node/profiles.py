@@ -29,7 +29,7 @@ class Profiles:
     def import_(self, path: Path | str | Query, **options: Any) -> ImportReport:
         """Bring a file's or a query's people in, with the options of `node.importer.import_file`."""
         report = import_file(self._project, path, **options)
-        self._project.received.join_all()
+        self._project.memberships.join_all()
         return report
 
     def import_segment_match(

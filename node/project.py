@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .governance import Governance
     from .labels import Labels
     from .letters import Letters
+    from .memberships import Memberships
     from .node import Node
     from .partners import Partners
     from .policies import Policies
@@ -283,6 +284,12 @@ class Project:
         from .received import Received
 
         return Received(self)
+
+    @cached_property
+    def memberships(self) -> "Memberships":
+        from .memberships import Memberships
+
+        return Memberships(self)
 
     @cached_property
     def alerts(self) -> "Alerts":

@@ -21,7 +21,7 @@ from psi.values import Values, sort_keys
 from . import contents, decisions, epochs, evaluations, expiry, versions
 from .data import Snapshot
 from .errors import Refused
-from .received import open_chain
+from .memberships import open_chain
 from .tables import runs
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def reconcile(project: "Project", name: str, partner: str | None = None) -> dict
 def _sent(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
     feed = project.feeds.get(name)
     documents = []
-    for row, state in project.feeds._partners(feed):
+    for row, state in project.feeds.partners_of(feed):
         if partner not in (None, row.alias) or state.status == "revoked":
             continue
         with project.node.store.read() as tx:
@@ -168,7 +168,7 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
         definition = versions.get(tx, feed.id, version)
         snapshot = Snapshot.open(project, tx)
         epoch = epochs.running(project, tx, row)
-        chain = project.received._sealed(feed)
+        chain = project.memberships.chain(feed)
         then = versions.get(tx, feed.id, chain[-1].version) if chain else definition
     rows: list[dict[str, Any]] = []
     people = BitMap()

@@ -48,7 +48,7 @@ def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message
     definition = versions.holding(known)
     universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
     declined = (state.declined_version or 0) > message.version
-    project.feeds._set_state(
+    project.feeds.change_state(
         tx,
         state,
         status="enabled",
@@ -79,7 +79,7 @@ def noticed(status: str) -> Any:
         if state.status not in GOING:
             return
         reason = printable(message.reason)
-        project.feeds._set_state(tx, state, status=status, reason=reason)
+        project.feeds.change_state(tx, state, status=status, reason=reason)
         project.alerts.add(tx, f"feed_{status}", f"{row.alias} has feed {feed.name} {status}")
 
     return handle
@@ -93,7 +93,7 @@ def version_declined(project: "Project", tx: Connection, row: Row[Any], message:
         return
     if message.version not in state.offers:
         raise RemoteProtocolError("manifest", "the partner declined a version that it was not offered")
-    project.feeds._set_state(tx, state, declined_version=message.version, reason=printable(message.reason))
+    project.feeds.change_state(tx, state, declined_version=message.version, reason=printable(message.reason))
     text = f"{row.alias} declined version {message.version} of feed {feed.name}; what it accepted before goes on"
     project.alerts.add(tx, "feed_version_declined", text)
 

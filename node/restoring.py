@@ -109,7 +109,7 @@ def _begin_anew(node: "Node", made: int, source: Path) -> dict[str, Any]:
     now = node.now()
     passed = max(0, now - made) + 1
     told: list[str] = []
-    held = node._projects()
+    held = node.all_projects()
     detail: dict[str, Any] = {"made": made, "partners": told}
     reason = {"code": "restored", "message": "the home was restored from a backup", "hint": "run the command again"}
     with node.act(RESTORE, str(source), detail=detail) as tx:

@@ -90,7 +90,7 @@ def _held_by_receiver(project: "Project", tx: Connection, row: Row[Any], state: 
     signed = message.receipt
     if signed is not None and signed.receipt.revision > state.last_revision:
         values = {"last_revision": signed.receipt.revision, "last_receipt": signed.receipt.digest()}
-        project.feeds._set_state(tx, state, **values)
+        project.feeds.change_state(tx, state, **values)
         behind = (feeds.c.id == state.feed_id, feeds.c.revision < signed.receipt.revision)
         tx.execute(update(feeds).where(*behind).values(revision=signed.receipt.revision))
     feed = tx.execute(select(feeds).where(feeds.c.id == state.feed_id)).one()
@@ -103,7 +103,7 @@ def _held_by_receiver(project: "Project", tx: Connection, row: Row[Any], state: 
         raise RemoteProtocolError("manifest", "the partner speaks of a version that no edit can have made")
     after = replace(ours, version=theirs.version + 1, created=project.node.now())
     versions.keep(project, tx, feed.id, after)
-    project.feeds._set(tx, feed, version=after.version)
+    project.feeds.change(tx, feed, version=after.version)
     lost = f"{row.alias} has version {theirs.version} of feed {feed.name}, which was made after the backup"
     text = f"{lost}: nothing is released to it until you have made that edit again (vesica feed edit {feed.name})"
     project.alerts.add(tx, "feed_version_lost", text)
@@ -116,7 +116,7 @@ def _held_by_sender(project: "Project", tx: Connection, row: Row[Any], message: 
     if feed is None:
         raise RemoteProtocolError("manifest", "there is no such feed between us")
     if signed is not None and signed.receipt.revision > feed.last_revision:
-        project.received._set(
+        project.received.change(
             tx, feed, last_revision=signed.receipt.revision, last_receipt=signed.receipt.digest(), records=None
         )
 

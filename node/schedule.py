@@ -36,7 +36,7 @@ OVERDUE_SECONDS = 2 * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Situation:
     """What is known of one feed to one partner at a moment."""
 
     now: int
@@ -59,23 +59,23 @@ def settled(changes: list[int], now: int) -> bool:
     return not changes or now - changes[-1] >= QUIET_SECONDS or now - changes[0] >= PATIENCE_SECONDS
 
 
-def due(standing: Standing) -> str | None:
+def due(situation: Situation) -> str | None:
     """Return why a feed should run now, None where it should not."""
-    now, waits = standing.now, standing.next_attempt is not None and standing.now < standing.next_attempt
-    if standing.under_way or standing.post or (waits and standing.failure == PeerUnreachable.code):
+    now, waits = situation.now, situation.next_attempt is not None and situation.now < situation.next_attempt
+    if situation.under_way or situation.post or (waits and situation.failure == PeerUnreachable.code):
         return None
-    if standing.anew and now < standing.anew_from:
+    if situation.anew and now < situation.anew_from:
         return None
-    if standing.basis != standing.tried:
-        return "changed" if settled(standing.changes, now) else None
-    if standing.next_attempt is not None:
+    if situation.basis != situation.tried:
+        return "changed" if settled(situation.changes, now) else None
+    if situation.next_attempt is not None:
         return None if waits else "again"
-    if standing.anew:
+    if situation.anew:
         return "anew"
-    pause = min(WISH_SECONDS << min(standing.wishes, 16), DAY)
-    if standing.wished is not None and now >= max(standing.wished, (standing.ran or 0) + pause):
+    pause = min(WISH_SECONDS << min(situation.wishes, 16), DAY)
+    if situation.wished is not None and now >= max(situation.wished, (situation.ran or 0) + pause):
         return "wished"
-    return "daily" if standing.ran is None or now - standing.ran >= DAY else None
+    return "daily" if situation.ran is None or now - situation.ran >= DAY else None
 
 
 class Schedule:
@@ -107,8 +107,8 @@ class Schedule:
                 if isinstance(error, Failure):
                     raise
                 log.warning("rules cannot be evaluated", project=project.name, code=error.code)
-            for standing, state in standings(project):
-                reason = due(standing)
+            for situation, state in situations(project):
+                reason = due(situation)
                 if reason is not None and not self._is_over(state):
                     parameters = {"connection": state.connection_id, "feed": state.feed_id}
                     self._node.jobs.submit_once(releases.JOB, parameters, project)
@@ -122,7 +122,7 @@ class Schedule:
             if tx.execute(select(segments.c.id).where(*ruled).limit(1)).first() is None:
                 return
             before = self._evaluated.get(project.id)
-            now = (newest_generation(project, tx), project.received.standing(tx))
+            now = (newest_generation(project, tx), project.memberships.stamp(tx))
             changes = changes_after(project, tx, before[0]) if before else []
         if now == before or not settled(changes, self._node.now()):
             return
@@ -186,8 +186,8 @@ def ask(project: "Project", connection: Row[Any], namespace: str) -> None:
         project.node.jobs.submit_once(wishes.JOB, parameters, project)
 
 
-def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
-    """Yield how each of our feeds stands with each partner that has enabled it, and its row."""
+def situations(project: "Project") -> Iterator[tuple[Situation, Row[Any]]]:
+    """Yield the situation of each of our feeds with each partner that has enabled it, and the partner's state of it."""
     query = (
         select(feed_partners, feeds.c.name.label("feed"), connections.c.alias, connections.c.peer_address)
         .join(feeds, feeds.c.id == feed_partners.c.feed_id)
@@ -210,7 +210,7 @@ def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
         found = []
         for state in states:
             tried = Basis.read(state.tried)
-            standing = Standing(
+            situation = Situation(
                 now=project.node.now(),
                 basis=attempts.basis(project, tx, state, rules, generation=generation),
                 tried=tried,
@@ -225,17 +225,17 @@ def standings(project: "Project") -> Iterator[tuple[Standing, Row[Any]]]:
                 under_way=(state.connection_id, state.feed_id) in under_way,
                 post=state.peer_address != "" and state.connection_id in waiting,
             )
-            found.append((standing, state))
+            found.append((situation, state))
     yield from found
 
 
 def tell_overdue(project: "Project") -> None:
     """Raise an alert for each feed that should have reached a partner and has not."""
-    for standing, state in standings(project):
+    for situation, state in situations(project):
         done = (runs.c.feed_id == state.feed_id, runs.c.connection_id == state.connection_id, runs.c.state == "done")
         with project.node.store.read() as tx:
             last = tx.scalar(select(runs.c.changed).where(*done).order_by(runs.c.changed.desc()).limit(1))
-        days = (standing.now - (last or state.changed)) // DAY
+        days = (situation.now - (last or state.changed)) // DAY
         if days * DAY >= OVERDUE_SECONDS:
             with project.node.store.begin() as tx:
                 text = f"feed {state.feed} has not reached {state.alias} for {days} days"

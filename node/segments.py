@@ -444,7 +444,7 @@ class Segments:
                 raise _missing(name)
             return snapshot.members(row.id)
         partner, _, segment = name.partition(".")
-        return self._project.received.members(partner, segment, tx)
+        return self._project.memberships.members(partner, segment, tx)
 
     def _read_members(self, tx: Connection, snapshot: Snapshot, path: Path) -> tuple[BitMap, int]:
         """Return the profiles that a file names and how many ids are none.

@@ -17,7 +17,7 @@ from . import evaluations, versions
 from .errors import Refusal
 from .evaluations import epoch_of
 from .exchanges import FAILED
-from .received import Sealed, base_of
+from .memberships import Sealed, base_of
 from .runs import tell
 from .tables import received_feeds, runs
 
@@ -120,7 +120,7 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
         return  # a kill came between keeping it and closing the exchange
     detail = {"version": announced.version, "revision": announced.revision, **report}
     with project.act("feed.received", feed.name, actor=connection.alias, detail=detail) as tx:
-        project.received.keep(
+        project.memberships.keep(
             tx,
             feed,
             Sealed(version=announced.version, revision=announced.revision, epoch=number, records=released.records),
@@ -137,7 +137,7 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
             .where(runs.c.revision == announced.revision)
             .values(state="done", receipt=receipt.encode(), report=report, changed=project.node.now())
         )
-    project.received.sweep(feed.id)
+    project.memberships.sweep(feed.id)
     tell(
         "in",
         connection.alias,

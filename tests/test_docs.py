@@ -22,7 +22,7 @@ import click
 import pytest
 
 import protocol
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from cli.main import Context, cli, main
 from cli.sample import Sample
 from protocol import wire
@@ -128,7 +128,7 @@ def test_two_nodes_do_what_the_readme_tells(
     Path("sample").mkdir()
     sample = Sample.make(PEOPLE)
     sample.write(Path("sample"))
-    addresses, homes = [f"127.0.0.1:{port}" for port in _free_ports(2)], dict[str, str]()
+    addresses, homes = [f"127.0.0.1:{port}" for port in free_ports(2)], dict[str, str]()
     said, connect_id = "", ""
     with ExitStack() as services:
         for terminal, lines in told():
@@ -148,7 +148,7 @@ def test_two_nodes_do_what_the_readme_tells(
         assert homes == {"1": "fern", "2": "daily"}
         assert set(Path("buyers.csv").read_text().splitlines()[1:]) == sample.members("frequent-buyers") != set()
         deadline = time.monotonic() + WAIT
-        while (partner := json.loads(said)["partners"][0])["purged"] is None:
+        while not (partner := json.loads(said)["partners"][0])["purges"]:
             assert time.monotonic() < deadline
             said = run(arguments, capsys)
         assert partner["last_revision"] == 1

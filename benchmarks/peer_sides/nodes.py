@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli.demo import Side, _free_ports, _until
+from cli.demo import Side, free_ports
 
 from ..nodes import Service
 from ..relay import Relay
@@ -37,7 +37,7 @@ class PreparedNodes:
 
     def run(self, large: Sequence[str], strangers: Sequence[str], new: Sequence[str]) -> int:
         """Fill `costs` by phase; return how many of `new` were found."""
-        ports = dict(zip(self._sides, _free_ports(2), strict=True))
+        ports = dict(zip(self._sides, free_ports(2), strict=True))
         self._relays = {name: Relay(port) for name, port in ports.items()}
         for name, each in self._sides.items():
             address, listen = f"127.0.0.1:{self._relays[name].port}", f"127.0.0.1:{ports[name]}"
@@ -74,14 +74,14 @@ class PreparedNodes:
         sender.run("segment", "create", SEGMENT, "--rule", "shared = 1")
         sender.run("partner", "request", receiver.run("partner", "id")["connect_id"], "--as", "receiver", "--yes")
         receiver.run("partner", "accept", "sender-ltd")
-        _until(sender, ("partner", "list"), lambda rows: rows[0]["status"] == "active")
+        sender.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
         sender.run(
             *("feed", "create", FEED, "--segment", SEGMENT, "--partner", "receiver", "--namespace", "email_sha256")
         )
         sender.run("feed", "publish", FEED)
-        _until(receiver, ("feed", "list"), lambda feeds: bool(feeds["received"]))
+        receiver.until(lambda feeds: bool(feeds["received"]), "feed", "list")
         receiver.run("feed", "enable", FEED)
-        _until(sender, ("feed", "list"), lambda feeds: feeds["shared"][0]["partners"]["receiver"] == "enabled")
+        sender.until(lambda feeds: feeds["shared"][0]["partners"]["receiver"] == "enabled", "feed", "list")
 
     def _found(self) -> int:
         members: dict[str, Any] = self._receiver.run("feed", "show", FEED)["members"]

@@ -11,7 +11,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
-from cli.demo import _free_ports
+from cli.demo import free_ports
 
 from ..relay import Relay
 from .environment import Unavailable
@@ -95,7 +95,7 @@ class Pair:
     def __init__(self, module: str, python: Path, folder: Path, names: tuple[str, str], *, roles: bool = False) -> None:
         """With `roles`, each party is told on its command line which it is, and where to listen or to call."""
         folder.mkdir()
-        self.ports = _free_ports(2)
+        self.ports = free_ports(2)
         self._relays = [Relay(port) for port in self.ports]
         self.relays = [relay.port for relay in self._relays]
         places = (self.ports[0], self.relays[0])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli.demo import _free_ports
+from cli.demo import free_ports
 from cli.main import main
 from node import client
 from protocol.connectid import ConnectId
@@ -109,7 +109,7 @@ def members(file: Path, numbers: range) -> str:
 def make(folder: Path, capture: Any, databases: tuple[str, str] | None = None) -> tuple[Side, Side]:
     """A retailer and a publisher with 100 people each, 50 of them in common, on small terms; nothing is served yet."""
     made = []
-    for place, port in enumerate(_free_ports(2)):
+    for place, port in enumerate(free_ports(2)):
         name = ("retailer", "publisher")[place]
         side = Side(folder / name, f"127.0.0.1:{port}", capture)
         more = ("--database", databases[place]) if databases else ()
@@ -187,7 +187,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         shown = publisher.run("feed", "show", "summer")
         assert shown["members"] == {}
         last = shown["revision"]
-        retailer.until(lambda feed: feed["partners"][0]["purged"]["revision"] == last, "feed", "show", "summer")
+        retailer.until(lambda feed: feed["partners"][0]["purges"][-1]["revision"] == last, "feed", "show", "summer")
         retailer.refused("refused", "feed", "revoke", "summer", "--yes", act="feed.revoke")
 
         retailer.run("feed", "create", "winter", "--segment", "vip", *SHARE)

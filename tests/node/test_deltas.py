@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from node import contents, received
+from node import contents, memberships
 from node.client import PeerClient
 from node.tables import received_feeds, runs
 from psi import kernel
@@ -168,7 +168,7 @@ def test_a_sender_that_never_sends_everything_does_not_fill_the_receiver(
     shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contents, "WHOLE_AFTER", 1_000)
-    monkeypatch.setattr(received, "CHANGES_AT_MOST", 3)
+    monkeypatch.setattr(memberships, "CHANGES_AT_MOST", 3)
     for number in range(20, 25):
         shared.acme.project.consent.set(f"a{number}", "n")
         sync(shared)

@@ -54,14 +54,14 @@ def sync(pair: Any) -> list[str]:
     return [run["status"] for run in pair.acme.project.feeds.sync("summer")]
 
 
-def standing(pair: Any, partner: str = "globe") -> dict[str, Any]:
+def at_sender(pair: Any, partner: str = "globe") -> dict[str, Any]:
     (found,) = [each for each in pair.acme.project.feeds.show("summer")["partners"] if each["alias"] == partner]
     return dict(found)
 
 
 def agree(pair: Any) -> tuple[int | None, int | None]:
     """Check that both sides show the same, and return which version runs and which waits for the receiver's word."""
-    ours, theirs = standing(pair), pair.globe.project.received.show("summer")
+    ours, theirs = at_sender(pair), pair.globe.project.received.show("summer")
     assert ours["accepted_version"] == theirs["accepted_version"]
     assert ours["offered_version"] == theirs["offered_version"]
     if ours["accepted_version"] is not None:
@@ -75,10 +75,10 @@ def agree(pair: Any) -> tuple[int | None, int | None]:
 @pytest.mark.feature("FD6")
 @pytest.mark.feature("FD8")
 def test_an_added_segment_waits_for_the_receiver_while_the_old_version_goes_on(shared: Any) -> None:
-    first = standing(shared)["accepted_hash"]
+    first = at_sender(shared)["accepted_hash"]
     assert edit(shared, segments=["old"]) == 2
     assert agree(shared) == (1, 2)
-    assert standing(shared)["accepted_hash"] == first
+    assert at_sender(shared)["accepted_hash"] == first
     shared.acme.project.consent.set("a4", "n")
     assert sync(shared) == ["done"]  # the accepted version is refreshed
     assert shared.globe.members("acme", "new") == {"g3"}
@@ -107,8 +107,8 @@ def test_an_addition_is_declined_with_a_reason_and_the_old_version_goes_on(share
     edit(shared, segments=["old"])
     shared.globe.project.received.decline_version("summer", reason="no use for it")
     assert agree(shared) == (1, None)
-    assert (standing(shared)["status"], standing(shared)["declined_version"]) == ("enabled", 2)
-    assert standing(shared)["reason"] == "no use for it"
+    assert (at_sender(shared)["status"], at_sender(shared)["declined_version"]) == ("enabled", 2)
+    assert at_sender(shared)["reason"] == "no use for it"
     assert "feed_version_declined" in [alert.kind for alert in shared.acme.project.alerts.list()]
     shared.acme.project.consent.set("a4", "n")
     assert sync(shared) == ["done"]
@@ -118,14 +118,14 @@ def test_an_addition_is_declined_with_a_reason_and_the_old_version_goes_on(share
             act("summer")
     edit(shared, Removal(segments=["vip"]))  # is not a reason to ask again
     assert agree(shared) == (3, None)
-    assert standing(shared)["declined_version"] == 2
+    assert at_sender(shared)["declined_version"] == 2
     edit(shared, segments=["rare"])  # is one
     assert agree(shared) == (3, 5)
     added = shared.globe.project.received.show("summer")["offered"]["adds"]["segments"]
     assert [each["name"] for each in added] == ["old", "rare"]
     shared.globe.project.received.enable("summer")
     assert agree(shared) == (5, None)
-    assert (standing(shared)["declined_version"], standing(shared)["reason"]) == (None, None)
+    assert (at_sender(shared)["declined_version"], at_sender(shared)["reason"]) == (None, None)
 
 
 @pytest.mark.feature("FD6")
@@ -284,7 +284,7 @@ def test_a_removal_holds_at_once_also_while_an_addition_waits(shared: Any) -> No
     assert [each["name"] for each in shared.globe.project.received.show("summer")["segments"]] == ["new"]
     shared.globe.post()
     vip = shared.acme.project.segments.show("vip").id
-    assert [(each["version"], each["segments"]) for each in standing(shared)["purges"]] == [(3, [vip])]
+    assert [(each["version"], each["segments"]) for each in at_sender(shared)["purges"]] == [(3, [vip])]
     assert sync(shared) == ["done"]
     assert shared.globe.members("acme", "new") == {"g3", "g4"}
     shared.globe.project.received.enable("summer")
@@ -313,7 +313,7 @@ def test_an_addition_that_is_taken_back_leaves_what_was(shared: Any) -> None:
     assert shared.globe.project.received.show("summer")["members"] == {"new": 2, "vip": 1}
     with pytest.raises(Refused):
         shared.globe.project.received.enable("summer")
-    assert standing(shared)["purges"] == []  # nothing of it was ever there
+    assert at_sender(shared)["purges"] == []  # nothing of it was ever there
 
 
 # Namespaces
@@ -329,7 +329,7 @@ def test_a_new_namespace_is_estimated_then_offered_then_used(shared: Any) -> Non
             check_expected(acme, row, PHONE, Part.SENDER)
 
     edit(shared, namespaces=["phone_sha256"])
-    assert standing(shared)["waits_for_estimate"] == [PHONE]
+    assert at_sender(shared)["waits_for_estimate"] == [PHONE]
     assert agree(shared) == (1, None)  # not offered
     with pytest.raises(Refused, match="phone_sha256") as caught:
         acme.feeds.publish("summer")
@@ -362,7 +362,7 @@ def test_a_new_namespace_is_estimated_then_offered_then_used(shared: Any) -> Non
     edit(shared, Removal(namespaces=["phone_sha256"]))
     assert agree(shared) == (3, None)
     shared.globe.post()
-    assert (standing(shared)["purged"]["version"], standing(shared)["purged"]["namespaces"]) == (3, [PHONE])
+    assert [(each["version"], each["namespaces"]) for each in at_sender(shared)["purges"]] == [(3, [PHONE])]
 
 
 @pytest.mark.feature("FD7")
@@ -398,19 +398,19 @@ def test_each_partner_is_at_its_own_version(shared: Any, person: Any, tmp_path: 
         hooli.project.partners.request(found, alias="acme")
         acme.partners.accept("hooli")
         assert edit(shared, partners=["hooli"]) == 1  # which no version speaks of
-        assert standing(shared, "hooli")["status"] == "draft"
+        assert at_sender(shared, "hooli")["status"] == "draft"
         acme.feeds.publish("summer")
         hooli.project.received.enable("summer")
         edit(shared, segments=["old"])
         hooli.project.received.enable("summer")
-        assert [standing(shared, each)["accepted_version"] for each in ("globe", "hooli")] == [1, 2]
+        assert [at_sender(shared, each)["accepted_version"] for each in ("globe", "hooli")] == [1, 2]
         assert [run["status"] for run in acme.feeds.sync("summer")] == ["unchanged", "done"]
         assert (hooli.members("acme", "old"), hooli.members("acme", "vip")) == ({"h5"}, {"h2"})
         edit(shared, Removal(segments=["vip"]))
         assert agree(shared) == (3, 4)
         shown = hooli.project.received.show("summer")
         assert (shown["accepted_version"], shown["offered_version"]) == (4, None)
-        assert standing(shared, "hooli")["accepted_hash"] == shown["hash"] != standing(shared)["accepted_hash"]
+        assert at_sender(shared, "hooli")["accepted_hash"] == shown["hash"] != at_sender(shared)["accepted_hash"]
         assert [run["status"] for run in acme.feeds.sync("summer")] == ["done", "done"]
         assert hooli.project.received.show("summer")["members"] == {"new": 0, "old": 1}
         assert shared.globe.project.received.show("summer")["members"] == {"new": 2}
@@ -674,11 +674,11 @@ def test_a_receiver_cannot_go_back_to_what_was_taken_out(shared: Any) -> None:
     edit(shared, Removal(segments=["vip"]))
     accept = FeedAccept(feed=first.feed, version=1, definition=first.digest(), universes={EMAIL: 6})
     post(shared.globe, "acme", "feed.accept", accept)
-    assert standing(shared)["accepted_version"] == 2  # as if it had crossed
+    assert at_sender(shared)["accepted_version"] == 2  # as if it had crossed
     shared.globe.project.received.disable("summer")
     shared.globe.project.received.enable("summer")
     post(shared.globe, "acme", "feed.accept", accept)
-    assert standing(shared)["accepted_version"] == 2
+    assert at_sender(shared)["accepted_version"] == 2
     assert len(shared.acme.acts("letter.feed.accept", "deny")) == 1
 
 
@@ -691,7 +691,7 @@ def test_a_version_that_was_never_offered_is_neither_accepted_nor_declined(share
     post(shared.globe, "acme", "feed.decline-version", notice)
     for kind in ("feed.accept", "feed.decline-version"):
         assert len(shared.acme.acts(f"letter.{kind}", "deny")) == 1
-    assert (standing(shared)["accepted_version"], standing(shared)["declined_version"]) == (1, None)
+    assert (at_sender(shared)["accepted_version"], at_sender(shared)["declined_version"]) == (1, None)
 
 
 def test_a_sender_that_swaps_what_a_feed_gives_takes_nothing_with_it(shared: Any) -> None:

@@ -286,7 +286,7 @@ class Trial:
                 "status": (received["status"], partner["status"], shared["status"]),
                 "same receipt": partner["last_receipt"] == received["last_receipt"],
                 "revisions": len(sent),
-                "purged": partner["purged"] is not None and len(partner["purged"]["segments"]),
+                "purged": [len(each["segments"]) for each in partner["purges"]],
                 "charged": _charged(acme),
                 "letters": (_letters(acme), _letters(globe.node)),
                 "acts": (_acts(acme), _acts(globe.node)),

@@ -152,9 +152,9 @@ class World:
 
     def check_members(self) -> None:
         with Node.open(self.globe.folder / "globe") as globe:
-            received, ids = globe.project().received, Snapshot.open(globe.project()).profile_ids
+            memberships, ids = globe.project().memberships, Snapshot.open(globe.project()).profile_ids
             for segment, expected in self.expected.items():
-                assert {ids[number].decode() for number in received.members("acme", segment)} == expected
+                assert {ids[number].decode() for number in memberships.members("acme", segment)} == expected
 
     def check_receipts(self) -> list[SignedReceipt]:
         """Both sides hold the same receipts, each naming the one before; nothing is left open, doubled or lost."""

@@ -55,6 +55,11 @@ def ids(side: Any, members: Any) -> set[str]:
     return {names[number].decode() for number in members}
 
 
+def statuses(pair: Any, segment: str, feed: str = "f") -> dict[str, set[str]]:
+    found = pair.globe.project.memberships.statuses(feed, segment)
+    return {status: ids(pair.globe, members) for status, members in found.items()}
+
+
 def received(pair: Any) -> list[Any]:
     """Return globe's rows of runs, newest last."""
     with pair.globe.node.store.read() as tx:
@@ -78,23 +83,50 @@ def test_new_members_are_realized_stayers_existing_and_leavers_exited(pair: Any,
     def tiers(tier: str, numbers: Sequence[int]) -> None:
         load(pair.acme, "tiers", "id,tier", [f"a{n},{tier}" for n in numbers])
 
-    def statuses() -> dict[str, set[str]]:
-        found = pair.globe.project.received.statuses("f", "gold")
-        return {status: ids(pair.globe, members) for status, members in found.items()}
-
     tiers("gold", range(4))
     pair.acme.project.segments.create("gold", rule="tier = 'gold'")
     pair.share("f", ["gold"])
     assert sync(pair) == "done"
-    assert statuses() == {"realized": {"g0", "g1", "g2", "g3"}, "existing": set(), "exited": set()}
+    assert statuses(pair, "gold") == {"realized": {"g0", "g1", "g2", "g3"}, "existing": set(), "exited": set()}
     tiers("none", [0])
     tiers("gold", [7])
     assert sync(pair) == "done"
-    assert statuses() == {"realized": {"g7"}, "existing": {"g1", "g2", "g3"}, "exited": {"g0"}}
+    assert statuses(pair, "gold") == {"realized": {"g7"}, "existing": {"g1", "g2", "g3"}, "exited": {"g0"}}
     assert sync(pair) == "unchanged"
     tiers("gold", [0])
     assert sync(pair) == "done"
-    assert statuses() == {"realized": {"g0"}, "existing": {"g1", "g2", "g3", "g7"}, "exited": set()}
+    assert statuses(pair, "gold") == {"realized": {"g0"}, "existing": {"g1", "g2", "g3", "g7"}, "exited": set()}
+
+
+@pytest.mark.feature("EX2")
+def test_who_comes_or_goes_between_two_revisions_is_realized_or_exited_with_the_second(pair: Any, person: Any) -> None:
+    """The receiver computes its memberships anew whenever it has news of its own people."""
+    pair.prepare(people(person, "a", range(12)), people(person, "g", range(6)), {"all": [f"a{n}" for n in range(12)]})
+    pair.share("f", ["all"])
+    assert sync(pair) == "done"
+
+    def hear(side: Any, profile: str, consent: str) -> None:
+        pair.clock.advance(seconds=1)
+        side.project.consent.set(profile, consent)
+
+    pair.globe.people(people(person, "g", [9]), "more")
+    hear(pair.globe, "g1", "n")
+    first = {"realized": {"g0", "g2", "g3", "g4", "g5"}, "existing": set(), "exited": {"g1"}}
+    assert statuses(pair, "all") == first
+    hear(pair.acme, "a2", "n")
+    assert sync(pair) == "done"  # g9 came in when its points were evaluated, before the release
+    second = {"realized": {"g9"}, "existing": {"g0", "g3", "g4", "g5"}, "exited": {"g1", "g2"}}
+    assert statuses(pair, "all") == second
+    hear(pair.globe, "g1", "y")
+    assert statuses(pair, "all") == {**second, "realized": {"g1", "g9"}, "exited": {"g2"}}
+    hear(pair.globe, "g5", "n")
+    hear(pair.acme, "a4", "n")
+    assert sync(pair) == "done"
+    third = {"realized": {"g1"}, "existing": {"g0", "g3", "g9"}, "exited": {"g2", "g4", "g5"}}
+    assert statuses(pair, "all") == third
+    pair.clock.advance(days=1)
+    assert sync(pair) == "done"  # a revision without a record
+    assert statuses(pair, "all") == {**third, "realized": set(), "existing": {"g0", "g1", "g3", "g9"}}
 
 
 @pytest.mark.feature("EX8")
@@ -302,5 +334,5 @@ def test_the_receivers_own_no_never_enters_a_match(pair: Any, person: Any, model
     assert evaluations.evaluated(pair.acme.project, row, EMAIL, epoch) == 15
     pair.clock.advance(seconds=1)
     pair.globe.project.consent.set("g16", "n", "email_sha256")  # withdrawn: out at once, without a run
-    pair.globe.project.received.join_all(connection)
+    pair.globe.project.memberships.join_all(connection)
     assert pair.globe.members("acme", "all") == {f"g{n}" for n in (15, 17, 18, 19)}

@@ -10,7 +10,7 @@ from node import client, epochs, log, releases, schedule, taking
 from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
 from node.client import PeerClient
 from node.errors import Refused
-from node.schedule import DAY, Schedule, Standing, due
+from node.schedule import DAY, Schedule, Situation, due
 from node.tables import epochs as epoch_rows
 from node.tables import received_feeds, runs
 from psi import count
@@ -18,7 +18,7 @@ from psi import count
 EMAIL = "email_sha256/lc-v1"
 NOW = 1_800_000_000
 BASIS = Basis(generation=3, model="opt-out", version=1, epoch=1, rules="")
-QUIET = Standing(now=NOW, basis=BASIS, tried=BASIS, changes=[], ran=NOW - 100)
+QUIET = Situation(now=NOW, basis=BASIS, tried=BASIS, changes=[], ran=NOW - 100)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def living(request: pytest.FixtureRequest, person: Any) -> Living:
 
 @pytest.mark.feature("EX1")
 @pytest.mark.parametrize(
-    ("standing", "reason"),
+    ("situation", "reason"),
     [
         (QUIET, None),
         (replace(QUIET, tried=None, ran=None), "changed"),
@@ -95,8 +95,8 @@ def living(request: pytest.FixtureRequest, person: Any) -> Living:
         (replace(QUIET, wished=NOW, ran=NOW - 120, wishes=1), "wished"),
     ],
 )
-def test_when_a_feed_is_due(standing: Standing, reason: str | None) -> None:
-    assert due(standing) == reason
+def test_when_a_feed_is_due(situation: Situation, reason: str | None) -> None:
+    assert due(situation) == reason
 
 
 def test_the_time_before_another_attempt_grows() -> None:
@@ -469,4 +469,4 @@ def test_a_receiver_that_ends_the_epoch_waits_for_the_senders_word(pair: Any, pe
 def test_the_schedule_of_a_project_without_feeds_does_nothing(node: Any) -> None:
     Schedule(node).tick()
     assert node.jobs.list() == []
-    assert list(schedule.standings(node.project())) == []
+    assert list(schedule.situations(node.project())) == []

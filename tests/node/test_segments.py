@@ -193,13 +193,13 @@ def test_the_tree_has_a_builders_shape(project: Project) -> None:
 
 
 def test_received_segments_include_and_exclude(project: Project) -> None:
-    class Received:
+    class Memberships:
         def members(self, partner: str, name: str, tx: object = None) -> BitMap:
             if (partner, name) != ("fern", "new-parents"):
                 raise NotFound("no such segment")
             return BitMap([0, 1])
 
-    project.__dict__["received"] = Received()
+    project.__dict__["memberships"] = Memberships()
     project.segments.create("in", rule="received.fern.new-parents AND orders > 5")
     project.segments.create("out", rule="NOT received.fern.new-parents")
     assert (ids(project, "in"), ids(project, "out")) == ("2", "34")

@@ -299,7 +299,7 @@ class Month:
             self.expect(f"members of {segment} by {name}", receiver.members(sender.name, segment), expected)
             left = link.before.get(segment, set()) - expected
             ids = Snapshot.open(receiver.project).profile_ids
-            found = receiver.project.received.statuses(link.feed, segment, sender.name)
+            found = receiver.project.memberships.statuses(link.feed, segment, sender.name)
             statuses = {status: {ids[number].decode() for number in numbers} for status, numbers in found.items()}
             self.expect(f"who is in {segment} by {name}", statuses["realized"] | statuses["existing"], expected)
             self.expect(f"who has left {segment} by {name} and is in it", statuses["exited"] & expected, set())
@@ -327,7 +327,7 @@ class Month:
         """The sender holds each receiver's signed word that it purged something."""
         shown = self.acme.project.feeds.show(feed)["partners"]
         self.expect(
-            f"who purged of {feed}", {each["alias"] for each in shown if each["purged"]} >= set(receivers), True
+            f"who purged of {feed}", {each["alias"] for each in shown if each["purges"]} >= set(receivers), True
         )
 
     def cached(self) -> set[Path]:

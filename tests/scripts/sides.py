@@ -82,7 +82,7 @@ class Side:
         from node.data import Snapshot
 
         ids = Snapshot.open(self.project).profile_ids
-        return {ids[number].decode() for number in self.project.received.members(partner, segment)}
+        return {ids[number].decode() for number in self.project.memberships.members(partner, segment)}
 
     def post(self) -> None:
         """Let letters go both ways, and do what the partner asked for."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .project import Project
 
 
-def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
+def overview(project: "Project", row: Row[Any]) -> dict[str, Any]:
     """Return everything that is known of a partner, as one document."""
     agreement = Agreement.decode(row.agreement)
     terms = agreement.terms
@@ -46,7 +46,7 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},  # the partner's with us
         "our_budget": matching.budget(project, row),
         "segments_shared": project.feeds.segments_shared(row.id),
-        "segments_received": project.received.segments_received(row.id),
+        "segments_received": project.memberships.segments_received(row.id),
         "letters_waiting": waiting,
         "last_contact": contact,
         "restored": row.restored,
