@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from cli import output
 from node import letters as letters_module
@@ -287,6 +287,40 @@ def test_a_shared_segment_cannot_be_given_a_rule_over_received_ones(two: Any) ->
     ):
         lous.project().segments.update("base", rule="received.acme.vip")
     assert globe.segments.show("base").rule == "own.list"
+
+
+def statements(node: Node, act: Callable[[], Any]) -> int:
+    """Return how many statements an act sends to the database."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(node.store.engine, "before_cursor_execute", note)
+    try:
+        act()
+    finally:
+        event.remove(node.store.engine, "before_cursor_execute", note)
+    return len(sent)
+
+
+@pytest.mark.feature("GV6")
+def test_a_check_reads_everything_once_however_many_segments_are_shared(two: Any) -> None:
+    acme = two.acme.project
+    acme.policies.create("own", "segment-match", "C5")
+    offer(two, "one", "vip", enable=False)
+
+    def toggle() -> None:
+        acme.policies.disable("own")
+        acme.policies.enable("own")
+
+    check, changes = (
+        statements(acme.node, lambda: acme.governance.check(feeds=["one"])),
+        statements(acme.node, toggle),
+    )
+    offer(two, "many", "vip", "new", "rich", "richer", enable=False)
+    assert statements(acme.node, lambda: acme.governance.check(feeds=["many"])) == check
+    assert statements(acme.node, toggle) == changes + 2  # the definition of the second feed, in each of two acts
 
 
 # At the receiver
