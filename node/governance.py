@@ -2,7 +2,7 @@
 
 The one place that says so for feeds and files alike, and whatever else will let members out. It is asked when a feed is
 drafted, estimated, published and at each of its runs, and when something changes on which a published feed rests: a
-label, a policy, a rule (`Governance.act`).
+label, a policy, a rule, the fields of a dataset (`Governance.act`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -247,7 +247,7 @@ class Governance:
     def act(
         self, act: str, target: str, edited: Origin, *, detail: MutableMapping[str, Any] | None = None
     ) -> Iterator[Connection]:
-        """Hold one transaction for a change of a label, a policy or a rule, as Project.act does.
+        """Hold one transaction for a change of a label, a policy, a rule or fields, as Project.act does.
 
         Raises PolicyConflict, and so undoes the change, if a published feed would break by it what it did not break
         before. Feeds whose segments have other labels afterwards get a version that says so.

@@ -1,5 +1,6 @@
 """What labels, policies and restricted uses forbid: at the sender, while a feed lives, and at the receiver."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
 from node.guard import ITSELF
+from node.importer import IdentityColumn
 from node.node import Node
 from node.tables import label_uses
 
@@ -46,7 +48,7 @@ def two(pair: Any, person: Any) -> Any:
 
 
 def put_unasked(project: Any, label: str, kind: str, target: str) -> None:
-    """Put a label where it came by a way that asks nobody: an import that maps a field anew, or a restored database."""
+    """Put a label where it came by a way that asks nobody, as in a database from elsewhere."""
     row = {"project_id": project.id, "label": label, "kind": kind, "target": target}
     with project.node.store.begin() as tx:
         tx.execute(insert(label_uses).values(id=project.node.new_id(), **row))
@@ -228,6 +230,31 @@ def test_a_conflict_does_not_name_what_is_hidden_from_whoever_caused_it(two: Any
             assert hidden not in json.dumps(document)
         (shown, *_) = output.violations(document["violations"])
         assert shown.endswith("forbids segment-match of a segment that you may not see")
+
+
+@pytest.mark.feature("GV6")
+def test_an_import_that_makes_a_labelled_field_a_namespace_of_a_published_feed_is_refused(two: Any) -> None:
+    acme, file = two.acme.project, two.acme.folder / "codes.csv"
+
+    def load(dataset: str, code: str, **options: Any) -> None:
+        file.write_text(f"id,code\na3,{code}\n")
+        acme.profiles.import_(file, dataset=dataset, id_column="id", **{"identities": [], **options})
+
+    load("codes", "17", attributes=["code"])
+    acme.labels.apply("C11", "field", "codes.code")
+    offer(two, "summer", "richer")
+    identities = {"identities": [IdentityColumn.parse("code=email_sha256:hashed")]}
+    digest = hashlib.sha256(b"person3@example.com").hexdigest()
+    before = acme.snapshot().generation
+    with pytest.raises(PolicyConflict, match="feed summer is published, and") as caught:
+        load("codes", digest, **identities)
+    assert paths(caught.value.document()) == [f"codes.code > {EMAIL} > richer > summer"]
+    assert acme.snapshot().generation == before
+    assert two.acme.acts("profile.import", "deny")[-1]["target"] == "codes"
+    load("codes", "18", attributes=["code"])
+    load("others", digest, **identities)
+    acme.labels.remove("C11", "field", "codes.code")
+    load("codes", digest, **identities)
 
 
 @pytest.mark.feature("GV6")
