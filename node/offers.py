@@ -125,8 +125,7 @@ def hold(
         received._drop(tx, feed, received._memberships(tx, feed))
     if chain:
         received._set(tx, feed, records=None)  # they hold what was taken out; the next release is without it
-        for name in feed.records:
-            received._path(feed, name).unlink(missing_ok=True)
+        received.delete(feed, feed.records)
     received._renew(tx, connection, had)
     purges.sign(
         project,

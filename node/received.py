@@ -7,8 +7,9 @@ removal by the sender takes effect without asking anybody.
 
 import io
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -414,7 +415,7 @@ class Received:
         self._drop(tx, feed, gone)
         self._set(tx, feed, status="revoked", reason=reason, records=None)
         self._renew(tx, connection, gone)
-        shutil.rmtree(self._folder(feed), ignore_errors=True)
+        self._node.store.afterwards(partial(shutil.rmtree, self._folder(feed), ignore_errors=True))
         purges.sign(self._project, tx, connection, self._definition(tx, feed).feed, feed.last_revision)
 
     def _notify(self, kind: str, name: str, partner: str | None, reason: str, moves: dict[str, str]) -> None:
@@ -433,7 +434,7 @@ class Received:
                 self._drop(tx, feed, gone)
                 self._set(tx, feed, records=None)
                 self._renew(tx, connection, gone)
-                shutil.rmtree(self._folder(feed), ignore_errors=True)
+                self._node.store.afterwards(partial(shutil.rmtree, self._folder(feed), ignore_errors=True))
         self._project.letters.deliver_soon(connection)
 
     def to_expire(self, tx: Connection, feed: Row[Any]) -> Rows:
@@ -521,8 +522,12 @@ class Received:
     def _drop(self, tx: Connection, feed: Row[Any], rows: Rows) -> None:
         for row in rows:
             tx.execute(delete(memberships).where(memberships.c.id == row.id))
-            self._path(feed, row.file).unlink(missing_ok=True)
-            self._path(feed, row.changes).unlink(missing_ok=True)
+            self.delete(feed, [row.file, row.changes])
+
+    def delete(self, feed: Row[Any], names: Iterable[str]) -> None:
+        """Delete files of a feed once the transaction that names them no more is committed."""
+        for name in names:
+            self._node.store.afterwards(partial(self._path(feed, name).unlink, missing_ok=True))
 
     def _renew(self, tx: Connection, connection: Row[Any], rows: Rows) -> None:
         """Let what was taken from us leave our own segments too."""
@@ -547,7 +552,7 @@ class Received:
                         path.unlink(missing_ok=True)
 
     def _members(self, feed: Row[Any], row: Row[Any]) -> BitMap:
-        """Return a segment's present members; none where a purge that a kill cut short has removed the file."""
+        """Return a segment's present members; none where a purge has removed the file meanwhile."""
         path = self._path(feed, row.file)
         return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
 

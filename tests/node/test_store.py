@@ -137,6 +137,29 @@ def test_an_exception_takes_everything_back(database_url):
     store.close()
 
 
+def test_what_is_left_for_afterwards_is_done_once_the_commit_is(database_url):
+    store, done = Store.open(database_url), []
+
+    def act(fails: bool) -> None:
+        with store.begin() as tx:
+            store.afterwards(lambda: done.append("first"))
+            store.afterwards(lambda: done.append(_names(store)))
+            _insert_project(tx, "new")
+            assert done == []
+            if fails:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        act(fails=True)
+    assert done == []
+    act(fails=False)
+    assert done == ["first", ["new"]]
+    with store.begin():
+        pass
+    assert len(done) == 2
+    store.close()
+
+
 def test_foreign_keys_hold(database_url):
     store = Store.open(database_url)
     with pytest.raises(Exception, match=r"(?i)foreign key"), store.begin() as tx:
@@ -370,6 +393,11 @@ def test_sqlite_keeps_what_it_acknowledged(home, node):
     connection.close()
     with node.store.begin() as tx:
         assert tx.scalar(text("PRAGMA synchronous")) == 2
+
+
+def _names(store) -> list[str]:
+    with store.read() as connection:
+        return list(connection.scalars(select(tables.projects.c.name)))
 
 
 def _insert_project(tx, name: str) -> None:
