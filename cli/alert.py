@@ -20,15 +20,19 @@ def list_(ctx: "Context", every: bool) -> None:
     """List the project's alerts, newest first."""
     ctx.node().exchange_letters()
     rows = [alert.as_dict() for alert in ctx.project().alerts.list(open_only=not every)]
-    names = ("id", "at (UTC)", "kind", "alert", "acknowledged (UTC)")
-    cells = (
-        (row["id"], output.time(row["at"]), row["kind"], row["text"], output.time(row["acknowledged"])) for row in rows
-    )
-    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no alerts"))
+
+    def table() -> None:
+        cells = [[row["id"], output.time(row["at"]), row["kind"], row["text"]] for row in rows]
+        if every:
+            cells = [[*each, output.time(row["acknowledged"])] for each, row in zip(cells, rows, strict=True)]
+        names = ("id", "at", "kind", "alert", "acknowledged")
+        output.table(names if every else names[:-1], cells, empty="no alerts")
+
+    output.emit(ctx, rows, table)
 
 
 @cli.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, metavar="[ID]...", help="Alerts; 'vesica alert list' shows their ids.")
 @click.option("--all", "every", is_flag=True, help="All that are open.")
 @click.pass_obj
 def acknowledge(ctx: "Context", ids: tuple[str, ...], every: bool) -> None:

@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,10 +15,11 @@ _DAYS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")
 
 def _filters(command: "Callable[..., None]") -> "Callable[..., None]":
     time = click.DateTime(formats=_DAYS)
+    such = "such as 2026-01-31 or 2026-01-31T08:00:00"
     for option in (
-        click.option("--until", type=time, help="Before this time (UTC)."),
-        click.option("--since", type=time, help="From this time on (UTC)."),
-        click.option("--result", type=click.Choice(["allow", "deny", "fail"])),
+        click.option("--until", type=time, metavar="TIME", help=f"Before this time (UTC), {such}."),
+        click.option("--since", type=time, metavar="TIME", help=f"From this time on (UTC), {such}."),
+        click.option("--result", type=click.Choice(["allow", "deny", "fail"]), help="Only acts that ended so."),
         click.option("--actor", metavar="WHO", help="A user, user@host, or a partner's alias."),
         click.option("--act", metavar="ACT", help='An act such as "feed.publish", or all of "feed".'),
     ):
@@ -52,11 +53,12 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
     """
     rows = [entry.as_dict() for entry in ctx.node().audit.list(**_query(ctx, **filters), limit=limit)]
     names = ("number", "at", "actor", "act", "target", "result")
-    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+    cells = ([output.time(row[name]) if name == "at" else row[name] for name in names] for row in rows)
+    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no acts"))
 
 
 @cli.command()
-@click.option("--head", metavar="NUMBER:HEX", help="A head noted earlier, which must be in the log.")
+@click.option("--head", metavar="NUMBER:HEX", help="A head that verify printed earlier, which must be in the log.")
 @click.pass_obj
 def verify(ctx: "Context", head: str | None) -> None:
     """Recompute the chain of hashes and print its head; exit code 1 if a row was changed, added or taken out.
@@ -72,8 +74,8 @@ def verify(ctx: "Context", head: str | None) -> None:
     document = {"rows": found.number, "head": str(found), "kept": rows}
 
     def text() -> None:
-        click.echo(f"{found.number} rows, none changed; head {found}")
-        names = ("partner", "keeps head", "confirmed (UTC)", "in the log")
+        click.echo(f"{found.number:,} rows, none changed; head {found}")
+        names = ("partner", "keeps head", "confirmed", "found")
         cells = ([row["partner"], row["head"], output.time(row["confirmed"]), _STANDS[row["stands"]]] for row in rows)
         output.table(names, cells, empty="no partner keeps a head of it yet")
 
@@ -89,9 +91,13 @@ _STANDS = {
 
 @cli.command()
 @click.option(
-    "--before", type=click.DateTime(formats=["%Y-%m-%d"]), required=True, help="Rows from before this day (UTC)."
+    "--before",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    required=True,
+    metavar="DAY",
+    help="Rows from before this day (UTC).",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.YES
 @click.pass_obj
 def prune(ctx: "Context", before: datetime, yes: bool) -> None:
     """Delete rows that are more than 365 days old. Export them first; the rest of the log verifies as before.
@@ -105,8 +111,17 @@ def prune(ctx: "Context", before: datetime, yes: bool) -> None:
 
 
 @cli.command()
-@click.option("--format", "format_", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
-@click.option("--output", "path", type=click.Path(dir_okay=False), metavar="FILE", help="Default: standard output.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="The form of the text.",
+)
+@click.option(
+    "--output", "path", type=click.Path(dir_okay=False), metavar="FILE", help="Where to write it; else standard output."
+)
 @_filters
 @click.pass_obj
 def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str | None, **filters: Any) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from .main import Context
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def tcf_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say what a TCF string must consent to."""
     for option in (
-        click.option("--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to."),
+        click.option(
+            "--vendor", type=int, metavar="ID", help="The vendor that a TCF string must consent to, such as 755."
+        ),
         click.option(
             "--purpose",
             "purposes",
@@ -27,13 +29,16 @@ def tcf_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+POLICY = click.argument("name", help="The policy; 'vesica consent policy list' shows them.")
+
+
 @click.group()
 def cli() -> None:
     """Say who may be shared."""
 
 
 @cli.command()
-@click.argument("model", metavar="opt-in|opt-out")
+@click.argument("model", metavar="opt-in|opt-out", help="Who is shared without a word: nobody, or everybody.")
 @click.option("--dry-run", is_flag=True, help="Only say how many people would leave and come.")
 @click.pass_obj
 def model(ctx: "Context", model: str, dry_run: bool) -> None:
@@ -70,11 +75,24 @@ def _moves(moves: dict[str, int]) -> tuple[int, int, int]:
 
 
 @cli.command("set")
-@click.argument("profile")
-@click.argument("share", metavar="y|n|p|u|dy|dn|LI|CT|CP|VI|PI")
-@click.option("--namespace", metavar="NAME", help="Only for the profile's identities in this namespace.")
-@click.option("--at", metavar="TIME", help="When the person said so (ISO 8601 or Unix seconds); now unless given.")
-@click.option("--basis", default="", metavar="TEXT", help="On which basis: a short code of your own.")
+@click.argument("profile", help="Your own id of the person, such as C1042.")
+@click.argument(
+    "share",
+    metavar="y|n|p|u|dy|dn|LI|CT|CP|VI|PI",
+    help="Yes, no, pending, unknown, yes or no by default, or a legal basis: legitimate interest (LI), contract (CT), "
+    "compliance (CP), vital interest (VI), public interest (PI).",
+)
+@click.option(
+    "--namespace", metavar="NAME", help=f"Only for the profile's identities in this namespace, {options.NAMESPACES}."
+)
+@click.option(
+    "--at",
+    metavar="TIME",
+    help="When the person said so, such as 2026-01-31T08:00:00Z (or Unix seconds); now unless given.",
+)
+@click.option(
+    "--basis", default="", metavar="TEXT", help="On which basis: a short code of your own, such as GDPR-6-1-a."
+)
 @click.pass_obj
 def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: str | None, basis: str) -> None:
     """Note what one person said. The newest time wins, at the same time the stricter word.
@@ -92,14 +110,20 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
 
 
 @cli.command("import")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(), help="The file, such as opt-outs.csv.")
 @click.option("--id", "id_column", required=True, metavar="COLUMN", help="The column with the profile ids.")
-@click.option("--consent", "consent_column", metavar="COLUMN", help="The column that says y, n, ...")
+@click.option(
+    "--consent", "consent_column", metavar="COLUMN", help="The column that says y, n, p, u, dy, dn, or a legal basis."
+)
 @click.option("--tcf", "tcf_column", metavar="COLUMN", help="The column with IAB TCF strings, instead of --consent.")
 @tcf_options
-@click.option("--namespace", metavar="NAME", help="Only for the profiles' identities in this namespace.")
-@click.option("--time", "time_column", metavar="COLUMN", help="When each was said (ISO 8601 or Unix seconds).")
-@click.option("--basis", "basis_column", metavar="COLUMN", help="On which basis: a short code of your own.")
+@click.option(
+    "--namespace", metavar="NAME", help=f"Only for the profiles' identities in this namespace, {options.NAMESPACES}."
+)
+@click.option("--time", "time_column", metavar="COLUMN", help="The column that says when (ISO 8601 or Unix seconds).")
+@click.option(
+    "--basis", "basis_column", metavar="COLUMN", help="The column with the basis of each: short codes of your own."
+)
 @click.pass_obj
 def import_(
     ctx: "Context",
@@ -149,10 +173,17 @@ def import_(
 
 
 @cli.command()
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, help="Your own id of one person.")
 @click.pass_obj
 def show(ctx: "Context", profile: str | None) -> None:
-    """Show the model and how many people said what, or what one person said."""
+    """Show the model and how many people said what, or what one person said and may be shared.
+
+    May be shared who the model and the consent policies on all segments let through; policies on a label are shown
+    below.
+
+    \b
+    Example: vesica consent show C1042
+    """
     found = ctx.project().consent.show(profile)
     output.emit(ctx, found, lambda: _print_consent(found))
 
@@ -160,17 +191,26 @@ def show(ctx: "Context", profile: str | None) -> None:
 def _print_consent(found: dict[str, Any]) -> None:
     output.lines([("model", found["model"] or "not chosen: vesica consent model opt-in|opt-out")])
     if "profile" in found:
-        output.lines([("share", found["share"]), ("at", found["at"]), ("basis", found["basis"])])
+        output.lines([("share", found["share"]), ("at", output.time(found["at"])), ("basis", found["basis"])])
         click.echo()
-        columns = ("share", "at", "basis", "may_be_shared")
-        rows = [(name, *(each[key] for key in columns)) for name, each in found["namespaces"].items()]
+        rows = [
+            (name, each["share"], output.time(each["at"]), each["basis"], each["may_be_shared"])
+            for name, each in found["namespaces"].items()
+        ]
         output.table(("namespace", "share", "at", "basis", "may be shared"), rows, empty="no identities")
+        if found["policies"]:
+            click.echo()
+            judged = [
+                (each["name"], f"segments with {each['label']}" if each["label"] else "all segments", each["met"])
+                for each in found["policies"]
+            ]
+            output.table(("consent policy", "of", "qualifies"), judged)
         return
     click.echo()
-    rows = [("profile", share, count) for share, count in found["profiles"].items()]
+    counted = [("profile", share, count) for share, count in found["profiles"].items()]
     for name, counts in found["namespaces"].items():
-        rows += [(name, share, count) for share, count in counts.items()]
-    output.table(("said for", "share", "profiles"), rows, empty="no profiles yet")
+        counted += [(name, share, count) for share, count in counts.items()]
+    output.table(("said for", "share", "profiles"), counted, empty="no profiles yet")
     if found["bases"]:
         click.echo()
         output.table(("basis", "profiles"), list(found["bases"].items()))
@@ -183,18 +223,31 @@ def policy() -> None:
 
 def _conditions(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--then", "needs", required=True, metavar="EXPR", help="Who qualifies: a segment rule."),
-        click.option("--if", "applies", metavar="EXPR", help="To whom it applies: a segment rule; else everybody."),
-        click.option("--label", metavar="LABEL", help="Only for segments that carry this label."),
+        click.option(
+            "--then",
+            "needs",
+            required=True,
+            metavar="EXPR",
+            help="Who qualifies: a segment rule, such as \"consent.share = 'y'\".",
+        ),
+        click.option(
+            "--if",
+            "applies",
+            metavar="EXPR",
+            help="To whom it applies: a segment rule, such as \"country = 'GB'\"; else everybody.",
+        ),
+        click.option("--label", metavar="LABEL", help="Only for segments that carry this label, such as C5."),
     ):
         command = option(command)
     return command
 
 
 @policy.command("create")
-@click.argument("name")
+@click.argument("name", help="What to call the policy, such as optin.")
 @_conditions
-@click.option("--action", default="segment-match", show_default=True, metavar="USE", help="The marketing action.")
+@click.option(
+    "--action", default="segment-match", show_default=True, metavar="USE", help=f"What it is for: {options.ACTIONS}."
+)
 @click.option("--enable", is_flag=True, help="Apply it from now on.")
 @click.pass_obj
 def create_policy(
@@ -214,7 +267,7 @@ def create_policy(
 
 
 @policy.command("preview")
-@click.argument("segments", nargs=-1, required=True, metavar="SEGMENT...")
+@click.argument("segments", nargs=-1, required=True, metavar="SEGMENT...", help="Segments of yours.")
 @_conditions
 @click.pass_obj
 def preview_policy(
@@ -243,7 +296,7 @@ def list_policies(ctx: "Context") -> None:
 
 
 @policy.command("enable")
-@click.argument("name")
+@POLICY
 @click.pass_obj
 def enable_policy(ctx: "Context", name: str) -> None:
     """Apply a consent policy from the next run on."""
@@ -252,7 +305,7 @@ def enable_policy(ctx: "Context", name: str) -> None:
 
 
 @policy.command("disable")
-@click.argument("name")
+@POLICY
 @click.pass_obj
 def disable_policy(ctx: "Context", name: str) -> None:
     """Stop applying a consent policy."""
@@ -261,8 +314,8 @@ def disable_policy(ctx: "Context", name: str) -> None:
 
 
 @policy.command("delete")
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@POLICY
+@options.YES
 @click.pass_obj
 def delete_policy(ctx: "Context", name: str, yes: bool) -> None:
     """Take a consent policy away: whom it kept out may be shared with the next run."""

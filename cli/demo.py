@@ -89,7 +89,9 @@ class Side:
 
 
 @click.command()
-@click.option("--size", default=10_000, show_default=True, type=click.IntRange(200, 1_000_000), help="People a side.")
+@click.option(
+    "--size", default=10_000, show_default=True, type=click.IntRange(200, 1_000_000), metavar="N", help="People a side."
+)
 @click.option("--keep", metavar="DIR", type=click.Path(), help="Leave both nodes and the sample files there.")
 @click.pass_obj
 def cli(ctx: "Context", size: int, keep: str | None) -> None:

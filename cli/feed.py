@@ -1,9 +1,9 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from .main import Context
@@ -12,6 +12,8 @@ PARTNER = click.option("--partner", metavar="NAME", help="Whose feed, where two 
 NO_WAIT = click.option("--no-wait", is_flag=True, help="Only queue the work and print the ids of its jobs.")
 REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side is told.")
 
+NAME = click.argument("name", help="The feed; 'vesica feed list' shows them.")
+
 
 @click.group()
 def cli() -> None:
@@ -19,16 +21,34 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="What to call the feed, such as summer.")
 @click.option("--segment", "segments", multiple=True, metavar="NAME", help="A segment of ours.")
-@click.option("--namespace", "namespaces", multiple=True, required=True, metavar="NAME", help="What to match by.")
-@click.option("--partner", "partners", multiple=True, metavar="NAME", help="Whom to share it with.")
-@click.option("--restrict", "restricted", multiple=True, metavar="USE", help="What partners may not do with it.")
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help=f"What to match by, {options.NAMESPACES}.",
+)
+@click.option("--partner", "partners", multiple=True, metavar="NAME", help="A partner to share it with.")
+@click.option(
+    "--restrict",
+    "restricted",
+    multiple=True,
+    metavar="USE",
+    help=f"What partners may not do with it: {options.ACTIONS}.",
+)
 @click.option("--description", default="", metavar="TEXT", help="What partners read about it.")
 @click.option(
-    "--membership-days", default=30, show_default=True, metavar="N", help="Members leave so long after a run."
+    "--membership-days", default=30, show_default=True, metavar="N", help="Members leave so many days after a run."
 )
-@click.option("--valid-until", type=click.DateTime(["%Y-%m-%d"]), help="All members leave on that day (UTC).")
+@click.option(
+    "--valid-until",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DAY",
+    help="All members leave on that day (UTC), such as 2026-12-31.",
+)
 @click.pass_obj
 def create(
     ctx: "Context",
@@ -44,9 +64,6 @@ def create(
     """Draft a feed; nothing leaves before it is published and a partner has enabled it.
 
     Segments and partners can come later, by 'vesica feed edit'; 'vesica feed show' says which steps are left.
-
-    USE is one of analytics, combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party,
-    onsite-advertising, onsite-personalisation, segment-match, single-identity-personalisation.
 
     \b
     Example: vesica feed create summer --segment vip --namespace email_sha256 --partner acme \\
@@ -67,21 +84,38 @@ def create(
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--partner", metavar="NAME", help="Ask only this partner.")
-@click.option("--namespace", "namespaces", multiple=True, metavar="NAME", help="Ask only about this one.")
+@click.option(
+    "--namespace", "namespaces", multiple=True, metavar="NAME", help="Ask only about this namespace of the feed."
+)
 @NO_WAIT
 @click.pass_obj
 def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[str, ...], no_wait: bool) -> None:
-    """Ask the feed's partners how many people both know, before anything is shared."""
+    """Ask the feed's partners how many people both know, before anything is shared.
+
+    Each answer spends some of the budget that the partner grants, and says how much is left; the same question again is
+    free.
+
+    \b
+    Example: vesica feed estimate summer --partner acme
+    """
     _sync(ctx)
     with output.progress(ctx) as report:
         rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
-    output.emit(ctx, rows, lambda: _queued(rows) if no_wait else _estimates(rows))
+
+    def text() -> None:
+        if no_wait:
+            _queued(rows)
+            return
+        _estimates(rows)
+        _budgets(rows)
+
+    output.emit(ctx, rows, text)
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def publish(ctx: "Context", name: str) -> None:
     """Offer a feed to its partners."""
@@ -113,7 +147,7 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @PARTNER
 @click.pass_obj
 def show(ctx: "Context", name: str, partner: str | None) -> None:
@@ -126,14 +160,19 @@ def show(ctx: "Context", name: str, partner: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--add-segment", multiple=True, metavar="NAME", help="A segment of ours.")
-@click.option("--add-namespace", multiple=True, metavar="NAME", help="What to match by too.")
-@click.option("--add-restriction", multiple=True, metavar="USE", help="What partners may not do with it either.")
-@click.option("--add-partner", multiple=True, metavar="NAME", help="Whom to share it with too.")
-@click.option("--remove-segment", multiple=True, metavar="NAME")
-@click.option("--remove-namespace", multiple=True, metavar="NAME")
-@click.option("--remove-restriction", multiple=True, metavar="USE")
+@click.option("--add-namespace", multiple=True, metavar="NAME", help=f"What to match by too, {options.NAMESPACES}.")
+@click.option(
+    "--add-restriction",
+    multiple=True,
+    metavar="USE",
+    help="What partners may not do with it either; the uses are those of 'vesica feed create'.",
+)
+@click.option("--add-partner", multiple=True, metavar="NAME", help="A partner to share it with too.")
+@click.option("--remove-segment", multiple=True, metavar="NAME", help="A segment to take out.")
+@click.option("--remove-namespace", multiple=True, metavar="NAME", help="What to match by no more.")
+@click.option("--remove-restriction", multiple=True, metavar="USE", help="What partners may do with it again.")
 @click.option("--description", metavar="TEXT", help="What partners read about it.")
 @click.pass_obj
 def edit(
@@ -191,7 +230,7 @@ def edit(
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @PARTNER
 @click.pass_obj
 def enable(ctx: "Context", name: str, partner: str | None) -> None:
@@ -211,7 +250,7 @@ def enable(ctx: "Context", name: str, partner: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @PARTNER
 @REASON
 @click.pass_obj
@@ -223,15 +262,18 @@ def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @PARTNER
 @REASON
 @click.option("--addition", is_flag=True, help="Only what the new version would add; the accepted one goes on.")
+@options.YES
 @click.pass_obj
-def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool) -> None:
+def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool, yes: bool) -> None:
     """Turn a received feed down; what it gave is purged."""
     _sync(ctx)
     received = ctx.project().received
+    question = f"Decline what feed {name} would add?" if addition else f"Decline feed {name}? What it gave is purged."
+    output.confirm(ctx, question, yes=yes)
     if addition:
         received.decline_version(name, partner, reason)
         _say(ctx, name, str(received.show(name, partner)["status"]))
@@ -241,7 +283,7 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str, additio
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, help="One feed; all unless given.")
 @NO_WAIT
 @click.pass_obj
 def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
@@ -265,8 +307,8 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
         output.table(names, rows, empty="no feed of ours is enabled by a partner")
         for run in runs:
             if run["status"] == "failed":
-                click.echo(f"{run['feed']} to {run['partner']}: {run['error']['message']}", err=True)
-                click.echo(f"hint: {run['error']['hint']}", err=True)
+                said = f"{run['feed']} to {run['partner']}: {run['error']['message']}\nhint: {run['error']['hint']}"
+                click.echo(output.printable(said), err=True)
 
     output.emit(ctx, {"runs": runs}, text)
     if any(run["status"] == "failed" for run in runs):
@@ -274,7 +316,7 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--partner", metavar="NAME", help="Only this partner, or whose feed it is.")
 @click.pass_obj
 def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
@@ -293,24 +335,33 @@ def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--segment", metavar="NAME", help="Take this segment from all partners.")
 @click.option("--partner", metavar="NAME", help="Take the feed from this partner.")
 @REASON
+@options.YES
 @click.pass_obj
-def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None, reason: str) -> None:
-    """Take a segment from all partners, or the whole feed from one; they purge it and sign that they did."""
+def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None, reason: str, yes: bool) -> None:
+    """Take a segment from all partners, or the whole feed from one; they purge it and sign that they did.
+
+    \b
+    Example: vesica feed unshare summer --segment vip
+    """
+    if (segment is None) == (partner is None):
+        raise click.UsageError("name what to unshare: --segment NAME or --partner NAME")
     if segment and reason:
         raise click.UsageError("a reason is told to one partner: it goes with --partner")
     _sync(ctx)
+    what = f"segment {segment} from all partners of feed {name}" if segment else f"feed {name} from {partner}"
+    output.confirm(ctx, f"Take {what}? It is purged there.", yes=yes)
     ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
     _say(ctx, name, f"without {segment or partner}")
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @REASON
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.YES
 @click.pass_obj
 def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a feed for good; every partner purges it and signs that it did."""
@@ -361,7 +412,7 @@ def _estimates(rows: list[dict[str, Any]]) -> None:
             ]
             for row in rows
         ),
-        empty="no estimate was made yet: vesica feed estimate NAME",
+        empty="no estimate was made yet",
     )
     if rows:
         click.echo(
@@ -369,91 +420,115 @@ def _estimates(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def _budgets(rows: list[dict[str, Any]]) -> None:
+    for partner, budget in {row["partner"]: row["budget"] for row in rows if row["budget"]}.items():
+        back = f"what is spent comes back after {budget['window_days']} days"
+        click.echo(f"Budget left with {partner}: {output.budget(budget)} ({back}).")
+
+
 def _number(value: int | None, interval: list[int] | None, status: str) -> str:
     if value is None or interval is None:
-        return status.replace("_", " ")
+        return output.words(status)
     return f"{value:,} ({interval[0]:,} to {interval[1]:,})" if interval[0] != interval[1] else f"{value:,}"
 
 
 def _show(document: dict[str, Any]) -> None:
-    output.lines(
-        [
-            ("feed", document["name"]),
-            ("status", document["status"]),
-            ("version", document["version"]),
-            ("version hash", document["hash"]),
-            ("description", document["description"] or "-"),
-            ("segments", [_labelled(each) for each in document["segments"]]),
-            ("namespaces", document["namespaces"]),
-            ("restricted uses", document["restricted_uses"]),
-        ]
-    )
-    if document["status"] == "draft":
-        left = [f"{each['name']} ({each['command']})" for each in document["steps"] if not each["complete"]]
-        output.lines([("steps left", left)])
+    until = "" if document["valid_until"] is None else f", at the latest {output.time(document['valid_until'])}"
+    lines = [
+        ("feed", document["name"]),
+        ("status", document["status"]),
+        ("version", document["version"]),
+        ("version hash", document["hash"]),
+        ("description", document["description"] or None),
+        ("segments", [_labelled(each) for each in document["segments"]]),
+        ("namespaces", document["namespaces"]),
+        ("restricted uses", document["restricted_uses"]),
+        ("members leave", f"{document['membership_days']} days after a run{until}"),
+    ]
     if "partner" in document:
-        output.lines(
-            [
-                ("from", document["partner"]),
-                ("members", [_members(name, size, document) for name, size in document["members"].items()]),
-                ("last receipt", document["last_receipt"]),
-                ("last run", _last_run(document["last_run"])),
-                ("members until", output.time(document["members_until"])),
-            ]
-        )
+        output.lines([*lines, *_receiving(document)])
         if document["offered"]:
             _offered(document["name"], document["offered"])
     else:
-        columns = ("alias", "status", "accepted_version", "offered_version", "accepted_hash")
-        more = ("last_revision", "last_receipt", "reason")
-        names = (
-            "partner",
-            "status",
-            "accepted version",
-            "offered",
-            "accepted hash",
-            "revision",
-            "last receipt",
-            "reason",
-            "last run",
-        )
-        click.echo()
-        output.table(
-            names,
-            (
-                [*(each[column] for column in (*columns, *more)), _last_run(each["last_run"])]
-                for each in document["partners"]
-            ),
-        )
+        output.lines(lines)
+        if document["status"] == "draft":
+            click.echo()
+            steps = [
+                (each["name"], each["complete"], None if each["complete"] else each["command"])
+                for each in document["steps"]
+            ]
+            output.table(("step", "done", "command"), steps)
         for row in document["partners"]:
+            click.echo()
+            output.lines(_sending(row))
             if row["waits_for_estimate"]:
                 click.echo(f"{row['alias']}: {_asking(document['name'], row['waits_for_estimate'])}")
+        if document["partners"]:
+            click.echo()
+            _estimates(document["estimates"])
+    if document["runs"]:
         click.echo()
-        _estimates(document["estimates"])
-    click.echo()
-    headings = ("revision", "version", "state", "at (UTC)", "data changed (UTC)", "latency s")
-    rows = (
+        _runs(document["runs"])
+
+
+def _receiving(document: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what is to be said of a feed that we get; what there is not yet is left out."""
+    lines = [
+        ("from", document["partner"]),
+        ("reason", document["reason"]),
+        ("members", [_members(name, size, document) for name, size in document["members"].items()] or None),
+        ("members until", output.time(document["members_until"])),
+        ("last run", _last_run(document["last_run"])),
+        ("last receipt", document["last_receipt"]),
+    ]
+    return [(name, value) for name, value in lines if value is not None]
+
+
+def _sending(row: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what is to be said of one partner of a feed of ours; what there is not yet is left out."""
+    accepted = row["accepted_version"] and f"{row['accepted_version']}, hash {row['accepted_hash']}"
+    lines = [
+        ("partner", row["alias"]),
+        ("status", row["status"]),
+        ("reason", row["reason"]),
+        ("budget left", row["budget"] and output.budget(row["budget"])),
+        ("accepted version", accepted),
+        ("offered version", row["offered_version"]),
+        ("last revision", row["last_revision"] or None),
+        ("last run", _last_run(row["last_run"])),
+        ("last receipt", row["last_receipt"]),
+        ("failure", row["failure"]),
+        ("next attempt", output.time(row["next_attempt"])),
+    ]
+    return [(name, value) for name, value in lines if value is not None]
+
+
+def _runs(runs: list[dict[str, Any]]) -> None:
+    names = ["revision", "version", "state", "at", "data changed", "latency"]
+    rows = [
         [
             run["revision"],
             run["version"],
             run["state"],
             output.time(run["at"]),
             output.time(run.get("changed_at")),
-            run["latency"],
+            None if run["latency"] is None else output.span(run["latency"]),
         ]
-        for run in document["runs"]
-    )
-    output.table(headings, rows, empty="no run yet")
+        for run in runs
+    ]
+    if "partner" in runs[0]:  # of a feed of ours
+        names, rows = ["partner", *names], [[run["partner"], *row] for run, row in zip(runs, rows, strict=True)]
+    output.table(names, rows)
 
 
 def _last_run(run: dict[str, Any] | None) -> str | None:
     """Say how old the last run is, when what it brought had changed, and how long that took."""
     if run is None:
         return None
-    age = timedelta(seconds=run["age"])
+    age = f"{output.span(run['age'])} ago"
     if run["changed_at"] is None:
-        return f"{age} ago"
-    return f"{age} ago; data of {output.time(run['changed_at'])} came after {timedelta(seconds=run['latency'])}"
+        return age
+    return f"{age}; data of {output.time(run['changed_at'])} came after {output.span(run['latency'])}"
 
 
 def _reconciled(document: dict[str, Any]) -> None:
@@ -472,7 +547,7 @@ def _reconciled(document: dict[str, Any]) -> None:
         columns = ["namespace", *each["total"]]
         rows = [[row[column] for column in columns] for row in each["namespaces"]]
         total = ["all", *each["total"].values()]
-        output.table([column.replace("_", " ") for column in columns], [*rows, total])
+        output.table([output.words(column) for column in columns], [*rows, total])
         if "profiles" in each:
             click.echo(f"{each['profiles']:,} profiles are in a segment of it")
         click.echo()
@@ -487,10 +562,10 @@ def _offered(name: str, offered: dict[str, Any]) -> None:
     """Print what a version that waits for our word would change."""
     click.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
     click.echo(f"vesica feed decline {name} --addition")
-    lines = [("version hash", offered["hash"]), ("description", offered["description"] or "-")]
+    lines = [("version hash", offered["hash"]), ("description", offered["description"] or None)]
     for which, word in (("adds", "adds"), ("takes_out", "takes out")):
         changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}
-        lines += [(f"{word} {noun.replace('_', ' ')}", names) for noun, names in changes.items() if names]
+        lines += [(f"{word} {output.words(noun)}", names) for noun, names in changes.items() if names]
     for row in offered["estimates"]:
         numbers = [_answered(each) for each in row["segments"]] or [row["status"]]
         lines.append((f"in common, {row['namespace']}", [*numbers, output.time(row["computed_at"])]))
@@ -503,7 +578,7 @@ def _offered(name: str, offered: dict[str, Any]) -> None:
 
 def _answered(row: dict[str, Any]) -> str:
     if row["overlap"] is None:
-        return str(row["status"]).replace("_", " ")
+        return output.words(row["status"])
     return f"{row['overlap']:,} ± {row['half_width']:,} ({row['consented']:,} with consent)"
 
 

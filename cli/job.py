@@ -14,14 +14,14 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option("--state", type=click.Choice(["queued", "running", "done", "failed"]))
+@click.option("--state", type=click.Choice(["queued", "running", "done", "failed"]), help="Only jobs in this state.")
 @click.pass_obj
 def list_(ctx: "Context", state: str | None) -> None:
     """List the project's jobs, newest first."""
     rows = [job.as_dict() for job in ctx.node().jobs.list(ctx.project(), state=state)]
 
     def show() -> None:
-        columns = ("id", "kind", "by", "state", "created (UTC)", "error")
+        columns = ("id", "kind", "by", "state", "created", "error")
         names = ("id", "kind", "submitted_by", "state")
         cells = (
             (*(row[name] for name in names), output.time(row["created"]), (row["error"] or {}).get("message"))
@@ -33,14 +33,27 @@ def list_(ctx: "Context", state: str | None) -> None:
 
 
 @cli.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", help="The job; 'vesica job list' shows their ids.")
 @click.pass_obj
 def show(ctx: "Context", job_id: str) -> None:
     """Show one job with its progress, result or error."""
     document = ctx.node().jobs.show(job_id).as_dict()
 
     def people() -> None:
-        shown = {**document, "created": output.time(document["created"]), "changed": output.time(document["changed"])}
-        output.lines(shown.items())
+        names = ("id", "kind", "submitted_by", "state")
+        lines = [(output.words(name), document[name]) for name in names]
+        lines += [(name, output.time(document[name])) for name in ("created", "changed")]
+        if (progress := document["progress"]) and document["state"] == "running":
+            of = f" of {progress['total']:,}" if progress["total"] else ""
+            lines.append(("progress", f"{progress['what']}: {progress['done']:,}{of}"))
+        if error := document["error"]:
+            lines += [("error", error["message"]), ("hint", error["hint"])]
+        output.lines(lines)
+        if result := document["result"]:
+            click.echo("\nresult")
+            output.lines(
+                (output.words(name), output.time(value) if name.endswith("_at") else value)
+                for name, value in result.items()
+            )
 
     output.emit(ctx, document, people)

@@ -31,11 +31,12 @@ def list_(ctx: "Context") -> None:
         for label in ctx.project().labels.list()
     ]
     names = ("name", "description", "applied_to")
-    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+    headings = ("label", "description", "applied to")
+    output.emit(ctx, rows, lambda: output.table(headings, ([row[name] for name in names] for row in rows)))
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="What to call the label, such as legal-hold.")
 @click.option("--description", required=True, metavar="TEXT", help="What the label says about data.")
 @click.pass_obj
 def create(ctx: "Context", name: str, description: str) -> None:
@@ -49,9 +50,11 @@ def create(ctx: "Context", name: str, description: str) -> None:
 
 
 def _place(command: "Callable[..., None]") -> "Callable[..., None]":
-    command = click.option("--segment", metavar="NAME", help="A segment.")(command)
-    command = click.option("--field", metavar="DATASET.FIELD", help="A column of a dataset.")(command)
-    return click.option("--dataset", metavar="NAME", help="A dataset, and so all its fields.")(command)
+    command = click.option("--segment", metavar="NAME", help="A segment, such as frequent-buyers.")(command)
+    command = click.option("--field", metavar="DATASET.FIELD", help="A column of a dataset, such as crm.income.")(
+        command
+    )
+    return click.option("--dataset", metavar="NAME", help="A dataset, and so all its fields, such as crm.")(command)
 
 
 def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tuple[Kind, str]":
@@ -65,7 +68,7 @@ def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tup
 
 
 @cli.command()
-@click.argument("label")
+@click.argument("label", help="The label, such as C11; 'vesica label list' shows them.")
 @_place
 @click.pass_obj
 def apply(ctx: "Context", label: str, dataset: str | None, field: str | None, segment: str | None) -> None:
@@ -81,7 +84,7 @@ def apply(ctx: "Context", label: str, dataset: str | None, field: str | None, se
 
 
 @cli.command()
-@click.argument("label")
+@click.argument("label", help="The label, such as C11; 'vesica label list' shows them.")
 @_place
 @click.pass_obj
 def remove(ctx: "Context", label: str, dataset: str | None, field: str | None, segment: str | None) -> None:

@@ -63,8 +63,21 @@ def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
 
 @cli.command()
 @_inputs
-@click.option("--allow", type=click.Choice(["count", "members"]), default="count", show_default=True)
-@click.option("--listen", "bind_to", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--allow",
+    type=click.Choice(["count", "members"]),
+    default="count",
+    show_default=True,
+    help="What the other side may learn: how many are in both files, or which of its own rows.",
+)
+@click.option(
+    "--listen",
+    "bind_to",
+    default="127.0.0.1:0",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to listen; port 0 is any free one.",
+)
 @click.option("--address", metavar="HOST:PORT", help="Where the other side reaches it, if that is another address.")
 @click.pass_obj
 def listen(
@@ -113,7 +126,7 @@ def listen(
 
 
 @cli.command()
-@click.argument("connect_id")
+@click.argument("connect_id", help="What the listening side printed: vesica1...")
 @_inputs
 @click.option("--count", "count", is_flag=True, help="Learn about how many identities both files share (the default).")
 @click.option("--members", is_flag=True, help="Learn which rows of the own file the other side has; needs --output.")
@@ -175,7 +188,8 @@ def _read(
         for name, column in read.items():
             click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
         for reason, found in report.rejected.items():
-            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {found['lines'][:5]}", err=True)
+            first = ", ".join(map(str, found["lines"][:5]))
+            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {first}", err=True)
     return read, report, records
 
 

@@ -16,7 +16,11 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--org", "organisation", required=True, metavar="NAME", help="Your organisation, as partners see it.")
-@click.option("--database", metavar="URL", help="A PostgreSQL for the control rows (default: SQLite in the home).")
+@click.option(
+    "--database",
+    metavar="URL",
+    help="A PostgreSQL for the control rows, such as postgresql://HOST/NAME (default: SQLite in the home).",
+)
 @click.option("--listen", metavar="HOST:PORT", help="Where the service listens (default: 127.0.0.1:8470).")
 @click.option("--address", default="", metavar="HOST:PORT", help="Where partners reach it; none: this node calls them.")
 @click.option("--proxy", is_flag=True, help="TLS ends at a web server in front of the service.")
@@ -75,13 +79,13 @@ def status(ctx: "Context", count: int) -> None:
         output.table(("project", "is", "partners", "open jobs"), rows)
         click.echo()
         alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
-        output.table(("at (UTC)", "project", "alert"), alerts, empty="no alerts")
+        output.table(("at", "project", "alert"), alerts, empty="no alerts")
 
     output.emit(ctx, document, show)
 
 
 @cli.command()
-@click.argument("target", type=click.Path())
+@click.argument("target", type=click.Path(), help="What to write: a new directory, or FILE.tar.")
 @click.pass_obj
 def backup(ctx: "Context", target: str) -> None:
     """Write a backup of the home, also while the service runs: a directory, or one file if TARGET ends in .tar.
@@ -93,12 +97,12 @@ def backup(ctx: "Context", target: str) -> None:
     Example: vesica node backup /backups/fern-monday.tar
     """
     document = ctx.node().backup(target)
-    shown = {**document, "made": f"{output.time(document['made'])} UTC"}
+    shown = {**document, "made": output.time(document["made"])}
     output.emit(ctx, document, lambda: output.lines(shown.items()))
 
 
 @cli.command()
-@click.argument("source", metavar="BACKUP", type=click.Path())
+@click.argument("source", metavar="BACKUP", type=click.Path(), help="What 'vesica node backup' wrote.")
 @click.option("--database", metavar="URL", help="An empty PostgreSQL for the rows (default: SQLite in the home).")
 @click.pass_obj
 def restore(ctx: "Context", source: str, database: str | None) -> None:
@@ -118,8 +122,8 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
     document = Node.restore(source, ctx.home, database=database)
 
     def text() -> None:
-        shown = {**document, "made": f"{output.time(document['made'])} UTC"}
-        output.lines((name.replace("_", " "), value) for name, value in shown.items())
+        shown = {**document, "made": output.time(document["made"])}
+        output.lines((output.words(name), value) for name, value in shown.items())
         click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
         click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
         click.echo("Partners have used up all evaluations, as far as is known: vesica partner allow NAME")

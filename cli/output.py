@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from .main import Context
 
+GAP = 3  # between two columns of a table
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it, of how much if that is known
 
 
@@ -36,13 +37,35 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str =
     if not rows:
         click.echo(empty)
         return
+    console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
+    cells = [[Text(_cell(value)) for value in row] for row in rows]
+    texts = zip(*([Text(name) for name in columns], *cells), strict=True)
+    widths = _widths([[text.plain for text in column] for column in texts], console.width)
     grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, name in enumerate(columns):
-        numbers = all(isinstance(row[index], int | None) and not isinstance(row[index], bool) for row in rows)
-        grid.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(_cell(value)) for value in row))
-    Console(width=None if sys.stdout.isatty() else 1_000, highlight=False).print(grid)
+        values = [row[index] for row in rows if row[index] is not None]
+        numbers = bool(values) and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+        grid.add_column(name, justify="right" if numbers else "left", overflow="fold", width=widths[index])
+    for row in cells:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Share a line's room: sentences are broken between words, and only where that is not enough the longest words."""
+    from rich.cells import cell_len
+
+    whole = [max(map(cell_len, column)) for column in columns]
+    widths = [max(cell_len(word) for text in column for word in (text.split() or [""])) for column in columns]
+    room -= GAP * (len(columns) - 1)
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    left, missing = room - sum(widths), [whole[index] - width for index, width in enumerate(widths)]
+    for done, index in enumerate(sorted(range(len(columns)), key=missing.__getitem__)):
+        share = max(0, min(missing[index], left // (len(columns) - done)))
+        widths[index] += share
+        left -= share
+    return widths
 
 
 def lines(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -79,9 +102,33 @@ def _place(kind: str, name: str) -> str:
     return f"received.{name}" if kind == "received" else f"{kind} {name}"
 
 
-def time(seconds: int | None) -> str | None:
-    """Return Unix seconds as people read them, in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def time(moment: int | str | None) -> str | None:
+    """Return Unix seconds, or a time in ISO 8601, as all tables spell it: UTC, to the minute."""
+    if moment is None:
+        return None
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment, UTC)
+    return at.strftime("%Y-%m-%dT%H:%MZ")
+
+
+def span(seconds: int) -> str:
+    """Return a length of time in the largest unit of which there are two: "45 s", "3 h"."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def budget(known: Mapping[str, Any] | None) -> str:
+    """Say how much epsilon is left for estimates."""
+    if known is None:
+        return "not needed, counts have no noise"
+    left, of = (each and f"{float(Fraction(each)):g}" for each in (known["left"], known["of"]))
+    return f"{left or 'known after the next answer,'} of {of}"
+
+
+def words(name: str) -> str:
+    """Return the name of a field as a heading."""
+    return name.replace("_", " ")
 
 
 def printable(text: str) -> str:
@@ -95,7 +142,9 @@ def confirm(ctx: "Context", question: str, *, yes: bool) -> None:
         return
     if ctx.json or not sys.stdin.isatty():
         raise click.UsageError(f"{printable(question)} Say so with --yes.")
-    click.confirm(printable(question), abort=True, err=True)
+    if not click.confirm(printable(question), err=True):
+        click.echo("nothing was done", err=True)
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager
@@ -126,6 +175,10 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{words(str(name))} {_cell(each)}" for name, each in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(each) for each in value) or "-"
     return printable(str(value)).replace("\n", " ")

@@ -2,10 +2,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import options, output
+from .project import terms_of
 
 if TYPE_CHECKING:
     from .main import Context
+
+NAME = click.argument("name", help="What the partner is called here; 'vesica partner list' shows it.")
 
 
 @click.group()
@@ -27,15 +30,20 @@ def id_(ctx: "Context", regenerate: bool) -> None:
 
     def text() -> None:
         click.echo(connect_id.encode())
-        click.echo(f"expires {output.time(connect_id.expires)} UTC; whoever has it may ask to connect", err=True)
+        click.echo(f"expires {output.time(connect_id.expires)}; whoever has it may ask to connect", err=True)
 
     output.emit(ctx, document, text)
 
 
 @cli.command()
-@click.argument("connect_id")
-@click.option("--as", "alias", metavar="NAME", help="What to call the partner here.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("connect_id", help="What the partner's 'vesica partner id' printed: vesica1...")
+@click.option(
+    "--as",
+    "alias",
+    metavar="NAME",
+    help="What to call the partner here, such as acme; its organisation's name unless given.",
+)
+@options.YES
 @click.pass_obj
 def request(ctx: "Context", connect_id: str, alias: str | None, yes: bool) -> None:
     """Ask the project behind a Connect ID to connect; shows who it is and the terms first.
@@ -53,7 +61,7 @@ def request(ctx: "Context", connect_id: str, alias: str | None, yes: bool) -> No
                 ("project", shown["project"]),
                 ("matches by", shown["namespaces"]),
                 *_differences(shown),
-                *((name.replace("_", " "), value) for name, value in shown["terms"].items()),
+                *terms_of(shown["terms"]),
             ]
         )
     output.confirm(ctx, f"Ask {shown['organisation']} to connect on these terms?", yes=yes)
@@ -88,7 +96,7 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def show(ctx: "Context", name: str) -> None:
     """Show how things stand with a partner: what was agreed, what is used up, what waits, whether its key changed."""
@@ -98,7 +106,7 @@ def show(ctx: "Context", name: str) -> None:
 
 
 def _standing(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    epoch, budget, heads = document["epoch"], document["budget"], document["heads"]
+    epoch = document["epoch"]
     blocked = output.time(document["key_changed"])
     return [
         ("partner", document["alias"]),
@@ -107,21 +115,27 @@ def _standing(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("status", document["status"]),
         ("reason", document["reason"]),
         ("key", document["key"]),
-        ("another key", f"seen at {blocked} UTC: blocked until you take a new Connect ID" if blocked else "never seen"),
+        ("another key", f"seen at {blocked}: blocked until you take a new Connect ID" if blocked else "never seen"),
         ("address", document["address"] or "none: it calls us"),
         ("agreement", document["agreement"]),
         ("matches by", document["namespaces"]),
-        *((name.replace("_", " "), value) for name, value in document["terms"].items()),
-        ("key epoch", f"{epoch['number']}, ends {output.time(epoch['ends'])} UTC" if epoch else "none runs"),
-        ("budget left", f"{budget['left']} of {budget['of']}" if budget else "counts have no noise"),
+        *terms_of(document["terms"]),
+        ("key epoch", f"{epoch['number']}, ends {output.time(epoch['ends'])}" if epoch else "none runs"),
+        ("our budget left", output.budget(document["our_budget"])),
+        ("its budget left", output.budget(document["budget"])),
         ("segments", f"{document['segments_shared']} shared, {document['segments_received']} received"),
         ("letters waiting", document["letters_waiting"]),
         ("last contact", output.time(document["last_contact"])),
         ("restored", output.time(document["restored"])),
-        ("we keep", f"{heads['we_keep']['count']} heads of its audit log, newest {heads['we_keep']['newest']}"),
-        ("it keeps", f"{heads['they_keep']['count']} heads of ours, newest {heads['they_keep']['newest']}"),
+        ("we keep", _heads(document["heads"]["we_keep"], "its audit log")),
+        ("it keeps", _heads(document["heads"]["they_keep"], "our audit log")),
         ("pre-flight", _compared(document["preflight"])),
     ]
+
+
+def _heads(kept: dict[str, Any], log: str) -> str:
+    newest = f", newest {kept['newest']}" if kept["newest"] else ""
+    return f"heads of {log}: {kept['count']}{newest}"
 
 
 def _compared(preflight: dict[str, Any] | None) -> str:
@@ -137,7 +151,7 @@ def _compared(preflight: dict[str, Any] | None) -> str:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def preflight(ctx: "Context", name: str) -> None:
     """Compare how both sides normalise: both hash the same test identities, and both see the first difference.
@@ -150,8 +164,8 @@ def preflight(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NAME
+@options.YES
 @click.pass_obj
 def allow(ctx: "Context", name: str, yes: bool) -> None:
     """Let a partner that was restored from a backup evaluate its whole universe once more in this epoch.
@@ -166,7 +180,7 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def accept(ctx: "Context", name: str) -> None:
     """Accept a partner's request: both sides are active then, and either may share."""
@@ -176,7 +190,7 @@ def accept(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
 @click.pass_obj
 def decline(ctx: "Context", name: str, reason: str) -> None:
@@ -187,9 +201,9 @@ def decline(ctx: "Context", name: str, reason: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.YES
 @click.pass_obj
 def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a connection: feeds stop, and memberships are purged on both sides. Takes back an unanswered request too."""
@@ -201,8 +215,8 @@ def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NAME
+@options.YES
 @click.pass_obj
 def rotate(ctx: "Context", name: str, yes: bool) -> None:
     """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything anew.

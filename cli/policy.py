@@ -3,12 +3,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from node.policies import Status
 
     from .main import Context
+
+NAME = click.argument("name", help="The policy; 'vesica policy list' shows them.")
 
 
 @click.group()
@@ -26,9 +28,17 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--action", required=True, metavar="USE", help="The marketing action that it forbids.")
-@click.option("--when", "expression", required=True, metavar="LABELS", help="Labels with AND, OR and parentheses.")
+@click.argument("name", help="What to call the policy, such as no-legal-hold.")
+@click.option(
+    "--action", required=True, metavar="USE", help=f"The marketing action that it forbids: {options.ACTIONS}."
+)
+@click.option(
+    "--when",
+    "expression",
+    required=True,
+    metavar="LABELS",
+    help='Labels with AND, OR and parentheses, such as "C3 OR C7".',
+)
 @click.option("--draft", is_flag=True, help="Only 'policy check --include-draft' applies it.")
 @click.pass_obj
 def create(ctx: "Context", name: str, action: str, expression: str, draft: bool) -> None:
@@ -42,7 +52,7 @@ def create(ctx: "Context", name: str, action: str, expression: str, draft: bool)
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def enable(ctx: "Context", name: str) -> None:
     """Apply a policy from now on."""
@@ -51,7 +61,7 @@ def enable(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @click.pass_obj
 def disable(ctx: "Context", name: str) -> None:
     """Stop applying a policy."""
@@ -60,9 +70,11 @@ def disable(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--action", metavar="USE", help="The marketing action that it forbids.")
-@click.option("--when", "expression", metavar="LABELS", help="Labels with AND, OR and parentheses.")
+@NAME
+@click.option(
+    "--action", metavar="USE", help="The marketing action that it forbids; 'policy create --help' lists them."
+)
+@click.option("--when", "expression", metavar="LABELS", help='Labels with AND, OR and parentheses, such as "C3 OR C7".')
 @click.option("--draft", is_flag=True, help="Only 'policy check --include-draft' applies it from now on.")
 @click.pass_obj
 def edit(ctx: "Context", name: str, action: str | None, expression: str | None, draft: bool) -> None:
@@ -83,8 +95,8 @@ def edit(ctx: "Context", name: str, action: str | None, expression: str | None, 
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NAME
+@options.YES
 @click.pass_obj
 def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a policy of your own away."""
@@ -94,10 +106,18 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("segments", nargs=-1, metavar="[SEGMENT]...")
+@click.argument("segments", nargs=-1, metavar="[SEGMENT]...", help="Segments of yours.")
 @click.option("--feed", "feeds", multiple=True, metavar="NAME", help="The segments of this feed, over its namespaces.")
-@click.option("--action", default="segment-match", show_default=True, metavar="USE", help="The marketing action.")
-@click.option("--namespace", "namespaces", multiple=True, metavar="N", help="Identities that carry it out.")
+@click.option(
+    "--action",
+    default="segment-match",
+    show_default=True,
+    metavar="USE",
+    help=f"The marketing action: {options.ACTIONS}.",
+)
+@click.option(
+    "--namespace", "namespaces", multiple=True, metavar="N", help=f"Identities that carry it out, {options.NAMESPACES}."
+)
 @click.option("--include-draft", is_flag=True, help="Apply drafts too.")
 @click.pass_context
 def check(

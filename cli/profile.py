@@ -19,7 +19,7 @@ def cli() -> None:
 
 
 @cli.command("import")
-@click.argument("file", type=click.Path(), required=False)
+@click.argument("file", type=click.Path(), required=False, help="The file, such as crm.csv or crm.parquet.")
 @click.option("--sql", metavar="QUERY", help="A SELECT to read people from, instead of a file.")
 @click.option(
     "--database",
@@ -27,7 +27,7 @@ def cli() -> None:
     metavar="URL",
     help="The SQLite or PostgreSQL database that answers --sql (VESICA_SOURCE_URL); it is only read.",
 )
-@click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records.")
+@click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records, such as crm.")
 @click.option("--id", "id_column", required=True, metavar="COLUMN", help="The column with your own id of a person.")
 @click.option(
     "--identity",
@@ -129,8 +129,10 @@ def import_from() -> None:
 
 def _export(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.argument("file", type=click.Path()),
-        click.option("--dataset", required=True, metavar="NAME", help="What to call this source of records."),
+        click.argument("file", type=click.Path(), help="The file that the product exported."),
+        click.option(
+            "--dataset", required=True, metavar="NAME", help="What to call this source of records, such as crm."
+        ),
         click.option("--segments", type=click.Path(), metavar="FILE", help="Names of segments by id: JSON or CSV."),
         click.option("--into", multiple=True, metavar="SEGMENT", help="A list of yours that the import may change."),
         click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB."),
@@ -232,7 +234,7 @@ def count(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("profile")
+@click.argument("profile", help="Your own id of the person, such as C1042.")
 @click.pass_obj
 def show(ctx: "Context", profile: str) -> None:
     """Show one profile by your own id: identities, consent, attributes and segments."""

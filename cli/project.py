@@ -16,7 +16,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="What to call the project, such as loyalty.")
 @click.pass_obj
 def create(ctx: "Context", name: str) -> None:
     """Make a project: its profiles, segments, partners and feeds are its own.
@@ -34,11 +34,12 @@ def list_(ctx: "Context") -> None:
     """List the projects of this node."""
     rows = [{"id": each.id, "name": each.name, "consent_model": each.consent_model} for each in ctx.node().projects()]
     names = ("name", "consent_model", "id")
-    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+    headings = [output.words(name) for name in names]
+    output.emit(ctx, rows, lambda: output.table(headings, ([row[name] for name in names] for row in rows)))
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, help="The project; else that of --project.")
 @click.pass_obj
 def show(ctx: "Context", name: str | None) -> None:
     """Show a project: namespaces, consent model, sharing label and policy, terms, and what sharing still needs."""
@@ -54,15 +55,15 @@ def show(ctx: "Context", name: str | None) -> None:
         rows = ((each["name"], each["state"], None if each["met"] else each["command"]) for each in needs)
         output.table(("what sharing needs", "is", "set it with"), rows)
         click.echo()
-        output.lines(_terms(document["terms"]))
+        output.lines(terms_of(document["terms"]))
         click.echo()
-        output.lines((name.replace("_", " "), count) for name, count in document["counts"].items())
+        output.lines((output.words(name), count) for name, count in document["counts"].items())
 
     output.emit(ctx, document, people)
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, help="The project; else that of --project.")
 @click.pass_obj
 def resume(ctx: "Context", name: str | None) -> None:
     """Let a project go on that was restored from a backup: until then its feeds do not run, and nothing is answered.
@@ -87,10 +88,12 @@ def resume(ctx: "Context", name: str | None) -> None:
     "--maximum-universe", type=click.IntRange(1), metavar="N", help="Most identities of a side in a namespace."
 )
 @click.option("--epsilon", metavar="E", help='Noise of one count, such as 1/20; "none" for none, if both sides say so.')
-@click.option("--budget", metavar="E", help="Epsilon that one partner may use up in a window.")
+@click.option("--budget", metavar="E", help="Epsilon that one partner may use up in a window, such as 2.")
 @click.option("--window-days", type=click.IntRange(1), metavar="N", help="Days of that window.")
 @click.option("--generations", type=click.IntRange(1), metavar="N", help="Universes shown to a partner in an epoch.")
-@click.option("--evaluations", metavar="F", help="Points evaluated in an epoch, as a multiple of the universe.")
+@click.option(
+    "--evaluations", metavar="F", help="Points evaluated in an epoch, as a multiple of the universe, such as 6/5."
+)
 @click.option("--epoch-days", type=click.IntRange(1), metavar="N", help="Days until keys change.")
 @click.option(
     "--hide-unconsented/--count-unconsented", default=None, help="Keep people without consent out of estimates or not."
@@ -109,8 +112,9 @@ def terms(ctx: "Context", /, hide_unconsented: bool | None, **options: Any) -> N
     if hide_unconsented is not None:
         project.set_hide_unconsented(hide_unconsented)
     document = {**project.terms.as_dict(), "hide_unconsented": project.hide_unconsented}
-    output.emit(ctx, document, lambda: output.lines(_terms(document)))
+    output.emit(ctx, document, lambda: output.lines(terms_of(document)))
 
 
-def _terms(document: "dict[str, Any]") -> "list[tuple[str, Any]]":
-    return [(name, "none" if value is None else value) for name, value in document.items()]
+def terms_of(document: "dict[str, Any]") -> "list[tuple[str, Any]]":
+    """Return terms, the agreed or our own, as they are printed."""
+    return [(output.words(name), "none" if value is None else value) for name, value in document.items()]

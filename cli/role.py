@@ -2,12 +2,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from node.access import Role
 
     from .main import Context
+
+PERMISSIONS = "view, manage-connections, manage-shares, manage-data, manage-governance, export, audit, administer"
 
 
 @click.group()
@@ -25,17 +27,21 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--permission", "permissions", multiple=True, required=True, metavar="P", help="What it lets do.")
+@click.argument("name", help="What to call the role, such as campaigns.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="LABEL", help="See segments with this label, not with others."
+    "--permission", "permissions", multiple=True, required=True, metavar="P", help=f"What it lets do: {PERMISSIONS}."
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="See segments with this label, such as C5, not with others.",
 )
 @click.option("--unlabelled", is_flag=True, help="See only segments without a label.")
 @click.pass_obj
 def create(ctx: "Context", name: str, permissions: tuple[str, ...], labels: tuple[str, ...], unlabelled: bool) -> None:
     """Make a role.
-
-    P is one of view, manage-connections, manage-shares, manage-data, manage-governance, export, audit, administer.
 
     With --label its holder sees no segment that has another label, and none that is made of such a field, dataset or
     segment; what it may not see is not there. Who also has a role without this limit is not limited.
@@ -50,10 +56,12 @@ def create(ctx: "Context", name: str, permissions: tuple[str, ...], labels: tupl
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="The role; 'vesica role list' shows them.")
+@options.YES
 @click.pass_obj
-def delete(ctx: "Context", name: str) -> None:
+def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a role away that no user has."""
+    output.confirm(ctx, f"Delete role {name}?", yes=yes)
     ctx.node().roles.delete(name)
     output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted role {name}"))
 

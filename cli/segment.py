@@ -3,7 +3,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 
+NAME = click.argument("name", help="The segment; 'vesica segment list' shows them.")
+
 
 @click.group()
 def cli() -> None:
@@ -22,16 +24,18 @@ def cli() -> None:
 
 
 def _content(command: "Callable[..., None]") -> "Callable[..., None]":
-    command = click.option("--members", type=FILE, metavar="FILE", help="A file with a profile id per row.")(command)
+    command = click.option(
+        "--members", type=FILE, metavar="FILE", help="A file with your own id of a person per row, under a heading."
+    )(command)
     command = click.option("--tree", type=FILE, metavar="FILE", help="The condition as a tree, in JSON or YAML.")(
         command
     )
-    text = "A condition on attributes, own.SEGMENT and received.PARTNER.SEGMENT."
+    text = 'A condition on attributes, own.SEGMENT and received.PARTNER.SEGMENT, such as "orders >= 6".'
     return click.option("--rule", metavar="EXPR", help=text)(command)
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="What to call the segment, such as frequent-buyers.")
 @_content
 @click.pass_obj
 def create(ctx: "Context", name: str, rule: str | None, tree: Path | None, members: Path | None) -> None:
@@ -49,7 +53,7 @@ def create(ctx: "Context", name: str, rule: str | None, tree: Path | None, membe
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @_content
 @click.pass_obj
 def update(ctx: "Context", name: str, rule: str | None, tree: Path | None, members: Path | None) -> None:
@@ -71,7 +75,7 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", help="The segment, or received.PARTNER.SEGMENT.")
 @click.option(
     "--tree", type=click.Choice(["yaml", "json"]), help="Print the rule's tree alone, as --tree FILE takes it."
 )
@@ -85,7 +89,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
         if tree is not None:
             raise click.UsageError("a received segment shows no rule")
         document = ctx.project().received.segment(name)
-        output.emit(ctx, document, lambda: output.lines(document.items()))
+        output.emit(ctx, document, lambda: output.lines((output.words(name), each) for name, each in document.items()))
         return
     segment = ctx.project().segments.show(name)
     if tree is not None and not ctx.json:
@@ -95,7 +99,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, help="One segment; all unless given.")
 @click.pass_obj
 def evaluate(ctx: "Context", name: str | None) -> None:
     """Evaluate a segment with what it is composed of, or all of them."""
@@ -103,16 +107,21 @@ def evaluate(ctx: "Context", name: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--use", "uses", multiple=True, metavar="USE", help="What the file is for; without it, for anything.")
+@NAME
+@click.argument("file", type=click.Path(dir_okay=False), help="The CSV file to write.")
+@click.option(
+    "--use",
+    "uses",
+    multiple=True,
+    metavar="USE",
+    help=f"What the file is for: {options.FILE_USES}; all of them unless given.",
+)
 @click.pass_obj
 def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
     """Write the ids of a segment's profiles to a CSV file.
 
-    Refused where a policy or a partner whose segment it reads forbids one of the uses. USE is one of analytics,
-    combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party, onsite-advertising,
-    onsite-personalisation, single-identity-personalisation.
+    Refused where a policy or a partner whose segment it reads forbids one of the uses; who fails a consent policy on one
+    of them is left out. Without --use the file counts as for every use: name those that you need.
 
     \b
     Example: vesica segment export summer-buyers buyers.csv --use onsite-personalisation
@@ -123,8 +132,8 @@ def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NAME
+@options.YES
 @click.pass_obj
 def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a segment away; its profiles stay."""

@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import options, output
 
 if TYPE_CHECKING:
     from node.project import Project
@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 DAYS = click.option("--days", default=90, show_default=True, metavar="N", help="How long the token lasts.")
 
+ROLE = (
+    "What the user may do: viewer, connections, shares, data, governance, exporter, auditor, administrator, or a role of "
+    "your own."
+)
+NAME = click.argument("name", help="The user; 'vesica user list' shows them.")
+
 
 @click.group()
 def cli() -> None:
@@ -19,8 +25,8 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--role", "roles", multiple=True, required=True, metavar="ROLE", help="What the user may do.")
+@click.argument("name", help="What to call the user, such as ann.")
+@click.option("--role", "roles", multiple=True, required=True, metavar="ROLE", help=ROLE)
 @DAYS
 @click.pass_obj
 def create(ctx: "Context", name: str, roles: tuple[str, ...], days: int) -> None:
@@ -45,7 +51,7 @@ def list_(ctx: "Context") -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, help="One user; else whose token is in VESICA_TOKEN.")
 @click.pass_obj
 def show(ctx: "Context", name: str | None) -> None:
     """Show a user, without a name yourself: the roles, and when the tokens expire."""
@@ -53,14 +59,14 @@ def show(ctx: "Context", name: str | None) -> None:
     pairs = [
         ("user", user.name),
         ("roles", _roles(user)),
-        ("tokens expire (UTC)", [output.time(each) for each in user.tokens]),
+        ("tokens expire", [output.time(each) for each in user.tokens]),
     ]
     output.emit(ctx, user.as_dict(), lambda: output.lines(pairs))
 
 
 @cli.command()
-@click.argument("name")
-@click.argument("role")
+@NAME
+@click.argument("role", help=ROLE)
 @click.pass_obj
 def grant(ctx: "Context", name: str, role: str) -> None:
     """Give a user a role, for the whole node or with --project in that project alone.
@@ -74,8 +80,8 @@ def grant(ctx: "Context", name: str, role: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
-@click.argument("role")
+@NAME
+@click.argument("role", help=ROLE)
 @click.pass_obj
 def deny(ctx: "Context", name: str, role: str) -> None:
     """Take a role from a user where it was granted: for the whole node, or in the project of --project."""
@@ -85,7 +91,7 @@ def deny(ctx: "Context", name: str, role: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @DAYS
 @click.pass_obj
 def token(ctx: "Context", name: str, days: int) -> None:
@@ -94,17 +100,19 @@ def token(ctx: "Context", name: str, days: int) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
+@options.YES
 @click.pass_obj
-def revoke(ctx: "Context", name: str) -> None:
+def revoke(ctx: "Context", name: str, yes: bool) -> None:
     """End every token of a user at once."""
+    output.confirm(ctx, f"End every token of {name}?", yes=yes)
     count = ctx.node().users.revoke(name)
     output.emit(ctx, {"name": name, "revoked": count}, lambda: click.echo(f"revoked {count} tokens of {name}"))
 
 
 @cli.command()
-@click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@NAME
+@options.YES
 @click.pass_obj
 def remove(ctx: "Context", name: str, yes: bool) -> None:
     """Take a user away. Without the last one commands need no token any more."""
@@ -114,10 +122,11 @@ def remove(ctx: "Context", name: str, yes: bool) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@NAME
 @DAYS
+@options.YES
 @click.pass_obj
-def reset(ctx: "Context", name: str, days: int) -> None:
+def reset(ctx: "Context", name: str, days: int, yes: bool) -> None:
     """The way back when no administrator has a token any more: make NAME one, with a new token in place of all others.
 
     It takes no token, but the files of the home, and VESICA_PASSPHRASE if the keys are under one. The audit log names
@@ -126,6 +135,7 @@ def reset(ctx: "Context", name: str, days: int) -> None:
     \b
     Example: vesica user reset ann
     """
+    output.confirm(ctx, f"Make {name} an administrator, with one new token in place of all others?", yes=yes)
     _print_token(ctx, ctx.unsigned_node().users.reset(name, days))
 
 

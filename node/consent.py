@@ -167,7 +167,11 @@ class Consents:
         return report
 
     def show(self, profile: str | None = None) -> dict[str, Any]:
-        """Return the model and how many profiles said what; with an id, what that one said and may be shared."""
+        """Return the model and how many profiles said what; with an id, what that one said, and what may be shared of it.
+
+        `may_be_shared` is what the model and the consent policies on all segments say; None where there is no model, or a
+        policy reads what is hidden from whoever acts. Policies on a label are told beside it.
+        """
         from .data import Snapshot
 
         snapshot, model = Snapshot.open(self._project), self._project.consent_model
@@ -185,15 +189,20 @@ class Consents:
             raise NotFound("there is no profile with that id", hint="the ids are those of the imported --id column")
         own = np.array([snapshot.profile_consent[number]], np.uint8)
         namespaces = {}
+        policies = self._project.consent_policies.judge(number, snapshot)
+        met = [each["met"] for each in policies if each["label"] is None]
         for name in sorted({each.partition("/")[0] for each in snapshot.namespaces} | set(noted)):
             rows = noted.get(name, snapshot.noted(name))
             mine = rows[rows["profile"] == number]
             said = np.array([*mine["code"], 0][:1], np.uint8)
-            shared = None if model is None else bool(may_share(model, own, said)[0])
+            shared = None if model is None else bool(may_share(model, own, said)[0]) and False not in met
+            if shared and None in met:
+                shared = None
             word = _word(snapshot, *(mine[0][key] for key in ("code", "at", "basis"))) if len(mine) else _word(snapshot)
             namespaces[name] = {**word, "may_be_shared": shared}
         at, basis = snapshot.profile_consent_at[number], snapshot.profile_consent_basis[number]
-        return {"model": model, "profile": profile, **_word(snapshot, own[0], at, basis), "namespaces": namespaces}
+        said_of_all = _word(snapshot, own[0], at, basis)
+        return {"model": model, "profile": profile, **said_of_all, "namespaces": namespaces, "policies": policies}
 
 
 LISTED = ", ".join(CODES[1:])

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, select
 from . import rules, tables
 from .consent import CODES
 from .data import Snapshot
-from .errors import AlreadyExists, NotFound, check_name
+from .errors import AlreadyExists, InvalidInput, NotFound, check_name
 from .policies import SHARING, check_action
 from .trees import Tree
 
@@ -154,17 +154,42 @@ class ConsentPolicies:
             ]
 
     def qualified(
-        self, segments: Sequence[str], snapshot: Snapshot, *, action: str = SHARING, tx: Connection | None = None
+        self,
+        segments: Sequence[str],
+        snapshot: Snapshot,
+        *,
+        actions: Collection[str] = (SHARING,),
+        tx: Connection | None = None,
     ) -> Qualified:
-        """Return for each segment who qualifies for an action under the policies that are on; empty where none is."""
+        """Return for each segment who qualifies for all actions under the policies that are on; empty where none is."""
         if tx is None:
             with self._project.node.store.read() as reading:
-                return self.qualified(segments, snapshot, action=action, tx=reading)
-        policies = [each for each in self.list(tx) if each.status == "enabled" and each.action == action]
+                return self.qualified(segments, snapshot, actions=actions, tx=reading)
+        policies = [each for each in self.list(tx) if each.status == "enabled" and each.action in actions]
         if not policies:
             return []
         found = [(each, self._who(tx, snapshot, each)) for each in policies]
         return [combine(found, self._project.labels.labels_of_segment(each, tx)) for each in segments]
+
+    def judge(self, profile: int, snapshot: Snapshot) -> "list_[dict[str, Any]]":
+        """Return for each policy on sharing that is on whether a profile meets it.
+
+        None where the policy reads what is hidden from whoever acts.
+        """
+        with self._project.node.store.read() as tx:
+            return [
+                {"name": each.name, "label": each.label, "met": self._met(tx, snapshot, each, profile)}
+                for each in self.list(tx)
+                if each.status == "enabled" and each.action == SHARING
+            ]
+
+    def _met(self, tx: Connection, snapshot: Snapshot, policy: ConsentPolicy, profile: int) -> bool | None:
+        if self._project.node.guard.cleared(tx, self._project.id) is not None:
+            try:
+                self._read(tx, policy.name, policy.needs, label=policy.label, applies=policy.applies)
+            except (NotFound, InvalidInput):
+                return None
+        return profile in self._who(tx, snapshot, policy)
 
     def standing(self, tx: Connection) -> tuple[str, ...]:
         """Return what changes when the members of the received segments do that policies which are on read."""

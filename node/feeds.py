@@ -99,7 +99,7 @@ class Feeds:
         namespaces: Sequence[str] = (),
         wait: bool = True,
     ) -> Documents:
-        """Ask each partner how many people both know, per segment and namespace; spends the partner's budget.
+        """Ask each partner how many people both know, per segment and namespace; spends our budget with it.
 
         Only about some namespaces, where they are named. Without `wait` the questions are only queued, and returned with
         the ids of their jobs.
@@ -127,9 +127,10 @@ class Feeds:
                     errors.append(error)
                     continue
                 if result == matching.WAITING:
-                    known = {"partner": row.alias, "namespace": namespace, "status": "waiting", "computed_at": None}
-                    numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval"))
-                    waiting += [{**known, "segment": each, **numbers} for each in names]
+                    known = {"partner": row.alias, "namespace": namespace, "status": "waiting"}
+                    numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval", "computed_at"))
+                    budget = matching.budget(self._project, row)
+                    waiting += [{**known, "segment": each, **numbers, "budget": budget} for each in names]
         if errors:
             raise errors[0]
         if not wait:
@@ -138,14 +139,14 @@ class Feeds:
         return waiting + [row for row in self.estimates(name) if (row["partner"], row["namespace"]) not in kept]
 
     def estimates(self, name: str) -> Documents:
-        """Return the newest estimate per partner, segment and namespace of a feed, with its age."""
+        """Return the newest estimate per partner, segment and namespace of a feed, with its age and our budget left."""
         feed = self.get(name)
         definition = self.definition(feed)
         wanted = {segment.name for segment in definition.segments}
-        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        found: dict[tuple[str, str, str], Row[Any]] = {}
         with self._node.store.read() as tx:
             query = (
-                select(estimates, connections.c.alias)
+                select(estimates, connections.c.alias, connections.c.agreement, connections.c.budget)
                 .join(connections, connections.c.id == estimates.c.connection_id)
                 .join(feed_partners, feed_partners.c.connection_id == connections.c.id)
                 .where(feed_partners.c.feed_id == feed.id)
@@ -153,8 +154,8 @@ class Feeds:
             )
             for row in tx.execute(query):
                 if row.segment in wanted and row.namespace in definition.namespaces:
-                    found[row.alias, row.segment, row.namespace] = self._estimate(row)
-        return [found[key] for key in sorted(found)]
+                    found[row.alias, row.segment, row.namespace] = row
+        return [self._estimate(found[key]) for key in sorted(found)]
 
     def publish(self, name: str) -> None:
         """Offer a feed, or its newest version, to its partners; members leave only after a partner has enabled it."""
@@ -299,6 +300,7 @@ class Feeds:
                 {
                     "alias": row.alias,
                     "status": state.status,
+                    "budget": matching.budget(self._project, row),
                     **standing[row.id],
                     "last_revision": state.last_revision,
                     "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
@@ -468,6 +470,7 @@ class Feeds:
             if expired or row.consented is None
             else _interval(row.consented, row.consented_half_width, row.detail),
             "computed_at": row.at,
+            "budget": matching.budget(self._project, row),
             **row.detail,
         }
 

@@ -138,7 +138,7 @@ class Jobs:
 
     def list(self, project: "Project | None" = None, *, state: str | None = None) -> list[Job]:
         """Return jobs, newest first: of projects where labels limit what whoever acts may see, those that they submitted."""
-        query = select(rows).order_by(rows.c.created.desc(), rows.c.id)
+        query = select(rows).order_by(rows.c.created.desc(), rows.c.id.desc())
         shown = self._node.projects() if project is None else [project]
         query = query.where(rows.c.project_id.in_([each.id for each in shown]))
         if state is not None:

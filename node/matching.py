@@ -25,13 +25,13 @@ from psi.values import Values
 
 from . import decisions, epochs, sanitising, universes
 from .data import Snapshot
-from .epochs import Epoch
+from .epochs import DAY, Epoch
 from .errors import Refusal, Refused
 from .evaluations import Channel, cache_of, epoch_of, opened
 from .exchanges import FAILED, FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
-from .tables import estimates, jobs
+from .tables import connections, estimates, jobs
 
 if TYPE_CHECKING:
     from .project import Project
@@ -155,7 +155,11 @@ def _asker(project: "Project", connection: Row[Any], number: int, namespace: str
 
 def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked: Asked, answer: Answer) -> None:
     epsilon = Agreement.decode(connection.agreement).terms.epsilon
+    at = min(answer.computed_at, project.node.now())  # a partner cannot make it look younger
     with project.node.store.begin() as tx:
+        if answer.budget_spent is not None:
+            told = {"spent": answer.budget_spent, "at": at}
+            tx.execute(update(connections).where(connections.c.id == connection.id).values(budget=told))
         for index, name in enumerate(asked.names):
             numbers = _scaled(answer.segments[index], asked.sizes[index], asked.sampled(index), epsilon)
             known = (bytes.fromhex(connection.id), namespace.encode(), name.encode(), answer.encode())
@@ -173,10 +177,26 @@ def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked
                         "sampled": asked.sampled(index),
                         "epsilon": str(epsilon) if epsilon is not None else None,
                     },
-                    at=min(answer.computed_at, project.node.now()),  # a partner cannot make it look younger
+                    at=at,
                     **numbers,
                 )
             )
+
+
+def budget(project: "Project", connection: Row[Any]) -> dict[str, Any] | None:
+    """Return how much epsilon we have left with a partner in a window, by the word that came with its last answer.
+
+    None where counts have no noise. `left` is None before the first answer of this connection.
+    """
+    terms = Agreement.decode(connection.agreement).terms
+    if terms.epsilon is None:
+        return None
+    told = connection.budget or {"spent": None, "at": None}
+    left = None
+    if told["spent"] is not None:
+        over = told["at"] + terms.window_days * DAY <= project.node.now()  # all of it has come back
+        left = str(terms.budget if over else max(terms.budget - Fraction(told["spent"], 1000), 0))
+    return {"left": left, "of": str(terms.budget), "window_days": terms.window_days, "at": told["at"]}
 
 
 def _scaled(answer: SegmentAnswer, size: int, sampled: int, epsilon: Fraction | None) -> dict[str, int | None]:

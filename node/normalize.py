@@ -99,7 +99,6 @@ _STANDARD = [  # the first rule of a namespace is its default
     Rule("idfv", "uuid-v1", 16),
     Rule("android_id", "hex-v1", 8),
 ]
-NAMESPACES = tuple(dict.fromkeys(rule.namespace for rule in _STANDARD))
 
 
 def rule(text: str) -> Rule:

@@ -6,6 +6,7 @@ depend only on what the asker sent and on the ledger.
 """
 
 import hmac
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ class Sanitiser:
         with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
             known = self._known(tx, question)
             if known is not None:  # nothing changed on either side: the numbers are as good as new
-                return replace(Answer.decode(known), computed_at=now)
+                return replace(Answer.decode(known), computed_at=now, budget_spent=self._spent(tx))
             assert answer is not None
             files = self._asked_before(tx, question)
             refusal = refusal or self._differing(question, [each for each in files if each not in before])
@@ -113,7 +114,7 @@ class Sanitiser:
                     at=now,
                 )
             )
-        return answer
+            return replace(answer, budget_spent=self._spent(tx))
 
     def _known(self, tx: Connection, question: Question) -> bytes | None:
         query = select(answers.c.answer).where(
@@ -217,11 +218,17 @@ class Sanitiser:
                 project_id=self._project.id,
                 peer_key=self._connection.peer_key,
                 kind="epsilon_millis",
-                amount=-(-1000 * cost.numerator // cost.denominator),
+                amount=math.ceil(1000 * cost),
                 note=self._namespace,
                 at=self._project.node.now(),
             )
         )
+
+    def _spent(self, tx: Connection) -> int | None:
+        """Return what the asker has used up, in thousandths of epsilon; None where counts have no noise."""
+        if self._terms.epsilon is None:
+            return None
+        return math.ceil(1000 * spent_epsilon(self._project, tx, self._connection.peer_key, self._terms))
 
     def _seeds(self, secret: bytes, question: Question, index: int) -> tuple[bytes, bytes]:
         """Return what the noise of both counts is drawn from.

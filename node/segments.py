@@ -233,7 +233,7 @@ class Segments:
     def export(self, name: str, path: Path | str, *, uses: Iterable[str] = ()) -> int:
         """Write the ids of a segment's profiles as CSV and return how many.
 
-        `uses` are the marketing uses that the file is for; without one it may be used for anything. Who fails a consent
+        `uses` are the marketing uses that the file is for; without one it is for all of them. Who fails a consent
         policy on one of them is left out. Refused where a policy, C12, or a partner whose segment it reads forbids one.
         A segment that reads received ones is evaluated first: what a partner took back must not leave.
         """
@@ -250,9 +250,9 @@ class Segments:
             self._project.governance.check_export(name, detail["uses"], tx)
             snapshot = Snapshot.open(self._project, tx)
             everyone = members = snapshot.members(row.id)
-            for use in detail["uses"] or FILE_USES:
-                for qualified in self._project.consent_policies.qualified([name], snapshot, action=use, tx=tx):
-                    members = members if qualified is None else members & qualified
+            actions = detail["uses"] or FILE_USES
+            for qualified in self._project.consent_policies.qualified([name], snapshot, actions=actions, tx=tx):
+                members = members if qualified is None else members & qualified
             if members != everyone:
                 detail["without_consent"] = len(everyone - members)
             numbers = np.array(members.to_array(), np.uint32)

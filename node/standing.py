@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from protocol.agreement import Agreement
 
-from . import heads, preflight, sanitising
+from . import heads, matching, preflight, sanitising
 from .epochs import DAY
 from .tables import audit, epochs, letters
 
@@ -43,7 +43,8 @@ def standing(project: "Project", row: Row[Any]) -> dict[str, Any]:
         "epoch": epoch,
         "budget": None
         if terms.epsilon is None
-        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},
+        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},  # the partner's with us
+        "our_budget": matching.budget(project, row),
         "segments_shared": project.feeds.segments_shared(row.id),
         "segments_received": project.received.segments_received(row.id),
         "letters_waiting": waiting,

@@ -179,6 +179,7 @@ connections = Table(
     Column("letters_received", BigInteger, nullable=False),
     Column("reason", Text),  # of a decline, a disconnect or a failure
     _time("key_changed", nullable=True),  # when another key last answered or called in the partner's place
+    Column("budget", JSON),  # what we have spent on estimates, by the partner's word; see node.matching.budget
     Column("preflight", JSON),  # how the two normalisers compared; see node.preflight
     _time("restored", nullable=True),  # when the partner last said that it came from a backup
     _time("head_sent", nullable=True),  # of our audit log

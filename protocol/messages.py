@@ -117,11 +117,16 @@ class SegmentAnswer(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Message):
-    """answer: one entry for each asked segment, in the order of the question's bits; `computed_at` in Unix seconds."""
+    """answer: one entry for each asked segment, in the order of the question's bits; `computed_at` in Unix seconds.
+
+    `budget_spent` is what the asker's organisation has used up in the window with this answer, in thousandths of
+    epsilon: only the answerer's ledger knows it. None where nothing is charged.
+    """
 
     TYPE: ClassVar[str] = "answer"
     segments: Annotated[tuple[SegmentAnswer, ...], Limit(1, MAX_SEGMENTS)]
     computed_at: Number
+    budget_spent: Number | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ typedef struct { lanes limb[LIMBS]; } fe_raw; /* a product before its carry */
 #define EVEN (1ull << 52)
 #define LOOSE (1ull << 52)
 #define RAW (5ull << 57) /* 2^59.32 */
+#define BIASED (RAW + (1ull << 61)) /* of a product that another is subtracted from */
 
 FIELD lanes lanes_all(uint64_t value) { return (lanes)_mm512_set1_epi64((long long)value); }
 FIELD mask lanes_equal(lanes a, uint64_t value) {
@@ -56,22 +57,31 @@ FIELD lanes times19(lanes a) {
     return (lanes)_mm512_mullo_epi64((__m512i)a, nineteen);
 }
 
+/* The same of numbers below 2^32, in a shorter multiplication. */
+FIELD lanes times19_short(lanes a) {
+    __m512i nineteen = _mm512_set1_epi64(19);
+    __asm__("" : "+v"(nineteen));
+    return (lanes)_mm512_mul_epu32((__m512i)a, nineteen);
+}
+
 #define LOW(k, i, j) z##k = add_low(z##k, a##i, b##j)
 #define HIGH(k, i, j) z##k = add_high(z##k, a##i, b##j)
 
 /* z_k + 19 z_(k+5), for 2^255 = 19. */
 FIELD fe_raw fe_wrap(lanes z0, lanes z1, lanes z2, lanes z3, lanes z4, lanes z5, lanes z6, lanes z7, lanes z8, lanes z9) {
-    fe_raw r = {{z0 + times19(z5), z1 + times19(z6), z2 + times19(z7), z3 + times19(z8), z4 + times19(z9)}};
-    BELOW(r, RAW);
-    return r;
+    return (fe_raw){{z0 + times19(z5), z1 + times19(z6), z2 + times19(z7), z3 + times19(z8), z4 + times19(z9)}};
 }
 
-FIELD fe_raw fe_mul_raw(fe a, fe b) {
+/* 2^10 p, limb k, over `parts`. A product begins with it where another is subtracted from it: no limb falls below zero. */
+FIELD lanes bias(int k, int parts) { return lanes_all(((k ? LIMB_MASK : LIMB_MASK - 18) << 10) / (uint64_t)parts); }
+
+FIELD fe_raw product_raw(fe a, fe b, int biased) {
     BELOW(a, LOOSE);
     BELOW(b, LOOSE);
     const lanes a0 = a.limb[0], a1 = a.limb[1], a2 = a.limb[2], a3 = a.limb[3], a4 = a.limb[4];
     const lanes b0 = b.limb[0], b1 = b.limb[1], b2 = b.limb[2], b3 = b.limb[3], b4 = b.limb[4];
     lanes z0 = lanes_all(0), z1 = z0, z2 = z0, z3 = z0, z4 = z0, z5 = z0, z6 = z0, z7 = z0, z8 = z0, z9 = z0;
+    if (biased) z0 = bias(0, 1), z1 = bias(1, 2), z2 = bias(2, 2), z3 = bias(3, 2), z4 = bias(4, 2);
     HIGH(1, 0, 0);
     HIGH(2, 0, 1); HIGH(2, 1, 0);
     HIGH(3, 0, 2); HIGH(3, 1, 1); HIGH(3, 2, 0);
@@ -91,15 +101,18 @@ FIELD fe_raw fe_mul_raw(fe a, fe b) {
     LOW(6, 2, 4); LOW(6, 3, 3); LOW(6, 4, 2);
     LOW(7, 3, 4); LOW(7, 4, 3);
     LOW(8, 4, 4);
-    return fe_wrap(z0, z1, z2, z3, z4, z5, z6, z7, z8, z9);
+    const fe_raw r = fe_wrap(z0, z1, z2, z3, z4, z5, z6, z7, z8, z9);
+    BELOW(r, biased ? BIASED : RAW);
+    return r;
 }
 
 /* 4 high(a_i a_j) + 2 high(a_i^2) + 2 low(a_i a_j) + low(a_i^2) = 2 (2 high + high + low) + low, with i < j. */
-FIELD fe_raw fe_square_raw(fe a) {
+FIELD fe_raw square_raw(fe a, int biased) {
     BELOW(a, LOOSE);
     const lanes a0 = a.limb[0], a1 = a.limb[1], a2 = a.limb[2], a3 = a.limb[3], a4 = a.limb[4];
     const lanes b0 = a0, b1 = a1, b2 = a2, b3 = a3, b4 = a4;
     lanes z0 = lanes_all(0), z1 = z0, z2 = z0, z3 = z0, z4 = z0, z5 = z0, z6 = z0, z7 = z0, z8 = z0, z9 = z0;
+    if (biased) z0 = bias(0, 1), z1 = bias(1, 2), z2 = bias(2, 4), z3 = bias(3, 4), z4 = bias(4, 4);
     HIGH(2, 0, 1);
     HIGH(3, 0, 2);
     HIGH(4, 0, 3); HIGH(4, 1, 2);
@@ -118,14 +131,16 @@ FIELD fe_raw fe_square_raw(fe a) {
     LOW(7, 3, 4);
     z1 += z1, z2 += z2, z3 += z3, z4 += z4, z5 += z5, z6 += z6, z7 += z7, z8 += z8, z9 += z9;
     LOW(0, 0, 0); LOW(2, 1, 1); LOW(4, 2, 2); LOW(6, 3, 3); LOW(8, 4, 4);
-    return fe_wrap(z0, z1, z2, z3, z4, z5, z6, z7, z8, z9);
+    const fe_raw r = fe_wrap(z0, z1, z2, z3, z4, z5, z6, z7, z8, z9);
+    BELOW(r, biased ? BIASED : RAW);
+    return r;
 }
 
 /* Any limbs below 2^62 to a tight element: a carry is below 2^11, 19 of them below 2^15.3. */
 FIELD fe fe_fold(fe_raw a) {
     fe r;
     BELOW(a, 1ull << 62);
-    r.limb[0] = (a.limb[0] & LIMB_MASK) + times19(a.limb[4] >> 51);
+    r.limb[0] = (a.limb[0] & LIMB_MASK) + times19_short(a.limb[4] >> 51);
     UNROLLED for (int i = 1; i < 5; i++) r.limb[i] = (a.limb[i] & LIMB_MASK) + (a.limb[i - 1] >> 51);
     BELOW(r, TIGHT);
     return r;
@@ -136,39 +151,39 @@ FIELD fe_raw fe_add_raw(fe_raw a, fe_raw b) {
     return a;
 }
 
-/* a + 2^10 p - b: no limb falls below zero for b below 2 RAW < 2^60.9, and none grows by more than 2^61. */
+/* a - b for a biased a: no limb falls below zero, since b is below what was added. */
 FIELD fe_raw fe_sub_raw(fe_raw a, fe_raw b) {
-    BELOW(b, 2 * RAW);
-    a.limb[0] += ((LIMB_MASK - 18) << 10) - b.limb[0];
-    UNROLLED for (int i = 1; i < 5; i++) a.limb[i] += (LIMB_MASK << 10) - b.limb[i];
+    UNROLLED for (int i = 0; i < 5; i++) a.limb[i] -= b.limb[i];
+    BELOW(a, 1ull << 62);
     return a;
 }
 
-FIELD fe_raw fe_double_raw(fe a) {
-    UNROLLED for (int i = 0; i < 5; i++) a.limb[i] += a.limb[i];
-    return (fe_raw){{a.limb[0], a.limb[1], a.limb[2], a.limb[3], a.limb[4]}};
+FIELD fe_raw twice_biased(fe a) {
+    fe_raw r;
+    UNROLLED for (int i = 0; i < 5; i++) r.limb[i] = a.limb[i] + a.limb[i] + bias(i, 1);
+    return r;
 }
 
-FIELD fe fe_mul(fe a, fe b) { return fe_fold(fe_mul_raw(a, b)); }
-FIELD fe fe_square(fe a) { return fe_fold(fe_square_raw(a)); }
+FIELD fe fe_mul(fe a, fe b) { return fe_fold(product_raw(a, b, 0)); }
+FIELD fe fe_square(fe a) { return fe_fold(square_raw(a, 0)); }
 
 /* The terms of point.h's formulas, whose sums of products are carried once. They read the whole `struct point`, which is
    not yet known here: hence macros. */
 #define DOUBLE_TERMS(p, E, F, G, H) double_terms(&(p)->X, &(p)->Y, &(p)->Z, E, F, G, H)
 FIELD void double_terms(const fe *X, const fe *Y, const fe *Z, fe *E, fe *F, fe *G, fe *H) {
-    fe_raw A = fe_square_raw(*X), B = fe_square_raw(*Y), C = fe_square_raw(*Z), XY = fe_mul_raw(*X, *Y);
+    fe_raw A = square_raw(*X, 0), B = square_raw(*Y, 1), C = square_raw(*Z, 1), XY = product_raw(*X, *Y, 0);
     *H = fe_fold(fe_add_raw(A, B));
     *G = fe_fold(fe_sub_raw(B, A));
     *E = fe_fold(fe_add_raw(XY, XY)); /* not (X+Y)^2 - A - B: the carry of X + Y costs more than a square saves */
-    *F = fe_fold(fe_sub_raw(fe_add_raw(fe_add_raw(C, C), A), B)); /* below 3 RAW + 2^61 < 2^61.97 */
+    *F = fe_fold(fe_sub_raw(fe_add_raw(fe_add_raw(C, C), A), B)); /* 2C - G: below 3 RAW + 2^61 < 2^61.97 */
 }
 
 #define ADD_TERMS(p, plus, minus, T2d, Z2, E, H, difference, sum) \
     add_terms(&(p)->X, &(p)->Y, &(p)->Z, &(p)->T, plus, minus, T2d, Z2, E, H, difference, sum)
 FIELD void add_terms(const fe *X, const fe *Y, const fe *Z, const fe *T, const fe *plus, const fe *minus, const fe *T2d,
                      const fe *Z2, fe *E, fe *H, fe *difference, fe *sum) {
-    fe_raw A = fe_mul_raw(fe_sub(*Y, *X), *minus), B = fe_mul_raw(fe_add(*Y, *X), *plus), C = fe_mul_raw(*T, *T2d);
-    fe_raw D2 = Z2 ? fe_mul_raw(*Z, *Z2) : fe_double_raw(*Z);
+    fe_raw A = product_raw(fe_sub(*Y, *X), *minus, 0), B = product_raw(fe_add(*Y, *X), *plus, 1);
+    fe_raw C = product_raw(*T, *T2d, 0), D2 = Z2 ? product_raw(*Z, *Z2, 1) : twice_biased(*Z);
     *E = fe_fold(fe_sub_raw(B, A));
     *H = fe_fold(fe_add_raw(B, A));
     *difference = fe_fold(fe_sub_raw(D2, C));

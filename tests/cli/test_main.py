@@ -10,10 +10,13 @@ import click
 import pytest
 
 from cli import main as module
-from cli import output
-from cli.main import cli, main
+from cli import options, output, role, user
+from cli.main import GROUPS, cli, main
 from node import tables
+from node.access import READY_MADE, Permission
+from node.governance import FILE_USES
 from node.node import Node
+from protocol.feed import MARKETING_USES
 
 HEAVY = {
     "numpy",
@@ -85,6 +88,26 @@ def test_every_group_has_help_and_the_common_options_anywhere(capsys):
             text = capsys.readouterr().out
             for option in ("--home", "--project", "--json"):
                 assert text.count(f"  {option}") == 1, path
+
+
+def test_every_option_and_argument_has_its_line_of_help():
+    def parameters(command: click.Command, path: str):
+        if isinstance(command, click.Group):
+            for name, each in command.commands.items():
+                yield from parameters(each, f"{path} {name}")
+        else:
+            yield from ((path, each) for each in command.params)
+
+    found = [each for group in GROUPS for each in parameters(cli.get_command(None, group), group)]
+    assert [(path, each.name) for path, each in found if not each.help] == []
+    assert [(path, each.name) for path, each in found if (each.metavar or "").startswith("[%")] == []
+
+
+def test_the_help_names_the_values_that_there_are():
+    assert tuple(options.ACTIONS.split(", ")) == MARKETING_USES
+    assert tuple(options.FILE_USES.split(", ")) == FILE_USES
+    assert role.PERMISSIONS.split(", ") == list(Permission)
+    assert [each for each in READY_MADE if f" {each}," not in user.ROLE] == []
 
 
 def test_a_home_and_its_status(run, document, home):
@@ -182,7 +205,7 @@ def test_projects(run, document, node):
     assert run("project", "show", "nothing")[0] == 1
     assert document("project", "terms", "--epsilon", "none", "--minimum-overlap", "50")["epsilon"] is None
     assert document("project", "terms")["minimum_overlap"] == 50
-    assert "minimum_overlap   50" in run("project", "terms")[1]
+    assert "minimum overlap   50" in run("project", "terms")[1]
     assert document("project", "terms", "--hide-unconsented")["hide_unconsented"] is True
     assert run("project", "terms", "--epsilon", "much")[0] == 1
 
@@ -297,11 +320,75 @@ def test_a_pipe_gets_whole_lines(capsys):
     assert "x" * 300 in capsys.readouterr().out
 
 
+def test_a_terminal_gets_sentences_broken_between_words_and_what_is_one_word_whole(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm")
+    output.table(("id", "at", "text"), [("0123456789", output.time(1_800_000_000), "one two three four five")])
+    out = click.unstyle(capsys.readouterr().out)
+    assert "0123456789   2027-01-15T08:00Z   one" in out
+    assert all(f" {word}" in out for word in ("two", "three", "four", "five"))
+    assert max(map(len, out.splitlines())) <= 40
+    output.table(("id", "hash"), [("0123456789", "f" * 64)])
+    out = click.unstyle(capsys.readouterr().out)
+    assert "0123456789   " in out  # the longest word is what gives way
+    assert out.count("f") == 64
+    assert max(map(len, out.splitlines())) <= 40
+
+
+def test_what_is_printed_reads_as_words(capsys):
+    output.lines([("progress", {"small_segments": [], "sent": 1_200}), ("share", 0.25), ("nothing", None)])
+    assert capsys.readouterr().out.splitlines() == [
+        "progress  small segments -, sent 1,200",
+        "share     0.25",
+        "nothing   -",
+    ]
+    assert output.time(1_800_000_059) == output.time("2027-01-15T08:00:59Z") == "2027-01-15T08:00Z"
+    assert [output.span(seconds) for seconds in (0, 119, 120, 7_200, 172_800)] == [
+        "0 s",
+        "119 s",
+        "2 min",
+        "2 h",
+        "2 days",
+    ]
+
+
 def test_without_a_terminal_nothing_is_confirmed_by_accident():
     ctx = module.Context()
     output.confirm(ctx, "Really?", yes=True)
     with pytest.raises(click.UsageError, match="--yes"):
         output.confirm(ctx, "Really?", yes=False)
+
+
+def test_on_a_terminal_a_no_does_nothing(run, node, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    code, out, err = run("user", "reset", "ann")
+    assert (code, out) == (1, "")
+    assert "Make ann an administrator" in err
+    assert err.endswith("nothing was done\n")
+    assert node.users.list() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("feed", "decline", "summer"),
+        ("feed", "decline", "summer", "--addition"),
+        ("feed", "unshare", "summer", "--segment", "vip"),
+        ("feed", "unshare", "summer", "--partner", "acme"),
+        ("role", "delete", "plain"),
+        ("user", "revoke", "ann"),
+        ("user", "reset", "ann"),
+    ],
+)
+def test_what_cannot_be_undone_is_confirmed(run, node, command):
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert "Say so with --yes." in err
+    code, _, err = run(*command, "--yes")
+    assert code != 2
+    assert "--yes" not in err
 
 
 def _dataset(node: Node, dataset: str, field: str) -> None:

@@ -174,7 +174,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         retailer.until(lambda feeds: state(feeds) == "enabled", "feed", "list")
         publisher.until(lambda feed: feed["revision"] == 2, "feed", "show", "summer")
 
-        retailer.run("feed", "unshare", "summer", "--segment", "lapsed")
+        retailer.run("feed", "unshare", "summer", "--segment", "lapsed", "--yes")
         publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
         assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 3
         assert retailer.run("feed", "edit", "summer", "--remove-restriction", "analytics")["version"] == 3
@@ -193,7 +193,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         retailer.run("feed", "create", "winter", "--segment", "vip", *SHARE)
         retailer.run("feed", "publish", "winter")
         publisher.until(lambda feeds: len(feeds["received"]) == 2, "feed", "list")
-        publisher.run("feed", "decline", "winter", "--reason", "too cold")
+        publisher.run("feed", "decline", "winter", "--reason", "too cold", "--yes")
         goes = "partners"
         declined = retailer.until(lambda feed: feed[goes][0]["status"] == "declined", "feed", "show", "winter")
         assert declined["partners"][0]["reason"] == "too cold"
@@ -217,7 +217,7 @@ def test_feeds_live_by_themselves(sides: tuple[Side, Side], tmp_path: Path) -> N
         retailer.run("feed", "create", "summer", "--segment", "vip", *SHARE, "--membership-days", "7")
         retailer.run("feed", "publish", "summer")
         publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
-        assert [each["kind"] for each in publisher.run("alert", "list")] == ["feed_offered", "connection_request"]
+        assert {each["kind"] for each in publisher.run("alert", "list")} == {"feed_offered", "connection_request"}
         publisher.run("feed", "enable", "summer")
         publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
         publisher.run("segment", "create", "readers", "--rule", "received.retailer.vip")
@@ -374,7 +374,12 @@ def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> No
         retailer.run("feed", "estimate", "both")
         rows = {row["segment"]: row for row in retailer.run("feed", "estimate", "both")}  # once more is free
         assert (rows["few"]["status"], rows["few"]["overlap"]) == ("below_minimum", None)
-        assert "below minimum" in retailer.command("feed", "show", "both")[1]
+        assert rows["vip"]["budget"]["left"] == "1/10"
+        said = "Budget left with publisher: 0.1 of 0.15 (what is spent comes back after 30 days)."
+        assert said in retailer.command("feed", "estimate", "both")[1].splitlines()
+        shown = retailer.command("feed", "show", "both")[1]
+        assert "budget left  0.1 of 0.15" in shown.splitlines()
+        assert "below minimum" in shown
         error = retailer.refused("refused", "feed", "publish", "both", act="feed.publish")
         assert "--remove-segment few" in error["hint"]
         for name, numbers in (("early", range(30)), ("late", range(80, 100))):
@@ -389,6 +394,27 @@ def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> No
         assert "30 days" in error["hint"]
         assert publisher.rows("estimate.answer", "deny") == denied + 1
         assert retailer.run("job", "list", "--state", "failed")[0]["error"]["code"] == "budget"
+
+
+def test_what_a_draft_shows(sides: tuple[Side, Side]) -> None:
+    retailer, _ = sides
+    retailer.run("feed", "create", "summer", "--segment", "vip", "--namespace", "email_sha256")
+    code, out, _ = retailer.command("feed", "show", "summer")
+    assert code == 0
+    said, _, steps = out.partition("\n\n")
+    assert [line.split(maxsplit=1) for line in said.splitlines()][:3] == [
+        ["feed", "summer"],
+        ["status", "draft"],
+        ["version", "1"],
+    ]
+    assert "members leave    30 days after a run" in said
+    assert [line.rstrip().split(maxsplit=2) for line in steps.splitlines()[2:]] == [
+        ["configure", "yes", "-"],
+        ["segments", "yes", "-"],
+        ["share", "no", "vesica feed edit summer --add-partner NAME"],
+        ["review", "no", "vesica feed publish summer"],
+    ]
+    assert "None" not in out
 
 
 def test_a_universe_below_the_minimum(sides: tuple[Side, Side]) -> None:
@@ -448,7 +474,7 @@ def test_two_nodes_on_postgresql(postgres_urls: tuple[str, str], tmp_path: Path,
         retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
         assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 1
         assert received(publisher, tmp_path, "vip") == {f"p{n}" for n in range(50, 80)}
-        retailer.run("feed", "unshare", "summer", "--segment", "lapsed")
+        retailer.run("feed", "unshare", "summer", "--segment", "lapsed", "--yes")
         publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
         assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 2
         retailer.run("partner", "disconnect", "publisher", "--yes")

@@ -90,6 +90,9 @@ def test_consent_policies(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     made = run("consent", "policy", "create", "yes", "--then", "consent.share = 'y'", "--if", "orders < 9")
     assert (made["status"], made["action"], made["label"]) == ("disabled", "segment-match", None)
     assert run("consent", "policy", "enable", "yes") == {"name": "yes", "status": "enabled"}
+    assert main(["consent", "show", "2"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["yes", "all", "segments", "no"] in shown
     assert [each["status"] for each in run("consent", "policy", "list")] == ["enabled"]
     assert run("consent", "policy", "create", "bad", "--then", "x; DROP", code=1)["error"]["code"] == "invalid_input"
     capsys.readouterr()

@@ -108,7 +108,7 @@ def test_roles_are_granted_for_a_project_or_for_the_node(run: Run) -> None:
     run(ann, "user", "deny", "bob", "governance", "--project", "loyalty")
     refused(run(bob, "consent", "model", "opt-out", "--project", "loyalty"), "permission_denied")
     refused(run(bob, "user", "show", "ann"), "permission_denied", "administer")
-    assert run(ann, "user", "revoke", "bob")[1] == {"name": "bob", "revoked": 1}
+    assert run(ann, "user", "revoke", "bob", "--yes")[1] == {"name": "bob", "revoked": 1}
     refused(run(bob, "project", "list"), "invalid_token")
     assert run(run(ann, "user", "token", "bob", "--days", "2")[1]["token"], "project", "list")[0] == 0
     assert run(ann, "user", "remove", "bob", "--yes")[1] == {"removed": "bob"}
@@ -135,12 +135,12 @@ def test_a_role_limited_to_labels(run: Run, tmp_path: Path) -> None:
     refused(run(lou, "segment", "export", "secret", str(tmp_path / "out.csv")), "not_found")
     assert not (tmp_path / "out.csv").exists()
     assert [each["name"] for each in run(ann, "segment", "list")[1]] == ["open", "secret"]
-    assert run(ann, "role", "delete", "plain")[1] == {"deleted": "plain"}
+    assert run(ann, "role", "delete", "plain", "--yes")[1] == {"deleted": "plain"}
 
 
 def test_the_operator_gets_back_in_without_a_token(run: Run, home: Path) -> None:
     ann = run(None, "user", "create", "ann", "--role", "administrator")[1]["token"]
-    fresh = run(None, "user", "reset", "ann")[1]["token"]
+    fresh = run(None, "user", "reset", "ann", "--yes")[1]["token"]
     refused(run(ann, "user", "list"), "invalid_token")
     assert run(fresh, "user", "list")[0] == 0
     row = run(fresh, "audit", "list", "--act", "user.reset")[1][0]

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from sides import Pair, Person
 
+from node import letters
 from node.client import PeerClient
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that does not serve here listens all the same, and never answers."""
+    monkeypatch.setattr(letters, "SYNC_SECONDS", 1.0)
 
 
 @pytest.fixture

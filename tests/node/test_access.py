@@ -645,6 +645,23 @@ def test_a_rule_cannot_read_what_is_hidden(labelled: tuple[Node, Token]) -> None
 
 
 @pytest.mark.feature("GV10")
+def test_a_consent_policy_does_not_tell_who_is_in_what_is_hidden(labelled: tuple[Node, Token]) -> None:
+    node, lou = labelled
+    node.project().consent_policies.create("open-only", "own.open", enable=True)
+    node.project().consent_policies.create("secret-only", "own.secret", label="C1", enable=True)
+    for profile, member in (("2", True), ("3", False)):
+        assert [each["met"] for each in node.project().consent.show(profile)["policies"]] == [member, member]
+        with signed_in(node, lou) as lous:
+            shown = lous.project().consent.show(profile)
+            assert [each["met"] for each in shown["policies"]] == [member, None]
+            assert shown["namespaces"]["email_sha256"]["may_be_shared"] is member
+    node.project().consent_policies.create("scored", "crm.score > 1", enable=True)
+    for profile, shared in (("2", None), ("3", False)):
+        with signed_in(node, lou) as lous:
+            assert lous.project().consent.show(profile)["namespaces"]["email_sha256"]["may_be_shared"] is shared
+
+
+@pytest.mark.feature("GV10")
 def test_a_hidden_segment_cannot_be_shared_and_hides_its_feed(idle_pair: Any, person: Any) -> None:
     pair, people = idle_pair, [person(str(each), f"p{each}@x.com") for each in range(5)]
     acme = pair.acme

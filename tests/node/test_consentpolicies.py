@@ -105,6 +105,29 @@ def test_a_label_narrows_it_to_the_segments_that_carry_it(project: Project) -> N
 
 
 @pytest.mark.feature("GV7")
+def test_what_a_person_may_be_shared_for_counts_the_policies(project: Project) -> None:
+    project.consent.set_model("opt-out")
+    policies = project.consent_policies
+
+    def may_be_shared(profile: str) -> bool:
+        return project.consent.show(profile)["namespaces"]["email_sha256"]["may_be_shared"]
+
+    policies.create("optin", "email_optin = true")
+    assert (may_be_shared("1"), may_be_shared("2")) == (True, True)
+    policies.enable("optin")
+    assert (may_be_shared("1"), may_be_shared("2")) == (True, False)
+    policies.create("other-use", "email_optin = false", action="analytics", enable=True)
+    policies.create("labelled", "country = 'FR'", label="C5", enable=True)
+    assert may_be_shared("1") is True  # in segments without C5
+    assert project.consent.show("1")["policies"] == [
+        {"name": "labelled", "label": "C5", "met": False},
+        {"name": "optin", "label": None, "met": True},
+    ]
+    project.consent.set("1", "n")
+    assert may_be_shared("1") is False
+
+
+@pytest.mark.feature("GV7")
 def test_it_is_off_until_it_is_enabled_and_every_change_is_audited(project: Project) -> None:
     policies, snapshot = project.consent_policies, Snapshot.open(project)
     assert policies.qualified(["british"], snapshot) == []
@@ -112,7 +135,7 @@ def test_it_is_off_until_it_is_enabled_and_every_change_is_audited(project: Proj
     assert policies.qualified(["british"], snapshot) == []
     policies.enable("optin")
     assert policies.qualified(["british"], snapshot) == [BitMap([0, 3])]
-    assert policies.qualified(["british"], snapshot, action="analytics") == []
+    assert policies.qualified(["british"], snapshot, actions=["analytics"]) == []
     policies.disable("optin")
     assert policies.qualified(["british"], snapshot) == []
     with pytest.raises(AlreadyExists):

@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from cli.main import main
-from node import letters as letters_module
 from node import purges, releases, tables, taking, versions
 from node.edits import Addition, Removal
 from node.errors import AlreadyExists, DiskFull, InvalidInput, NotFound, PeerRefused, Refusal, Refused
@@ -28,12 +27,6 @@ from protocol.states import Part
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
 SEGMENTS = {"vip": ["a2", "a3"], "new": ["a3", "a4"], "old": ["a5"], "rare": ["a3", "a5"]}
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that does not serve here listens all the same, and never answers."""
-    monkeypatch.setattr(letters_module, "SYNC_SECONDS", 1.0)
 
 
 def prepare(pair: Any, person: Any) -> None:
@@ -268,7 +261,7 @@ def test_the_commands_say_what_waits_and_for_whom(
         f"in common, {PHONE} 1 ± 0 (1 with consent)",
     ):
         assert words in shown
-    assert said(globe, "decline", "summer", "--addition", "--reason", "not now") == "feed summer is enabled"
+    assert said(globe, "decline", "summer", "--addition", "--reason", "not now", "--yes") == "feed summer is enabled"
     assert "not now" in said(acme, "show", "summer")
     assert "globe: version 4 waits for its word" in said(
         acme, "edit", "summer", "--remove-namespace", "phone_sha256", "--add-segment", "old"

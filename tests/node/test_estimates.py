@@ -86,6 +86,7 @@ def test_estimates_equal_the_hand_count_per_segment_and_namespace(pair: Any, per
         ("gold", PHONE): (3, 3, [3, 3]),  # 11, 13, 29
     }
     assert {row["partner"] for row in rows.values()} == {"globe"}
+    assert {row["budget"] for row in rows.values()} == {None}  # without noise nothing is charged
     assert "once in each" in pair.acme.project.feeds.show("f")["note"]
 
 
@@ -263,6 +264,41 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Any, person:
 
 
 @pytest.mark.feature("ES7")
+def test_the_asker_sees_what_is_left_of_its_budget(pair: Any, person: Any, clock: Any, capsys: Any) -> None:
+    """Two questions of 1/20 on a budget of 1/10; the first once more is free, and all of it comes back with the window."""
+    both = people(person, "a", range(200)), people(person, "g", range(200))
+    segments = {"a": members(*range(100)), "b": members(*range(100, 200))}
+    pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
+    acme = pair.acme.project
+    known = {"left": None, "of": "1/10", "window_days": 90, "at": None}
+    assert acme.partners.show("globe")["our_budget"] == known
+    for feed, left in (("fa", "1/20"), ("fa", "1/20"), ("fb", "0")):
+        clock.advance(seconds=60)
+        known.update(left=left, at=clock.now)
+        assert ask(pair, [feed[1]], feed=feed)[feed[1], EMAIL]["budget"] == known
+    shown = acme.feeds.show("fa")
+    assert [row["budget"] for row in (*shown["estimates"], *shown["partners"])] == [known, known]
+    assert acme.partners.show("globe")["our_budget"] == known
+    home = ["--home", str(pair.acme.node.home)]
+    assert main([*home, "feed", "show", "fa"]) == 0
+    assert "budget left  0 of 0.1" in capsys.readouterr().out.splitlines()
+    assert main([*home, "partner", "show", "globe"]) == 0
+    assert "our budget left   0 of 0.1" in capsys.readouterr().out
+    clock.advance(days=90)
+    assert acme.feeds.estimates("fa")[0]["budget"] == {**known, "left": "1/10"}
+
+
+@pytest.mark.feature("ES7")
+def test_a_budget_that_a_partner_makes_up_is_no_number(pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = people(person, "a", range(100)), people(person, "g", range(100))
+    pair.prepare(*both, {"all": members(*range(100))}, **NOISY)
+    for told, left in ((None, None), (2**63 - 1, "0"), (0, "1/10")):
+        monkeypatch.setattr(sanitising.Sanitiser, "_spent", lambda _self, _tx, told=told: told)
+        row = ask(pair, ["all"])["all", EMAIL]
+        assert row["budget"]["left"] == left
+
+
+@pytest.mark.feature("ES7")
 def test_below_the_minimum_costs_the_same(pair: Any, person: Any) -> None:
     both = people(person, "a", range(100)), people(person, "g", range(100, 200))
     pair.prepare(*both, {"all": members(*range(100))}, **NOISY, minimum_overlap=1_000)
@@ -286,7 +322,8 @@ def test_an_identical_question_is_free_also_after_a_restart(
     with pair.acme.serving(), pair.globe.serving():
         for _ in range(2):
             again = ask(pair, ["all"])["all", EMAIL]
-            assert {**again, "computed_at": 0} == {**first, "computed_at": 0}
+            budget = {**first["budget"], "at": clock.now}
+            assert again == {**first, "computed_at": clock.now, "budget": budget}
     assert spent(pair) == 50
     assert len(kept(pair, answers)) == 1
 

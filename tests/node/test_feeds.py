@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from node import letters as letters_module
 from node import taking, wishes
 from node.edits import Removal
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
@@ -18,12 +17,6 @@ from protocol.feed import MARKETING_USES, Definition
 from protocol.receipt import NO_RECEIPT, PurgeStatement, SignedReceipt
 
 PEOPLE = [(f"a{number}", f"person{number}@example.com", f"+44740000{number:04}") for number in range(40)]
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that does not serve here listens all the same, and never answers."""
-    monkeypatch.setattr(letters_module, "SYNC_SECONDS", 1.0)
 
 
 def acme_people(person: Any) -> list[Any]:

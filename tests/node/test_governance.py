@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import event, insert
 
 from cli import output
-from node import letters as letters_module
 from node import offers, versions
 from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
@@ -24,12 +23,6 @@ from node.tables import label_uses
 
 EMAIL = "email_sha256/lc-v1"
 SEGMENTS = {"vip": ["a2", "a3"], "new": ["a3", "a4", "a5"]}
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that does not serve here listens all the same, and never answers."""
-    monkeypatch.setattr(letters_module, "SYNC_SECONDS", 1.0)
 
 
 @pytest.fixture

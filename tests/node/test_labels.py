@@ -114,9 +114,13 @@ def test_every_source_is_named(project):
 def test_labels_of_the_identities_that_carry_a_segment(project):
     project.labels.apply("C2", Kind.FIELD, "crm.mail")
     project.labels.apply("I1", Kind.DATASET, "web")
-    namespaces = {"email_sha256/lc-v1": ["C2"], "x/opaque-v1": ["I1"], "gaid/uuid-v1": []}
-    for namespace, labels in namespaces.items():
-        assert [trace.label for trace in project.labels.traces(Kind.NAMESPACE, namespace)] == labels
+
+    def labels_of(namespace: str) -> set[str]:
+        return {trace.label for trace in project.labels.traces(Kind.NAMESPACE, namespace)}
+
+    assert labels_of("email_sha256/lc-v1") == {"C2"}
+    assert labels_of("x/opaque-v1") == {"I1"}
+    assert labels_of("gaid/uuid-v1") == set()
     assert project.governance.check(["frequent"]) == []
     [violation] = project.governance.check(["frequent"], namespaces=["email_sha256/lc-v1"])
     assert [str(each) for each in violation.lineage] == [

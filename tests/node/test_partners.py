@@ -77,12 +77,6 @@ def ready(pair: Any, person: Any) -> Any:
     return pair
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that does not serve here listens all the same, and never answers."""
-    monkeypatch.setattr(letters_module, "SYNC_SECONDS", 1.0)
-
-
 @pytest.fixture
 def third(tmp_path: Path, pair: Any) -> Iterator[Any]:
     """A third node, "hooli", with the terms of the others."""

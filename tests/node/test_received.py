@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from node import letters as letters_module
 from node import taking
 from node.data import Snapshot
 from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refused
@@ -15,12 +14,6 @@ from node.tables import feed_partners, memberships, received_feeds
 from protocol.errors import RemoteProtocolError
 
 EMAIL = "email_sha256/lc-v1"
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that does not serve here listens all the same, and never answers."""
-    monkeypatch.setattr(letters_module, "SYNC_SECONDS", 1.0)
 
 
 @pytest.fixture

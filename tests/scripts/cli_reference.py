@@ -50,16 +50,22 @@ def page() -> str:
 def _section(name: str, command: click.Command, common: set[str]) -> str:
     arguments = " ".join(each.make_metavar(click.Context(command)) for each in _kind(command, click.Argument))
     options = _options(each for each in _kind(command, click.Option) if each.opts[0] not in common)
+    taken = _arguments(_kind(command, click.Argument))
     usage = " ".join(filter(None, (name, arguments, "[OPTIONS]" if options else "")))
     said = inspect.cleandoc(command.help or "").replace("\\\\\n", "\\\n")
     text, _, example = said.partition("\b\n")
     shown = ["```sh", example.removeprefix("Example: "), "```"] if example else []
-    blocks = [f"## {name}", f"`{usage}`", text.strip(), "\n".join(shown), options]
+    listed = "\n".join(filter(None, (taken, options)))
+    blocks = [f"## {name}", f"`{usage}`", text.strip(), "\n".join(shown), listed]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _kind(command: click.Command, kind: type[click.Parameter]) -> Iterator[click.Parameter]:
     return (each for each in command.params if isinstance(each, kind))
+
+
+def _arguments(arguments: Iterator[click.Parameter]) -> str:
+    return "\n".join(f"- `{each.make_metavar(click.Context(cli))}` {each.help}" for each in arguments)
 
 
 def _options(options: Iterator[click.Parameter]) -> str:

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("letters_received", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.Text()),
         sa.Column("key_changed", sa.BigInteger()),
+        sa.Column("budget", sa.JSON()),
         sa.Column("preflight", sa.JSON()),
         sa.Column("restored", sa.BigInteger()),
         sa.Column("head_sent", sa.BigInteger()),
