@@ -222,7 +222,8 @@ def rotate(ctx: "Context", name: str, yes: bool) -> None:
     """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything anew.
 
     What was received stays readable meanwhile, and the partner follows by itself. A partner that shares with you must
-    agree by the same command: until then its runs wait, since your people are evaluated anew. At most once a day.
+    agree by the same command: until then its runs wait, since your people are evaluated anew. Estimates that it asks
+    wait until a day after you last showed it a new universe. At most once a day.
 
     \b
     Example: vesica partner rotate acme

@@ -19,6 +19,7 @@ from . import versions
 from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused
 from .exchanges import give_up_releases
+from .labels import Kind, Lineage
 from .policies import check_action
 from .tables import estimates
 
@@ -120,7 +121,9 @@ def edit(project: "Project", name: str, removal: Removal, addition: Addition, de
     return version
 
 
-def relabel(project: "Project", tx: Connection, feed: Row[Any], before: Definition) -> list[Row[Any]] | None:
+def relabel(
+    project: "Project", tx: Connection, feed: Row[Any], before: Definition, lineage: Lineage
+) -> list[Row[Any]] | None:
     """Give a feed whose segments have other labels now a version that says so; returns whom to call, or None.
 
     Labels are the sender's word on its data and no part of the bargain: they hold at once, whatever else waits.
@@ -128,8 +131,7 @@ def relabel(project: "Project", tx: Connection, feed: Row[Any], before: Definiti
 
     def labelled(definition: Definition) -> Definition:
         segments = tuple(
-            replace(each, labels=tuple(sorted(project.labels.labels_of_segment(each.name, tx))))
-            for each in definition.segments
+            replace(each, labels=tuple(sorted(lineage.labels(Kind.SEGMENT, each.name)))) for each in definition.segments
         )
         return replace(definition, segments=segments)
 

@@ -6,6 +6,8 @@ partner may pull us forward once a day at most, and what it has used up is count
 
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
@@ -162,7 +164,7 @@ def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int
         .where(epochs.c.connection_id == connection.id, epochs.c.ended.is_(None))
         .values(secret=b"", ended=now, refills=refills)
     )
-    shutil.rmtree(project.node.home / "cache" / connection.id, ignore_errors=True)
+    project.node.store.afterwards(partial(_forget, project.node.home / "cache" / connection.id, number))
     secret = project.node.random(32)
     tx.execute(
         insert(epochs).values(
@@ -175,6 +177,13 @@ def _begin(project: "Project", tx: Connection, connection: Row[Any], number: int
         )
     )
     return Epoch(number, secret)
+
+
+def _forget(caches: Path, number: int) -> None:
+    """Delete the caches of the epochs before one: the next may be at work on its own."""
+    for each in caches.glob("*"):
+        if each.name.isdigit() and int(each.name) < number:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _length(connection: Row[Any]) -> int:

@@ -198,7 +198,13 @@ def _begin(wanted: _Wanted) -> tuple[Opening, Opened]:
             _follow(project, connection, error.detail)
             continue
         with node.store.begin() as tx:
-            _insert(tx, node, connection, opening, opened, wanted.part, ours=True, inputs=wanted.inputs)
+            taken = _find(tx, opening.exchange) is not None
+            if not taken:
+                _insert(tx, node, connection, opening, opened, wanted.part, ours=True, inputs=wanted.inputs)
+        if taken:  # only who answered knows it
+            stolen = RemoteProtocolError("session", "the partner opened an exchange of its own under the id of ours")
+            _failed(project, connection, opening, stolen, wanted.part)
+            raise stolen
         return opening, opened
     raise RemoteProtocolError("epoch", "the partner asks for another key epoch each time")
 
@@ -222,12 +228,9 @@ class NodeAnswers:
                 status=409,
             )
         with self._node.store.read() as reading:
-            row = reading.execute(select(exchanges).where(exchanges.c.id == opening.exchange.hex())).first()
+            row = _find(reading, opening.exchange)
         if row is not None:
-            first, opened, _ = _unpacked(row.opened)
-            if row.ours or first != opening or row.connection_id != connection.id:
-                raise RemoteProtocolError("session", "this exchange was opened with other words")
-            return opened, self._machine(project, connection, opening, opened, row.state)
+            return self._begun(project, connection, opening, row)
         with self._node.store.begin() as tx:
             running = epochs.current(project, tx, connection).number
         if opening.epoch > running:
@@ -249,10 +252,22 @@ class NodeAnswers:
                     actor=connection.alias,
                 )
             raise
-        machine = Machine(opening, opened, role, _spool(self._node, opening.exchange))
         with self._node.store.begin() as tx:
-            _insert(tx, self._node, connection, opening, opened, _other(opening), ours=False)
-        return opened, machine
+            row = _find(tx, opening.exchange)
+            if row is None:
+                _insert(tx, self._node, connection, opening, opened, _other(opening), ours=False)
+                spool = _spool(self._node, opening.exchange)  # within, so that its key is made once
+        if row is not None:  # a service that ends while the next one begins was asked the same
+            return self._begun(project, connection, opening, row)
+        return opened, Machine(opening, opened, role, spool)
+
+    def _begun(
+        self, project: "Project", connection: Row[Any], opening: Opening, row: Row[Any]
+    ) -> tuple[Opened, Machine]:
+        first, opened, _ = _unpacked(row.opened)
+        if row.ours or first != opening or row.connection_id != connection.id:
+            raise RemoteProtocolError("session", "this exchange was opened with other words")
+        return opened, self._machine(project, connection, opening, opened, row.state)
 
     def _make_room(self, connection: Row[Any]) -> None:
         """Give up the oldest of a partner's open exchanges where it has many, and of the messages of those that are done.
@@ -274,7 +289,7 @@ class NodeAnswers:
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         with self._node.store.read() as reading:
-            row = reading.execute(select(exchanges).where(exchanges.c.id == exchange.hex())).first()
+            row = _find(reading, exchange)
         if row is None or row.ours:
             raise NotFound("there is no such exchange")
         opening, opened, _ = _unpacked(row.opened)
@@ -426,6 +441,10 @@ def _other(opening: Opening) -> Part:
 
 def _spool(node: "Node", exchange: bytes) -> FileSpool:
     return FileSpool(node.home / "spool" / exchange.hex(), node.secrets, node.random)
+
+
+def _find(tx: Connection, exchange: bytes) -> Row[Any] | None:
+    return tx.execute(select(exchanges).where(exchanges.c.id == exchange.hex())).first()
 
 
 def _row(opening: Opening) -> Update:

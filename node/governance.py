@@ -2,12 +2,13 @@
 
 The one place that says so for feeds and files alike, and whatever else will let members out. It is asked when a feed is
 drafted, estimated, published and at each of its runs, and when something changes on which a published feed rests: a
-label, a policy, a rule (`Governance.act`).
+label, a policy, a rule, the fields of a dataset (`Governance.act`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
@@ -17,7 +18,7 @@ from protocol.feed import MARKETING_USES, Definition
 from .errors import InvalidInput, Refused
 from .labels import Kind, Origin, Trace, Traces, inherited, removal
 from .policies import SHARING, Policy, check_action, met_by, parse
-from .tables import feeds
+from .tables import feed_partners, feeds
 
 if TYPE_CHECKING:
     from .project import Project
@@ -148,6 +149,39 @@ def _violation(
     )
 
 
+_Version = tuple[str, int]  # a feed's id, and the number
+
+
+class _Look:
+    """What a check reads, as one transaction sees it when it is first asked: once, for all feeds and segments.
+
+    `versions` are those of feeds that an earlier look has read: they never change.
+    """
+
+    def __init__(self, project: "Project", tx: Connection, versions: dict[_Version, Definition] | None = None) -> None:
+        self._project, self.tx = project, tx
+        self.versions = {} if versions is None else versions
+        self.lineage = project.labels.lineage(tx)
+
+    @cached_property
+    def living(self) -> list[tuple[Row[Any], Definition]]:
+        """Our feeds that are not revoked, each with its newest version."""
+        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
+        rows = self.tx.execute(query.order_by(feeds.c.name)).all()
+        for feed in rows:
+            if (feed.id, feed.version) not in self.versions:
+                self.versions[feed.id, feed.version] = self._project.feeds.definition(feed, self.tx)
+        return [(feed, self.versions[feed.id, feed.version]) for feed in rows]
+
+    @cached_property
+    def policies(self) -> list[Policy]:
+        return self._project.policies.list(self.tx)
+
+    @cached_property
+    def restrictions(self) -> list[tuple[str, Definition]]:
+        return self._project.received.restrictions(self.tx)
+
+
 class Governance:
     def __init__(self, project: "Project") -> None:
         self._project = project
@@ -167,6 +201,7 @@ class Governance:
         """
         check_action(action)
         with self._project.node.store.read() as tx:
+            look = _Look(self._project, tx)
             asked: list[tuple[str, Sequence[str], str | None]] = []
             for name in names:
                 self._project.segments.show(name)  # raises NotFound, also where it is hidden from whoever asks
@@ -177,13 +212,14 @@ class Governance:
             found = [
                 violation
                 for segment, carried, feed in asked
-                for violation in self._violations(tx, segment, [action], carried, feed, include_draft)
+                for violation in self._violations(look, segment, [action], carried, feed, include_draft)
             ]
             return self._shown(found)
 
     def check_feed(self, definition: Definition, tx: Connection) -> None:
         """Raise PolicyViolation if anything forbids to share what a feed holds over its namespaces."""
-        found = self._violations_of(definition, tx)
+        known = tx.execute(select(feeds.c.id).where(feeds.c.id == definition.feed.hex())).first() is not None
+        found = self._violations_of(_Look(self._project, tx), definition, definition.name if known else None)
         if found:
             raise PolicyViolation(self._shown(found))
 
@@ -199,7 +235,8 @@ class Governance:
                 raise InvalidInput("a file cannot share a segment with a partner", hint="'vesica feed create' does")
         place = Origin(kind=Kind.SEGMENT, target=segment)
         ids = [trace.to(place) for trace in self._project.labels.traces_of_ids(tx)]
-        found = self._violations(tx, segment, uses or FILE_USES, (), None, False, ids, leaves=True)
+        look = _Look(self._project, tx)
+        found = self._violations(look, segment, uses or FILE_USES, (), None, False, ids, leaves=True)
         if not found:
             return
         only_uses = not uses and all(violation.labels != (NO_EXPORT,) for violation in found)
@@ -210,23 +247,25 @@ class Governance:
     def act(
         self, act: str, target: str, edited: Origin, *, detail: MutableMapping[str, Any] | None = None
     ) -> Iterator[Connection]:
-        """Hold one transaction for a change of a label, a policy or a rule, as Project.act does.
+        """Hold one transaction for a change of a label, a policy, a rule or fields, as Project.act does.
 
         Raises PolicyConflict, and so undoes the change, if a published feed would break by it what it did not break
         before. Feeds whose segments have other labels afterwards get a version that says so.
         """
         detail = {} if detail is None else detail
         with self._project.act(act, target, detail=detail) as tx:
-            before = {key for violation in self._broken(tx) for key in _keys(violation)}
+            look = _Look(self._project, tx)
+            before = {key for violation in self._broken(look) for key in _keys(violation)}
             yield tx
-            new = [each for each in self._broken(tx) if not before.issuperset(_keys(each))]
+            look = _Look(self._project, tx, look.versions)
+            new = [each for each in self._broken(look) if not before.issuperset(_keys(each))]
             if new:
                 shown = self._shown(new)
                 feed = Origin(kind=Kind.FEED, target=shown[0].feed or "")
                 message = f"{feed} is published, and {shown[0]}"
-                hint = self._way_out(tx, new) if shown[0].feed == new[0].feed else _ASK
+                hint = self._way_out(look, new) if shown[0].feed == new[0].feed else _ASK
                 raise PolicyConflict(shown, message, hint=hint, edited=edited)
-            told, relabelled = self._relabel(tx)
+            told, relabelled = self._relabel(look)
             if relabelled:
                 detail["feeds"] = relabelled
         for row in told:
@@ -252,7 +291,7 @@ class Governance:
 
     def _violations(
         self,
-        tx: Connection,
+        look: _Look,
         segment: str,
         actions: Sequence[str],
         namespaces: Sequence[str],
@@ -262,92 +301,88 @@ class Governance:
         *,
         leaves: bool = False,
     ) -> Violations:
-        labels, place = self._project.labels, Origin(kind=Kind.SEGMENT, target=segment)
-        traces = [*labels.traces(Kind.SEGMENT, segment, tx), *carried]
+        place = Origin(kind=Kind.SEGMENT, target=segment)
+        traces = [*look.lineage.traces(Kind.SEGMENT, segment), *carried]
         for namespace in namespaces:
-            traces += [trace.to(place) for trace in labels.traces(Kind.NAMESPACE, namespace, tx)]
-        policies = self._project.policies.list(tx)
+            traces += [trace.to(place) for trace in look.lineage.traces(Kind.NAMESPACE, namespace)]
         found = [
             violation
             for action in actions
-            for violation in evaluate(policies, action, traces, segment=segment, feed=feed, include_draft=include_draft)
+            for violation in evaluate(
+                look.policies, action, traces, segment=segment, feed=feed, include_draft=include_draft
+            )
         ]
         locked = [trace for trace in traces if trace.label == NO_EXPORT]
         if locked and (leaves or any(action in LEAVING for action in actions)):
             action = "any export" if leaves else next(action for action in actions if action in LEAVING)
             found.append(_violation("label C12 (no export at all)", NO_EXPORT, action, locked, segment, feed))
-        return found + self._restricted(tx, segment, actions)
+        return found + self._restricted(look, segment, actions)
 
-    def _restricted(self, tx: Connection, segment: str, actions: Sequence[str]) -> Violations:
+    def _restricted(self, look: _Look, segment: str, actions: Sequence[str]) -> Violations:
         """Return which of the actions the partners restricted whose segments this one reads; sharing on always is."""
-        uses_of = self._project.segments.uses(tx)
-        if not any(use.startswith("received.") for uses in uses_of.values() for use in uses):
+        if not look.lineage.reads_received(segment):
             return []
         found = []
-        for partner, definition in self._project.received.restrictions(tx):
+        for partner, definition in look.restrictions:
             places = [Origin(kind=Kind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
             restricted = [use for use in {SHARING, *definition.restricted_uses} if use in actions]
-            for trace in inherited(dict.fromkeys(places, restricted), Kind.SEGMENT, segment, uses_of):
+            place = Origin(kind=Kind.SEGMENT, target=segment)
+            for trace in inherited(dict.fromkeys(places, restricted), place, look.lineage.above):
                 name, title = definition.name, f"{partner}'s feed {definition.name} (restricted uses)"
-                if any(self._project.labels.shown(tx, place) != place for place in places):
+                if any(self._project.labels.shown(look.tx, each) != each for each in places):
                     name = Origin(kind=Kind.FEED, target=name).unseen().target
                     title = f"{partner}, by {name} (restricted uses)"
                 violation = _violation(title, "restricted use", trace.label, [trace], segment, None)
                 found.append(replace(violation, feed=name, labels=()))
         return found
 
-    def _violations_of(self, definition: Definition, tx: Connection) -> Violations:
-        """Return what forbids a feed; raises Refused where a segment of it is made of received ones."""
-        known = tx.execute(select(feeds.c.id).where(feeds.c.id == definition.feed.hex())).first() is not None
+    def _violations_of(self, look: _Look, definition: Definition, feed: str | None) -> Violations:
+        """Return what forbids a definition, of `feed` if it is one already; raises Refused where a segment of it is made
+        of received ones."""
         found: Violations = []
         for segment in definition.segments:
-            if self._project.segments.reads_received(tx, segment.name):
+            if look.lineage.reads_received(segment.name):
                 with self._project.node.store.read() as reading:
-                    made, feed = (
+                    made, of = (
                         self._project.labels.shown(reading, Origin(kind=kind, target=name))
                         for kind, name in ((Kind.SEGMENT, segment.name), (Kind.FEED, definition.name))
                     )
                 raise Refused(
-                    f"{made} of {feed} is made of received segments",
+                    f"{made} of {of} is made of received segments",
                     hint="only first-party segments can be shared: share the one that it is built on",
                 )
-            found += self._violations(
-                tx, segment.name, [SHARING], definition.namespaces, definition.name if known else None
-            )
+            found += self._violations(look, segment.name, [SHARING], definition.namespaces, feed)
         return found
 
-    def _living(self, tx: Connection) -> Iterator[tuple[Row[Any], Definition]]:
-        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
-        for feed in tx.execute(query.order_by(feeds.c.name)).all():
-            yield feed, self._project.feeds.definition(feed, tx)
-
-    def _broken(self, tx: Connection) -> Violations:
+    def _broken(self, look: _Look) -> Violations:
         """Return what the feeds break that partners have, or are offered."""
         from .edits import GOING
 
-        found: Violations = []
-        for feed, definition in self._living(tx):
-            states = {state.status for _, state in self._project.feeds.partners_of(feed, tx)}
-            if feed.status == "published" and not states.isdisjoint(GOING):
-                found += self._violations_of(definition, tx)
-        return found
+        query = select(feed_partners.c.feed_id).where(feed_partners.c.status.in_(GOING))
+        going = set(look.tx.scalars(query))
+        return [
+            violation
+            for feed, definition in look.living
+            if feed.status == "published" and feed.id in going
+            for violation in self._violations_of(look, definition, feed.name)
+        ]
 
-    def _way_out(self, tx: Connection, violations: Violations) -> str:
+    def _way_out(self, look: _Look, violations: Violations) -> str:
         feed = violations[0].feed
         concerned = {violation.segment for violation in violations if violation.feed == feed}
-        definition = next(definition for _, definition in self._living(tx) if definition.name == feed)
+        definition = next(definition for _, definition in look.living if definition.name == feed)
         if concerned == {segment.name for segment in definition.segments}:
             return f"end the feed first: vesica feed revoke {feed}"
         return f"take the segment out of the feed first: vesica feed unshare {feed} --segment {violations[0].segment}"
 
-    def _relabel(self, tx: Connection) -> tuple[list[Row[Any]], list[str]]:
+    def _relabel(self, look: _Look) -> tuple[list[Row[Any]], list[str]]:
         """Tell the partners of each feed whose segments have other labels now; returns whom to call, and the feeds."""
         from . import edits
 
         told: list[Row[Any]] = []
         names: list[str] = []
-        for feed, before in self._living(tx):
-            rows = edits.relabel(self._project, tx, feed, before)
+        for feed, before in look.living:
+            rows = edits.relabel(self._project, look.tx, feed, before, look.lineage)
             if rows is not None:
                 told += rows
                 names.append(feed.name)

@@ -21,6 +21,7 @@ from .consent import Words
 from .consentfiles import ConsentColumns
 from .data import MAX_ID, NUMBER, Draft, Held
 from .errors import InvalidInput, check_name
+from .labels import Kind, Origin
 from .lines import Lines
 from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule
 from .personal import SAMPLE, refuse_personal, refuse_phones
@@ -148,7 +149,8 @@ def import_file(
 
     What its rows say about a profile takes the place of what the same dataset said before. The file is read before
     the transaction, which only merges. An id column of e-mail addresses or phone numbers that is an identity column too
-    gives ids that are the hash in hex. Raises InvalidInput; a broken row costs only itself.
+    gives ids that are the hash in hex. A broken row costs only itself. Raises InvalidInput, and PolicyConflict where a
+    published feed would break a policy because a field with a label is now one of its namespaces.
     """
     detail: dict[str, Any] = {}
     project.require("profile.import", dataset)
@@ -159,7 +161,8 @@ def import_file(
             says = ConsentColumns(consent=consent_column, tcf=tcf_column, needed=needed)
         people = _People(path, id_column, identities, says, attributes, check_region(region))
         people.read(project.node.now(), progress)
-    with project.act("profile.import", dataset, detail=detail) as tx:
+    place = Origin(kind=Kind.DATASET, target=dataset)
+    with project.governance.act("profile.import", dataset, place, detail=detail) as tx:
         draft = Draft(project, tx)
         before = draft.base.profile_count
         numbers = draft.add_profiles(people.ids)

@@ -6,9 +6,10 @@ hold. What is inherited is taken off at its source.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, select
@@ -102,6 +103,106 @@ Traces = list[Trace]
 Uses = dict[Origin, list[str]]  # a place, and the labels put there
 
 
+class Lineage:
+    """How labels reach places, as one transaction sees it when it is first asked: everything is read once."""
+
+    def __init__(self, project: "Project", connection: Connection) -> None:
+        self._project, self._connection = project, connection
+        self._traces: dict[Origin, Traces] = {}
+        self._above: dict[Origin, list[Origin]] = {}
+
+    def traces(self, kind: Kind, target: str) -> Traces:
+        """Return how each label reaches a dataset, a field, a segment or a namespace."""
+        place = Origin(kind=kind, target=target)
+        if place not in self._traces:
+            self._traces[place] = self._find(place)
+        return self._traces[place]
+
+    def labels(self, kind: Kind, target: str) -> Origins:
+        """Return the labels of a place, and where each was put."""
+        found: Origins = {}
+        for trace in self.traces(kind, target):
+            found.setdefault(trace.label, []).append(trace.origin)
+        return found
+
+    def above(self, place: Origin) -> list[Origin]:
+        """Return from where a place inherits directly."""
+        if place not in self._above:
+            self._above[place] = self._sources(place)
+        return self._above[place]
+
+    def reads_received(self, segment: str) -> bool:
+        """Tell whether a segment is made of a received one, directly or through segments of ours."""
+        return self.any_received and any(
+            use.startswith("received.") for name in self._made_of(segment) for use in self.segments.get(name, ())
+        )
+
+    @cached_property
+    def put(self) -> Uses:
+        """What was put where, in this project."""
+        rows = tables.label_uses
+        found: Uses = {}
+        for row in self._connection.execute(select(rows).where(rows.c.project_id == self._project.id)):
+            found.setdefault(Origin(kind=Kind(row.kind), target=row.target), []).append(row.label)
+        return found
+
+    @cached_property
+    def segments(self) -> dict[str, list[str]]:
+        """What the rule of each segment reads."""
+        rows = tables.segments
+        query = select(rows.c.name, rows.c.uses).where(rows.c.project_id == self._project.id)
+        return {row.name: row.uses for row in self._connection.execute(query)}
+
+    @cached_property
+    def any_received(self) -> bool:
+        return any(use.startswith("received.") for uses in self.segments.values() for use in uses)
+
+    @cached_property
+    def _datasets(self) -> list[Origin]:
+        return [each for each in self.put if each.kind is Kind.DATASET]
+
+    @cached_property
+    def _held(self) -> Uses:
+        return self.put | self._project.received.labels(self._connection) if self.any_received else self.put
+
+    def _find(self, place: Origin) -> Traces:
+        match place.kind:
+            case Kind.NAMESPACE:
+                identities = (tables.fields.c.kind == "identity", tables.fields.c.rule == place.target)
+                return [
+                    trace.to(place)
+                    for field in fields_of(self._project, self._connection, *identities)
+                    for trace in self.traces(Kind.FIELD, field)
+                ]
+            case Kind.SEGMENT:
+                return inherited(self._held, place, self.above)
+            case _:
+                return inherited(self.put, place, self.above)
+
+    def _sources(self, place: Origin) -> list[Origin]:
+        match place.kind:
+            case Kind.FIELD:  # names may hold dots: every dataset that could be meant counts
+                return [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
+            case Kind.SEGMENT:
+                found: list[Origin] = []
+                for used in self.segments.get(place.target, ()):
+                    found.append(Origin(kind=Kind.FIELD, target=used))
+                    start, _, name = used.partition(".")
+                    if start in ("own", "received"):
+                        found.append(Origin(kind=Kind.SEGMENT if start == "own" else Kind.RECEIVED, target=name))
+                return found
+        return []
+
+    def _made_of(self, segment: str) -> set[str]:
+        found, waiting = set[str](), [segment]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += [use[4:] for use in self.segments.get(name, ()) if use.startswith("own.")]
+        return found
+
+
 class Labels:
     def __init__(self, project: "Project") -> None:
         self._project = project
@@ -109,10 +210,12 @@ class Labels:
     def list(self) -> list[Label]:
         """Return the catalogue, the standard labels first, each with the places it was put."""
         with self._project.node.store.read() as connection:
-            custom = self._custom(connection)
-            uses = {
-                place: labels for place, labels in self._uses(connection).items() if not self._hidden(connection, place)
-            }
+            custom, lineage = self._custom(connection), self.lineage(connection)
+            uses = [
+                (place, labels)
+                for place, labels in sorted(lineage.put.items(), key=str)
+                if not self._hidden(connection, place, lineage)
+            ]
         described = [(name, text, True) for name, text in STANDARD.items()]
         described += [(name, text, False) for name, text in sorted(custom.items())]
         return [
@@ -120,10 +223,14 @@ class Labels:
                 name=name,
                 description=text,
                 standard=standard,
-                applied_to=tuple(origin for origin, labels in sorted(uses.items(), key=str) if name in labels),
+                applied_to=tuple(place for place, labels in uses if name in labels),
             )
             for name, text, standard in described
         ]
+
+    def lineage(self, connection: Connection) -> Lineage:
+        """Return how labels reach places now, for as many questions as there are; a change needs a new one."""
+        return Lineage(self._project, connection)
 
     def in_use(self) -> dict[str, int]:
         """Return how many places each applied label sits on."""
@@ -155,7 +262,7 @@ class Labels:
         with self._project.governance.act("label.apply", f"{label} on {kind} {target}", place) as tx:
             name = self.resolve(tx, label)
             kind = self._check_target(tx, kind, target)
-            if name in self._uses(tx).get(Origin(kind=kind, target=target), ()):
+            if name in self.lineage(tx).put.get(Origin(kind=kind, target=target), ()):
                 raise AlreadyExists(
                     f"{name} is on {kind} {target} already", hint="'vesica label list' shows where each one is"
                 )
@@ -196,35 +303,27 @@ class Labels:
 
     def labels_of_segment(self, name: str, connection: Connection | None = None) -> Origins:
         """Return a segment's labels with where each comes from: its own, and those of what its rule uses."""
-        return _origins(self.traces(Kind.SEGMENT, name, connection))
+        if connection is None:
+            with self._project.node.store.read() as reading:
+                return self.labels_of_segment(name, reading)
+        return self.lineage(connection).labels(Kind.SEGMENT, name)
 
     def labels_of_field(self, field: str, connection: Connection) -> Origins:
         """Return the labels of a "dataset.field", its dataset's among them."""
-        return _origins(self.traces(Kind.FIELD, field, connection))
+        return self.lineage(connection).labels(Kind.FIELD, field)
 
     def traces(self, kind: Kind, target: str, connection: Connection | None = None) -> Traces:
-        """Return how each label reaches a dataset, a field, a segment or a namespace."""
+        """Return how each label reaches a dataset, a field, a segment or a namespace ("email_sha256/lc-v1")."""
         if connection is None:
             with self._project.node.store.read() as reading:
                 return self.traces(kind, target, reading)
-        uses = self._uses(connection)
-        if kind is Kind.NAMESPACE:
-            fields = self._fields(connection, tables.fields.c.kind == "identity", tables.fields.c.rule == target)
-            found = [each for field in fields for each in inherited(uses, Kind.FIELD, field, {})]
-            return [each.to(Origin(kind=kind, target=target)) for each in found]
-        query = select(tables.segments.c.name, tables.segments.c.uses).where(
-            tables.segments.c.project_id == self._project.id
-        )
-        segments = {row.name: tuple(row.uses) for row in connection.execute(query)} if kind is Kind.SEGMENT else {}
-        if any(use.startswith("received.") for each in segments.values() for use in each):
-            uses |= self._project.received.labels(connection)
-        return inherited(uses, kind, target, segments)
+        return self.lineage(connection).traces(kind, target)
 
     def traces_of_ids(self, connection: Connection) -> Traces:
         """Return how labels reach the columns of profile ids, which a file of members carries."""
-        uses = self._uses(connection)
-        fields = self._fields(connection, tables.fields.c.kind == "id")
-        return [each for field in fields for each in inherited(uses, Kind.FIELD, field, {})]
+        lineage = self.lineage(connection)
+        fields = fields_of(self._project, connection, tables.fields.c.kind == "id")
+        return [trace for field in fields for trace in lineage.traces(Kind.FIELD, field)]
 
     def resolve(self, connection: Connection, label: str) -> str:
         """Return the name of a label as the catalogue writes it ("c11" is C11); raises NotFound."""
@@ -233,25 +332,10 @@ class Labels:
             return name
         raise NotFound(f"there is no label {label!r}", hint="'vesica label list' shows them, 'label create' adds one")
 
-    def _fields(self, connection: Connection, *conditions: ColumnElement[bool]) -> "list_[str]":
-        query = (
-            select(tables.datasets.c.name, tables.fields.c.name)
-            .join(tables.datasets, tables.datasets.c.id == tables.fields.c.dataset_id)
-            .where(tables.datasets.c.project_id == self._project.id, *conditions)
-        )
-        return [f"{dataset}.{field}" for dataset, field in connection.execute(query)]
-
     def _custom(self, connection: Connection) -> dict[str, str]:
         rows = tables.labels
         query = select(rows.c.name, rows.c.description).where(rows.c.project_id == self._project.id)
         return {row.name: row.description for row in connection.execute(query)}
-
-    def _uses(self, connection: Connection) -> Uses:
-        rows = tables.label_uses
-        found: Uses = {}
-        for row in connection.execute(select(rows).where(rows.c.project_id == self._project.id)):
-            found.setdefault(Origin(kind=Kind(row.kind), target=row.target), []).append(row.label)
-        return found
 
     def shown(self, connection: Connection, place: Origin) -> Origin:
         """Return a place as whoever acts may see it: its name where nothing hides it."""
@@ -266,12 +350,12 @@ class Labels:
                 hidden = False
         return place.unseen() if hidden else place
 
-    def _hidden(self, connection: Connection, place: Origin) -> bool:
+    def _hidden(self, connection: Connection, place: Origin, lineage: Lineage | None = None) -> bool:
         """Tell whether a place is not there for whoever acts, for a label that none of their roles clears."""
         cleared = self._project.node.guard.cleared(connection, self._project.id)
-        return cleared is not None and not access.clears(
-            cleared, _origins(self.traces(place.kind, place.target, connection))
-        )
+        if cleared is None:
+            return False
+        return not access.clears(cleared, (lineage or self.lineage(connection)).labels(place.kind, place.target))
 
     def _check_target(self, connection: Connection, kind: Kind | str, target: str) -> Kind:
         kind = Kind(kind)
@@ -304,19 +388,24 @@ class Labels:
         return kind
 
 
-list_ = list  # inside the class `list` is the method
+def fields_of(project: "Project", connection: Connection, *conditions: ColumnElement[bool]) -> list[str]:
+    """Return the fields of a project that meet some conditions, as "dataset.field"."""
+    query = (
+        select(tables.datasets.c.name, tables.fields.c.name)
+        .join(tables.datasets, tables.datasets.c.id == tables.fields.c.dataset_id)
+        .where(tables.datasets.c.project_id == project.id, *conditions)
+    )
+    return [f"{dataset}.{field}" for dataset, field in connection.execute(query)]
 
 
-def inherited(uses: Uses, kind: Kind, target: str, segments: Mapping[str, Iterable[str]]) -> Traces:
+def inherited(uses: Uses, target: Origin, above: Callable[[Origin], list[Origin]]) -> Traces:
     """Return the shortest way from each place where a label was put to one that inherits it, by label and place.
 
-    `uses` is what was put where; `segments` gives for each segment what its rule reads: "dataset.field", "own.NAME" or
-    "received.PARTNER.NAME".
+    `uses` is what was put where; `above` says from where a place inherits directly.
     """
     found: Traces = []
     seen: set[Origin] = set()
-    datasets = [each for each in uses if each.kind is Kind.DATASET]
-    waiting: deque[tuple[Origin, ...]] = deque([(Origin(kind=kind, target=target),)])
+    waiting: deque[tuple[Origin, ...]] = deque([(target,)])
     while waiting:
         way = waiting.popleft()
         place = way[0]
@@ -324,17 +413,7 @@ def inherited(uses: Uses, kind: Kind, target: str, segments: Mapping[str, Iterab
             continue
         seen.add(place)
         found += [Trace(label=label, places=way) for label in uses.get(place, ())]
-        above: list[Origin] = []
-        match place.kind:
-            case Kind.FIELD:  # names may hold dots: every dataset that could be meant counts
-                above = [each for each in datasets if place.target.startswith(f"{each.target}.")]
-            case Kind.SEGMENT:
-                for used in segments.get(place.target, ()):
-                    above.append(Origin(kind=Kind.FIELD, target=used))
-                    start, _, name = used.partition(".")
-                    if start in ("own", "received"):
-                        above.append(Origin(kind=Kind.SEGMENT if start == "own" else Kind.RECEIVED, target=name))
-        waiting.extend((each, *way) for each in above)
+        waiting.extend((each, *way) for each in above(place))
     return sorted(found, key=lambda trace: (trace.label, str(trace.origin)))
 
 
@@ -348,10 +427,3 @@ def removal(trace: Trace) -> str:
     if trace.origin.kind is Kind.RECEIVED:  # the sender's word stands: what is left is to do without the segment
         return f"vesica segment update {trace.places[1].target} --rule EXPR"
     return f"vesica label remove {trace.label} --{trace.origin.kind} {trace.origin.target}"
-
-
-def _origins(traces: Traces) -> Origins:
-    found: Origins = {}
-    for trace in traces:
-        found.setdefault(trace.label, []).append(trace.origin)
-    return found

@@ -11,15 +11,15 @@ On disk, in data/PROJECT/received/FEED:
     SEGMENT-REVISION-RANDOM.changes     who of them is realized, who is realized in the next revision too, who has left, when
 
 What is new is written under a new name and synced, then the caller's transaction lets a row name it. What it replaces stays
-for `sweep`. What is taken back is deleted before the transaction commits, since the sender gets a signed word of it. So
-after a kill there may be files that no row names, which `sweep` removes, and rows whose file is gone, which have nobody
-until the removal is done again.
+for `sweep`; what is taken back is deleted once the transaction is committed. So after a kill there may be files that no row
+names, which `sweep` removes, and never a row whose file is gone.
 """
 
 import io
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,8 +210,7 @@ class Memberships:
             self._drop(tx, feed, self._rows(tx, feed))
         if chain:
             self._received.change(tx, feed, records=None)  # they hold what was taken out; the next is without it
-            for name in feed.records:
-                self._path(feed, name).unlink(missing_ok=True)
+            self._delete(feed, feed.records)
         self._renew(tx, connection, had)
 
     def clear(self, tx: Connection, connection: Row[Any], feed: Row[Any]) -> None:
@@ -220,7 +219,7 @@ class Memberships:
         self._drop(tx, feed, gone)
         self._received.change(tx, feed, records=None)
         self._renew(tx, connection, gone)
-        shutil.rmtree(self._folder(feed), ignore_errors=True)
+        self._node.store.afterwards(partial(shutil.rmtree, self._folder(feed), ignore_errors=True))
 
     def due(self, tx: Connection, feed: Row[Any]) -> bool:
         """Tell whether `expire` has something to do."""
@@ -369,8 +368,12 @@ class Memberships:
     def _drop(self, tx: Connection, feed: Row[Any], rows: Rows) -> None:
         for row in rows:
             tx.execute(delete(memberships).where(memberships.c.id == row.id))
-            self._path(feed, row.file).unlink(missing_ok=True)
-            self._path(feed, row.changes).unlink(missing_ok=True)
+            self._delete(feed, [row.file, row.changes])
+
+    def _delete(self, feed: Row[Any], names: Iterable[str]) -> None:
+        """Delete files of a feed once the transaction that names them no more is committed."""
+        for name in names:
+            self._node.store.afterwards(partial(self._path(feed, name).unlink, missing_ok=True))
 
     def _renew(self, tx: Connection, connection: Row[Any], rows: Rows) -> None:
         """Let what was taken from us leave our own segments too."""
@@ -380,7 +383,7 @@ class Memberships:
             self._project.alerts.add(tx, "segment_emptied", text)
 
     def _members(self, feed: Row[Any], row: Row[Any]) -> BitMap:
-        """Return a segment's present members; none where a purge that a kill cut short has removed the file."""
+        """Return a segment's present members; none where a purge has removed the file meanwhile."""
         path = self._path(feed, row.file)
         return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
 

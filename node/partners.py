@@ -467,7 +467,7 @@ def end(project: "Project", tx: Connection, row: Row[Any], reason: str) -> None:
         .where(exchanges.c.connection_id == row.id, exchanges.c.state == "open")
         .values(state="failed", error={"code": "disconnected"}, changed=now)
     )
-    cache.destroy(project.node.home, row.id)
+    project.node.store.afterwards(lambda: cache.destroy(project.node.home, row.id))
 
 
 def _numbered(stem: str) -> Iterable[str]:

@@ -7,6 +7,7 @@ one segment's labels at a time (`node.governance`), so labels on different segme
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, Row, select
@@ -56,6 +57,7 @@ class Group:
 Expression = str | Group  # a str is one label
 
 
+@lru_cache(1_000)  # a check of all feeds asks for the same ones
 def parse(text: str) -> Expression:
     """Parse a label expression; raises InvalidInput that says where it stops making sense."""
     if len(text) > MAX_EXPRESSION:
@@ -75,9 +77,9 @@ def labels_of(expression: Expression) -> set[str]:
 
 def met_by(expression: Expression, labels: Iterable[str]) -> set[str] | None:
     """Return the labels that meet an expression, None where they do not."""
-    held = set(labels)
+    held = labels if isinstance(labels, set) else set(labels)
     if isinstance(expression, str):
-        return {expression} & held or None
+        return {expression} if expression in held else None
     found = [met_by(part, held) for part in expression.parts]
     if (all if expression.operator == "AND" else any)(part is not None for part in found):
         return set().union(*(part for part in found if part is not None))

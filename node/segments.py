@@ -295,14 +295,9 @@ class Segments:
                 lists[dataset] = [each for each in names if each != name]
             draft.publish()
 
-    def uses(self, connection: Connection) -> "dict[str, list_[str]]":
-        """Return what each segment's rule reads."""
-        return {row.name: row.uses for row in self._rows(connection)}
-
     def reads_received(self, connection: Connection, name: str) -> bool:
         """Tell whether a segment is made of a received one, directly or through segments of ours."""
-        rows = {row.name: row for row in self._rows(connection)}
-        return any(use.startswith("received.") for row in _in_order(rows, [name]) for use in row.uses)
+        return self._project.labels.lineage(connection).reads_received(name)
 
     def _text(self, rule: str | None, tree: RuleTree | None) -> str:
         """Return a rule as text, the one form that the parser reads."""
@@ -354,11 +349,11 @@ class Segments:
 
     def hidden(self, connection: Connection) -> set[str]:
         """Return the segments that are not there for whoever acts, for a label that none of their roles clears."""
-        cleared, labels = self._project.node.guard.cleared(connection, self._project.id), self._project.labels
+        cleared = self._project.node.guard.cleared(connection, self._project.id)
         if cleared is None:
             return set()
-        names = [row.name for row in self._rows(connection)]
-        return {each for each in names if not access.clears(cleared, labels.labels_of_segment(each, connection))}
+        lineage = self._project.labels.lineage(connection)
+        return {each for each in lineage.segments if not access.clears(cleared, lineage.labels(Kind.SEGMENT, each))}
 
     def _get(self, connection: Connection, name: str) -> Row[Any]:
         row = self._find(connection, name)

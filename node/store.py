@@ -1,7 +1,7 @@
 """The control rows' database: SQLite (WAL) by default, PostgreSQL by URL; one writer at a time on both."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Store:
         """
         if getattr(self._thread, "writing", False):
             raise RuntimeError("a transaction is open in this thread: pass its connection on")
-        self._thread.writing = True
+        self._thread.writing, self._thread.afterwards = True, []
         try:
             with self._explained(), self.engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
@@ -52,6 +52,15 @@ class Store:
                 yield connection
         finally:
             self._thread.writing = False
+        for act in self._thread.afterwards:
+            act()
+
+    def afterwards(self, act: Callable[[], object]) -> None:
+        """Do something once this thread's transaction is committed, such as to delete a file that no row names then.
+
+        A rollback forgets it, and so does a kill: whoever looks for leftovers must find what is left.
+        """
+        self._thread.afterwards.append(act)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

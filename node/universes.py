@@ -14,6 +14,7 @@ from psi import count
 from psi.keys import Key, Purpose
 
 from . import decisions, epochs
+from .audit import date
 from .cache import Arrays
 from .data import Snapshot
 from .epochs import DAY
@@ -165,7 +166,8 @@ def _universe_file(channel: Channel, digest: bytes) -> str:
 def check_shown(project: "Project", connection: Row[Any], namespace: str, commitment: Commitment) -> None:
     """Refuse a partner that shows us too many universes: each new one lets it compare us under another set.
 
-    Those of an epoch that it ended early count on, and those of earlier connections with it.
+    Those of an epoch that it ended early count on, and those of earlier connections with it: then the first of the new
+    epoch waits for its day.
     """
     terms = Agreement.decode(connection.agreement).terms
     now, digest = project.node.now(), commitment.universe_digest()
@@ -194,8 +196,17 @@ def check_shown(project: "Project", connection: Row[Any], namespace: str, commit
             )
         if any(row.generation == commitment.generation for row in rows):
             raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
-        newest = max((row.created for row in ours if row.created >= since), default=None)
-        if newest is not None and now - newest < DAY - SKEW_SECONDS:
+        newest = max((row for row in ours if row.created >= since), key=lambda row: row.created, default=None)
+        if newest is not None and now - newest.created < DAY - SKEW_SECONDS:
+            if (
+                newest.epoch < commitment.epoch
+            ):  # honest partners end epochs too, but it must not get them more universes
+                raise Refusal(
+                    "universe_too_soon",
+                    "the answering side ended the key epoch less than a day after it showed its last universe, "
+                    "and so soon another is not taken",
+                    hint=f"ask again after {date(newest.created + DAY)}",
+                )
             raise RemoteProtocolError("commitment", "the partner shows a second new universe within a day")
         if sum(row.created >= since for row in every) >= terms.generations:
             raise RemoteProtocolError(

@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,10 @@ class SeededRandom:
 
     def __init__(self, seed: str = "vesica") -> None:
         self._seed = seed.encode()
-        self._count = 0
+        self._numbers = count(1)  # no two threads get the same
 
     def __call__(self, size: int) -> bytes:
-        self._count += 1
-        return hashlib.shake_256(self._seed + self._count.to_bytes(8, "big")).digest(size)
+        return hashlib.shake_256(self._seed + next(self._numbers).to_bytes(8, "big")).digest(size)
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,11 @@ def upgrade(connection: Connection) -> None:
     from alembic.util.exc import CommandError
 
     from ..errors import Failure
-    from ..tables import metadata
 
     config = Config()
     config.set_main_option("script_location", "node:migrations")
     config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, metadata=metadata)
+    config.attributes["connection"] = connection
     try:
         command.upgrade(config, HEAD)
     except CommandError as error:

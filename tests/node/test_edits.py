@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 from cli.main import main
 from node import purges, releases, tables, taking, versions
 from node.edits import Addition, Removal
-from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refusal, Refused
+from node.errors import AlreadyExists, DiskFull, InvalidInput, NotFound, PeerRefused, Refusal, Refused
 from node.evaluations import check_expected
 from node.governance import PolicyViolation
 from node.letters import Letters, delivered, outbox, receive
@@ -291,6 +291,29 @@ def test_a_removal_holds_at_once_also_while_an_addition_waits(shared: Any) -> No
     assert agree(shared) == (4, None)
     assert sync(shared) == ["done"]
     assert shared.globe.project.received.show("summer")["members"] == {"new": 2, "old": 1}
+
+
+@pytest.mark.feature("EX8")
+def test_a_removal_that_is_broken_off_at_its_end_is_done_again_whole(
+    pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file goes before the rows that name it: else nobody could say who is still in, and who has left."""
+    prepare(pair, person)
+    pair.share("summer", ["vip"], [EMAIL, PHONE])
+    assert sync(pair) == ["done"]
+    assert len(list(pair.globe.node.home.glob("data/*/received/*/records-*"))) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(purges, "sign", full)
+        edit(pair, Removal(namespaces=[PHONE]))
+    assert pair.globe.members("acme", "vip") == {"g2", "g3"}
+    pair.post()
+    assert pair.globe.members("acme", "vip") == {"g3"}
+    assert pair.globe.project.received.show("summer")["statuses"]["vip"]["exited"] == 1
+    assert list(pair.globe.node.home.glob("data/*/received/*/records-*")) == []
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise DiskFull("no space left", hint="make room")
 
 
 @pytest.mark.feature("FD6")

@@ -10,15 +10,17 @@ import pytest
 from sqlalchemy import func, select
 
 from cli.main import main
-from node import matching, sanitising
+from node import epochs, matching, sanitising
 from node import universes as universe_module
+from node.audit import date
 from node.data import Snapshot
 from node.epochs import DAY
-from node.errors import PeerRefused
+from node.errors import PeerRefused, Refusal
 from node.tables import answers, ledger, universes
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker
+from protocol.messages import Commitment
 from psi import count, noise
 from psi.values import Values
 
@@ -420,8 +422,6 @@ def test_a_ninth_universe_in_an_epoch_is_refused_by_the_asker(pair: Any, person:
     """A partner compares us under eight sets in 30 days at most, also where it ends epochs early to get more."""
     pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
     project, connection = pair.acme.project, pair.acme.project.partners.get("globe")
-    from node import epochs
-    from protocol.messages import Commitment
 
     def shown(number: int, epoch: int = 1) -> None:
         commitment = Commitment(
@@ -447,6 +447,37 @@ def test_a_ninth_universe_in_an_epoch_is_refused_by_the_asker(pair: Any, person:
     with pair.acme.node.store.begin() as tx:
         assert epochs.current(project, tx, connection).number == 3
     shown(1, epoch=3)
+
+
+def test_after_the_asker_ended_the_key_epoch_it_may_ask_at_once(pair: Any, person: Any, clock: Any) -> None:
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
+    ask(pair, ["all"])
+    clock.advance(days=2)
+    ask(pair, ["all"])
+    epochs.rotate(pair.acme.project, "globe")
+    assert ask(pair, ["all"])["all", EMAIL]["overlap"] == 20
+    assert [row.epoch for row in kept(pair, universes)] == [1, 2]
+
+
+@pytest.mark.feature("ES8")
+def test_after_the_answerer_ended_it_the_next_universe_has_its_day(pair: Any, person: Any, clock: Any) -> None:
+    """Else ending an epoch would get it more universes; it is refused, and no breach of the protocol."""
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
+    ask(pair, ["all"])
+    clock.advance(days=2)
+    pair.globe.people(people(person, "g", range(10, 41)))
+    ask(pair, ["all"])
+    shown = clock()
+    clock.advance(seconds=3600)
+    epochs.rotate(pair.globe.project, "acme")
+    with pytest.raises(Refusal, match="ended the key epoch less than a day after") as refused:
+        ask(pair, ["all"])
+    assert refused.value.code == "universe_too_soon"
+    assert refused.value.hint.endswith(date(shown + DAY))
+    alerts = [alert.kind for side in (pair.acme, pair.globe) for alert in side.project.alerts.list()]
+    assert not any(kind.startswith("exchange") for kind in alerts)
+    clock.now = shown + DAY
+    assert ask(pair, ["all"])["all", EMAIL]["overlap"] == 20
 
 
 def test_what_a_caller_is_asked_is_fixed_when_it_opens(quiet_receiver: Any, person: Any) -> None:

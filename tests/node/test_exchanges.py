@@ -3,7 +3,9 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from node.service import Doorkeeper
 from node.tables import connections
 from node.tables import exchanges as rows
 from protocol.agreement import Agreement, Terms
+from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker, Question, commit
 from protocol.exchange import Opened, Opening, Role
 from protocol.letters import Disconnect, Letter
@@ -333,6 +336,56 @@ def test_a_refusal_is_told_and_kept(pair: Pair, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PeerRefused, match="no more today"):
         pair.run()
     assert pair.denied(pair.ann) == ["budget_spent"]
+
+
+def test_two_processes_that_are_asked_the_same_begin_one_exchange(
+    pair: Pair, clock: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that ends may still work on an opening that its successor is asked again."""
+    connection, make = pair.connection(pair.bob), exchanges.ROLES[Kind.COUNT]
+    both, made = threading.Barrier(2), count_from(1)
+
+    def together(project: Any, row: Row[Any], opening: Opening) -> tuple[Opened, Role]:
+        if next(made) <= 2:
+            both.wait(20)  # neither has seen the other's row
+        return make(project, row, opening)
+
+    monkeypatch.setattr(exchanges, "ROLES", {Kind.COUNT: together})
+    opening = Opening(
+        exchange=bytes(16),
+        kind=Kind.COUNT,
+        part=Part.ASKER,
+        connection=bytes.fromhex(connection.id),
+        agreement=connection.agreement_digest,
+        epoch=1,
+        subject=SUBJECT,
+        nonce=bytes(32),
+    )
+    with Node.open(pair.bob.home, now=clock) as other, ThreadPoolExecutor(2) as pool:
+        begun = [pool.submit(NodeAnswers(node).begin, pair.ann.key, opening) for node in (pair.bob, other)]
+        (first, machine), (second, after) = (each.result(30) for each in begun)
+        assert first == second
+        chunk = machine.get("commitment", 0)
+        assert after.get("commitment", 0) == chunk  # one key for the spool
+    assert pair.states(pair.bob) == ["open"]
+
+
+def test_a_partner_that_takes_the_id_of_our_exchange_for_its_own_is_refused(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = exchanges.open_at
+
+    def stolen(client: PeerClient, opening: Opening) -> Opened:
+        NodeAnswers(pair.ann).begin(pair.bob.key, replace(opening, part=Part.ANSWERER))
+        return ask(client, opening)
+
+    monkeypatch.setattr(exchanges, "open_at", stolen)
+    with pytest.raises(RemoteProtocolError, match="under the id of ours"):
+        pair.run()
+    assert pair.states(pair.ann) == ["failed"]
+    assert [alert.kind for alert in pair.ann.project().alerts.list()] == ["exchange.session"]
+    monkeypatch.setattr(exchanges, "open_at", ask)
+    assert pair.run().segments[0].overlap == 60
 
 
 @pytest.mark.parametrize("path", ["zz", "00" * 15, "00" * 16, "00" * 16 + "/tags/x", "00" * 16 + "/tags/0", "AA" * 16])

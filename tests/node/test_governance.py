@@ -1,5 +1,6 @@
 """What labels, policies and restricted uses forbid: at the sender, while a feed lives, and at the receiver."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from cli import output
 from node import offers, versions
@@ -16,6 +17,7 @@ from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
 from node.guard import ITSELF
+from node.importer import IdentityColumn
 from node.node import Node
 from node.tables import label_uses
 
@@ -39,7 +41,7 @@ def two(pair: Any, person: Any) -> Any:
 
 
 def put_unasked(project: Any, label: str, kind: str, target: str) -> None:
-    """Put a label where it came by a way that asks nobody: an import that maps a field anew, or a restored database."""
+    """Put a label where it came by a way that asks nobody, as in a database from elsewhere."""
     row = {"project_id": project.id, "label": label, "kind": kind, "target": target}
     with project.node.store.begin() as tx:
         tx.execute(insert(label_uses).values(id=project.node.new_id(), **row))
@@ -224,6 +226,31 @@ def test_a_conflict_does_not_name_what_is_hidden_from_whoever_caused_it(two: Any
 
 
 @pytest.mark.feature("GV6")
+def test_an_import_that_makes_a_labelled_field_a_namespace_of_a_published_feed_is_refused(two: Any) -> None:
+    acme, file = two.acme.project, two.acme.folder / "codes.csv"
+
+    def load(dataset: str, code: str, **options: Any) -> None:
+        file.write_text(f"id,code\na3,{code}\n")
+        acme.profiles.import_(file, dataset=dataset, id_column="id", **{"identities": [], **options})
+
+    load("codes", "17", attributes=["code"])
+    acme.labels.apply("C11", "field", "codes.code")
+    offer(two, "summer", "richer")
+    identities = {"identities": [IdentityColumn.parse("code=email_sha256:hashed")]}
+    digest = hashlib.sha256(b"person3@example.com").hexdigest()
+    before = acme.snapshot().generation
+    with pytest.raises(PolicyConflict, match="feed summer is published, and") as caught:
+        load("codes", digest, **identities)
+    assert paths(caught.value.document()) == [f"codes.code > {EMAIL} > richer > summer"]
+    assert acme.snapshot().generation == before
+    assert two.acme.acts("profile.import", "deny")[-1]["target"] == "codes"
+    load("codes", "18", attributes=["code"])
+    load("others", digest, **identities)
+    acme.labels.remove("C11", "field", "codes.code")
+    load("codes", digest, **identities)
+
+
+@pytest.mark.feature("GV6")
 def test_what_harms_no_published_feed_is_free(two: Any) -> None:
     acme = two.acme.project
     offer(two, "summer", "richer")
@@ -280,6 +307,40 @@ def test_a_shared_segment_cannot_be_given_a_rule_over_received_ones(two: Any) ->
     ):
         lous.project().segments.update("base", rule="received.acme.vip")
     assert globe.segments.show("base").rule == "own.list"
+
+
+def statements(node: Node, act: Callable[[], Any]) -> int:
+    """Return how many statements an act sends to the database."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(node.store.engine, "before_cursor_execute", note)
+    try:
+        act()
+    finally:
+        event.remove(node.store.engine, "before_cursor_execute", note)
+    return len(sent)
+
+
+@pytest.mark.feature("GV6")
+def test_a_check_reads_everything_once_however_many_segments_are_shared(two: Any) -> None:
+    acme = two.acme.project
+    acme.policies.create("own", "segment-match", "C5")
+    offer(two, "one", "vip", enable=False)
+
+    def toggle() -> None:
+        acme.policies.disable("own")
+        acme.policies.enable("own")
+
+    check, changes = (
+        statements(acme.node, lambda: acme.governance.check(feeds=["one"])),
+        statements(acme.node, toggle),
+    )
+    offer(two, "many", "vip", "new", "rich", "richer", enable=False)
+    assert statements(acme.node, lambda: acme.governance.check(feeds=["many"])) == check
+    assert statements(acme.node, toggle) == changes + 2  # the definition of the second feed, in each of two acts
 
 
 # At the receiver

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from node import client, epochs, log, releases, schedule, taking
 from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
 from node.client import PeerClient
-from node.errors import Refused
+from node.errors import DiskFull, Refused
 from node.schedule import DAY, Schedule, Situation, due
 from node.tables import epochs as epoch_rows
 from node.tables import received_feeds, runs
@@ -448,6 +448,26 @@ def test_a_key_epoch_that_is_ended_on_demand_leaves_no_gap(
         assert first is not None
         assert first.secret == b"" != secret
     assert living.globe.acts("partner.rotated")[0]["detail"] == {"epoch": 2}
+
+
+def test_an_end_of_an_epoch_that_is_broken_off_leaves_its_caches(
+    living: Living, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living.share()
+    living.pass_()
+    living.pass_(days=1)
+    caches = sorted((living.acme.node.home / "cache").rglob("*"))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DiskFull("no space left", hint="make room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(living.acme.node.audit, "record", full)
+        with pytest.raises(DiskFull):
+            epochs.rotate(living.acme.project, "globe")
+    assert sorted((living.acme.node.home / "cache").rglob("*")) == caches != []
+    epochs.rotate(living.acme.project, "globe")
+    assert set(caches).isdisjoint(path for path in (living.acme.node.home / "cache").rglob("*") if path.is_file())
 
 
 def test_a_receiver_that_ends_the_epoch_waits_for_the_senders_word(pair: Any, person: Any) -> None:

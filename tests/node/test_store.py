@@ -9,11 +9,9 @@ import time
 from itertools import count
 
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import select, text
+from sqlalchemy import Column, Index, Integer, MetaData, Text, UniqueConstraint, inspect, select, text
 
 from node import tables
 from node.config import Config
@@ -36,10 +34,64 @@ from node.store import Store
 from psi.errors import VesicaError
 
 
-def test_a_new_store_has_the_tables_that_the_code_names(database_url):
+def described(connection) -> set[str]:
+    """Return all that a database says of its tables, a line for each column, key, constraint and index."""
+    found = inspect(connection)
+    return {
+        f"{name} {part} {sorted((key, str(value)) for key, value in each.items())}"
+        for name in found.get_table_names()
+        if name != "alembic_version"
+        for part, rows in (
+            ("column", found.get_columns(name)),
+            ("primary key", [found.get_pk_constraint(name)]),
+            ("foreign key", found.get_foreign_keys(name)),
+            ("unique", found.get_unique_constraints(name)),
+            ("index", found.get_indexes(name)),
+            ("check", found.get_check_constraints(name)),
+        )
+        for each in rows
+    }
+
+
+def made_by(metadata: MetaData, connection) -> set[str]:
+    """Return the same of tables that are made anew from what the code says."""
+    there = MetaData()
+    there.reflect(connection)
+    there.drop_all(connection)
+    metadata.create_all(connection)
+    return described(connection)
+
+
+def test_migrations_make_the_tables_that_the_code_names(database_url):
+    """Whoever changes node/tables.py and writes no migration fails here."""
     store = Store.open(database_url)
-    with store.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+    with store.begin() as tx:
+        migrated = described(tx)
+        assert sorted(migrated ^ made_by(tables.metadata, tx)) == []
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda alerts: alerts.append_column(Column("new", Integer)),
+        lambda alerts: alerts.append_constraint(UniqueConstraint("kind", "at")),
+        lambda alerts: Index("ix_alerts_at", alerts.c.at),
+        lambda alerts: setattr(alerts.c.at, "nullable", True),
+        lambda alerts: setattr(alerts.c.kind, "type", Text()),
+        lambda alerts: alerts.metadata.remove(alerts),
+    ],
+    ids=["column", "constraint", "index", "nullable", "type", "table"],
+)
+def test_a_change_of_the_tables_alone_is_found(database_url, change):
+    changed = MetaData(naming_convention=tables.metadata.naming_convention)
+    for table in tables.metadata.sorted_tables:
+        table.to_metadata(changed)
+    change(changed.tables["alerts"])
+    store = Store.open(database_url)
+    with store.begin() as tx:
+        migrated = described(tx)
+        assert migrated != made_by(changed, tx)
     store.close()
 
 
@@ -82,6 +134,29 @@ def test_an_exception_takes_everything_back(database_url):
         act()
     with store.read() as connection:
         assert connection.scalars(select(tables.projects.c.name)).all() == []
+    store.close()
+
+
+def test_what_is_left_for_afterwards_is_done_once_the_commit_is(database_url):
+    store, done = Store.open(database_url), []
+
+    def act(fails: bool) -> None:
+        with store.begin() as tx:
+            store.afterwards(lambda: done.append("first"))
+            store.afterwards(lambda: done.append(_names(store)))
+            _insert_project(tx, "new")
+            assert done == []
+            if fails:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        act(fails=True)
+    assert done == []
+    act(fails=False)
+    assert done == ["first", ["new"]]
+    with store.begin():
+        pass
+    assert len(done) == 2
     store.close()
 
 
@@ -318,6 +393,11 @@ def test_sqlite_keeps_what_it_acknowledged(home, node):
     connection.close()
     with node.store.begin() as tx:
         assert tx.scalar(text("PRAGMA synchronous")) == 2
+
+
+def _names(store) -> list[str]:
+    with store.read() as connection:
+        return list(connection.scalars(select(tables.projects.c.name)))
 
 
 def _insert_project(tx, name: str) -> None:

@@ -44,7 +44,7 @@ START = 1_800_000_000
 WAIT = 120.0  # seconds, for what takes one or two
 SHARES = ("", "", "", "y", "y", "dy", "p", "u", "n", "dn")
 SENDER_DIES = ("replaced /run 1", "replaced receipt.0 1", "calling node.releases:_sent 1", "acted feed.run 1")
-RECEIVER_DIES = ("replaced receipt.0 1", "replacing .members 2", "acting feed.received 1", "acted feed.received 1")
+RECEIVER_DIES = ("replaced receipt.0 1", "replacing .changes 2", "acting feed.received 1", "acted feed.received 1")
 
 
 class Clock:

@@ -6,19 +6,23 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import killer
 
+from node.edits import Addition, Removal
 from node.errors import PeerUnreachable
-from node.feeds import Removal
+from node.letters import POLL_SECONDS
 from node.node import Node
 from node.service import serve
 
 FORKS = multiprocessing.get_context("forkserver")
 WAIT = 120.0  # seconds, for what takes one or two
+LOOK = 0.2  # seconds between a person's looks
 KILLED = -signal.SIGKILL
 UNREACHABLE = 75  # the exit code where the partner was away for too long
 
@@ -66,15 +70,21 @@ def _begin(life: Life) -> killer.Places:
     return killer.arm(f"any - {life.last}")
 
 
-def share(life: Life, feed: str, removal: Removal | None) -> None:
-    """Do what the sender's people do: edit the feed if it is not done yet, and run it."""
+def share(life: Life, feed: str, edit: Removal | Addition | None) -> None:
+    """Do what the sender's people do: edit the feed if it is not done yet, wait until the partner has accepted what is
+    added, and run it."""
     places = _begin(life)
     with Node.open(life.home) as node:
         project = node.project()
-        if removal is not None and project.feeds.get(feed).version == 1:
-            project.feeds.edit(feed, removal)
+        if edit is not None and project.feeds.get(feed).version == 1:
+            if isinstance(edit, Addition):
+                project.feeds.edit(feed, addition=edit)
+            else:
+                project.feeds.edit(feed, edit)
         node.exchange_letters()
         try:
+            if isinstance(edit, Addition):
+                _wait_for_acceptance(node, feed)
             project.feeds.sync(feed)
         except PeerUnreachable:
             sys.exit(UNREACHABLE)
@@ -82,9 +92,35 @@ def share(life: Life, feed: str, removal: Removal | None) -> None:
     life.passed.write_text(str(places.passed))
 
 
-def answer(life: Life, address: str, ready: Connection) -> None:
-    """Serve, as `vesica node serve` does, until told to stop."""
+def _wait_for_acceptance(node: Node, feed: str) -> None:
+    project, until = node.project(), time.monotonic() + WAIT
+    while time.monotonic() < until:
+        shown = project.feeds.show(feed)
+        (partner,) = shown["partners"]
+        if partner["accepted_version"] == shown["version"]:
+            return
+        project.letters.fetch(project.partners.get(partner["alias"]), wait=POLL_SECONDS)
+    raise TimeoutError("the partner does not accept")
+
+
+def accept(node: Node, feed: str, over: threading.Event) -> None:
+    """Do what the receiver's people do: enable what is offered, until it is over."""
+    while not over.wait(LOOK):
+        received = node.project().received
+        if received.show(feed)["offered_version"] is not None:
+            received.enable(feed)
+
+
+def answer(life: Life, address: str, feed: str, ready: Connection) -> None:
+    """Serve, as `vesica node serve` does, until told to stop; meanwhile accept what is offered."""
     places = _begin(life)
     with Node.open(life.home) as node:
-        serve(node, address, ready=lambda _: ready.send(True))
+        over = threading.Event()
+        people = threading.Thread(target=accept, args=(node, feed, over))
+        people.start()
+        try:
+            serve(node, address, ready=lambda _: ready.send(True))
+        finally:
+            over.set()
+            people.join()
     life.passed.write_text(str(places.passed))
