@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psi import hashing, join
+from psi import join
 
 bounded = settings(max_examples=100, deadline=None)
 # few different halves, so that 64-bit prefixes collide and rows repeat
@@ -18,7 +18,7 @@ def array(rows: list[bytes]) -> np.ndarray:
 @given(rows)
 def test_order_is_the_order_of_bytes_and_stable(rows):
     assert join.order(array(rows)).tolist() == sorted(range(len(rows)), key=rows.__getitem__)
-    points, permutation = hashing.sort_points(array(rows))
+    points, permutation = join.sort_points(array(rows))
     assert (points == array(rows)[permutation]).all()
 
 
