@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +41,19 @@ class Side:
         self.name, self.home, self._show = name, folder / name, show
 
     def run(self, *arguments: str) -> Any:
-        """Run one `vesica` command and return its JSON document."""
+        """Run one `vesica` command, in this process, and return its JSON document."""
+        from .main import main
+
         if self._show:
             shown = " ".join(_short(each) for each in arguments)
             click.echo(click.style(f"{self.name}$ ", bold=True) + f"vesica {shown}")
-        done = subprocess.run(  # noqa: S603 - our own command
-            [*_command(), *arguments, "--home", str(self.home), "--json"], capture_output=True, text=True, check=False
-        )
+        with redirect_stdout(StringIO()) as said:
+            code = main([*arguments, "--home", str(self.home), "--json"])
         try:
-            document = json.loads(done.stdout)
+            document = json.loads(said.getvalue())
         except ValueError:
-            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {done.stderr or done.stdout}") from None
-        if done.returncode:
+            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {said.getvalue()}") from None
+        if code:
             reason = document["error"]["message"] if "error" in document else "failed"
             raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {reason}")
         return document
