@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+unexport PYTHONDONTWRITEBYTECODE # the demo and the tests start hundreds of processes
+
 .PHONY: demo test check assure clean
 
 demo: .venv/installed

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ SMALL = 6_000  # under this size the default minimums would hide everything
 WAIT_SECONDS = 60
 FAR = 300  # identities from the minimum: seven standard deviations of the noise of an overlap
 FEED = "summer"
+COMMAND = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]  # what starts a `vesica`
 
 
 class DemoFailed(click.ClickException):
@@ -44,17 +46,22 @@ class Side:
         if self._show:
             shown = " ".join(_short(each) for each in arguments)
             click.echo(click.style(f"{self.name}$ ", bold=True) + f"vesica {shown}")
-        done = subprocess.run(  # noqa: S603 - our own command
-            [*_command(), *arguments, "--home", str(self.home), "--json"], capture_output=True, text=True, check=False
-        )
+        code, said = self.execute([*arguments, "--home", str(self.home), "--json"])
         try:
-            document = json.loads(done.stdout)
+            document = json.loads(said)
         except ValueError:
-            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {done.stderr or done.stdout}") from None
-        if done.returncode:
+            raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {said}") from None
+        if code:
             reason = document["error"]["message"] if "error" in document else "failed"
             raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)}: {reason}")
         return document
+
+    def execute(self, arguments: list[str]) -> tuple[int, str]:
+        """Run a command in this process, and return its exit code and what it printed."""
+        from .main import main
+
+        with redirect_stdout(StringIO()) as said:
+            return main(arguments), said.getvalue()
 
     def refused(self, *arguments: str) -> str:
         """Run a command that must be refused and return what it says."""
@@ -67,7 +74,7 @@ class Side:
     def until(self, holds: Callable[[Any], bool], *arguments: str) -> None:
         """Repeat a command until its document holds: the other side's letters take a moment."""
         deadline = time.monotonic() + WAIT_SECONDS
-        quiet = Side(self.name, self.home.parent, show=False)
+        quiet = type(self)(self.name, self.home.parent, show=False)
         while not holds(quiet.run(*arguments)):
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{self.name}: waited in vain for {' '.join(arguments)}")
@@ -78,7 +85,7 @@ class Side:
         """Keep this side's service running meanwhile."""
         with (self.home / "service.log").open("w") as log:
             process = subprocess.Popen(  # noqa: S603
-                [*_command(), "node", "serve", "--listen", address, "--home", str(self.home)],
+                [*COMMAND, "node", "serve", "--listen", address, "--home", str(self.home)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -277,10 +284,6 @@ def _segments() -> tuple[str, ...]:
     from .sample import SEGMENTS
 
     return SEGMENTS
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
 
 
 def _short(text: str) -> str:

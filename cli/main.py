@@ -1,6 +1,7 @@
 """The command `vesica`: the options that every command takes, and the one place where errors are shown."""
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -150,7 +151,9 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 refused or failed, 2 a mistake in the command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        gc.set_threshold(50_000)  # what imports make stays: looking for garbage in it is a seventh of a short command
     as_json = "--json" in arguments
     try:
         result = cli.main(arguments, prog_name="vesica", standalone_mode=False)

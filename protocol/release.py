@@ -9,7 +9,7 @@ import numpy as np
 
 from psi import membership, oprf, proof
 from psi.count import CHUNK_POINTS
-from psi.hashing import sort_points
+from psi.join import sort_points
 from psi.keys import Key
 from psi.membership import TAG_BYTES
 from psi.values import U8, Indices, Values

@@ -29,8 +29,8 @@ import numpy.typing as npt
 
 from . import kernel, oprf
 from .errors import DuplicatePoint, InvalidPoint, InvalidTags, WrongCount
-from .hashing import COUNT_LABEL, UNIVERSE_LABEL, length_prefixed, number, sort_points
-from .join import first_disorder, match
+from .hashing import COUNT_LABEL, UNIVERSE_LABEL, length_prefixed, number
+from .join import first_disorder, match, sort_points
 from .keys import Key, random_scalars
 from .values import U8, Indices, Values
 

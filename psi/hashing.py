@@ -1,13 +1,10 @@
-"""Labels, contexts, and the one order in which points travel.
+"""Labels and contexts: the one form in which bytes are hashed.
 
 Whatever is hashed in Vesica is a list of parts, the first of them a label, each part preceded by its length as a
 big-endian u64: no two different lists give the same bytes. The labels of psi are here (SPEC.md lists all).
 """
 
 import hashlib
-
-from .join import order
-from .values import U8, Indices
 
 CONTEXT_LABEL = b"vesica/1 ctx"
 KEY_LABEL = b"vesica/1 key"  # key derivation
@@ -39,13 +36,3 @@ def context(*, protocol: str, from_key: bytes, to_key: bytes, connection: bytes,
     """
     parts = length_prefixed(CONTEXT_LABEL, protocol.encode(), from_key, to_key, connection, namespace.encode())
     return hashlib.sha512(parts).digest()[:32]
-
-
-def sort_points(points: U8) -> tuple[U8, Indices]:
-    """Return the points sorted by encoding, and the permutation: `sorted == points[permutation]`.
-
-    Sorting is the shuffle: blinded points are random, so their order says nothing about the order of the identities.
-    The permutation is the sender's secret.
-    """
-    permutation = order(points)
-    return points[permutation], permutation

@@ -25,6 +25,16 @@ def order(rows: U8) -> Indices:
     return by_first
 
 
+def sort_points(points: U8) -> tuple[U8, Indices]:
+    """Return the points sorted by encoding, and the permutation: `sorted == points[permutation]`.
+
+    Sorting is the shuffle: blinded points are random, so their order says nothing about the order of the identities.
+    The permutation is the sender's secret.
+    """
+    permutation = order(points)
+    return points[permutation], permutation
+
+
 def first_disorder(rows: U8) -> tuple[int, bool] | None:
     """Return the first index whose row is not above the one before, and whether it equals it; None if there is none."""
     words = _words(rows)

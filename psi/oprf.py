@@ -8,7 +8,7 @@
 The sender sees random-looking points and answers without learning which values they hide; the receiver learns F of
 its own values and nothing of the key. One key blinds a whole batch, where the RFC draws a blind for each element:
 equal values then give equal points, so a batch must not repeat a value, and hiding rests on the DDH assumption. Sort
-before sending (`hashing.sort_points`).
+before sending (`join.sort_points`).
 """
 
 from . import kernel

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .hashing import length_prefixed
+
 U8 = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 
@@ -45,8 +47,6 @@ class Values:
 
     def digest(self) -> bytes:
         """Return what tells two lists of identities of one namespace apart (32 bytes)."""
-        from .hashing import length_prefixed  # which orders points, and so imports this
-
         lengths = b"" if self.lengths is None else self.lengths.tobytes()
         return hashlib.sha256(length_prefixed(self.rows.tobytes(), lengths)).digest()
 

@@ -1,7 +1,10 @@
 """A node on a temporary home with a clock that a test sets, seeded randomness, and either database."""
 
+import gc
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +17,21 @@ from sqlalchemy.engine import make_url
 
 from node.node import Node
 
+MEMORY = "/dev/shm"
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30:
+    # A node syncs every file that it writes.
+    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+gc.set_threshold(50_000)  # modules and collected tests stay
+
 POSTGRES = os.environ.get("VESICA_TEST_POSTGRES", "")
+
+
+LONGEST = ("test_month.py", "test_killed_anywhere.py", "test_kills.py", "test_nodes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: at the end the other processes would wait for them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 class Clock:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli.demo import Side, free_ports
+from cli.demo import free_ports
 
-from ..nodes import Service
+from ..nodes import Service, Side
 from ..relay import Relay
 from . import side
 from .environment import Unavailable

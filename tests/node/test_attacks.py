@@ -28,8 +28,7 @@ from protocol.states import Kind, Part
 from protocol.wire import Message
 from psi import count, kernel
 from psi.errors import VesicaError
-from psi.hashing import sort_points
-from psi.join import first_disorder, match
+from psi.join import first_disorder, match, sort_points
 from psi.keys import Key, Purpose, random_scalars
 from psi.values import U8, Values
 

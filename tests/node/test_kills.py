@@ -4,6 +4,7 @@ The kills are made by a child script of these tests (KILLER), never by the produ
 act, and sends itself SIGKILL at the k-th time. tests/node/test_killed_anywhere.py kills at places that nobody chose.
 """
 
+import copy
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sides import Pair, Person
 from sqlalchemy import func, select
 
 from node import tables
@@ -32,12 +34,6 @@ WAIT = 60.0  # seconds, for what takes one or two
 
 def now() -> int:
     return int(time.time())
-
-
-@pytest.fixture
-def clock() -> Any:
-    """The true time: the other processes have it too."""
-    return now
 
 
 def command(home: Path, *arguments: str, kill: str = "") -> tuple[int, str]:
@@ -56,33 +52,31 @@ def command(home: Path, *arguments: str, kill: str = "") -> tuple[int, str]:
 class World:
     """Two homes whose feed "summer" is enabled but has not run: acme is driven by commands, globe by its service."""
 
-    def __init__(self, pair: Any, person: Any, **terms: Any) -> None:
-        self.pair, self.acme, self.globe = pair, pair.acme, pair.globe
-        self.expected: dict[str, set[str]] = {}
+    def __init__(self, pair: Pair, **terms: Any) -> None:
+        self.acme, self.globe = pair.acme, pair.globe
         people = range(60)
         pair.prepare(
             [
-                person(f"a{n}", f"p{n}@x.com", f"+44740012{n:04}" if n % 2 else "", "n" if n == 35 else "")
+                Person(f"a{n}", f"p{n}@x.com", f"+44740012{n:04}" if n % 2 else "", "n" if n == 35 else "")
                 for n in people
             ],
-            [person(f"g{n}", f"p{n}@x.com" if n % 3 else "", f"+44740012{n:04}") for n in range(30, 90)],
+            [Person(f"g{n}", f"p{n}@x.com" if n % 3 else "", f"+44740012{n:04}") for n in range(30, 90)],
             {"vip": [f"a{n}" for n in range(20, 50)], "new": [f"a{n}" for n in range(40, 60)]},
             **terms,
         )
-        self.share(person)
-
-    def share(self, person: Any) -> None:
-        self.pair.share("summer", ["vip", "new"])
+        pair.share("summer", ["vip", "new"])
         matched = [n for n in range(30, 60) if n != 35 and (n % 3 or n % 2)]  # by e-mail, or by phone
         self.expected = {
             "vip": {f"g{n}" for n in matched if n < 50},
             "new": {f"g{n}" for n in matched if n >= 40},
         }
 
-    def close(self) -> None:
-        for side in (self.acme, self.globe):
-            side.node.close()
-            side._bound.close()
+    def copy(self, folder: Path) -> "World":
+        """Return the same on copies of the homes, which have the same addresses."""
+        copied = copy.copy(self)
+        copied.acme, copied.globe = self.acme.copy(folder), self.globe.copy(folder)
+        copied.expected = dict(self.expected)
+        return copied
 
     def command(self, side: Any, *arguments: str, kill: str = "") -> tuple[int, str]:
         return command(side.folder / side.name, *arguments, kill=kill)
@@ -203,22 +197,30 @@ def unnamed(node: Node) -> None:
     assert {path.name for path in (node.home / "spool").iterdir() if path.is_dir()} <= open_
 
 
-@pytest.fixture
-def world(pair_type: Any, person: Any, clock: Any, tmp_path: Path) -> Iterator[World]:
-    yield from _world(pair_type(tmp_path, clock), person)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return _world(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
-def noisy(pair_type: Any, person: Any, clock: Any, tmp_path: Path) -> Iterator[World]:
+def world(prepared: World, tmp_path: Path) -> World:
+    return prepared.copy(tmp_path)
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> World:
     """With the default noise, so that estimates are charged for."""
-    yield from _world(pair_type(tmp_path, clock), person, epsilon="1/20")
+    return _world(tmp_path, epsilon="1/20")
 
 
-def _world(pair: Any, person: Any, **terms: Any) -> Iterator[World]:
+def _world(folder: Path, **terms: Any) -> World:
+    pair = Pair(folder, now)
     with pair.acme.serving(), pair.globe.serving():
-        world = World(pair, person, **terms)
-    world.close()
-    yield world
+        world = World(pair, **terms)
+    for side in (pair.acme, pair.globe):
+        side.node.close()
+        side._bound.close()
+    return world
 
 
 @pytest.mark.feature("EX8")
@@ -257,11 +259,11 @@ def test_a_killed_receiver_is_started_again(world: World, kill: str) -> None:
 
 
 @pytest.mark.feature("EX8")
-def test_what_changed_between_a_kill_and_the_next_run(world: World, person: Any) -> None:
+def test_what_changed_between_a_kill_and_the_next_run(world: World) -> None:
     """Nobody is told that the other broke the protocol, and people who came meanwhile are found."""
     with world.serving(world.globe):
         world.killed(world.acme, "feed", "sync", "summer", kill="replaced evaluated.0 1")
-    world.globe.people([person("g90", "p42@x.com"), person("g91", "p1@x.com")], "more")
+    world.globe.people([Person("g90", "p42@x.com"), Person("g91", "p1@x.com")], "more")
     world.expected = {name: ids | {"g90"} for name, ids in world.expected.items()}
     with world.serving(world.globe):
         world.run(world.acme, "feed", "sync", "summer")

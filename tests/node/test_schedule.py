@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import client, epochs, log, releases, schedule, taking
+from node import client, epochs, letters, log, releases, schedule, taking
 from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
 from node.client import PeerClient
 from node.errors import DiskFull, Refused
@@ -248,7 +248,6 @@ def test_a_receiver_that_grows_past_what_was_agreed_goes_on(living: Living, pers
 def test_a_partner_that_is_down_gets_it_when_it_is_back(
     idle_pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "RETRY_SECONDS", 0.2)
     pair = idle_pair
     with pair.acme.serving():
         with pair.globe.serving():
@@ -257,9 +256,12 @@ def test_a_partner_that_is_down_gets_it_when_it_is_back(
             living.pass_()
         living.acme.project.consent.set("a15", "n")
         tried = []
-        for seconds in (2, 1, 1, FIRST_SECONDS, 1, 2 * FIRST_SECONDS, 1):
-            living.pass_(seconds)
-            tried.append(len(living.acme.node.jobs.list(state="failed")))
+        with monkeypatch.context() as hurried:
+            hurried.setattr(client, "RETRY_SECONDS", 0.2)
+            hurried.setattr(letters, "SYNC_SECONDS", 0.2)
+            for seconds in (2, 1, 1, FIRST_SECONDS, 1, 2 * FIRST_SECONDS, 1):
+                living.pass_(seconds)
+                tried.append(len(living.acme.node.jobs.list(state="failed")))
         assert tried == [1, 1, 1, 2, 2, 3, 3]
         failing = living.acme.project.feeds.show("f")["partners"][0]
         assert (failing["failure"], failing["next_attempt"] > pair.clock()) == ("unreachable", True)

@@ -14,8 +14,7 @@ import pytest
 from psi import count, kernel
 from psi.errors import DuplicatePoint, InvalidTags
 from psi.hashing import context as psi_context
-from psi.hashing import sort_points
-from psi.join import match
+from psi.join import match, sort_points
 from psi.keys import Key, Purpose, random_scalars
 from psi.noise import Stream
 from psi.values import U8, Values

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voprf import ristretto
 
-from psi import hashing, oprf, proof
+from psi import join, oprf, proof
 from psi.errors import DuplicatePoint
 from psi.keys import Key
 from psi.noise import Stream
@@ -17,7 +17,7 @@ CONTEXT = b"c" * 32
 
 def test_the_receiver_gets_the_function_and_the_order_back(people, random):
     values, sender, receiver = people(0, 300), Key.random(random), Key.random(random)
-    blinded, permutation = hashing.sort_points(oprf.blind(CONTEXT, values, receiver))
+    blinded, permutation = join.sort_points(oprf.blind(CONTEXT, values, receiver))
     evaluated = oprf.evaluate(blinded, sender)
     unblinded = np.empty_like(evaluated)
     unblinded[permutation] = oprf.unblind(evaluated, receiver)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from psi import count, hashing, kernel, membership, noise, oprf, proof
+from psi import count, hashing, join, kernel, membership, noise, oprf, proof
 from psi.errors import InvalidPoint
 from psi.kernel import Mode
 from psi.keys import Key, Purpose
@@ -128,7 +128,7 @@ def test_our_own_labels_and_encodings():
     run = {"feed": bytes.fromhex(release["feed"]), "version": release["version"], "revision": release["revision"]}
     assert (membership.seal(prf, unhex(*release["bitmaps"]), **run) == unhex(*release["records"])).all()
 
-    universe, _ = hashing.sort_points(oprf.blind(context, values, keys[Purpose.COUNT_ANSWER]))
+    universe, _ = join.sort_points(oprf.blind(context, values, keys[Purpose.COUNT_ANSWER]))
     assert (universe == unhex(*VESICA["count"]["universe"])).all()
     digest = count.universe_digest(len(universe), count.chunk_digests(universe))
     assert digest.hex() == VESICA["count"]["universe_digest"]

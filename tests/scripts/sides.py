@@ -1,12 +1,16 @@
 """Organisations whose nodes reach each other over real TLS on loopback, on one clock; nothing happens unasked."""
 
+import copy
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from node import tls
+from sqlalchemy import select
+
+from node import tables, tls
 from node.endpoint import address_of, bind, server
 from node.importer import IdentityColumn
 from node.node import Node
@@ -41,6 +45,15 @@ class Side:
     def open(self) -> None:
         """Open the home anew, as a restarted process does."""
         self.node = Node.open(self.folder / self.name, now=self._now)
+
+    def copy(self, folder: Path) -> "Side":
+        """Return the same organisation, which does not run, on a copy of its home."""
+        copied = copy.copy(self)
+        copied.folder = folder
+        shutil.copytree(self.folder / self.name, folder / self.name)
+        copied.open()
+        copied.node.close()
+        return copied
 
     @property
     def project(self) -> Project:
@@ -88,6 +101,12 @@ class Side:
         """Let letters go both ways, and do what the partner asked for."""
         self.node.exchange_letters()
 
+    def waits(self) -> bool:
+        """Say whether a letter has not left, or what a partner asked for is not done."""
+        undelivered = select(tables.letters.c.kind).where(tables.letters.c.delivered.is_(None))
+        with self.node.store.read() as tx:
+            return tx.execute(undelivered).first() is not None or bool(self.node.jobs.list(state="queued"))
+
     def opening(self, partner: Any, kind: Kind = Kind.COUNT, part: Part = Part.ASKER, **changes: Any) -> Opening:
         """Return what opens an exchange with a partner (alias or row) in the first key epoch: a count by e-mail, or else."""
         row = self.project.partners.get(partner) if isinstance(partner, str) else partner
@@ -123,6 +142,8 @@ class Pair:
         for _ in range(2):
             self.acme.post()
             self.globe.post()
+            if not self.acme.waits() and not self.globe.waits():
+                break
 
     def prepare(
         self, acme: Sequence[Person], globe: Sequence[Person], segments: Mapping[str, Sequence[str]], **terms: Any
