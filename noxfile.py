@@ -7,7 +7,7 @@ nox.options.sessions = ["check", "tests"]
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests, on every Python that is installed."""
+    """Run the tests."""
     session.install("--editable", ".[dev]")
     session.run("pytest", *session.posargs)
 

@@ -24,7 +24,7 @@ from typing import Any
 import duckdb
 import phonenumbers  # noqa: F401 - loaded before the clock starts
 
-import node.received  # noqa: F401 - so is what looks for new matches after an import
+import node.memberships  # noqa: F401 - so is what looks for new matches after an import
 from node.importer import IdentityColumn
 from node.node import Node
 from node.sources import Source

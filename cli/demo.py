@@ -28,6 +28,7 @@ SMALL = 6_000  # under this size the default minimums would hide everything
 WAIT_SECONDS = 60
 FAR = 300  # identities from the minimum: seven standard deviations of the noise of an overlap
 FEED = "summer"
+MEANT_FOR_OTHERS = ("VESICA_PROJECT", "VESICA_TOKEN", "VESICA_TRACEBACK")  # whose nodes are not those of a demo
 COMMAND = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]  # what starts a `vesica`
 
 
@@ -60,8 +61,12 @@ class Side:
         """Run a command in this process, and return its exit code and what it printed."""
         from .main import main
 
-        with redirect_stdout(StringIO()) as said:
-            return main(arguments), said.getvalue()
+        meant = {name: os.environ.pop(name) for name in MEANT_FOR_OTHERS if name in os.environ}
+        try:
+            with redirect_stdout(StringIO()) as said:
+                return main(arguments), said.getvalue()
+        finally:
+            os.environ.update(meant)
 
     def refused(self, *arguments: str) -> str:
         """Run a command that must be refused and return what it says."""

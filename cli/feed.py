@@ -327,10 +327,8 @@ def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
     \b
     Example: vesica feed reconcile summer
     """
-    from node.reconciliation import reconcile as explain
-
     _sync(ctx)
-    document = explain(ctx.project(), name, partner)
+    document = ctx.project().feeds.reconcile(name, partner)
     output.emit(ctx, document, lambda: _reconciled(document))
 
 

@@ -122,7 +122,7 @@ def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
         *terms_of(document["terms"]),
         ("key epoch", f"{epoch['number']}, ends {output.time(epoch['ends'])}" if epoch else "none runs"),
         ("our budget left", output.budget(document["our_budget"])),
-        ("its budget left", output.budget(document["budget"])),
+        ("its budget left", output.budget(document["their_budget"])),
         ("segments", f"{document['segments_shared']} shared, {document['segments_received']} received"),
         ("letters waiting", document["letters_waiting"]),
         ("last contact", output.time(document["last_contact"])),
@@ -228,11 +228,9 @@ def rotate(ctx: "Context", name: str, yes: bool) -> None:
     \b
     Example: vesica partner rotate acme
     """
-    from node import epochs
-
-    output.confirm(ctx, f"End the key epoch with {name}? Its secret and caches are destroyed.", yes=yes)
     _post(ctx)
-    document = {"alias": name, **epochs.rotate(ctx.project(), name)}
+    output.confirm(ctx, f"End the key epoch with {name}? Its secret and caches are destroyed.", yes=yes)
+    document = {"alias": name, **ctx.project().partners.rotate(name)}
 
     def text() -> None:
         click.echo(f"key epoch {document['epoch']} with {name} has {document['status']}")

@@ -81,7 +81,7 @@ def grant(ctx: "Context", name: str, role: str) -> None:
 
 @cli.command()
 @NAME
-@click.argument("role", help=ROLE)
+@click.argument("role", help="The role to take: a name from 'vesica role list'.")
 @click.pass_obj
 def deny(ctx: "Context", name: str, role: str) -> None:
     """Take a role from a user where it was granted: for the whole node, or in the project of --project."""

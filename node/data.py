@@ -7,7 +7,7 @@ nobody names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -453,7 +453,8 @@ class Draft:
         recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - KEPT_GENERATIONS))
         self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
         for name in gone - {name for row in recent for name in files_of(row.content)}:
-            (self.project.data_directory / name).unlink(missing_ok=True)
+            delete = partial((self.project.data_directory / name).unlink, missing_ok=True)
+            self.project.node.store.afterwards(delete)  # a rollback leaves the generations that name it
         return Snapshot(self.project.data_directory, generation, self.content)
 
 

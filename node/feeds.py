@@ -140,6 +140,12 @@ class Feeds:
         kept = {(row["partner"], row["namespace"]) for row in waiting}
         return waiting + [row for row in self.estimates(name) if (row["partner"], row["namespace"]) not in kept]
 
+    def reconcile(self, name: str, partner: str | None = None) -> dict[str, Any]:
+        """Return where the people of a feed went, ours or received; see `node.reconciliation`."""
+        from .reconciliation import reconcile
+
+        return reconcile(self._project, name, partner)
+
     def estimates(self, name: str) -> Documents:
         """Return the newest estimate per partner, segment and namespace of a feed, with its age and our budget left."""
         feed = self.get(name)

@@ -169,11 +169,9 @@ class Memberships:
             self._received.change(tx, feed, last_revision=sealed.revision, refreshed=self._node.now())
             self._rest(tx, feed, sealed.revision)
             return
-        content = io.BytesIO()
-        arrays: dict[str, Any] = {name.replace("/", "|"): rows for name, rows in sealed.records.items()}
-        np.savez(content, **arrays)
+        arrays = {name.replace("/", "|"): rows for name, rows in sealed.records.items()}
         name = f"records-{sealed.version}-{sealed.revision}.npz"
-        write_atomically(self._path(feed, name), content.getbuffer())
+        write_atomically(self._path(feed, name), _packed(**arrays))
         before = [] if whole else self.chain(feed)
         names = [name] if whole else [*(feed.records or ()), name]
         then = self._received.definition(tx, feed, sealed.version)
@@ -327,8 +325,7 @@ class Memberships:
 
         Where the revision is the one that is written already its members were computed anew: who came since is added.
         """
-        now, changes = self._node.now(), io.BytesIO()
-        old, entered, late = BitMap(), BitMap(), BitMap()
+        now, old, entered, late = self._node.now(), BitMap(), BitMap(), BitMap()
         if row:
             old, noted = self._members(feed, row), self._changes(feed, row)
             entered, late = BitMap(noted[REALIZED]), BitMap(noted[LATE])
@@ -343,13 +340,13 @@ class Memberships:
         exits = np.concatenate([profiles[away], left]), np.concatenate([when[away], np.full(len(left), at or now)])
         exited, exited_at = expiry.remembered(exits, now)
         came = {REALIZED: entered & members, LATE: late & members}
-        arrays: dict[str, Any] = {name: np.array(found.to_array(), np.uint32) for name, found in came.items()}
-        np.savez(changes, **arrays, exited=exited, exited_at=exited_at)
+        arrays = {name: np.array(found.to_array(), np.uint32) for name, found in came.items()}
         stem = f"{segment_id}-{revision}-{self._node.new_id()[:8]}"
         same = row is not None and members == old and self._path(feed, row.file).exists()
         if not same:  # who reads the members need not look again
             write_atomically(self._path(feed, f"{stem}.members"), members.serialize())
-        write_atomically(self._path(feed, f"{stem}.changes"), changes.getvalue())
+        changes = _packed(**arrays, exited=exited, exited_at=exited_at)
+        write_atomically(self._path(feed, f"{stem}.changes"), changes)
         values = {
             "name": name,
             "revision": revision,
@@ -446,6 +443,12 @@ def open_chain(chain: Chain, namespace: str, prf: U8, definition: Definition) ->
         )
         bitmaps[rows], opened[rows] = found, True
     return bitmaps, opened
+
+
+def _packed(**arrays: npt.NDArray[Any]) -> memoryview:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getbuffer()
 
 
 def jumped(before: int, after: int) -> bool:

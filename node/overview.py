@@ -41,9 +41,9 @@ def overview(project: "Project", row: Row[Any]) -> dict[str, Any]:
         "terms": terms.as_dict(),
         "namespaces": list(agreement.namespaces),
         "epoch": epoch,
-        "budget": None
+        "their_budget": None
         if terms.epsilon is None
-        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},  # the partner's with us
+        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},
         "our_budget": matching.budget(project, row),
         "segments_shared": project.feeds.segments_shared(row.id),
         "segments_received": project.memberships.segments_received(row.id),

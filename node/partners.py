@@ -16,6 +16,7 @@ from protocol.wire import Message
 
 from . import cache, preflight
 from .dialogue import CONNECT_PATH
+from .epochs import rotate
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name, printable
 from .letters import HANDLERS as LETTERS
 from .overview import overview
@@ -238,6 +239,10 @@ class Partners:
     def preflight(self, alias: str) -> dict[str, Any]:
         """Compare both sides' normalisers on test identities that are fixed in the code; see `node.preflight`."""
         return preflight.ask(self._project, alias)
+
+    def rotate(self, alias: str) -> dict[str, Any]:
+        """End a partner's key epoch now; see `node.epochs.rotate`."""
+        return rotate(self._project, alias)
 
     def allow(self, alias: str) -> None:
         """Let a partner evaluate its whole universe once more in this epoch: it lost what it had, as by a restore.

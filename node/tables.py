@@ -383,7 +383,7 @@ memberships = Table(  # what received feeds say of our profiles
     Column("name", String(255), nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("file", String(255), nullable=False),  # present members, a roaring bitmap over profile numbers
-    Column("changes", String(255), nullable=False),  # realized since the revision before, and exited, with when
+    Column("changes", String(255), nullable=False),  # who is realized and who has left; see node.memberships
     Column("size", Integer, nullable=False),
     _time("changed"),
     UniqueConstraint("feed_id", "segment_id"),

@@ -2,8 +2,8 @@
 
 ristretto255 (RFC 9496) with SHA-512, as RFC 9497 uses them. A batch is a C-contiguous uint8 array, one row an
 element: points and scalars have 32 bytes, hashes 64. Values come as `psi.values.Values`, with a prefix that stands
-before each of them. Every function takes batches of any size, also none. What an import does a million times, SHA-256 of
-texts and the order of keys, goes the same way.
+before each of them. Every function takes batches of any size, also none. SHA-256 of an import's texts and the order of
+64-bit keys go the same way, each in one call.
 
 The C extension answers (`psi._kernel`) with the fastest instructions that the processor has, or libsodium
 (`psi._sodium`) where the extension was not built: the same bytes either way. VESICA_KERNEL forces one of them (ifma,

@@ -324,7 +324,7 @@ def test_what_operators_type(sides: tuple[Side, Side], tmp_path: Path) -> None:
             assert [(each["partner"], each["stands"]) for each in kept] == [("publisher", "there")]
             assert "publisher" in retailer.command("audit", "verify")[1]
             shown = retailer.run("partner", "show", "publisher")
-            assert (shown["status"], shown["budget"], shown["segments_shared"]) == ("active", None, 1)
+            assert (shown["status"], shown["their_budget"], shown["segments_shared"]) == ("active", None, 1)
             assert shown["heads"]["they_keep"]["count"] == 1
             assert "key epoch" in retailer.command("partner", "show", "publisher")[1]
             retailer.refused("refused", "audit", "prune", "--before", "2099-01-01", "--yes", act="audit.prune")
@@ -489,7 +489,13 @@ def test_the_demo() -> None:
         [*VESICA, "demo", "--size", "400", "--json"],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={
+            **os.environ,
+            "COLUMNS": "200",
+            "VESICA_PROJECT": "loyalty",
+            "VESICA_TRACEBACK": "1",
+            "VESICA_TOKEN": "bob",
+        },
         timeout=300,
         check=False,
     )

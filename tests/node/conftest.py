@@ -1,6 +1,5 @@
 """Two nodes that reach each other over real TLS on loopback, on one clock; nothing happens that a test did not ask for."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -39,10 +38,6 @@ def quiet_receiver(tmp_path: Path, clock: Any) -> Iterator[Pair]:
     pair = Pair(tmp_path, clock, receiver_address=False)
     with pair.acme.serving():
         yield pair
-
-
-def digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 @pytest.fixture

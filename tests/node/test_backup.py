@@ -391,15 +391,15 @@ def test_after_a_restore_the_budget_counts_as_spent(idle_pair, person, tmp_path)
         pair.prepare(people(person, "abcdef"), people(person, "cdefgh"), {"vip": ["pc", "pd"]}, **terms)
         feeds = pair.acme.project.feeds
         feeds.create("summer", segments=["vip"], namespaces=[EMAIL], partners=["globe"])
-        assert pair.globe.project.partners.show("acme")["budget"] == {"of": "2", "left": "2"}
+        assert pair.globe.project.partners.show("acme")["their_budget"] == {"of": "2", "left": "2"}
         pair.globe.node.backup(tmp_path / "backup")
         feeds.estimate("summer")
-        assert pair.globe.project.partners.show("acme")["budget"] == {"of": "2", "left": "39/20"}
+        assert pair.globe.project.partners.show("acme")["their_budget"] == {"of": "2", "left": "39/20"}
     pair.clock.advance(days=2)
     set_back(pair, pair.globe, tmp_path / "backup")
     with both(pair):
         pair.post()
-        assert pair.globe.project.partners.show("acme")["budget"] == {"of": "2", "left": "0"}
+        assert pair.globe.project.partners.show("acme")["their_budget"] == {"of": "2", "left": "0"}
         pair.globe.project.resume()
         pair.clock.advance(days=2)
         with pytest.raises(VesicaError) as refused:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert
+from sqlalchemy import event, insert, select
 
 from cli import output
 from node import offers, versions
+from node.data import KEPT_GENERATIONS, files_of
 from node.errors import InvalidInput, NotFound, Refused
 from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
 from node.guard import ITSELF
 from node.importer import IdentityColumn
 from node.node import Node
-from node.tables import label_uses
+from node.tables import label_uses, manifests
 
 EMAIL = "email_sha256/lc-v1"
 SEGMENTS = {"vip": ["a2", "a3"], "new": ["a3", "a4", "a5"]}
@@ -244,6 +245,13 @@ def test_an_import_that_makes_a_labelled_field_a_namespace_of_a_published_feed_i
     assert paths(caught.value.document()) == [f"codes.code > {EMAIL} > richer > summer"]
     assert acme.snapshot().generation == before
     assert two.acme.acts("profile.import", "deny")[-1]["target"] == "codes"
+    for _ in range(KEPT_GENERATIONS):
+        load("codes", "17", attributes=["code"])
+    with pytest.raises(PolicyConflict):  # nor does it delete what the oldest generation that is kept names
+        load("codes", digest, **identities)
+    with two.acme.node.store.read() as tx:
+        named = {name for content in tx.scalars(select(manifests.c.content)) for name in files_of(content)}
+    assert [name for name in named if not (acme.data_directory / name).exists()] == []
     load("codes", "18", attributes=["code"])
     load("others", digest, **identities)
     acme.labels.remove("C11", "field", "codes.code")

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +12,6 @@ rows = st.lists(st.tuples(halves, halves).map(b"".join), max_size=12)
 
 def array(rows: list[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 16)
-
-
-@pytest.fixture(autouse=True)
-def backend():
-    """Rows are joined without the kernel: once is enough."""
 
 
 @bounded

@@ -15,11 +15,6 @@ EPSILON = Fraction(1, 20)
 bounded = settings(max_examples=50, deadline=None)
 
 
-@pytest.fixture(autouse=True)
-def backend():
-    """Noise is drawn without the kernel: once is enough."""
-
-
 def probability(epsilon: Fraction, z: int) -> float:
     p = math.exp(-epsilon)
     return (1 - p) / (1 + p) * p ** abs(z)
