@@ -73,15 +73,15 @@ FIELD fe_raw fe_wrap(lanes z0, lanes z1, lanes z2, lanes z3, lanes z4, lanes z5,
 }
 
 /* 2^10 p, limb k, over `parts`. A product begins with it where another is subtracted from it: no limb falls below zero. */
-FIELD lanes bias(int k, int parts) { return lanes_all(((k ? LIMB_MASK : LIMB_MASK - 18) << 10) / (uint64_t)parts); }
+FIELD lanes fe_bias(int k, int parts) { return lanes_all(((k ? LIMB_MASK : LIMB_MASK - 18) << 10) / (uint64_t)parts); }
 
-FIELD fe_raw product_raw(fe a, fe b, int biased) {
+FIELD fe_raw fe_mul_from(fe a, fe b, int biased) {
     BELOW(a, LOOSE);
     BELOW(b, LOOSE);
     const lanes a0 = a.limb[0], a1 = a.limb[1], a2 = a.limb[2], a3 = a.limb[3], a4 = a.limb[4];
     const lanes b0 = b.limb[0], b1 = b.limb[1], b2 = b.limb[2], b3 = b.limb[3], b4 = b.limb[4];
     lanes z0 = lanes_all(0), z1 = z0, z2 = z0, z3 = z0, z4 = z0, z5 = z0, z6 = z0, z7 = z0, z8 = z0, z9 = z0;
-    if (biased) z0 = bias(0, 1), z1 = bias(1, 2), z2 = bias(2, 2), z3 = bias(3, 2), z4 = bias(4, 2);
+    if (biased) z0 = fe_bias(0, 1), z1 = fe_bias(1, 2), z2 = fe_bias(2, 2), z3 = fe_bias(3, 2), z4 = fe_bias(4, 2);
     HIGH(1, 0, 0);
     HIGH(2, 0, 1); HIGH(2, 1, 0);
     HIGH(3, 0, 2); HIGH(3, 1, 1); HIGH(3, 2, 0);
@@ -107,12 +107,12 @@ FIELD fe_raw product_raw(fe a, fe b, int biased) {
 }
 
 /* 4 high(a_i a_j) + 2 high(a_i^2) + 2 low(a_i a_j) + low(a_i^2) = 2 (2 high + high + low) + low, with i < j. */
-FIELD fe_raw square_raw(fe a, int biased) {
+FIELD fe_raw fe_square_from(fe a, int biased) {
     BELOW(a, LOOSE);
     const lanes a0 = a.limb[0], a1 = a.limb[1], a2 = a.limb[2], a3 = a.limb[3], a4 = a.limb[4];
     const lanes b0 = a0, b1 = a1, b2 = a2, b3 = a3, b4 = a4;
     lanes z0 = lanes_all(0), z1 = z0, z2 = z0, z3 = z0, z4 = z0, z5 = z0, z6 = z0, z7 = z0, z8 = z0, z9 = z0;
-    if (biased) z0 = bias(0, 1), z1 = bias(1, 2), z2 = bias(2, 4), z3 = bias(3, 4), z4 = bias(4, 4);
+    if (biased) z0 = fe_bias(0, 1), z1 = fe_bias(1, 2), z2 = fe_bias(2, 4), z3 = fe_bias(3, 4), z4 = fe_bias(4, 4);
     HIGH(2, 0, 1);
     HIGH(3, 0, 2);
     HIGH(4, 0, 3); HIGH(4, 1, 2);
@@ -136,6 +136,11 @@ FIELD fe_raw square_raw(fe a, int biased) {
     return r;
 }
 
+FIELD fe_raw fe_mul_raw(fe a, fe b) { return fe_mul_from(a, b, 0); }
+FIELD fe_raw fe_mul_biased(fe a, fe b) { return fe_mul_from(a, b, 1); }
+FIELD fe_raw fe_square_raw(fe a) { return fe_square_from(a, 0); }
+FIELD fe_raw fe_square_biased(fe a) { return fe_square_from(a, 1); }
+
 /* Any limbs below 2^62 to a tight element: a carry is below 2^11, 19 of them below 2^15.3. */
 FIELD fe fe_fold(fe_raw a) {
     fe r;
@@ -158,20 +163,20 @@ FIELD fe_raw fe_sub_raw(fe_raw a, fe_raw b) {
     return a;
 }
 
-FIELD fe_raw twice_biased(fe a) {
+FIELD fe_raw fe_double_biased(fe a) {
     fe_raw r;
-    UNROLLED for (int i = 0; i < 5; i++) r.limb[i] = a.limb[i] + a.limb[i] + bias(i, 1);
+    UNROLLED for (int i = 0; i < 5; i++) r.limb[i] = a.limb[i] + a.limb[i] + fe_bias(i, 1);
     return r;
 }
 
-FIELD fe fe_mul(fe a, fe b) { return fe_fold(product_raw(a, b, 0)); }
-FIELD fe fe_square(fe a) { return fe_fold(square_raw(a, 0)); }
+FIELD fe fe_mul(fe a, fe b) { return fe_fold(fe_mul_raw(a, b)); }
+FIELD fe fe_square(fe a) { return fe_fold(fe_square_raw(a)); }
 
 /* The terms of point.h's formulas, whose sums of products are carried once. They read the whole `struct point`, which is
    not yet known here: hence macros. */
 #define DOUBLE_TERMS(p, E, F, G, H) double_terms(&(p)->X, &(p)->Y, &(p)->Z, E, F, G, H)
 FIELD void double_terms(const fe *X, const fe *Y, const fe *Z, fe *E, fe *F, fe *G, fe *H) {
-    fe_raw A = square_raw(*X, 0), B = square_raw(*Y, 1), C = square_raw(*Z, 1), XY = product_raw(*X, *Y, 0);
+    fe_raw A = fe_square_raw(*X), B = fe_square_biased(*Y), C = fe_square_biased(*Z), XY = fe_mul_raw(*X, *Y);
     *H = fe_fold(fe_add_raw(A, B));
     *G = fe_fold(fe_sub_raw(B, A));
     *E = fe_fold(fe_add_raw(XY, XY)); /* not (X+Y)^2 - A - B: the carry of X + Y costs more than a square saves */
@@ -182,8 +187,8 @@ FIELD void double_terms(const fe *X, const fe *Y, const fe *Z, fe *E, fe *F, fe 
     add_terms(&(p)->X, &(p)->Y, &(p)->Z, &(p)->T, plus, minus, T2d, Z2, E, H, difference, sum)
 FIELD void add_terms(const fe *X, const fe *Y, const fe *Z, const fe *T, const fe *plus, const fe *minus, const fe *T2d,
                      const fe *Z2, fe *E, fe *H, fe *difference, fe *sum) {
-    fe_raw A = product_raw(fe_sub(*Y, *X), *minus, 0), B = product_raw(fe_add(*Y, *X), *plus, 1);
-    fe_raw C = product_raw(*T, *T2d, 0), D2 = Z2 ? product_raw(*Z, *Z2, 1) : twice_biased(*Z);
+    fe_raw A = fe_mul_raw(fe_sub(*Y, *X), *minus), B = fe_mul_biased(fe_add(*Y, *X), *plus);
+    fe_raw C = fe_mul_raw(*T, *T2d), D2 = Z2 ? fe_mul_biased(*Z, *Z2) : fe_double_biased(*Z);
     *E = fe_fold(fe_sub_raw(B, A));
     *H = fe_fold(fe_add_raw(B, A));
     *difference = fe_fold(fe_sub_raw(D2, C));
