@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from psi.values import U8
+from psi.values import U8, Bools
 
 from . import tables
 from .audit import date
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .project import Project
     from .queries import Query
 
-Bools = npt.NDArray[np.bool_]
 
 CODES = ("", "y", "dy", "LI", "CT", "CP", "VI", "PI", "p", "u", "dn", "n")  # a higher number is stricter; "" is nothing
 _NUMBERS = {code.lower(): number for number, code in enumerate(CODES)}

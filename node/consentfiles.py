@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from psi.values import U8
+from psi.values import U8, Bools
 
 from .consent import LISTED, MAX_BASIS, UNKNOWN, Words, read_codes, read_time
 from .data import Draft
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .project import Project
     from .queries import Query
 
-Bools = npt.NDArray[np.bool_]
 Reasons = Sequence[tuple[str, Bools]]
 
 

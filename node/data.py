@@ -18,7 +18,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, select
 
 from psi import kernel
-from psi.values import U8, Indices, Values
+from psi.values import U8, Bools, Indices, Values
 
 from . import consent, tables
 from .errors import Failure, InvalidInput
@@ -27,7 +27,6 @@ from .files import write_atomically
 if TYPE_CHECKING:
     from .project import Project
 
-Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
 
 KEPT_GENERATIONS = 8  # how long a reader may hold on to a pinned snapshot

@@ -9,17 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap
 
-from psi.values import U8, Indices, Values
+from psi.values import U8, Bools, Indices, Values
 
 from . import consent
 
 if TYPE_CHECKING:
     from .data import Snapshot
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

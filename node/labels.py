@@ -258,11 +258,12 @@ class Labels:
 
         Refused where a published feed would break a policy by it (`node.governance`).
         """
-        place = Origin(kind=Kind(kind), target=target)
+        kind = Kind(kind)
+        place = Origin(kind=kind, target=target)
         with self._project.governance.act("label.apply", f"{label} on {kind} {target}", place) as tx:
             name = self.resolve(tx, label)
-            kind = self._check_target(tx, kind, target)
-            if name in self.lineage(tx).put.get(Origin(kind=kind, target=target), ()):
+            self._check_target(tx, place)
+            if name in self.lineage(tx).put.get(place, ()):
                 raise AlreadyExists(
                     f"{name} is on {kind} {target} already", hint="'vesica label list' shows where each one is"
                 )
@@ -278,10 +279,11 @@ class Labels:
 
     def remove(self, label: str, kind: Kind | str, target: str) -> None:
         """Take a label off the place it was put; an inherited one is refused, naming its source."""
-        place = Origin(kind=Kind(kind), target=target)
+        kind = Kind(kind)
+        place = Origin(kind=kind, target=target)
         with self._project.governance.act("label.remove", f"{label} on {kind} {target}", place) as tx:
             name = self.resolve(tx, label)
-            kind = self._check_target(tx, kind, target)
+            self._check_target(tx, place)
             uses = tables.label_uses
             removed = tx.execute(
                 uses.delete().where(
@@ -357,8 +359,8 @@ class Labels:
             return False
         return not access.clears(cleared, (lineage or self.lineage(connection)).labels(place.kind, place.target))
 
-    def _check_target(self, connection: Connection, kind: Kind | str, target: str) -> Kind:
-        kind = Kind(kind)
+    def _check_target(self, connection: Connection, place: Origin) -> None:
+        kind, target = place.kind, place.target
         datasets, fields, segments = tables.datasets, tables.fields, tables.segments
         match kind:
             case Kind.DATASET:
@@ -377,7 +379,7 @@ class Labels:
                 )
             case _:
                 raise InvalidInput(f"no label can be put on a {kind}", hint="name a dataset, a field or a segment")
-        hidden = self._hidden(connection, Origin(kind=kind, target=target))
+        hidden = self._hidden(connection, place)
         if connection.execute(query).first() is None or hidden:
             hint = {
                 Kind.DATASET: "'vesica profile import --dataset NAME' makes one",
@@ -385,7 +387,6 @@ class Labels:
                 Kind.SEGMENT: "'vesica segment list' shows them",
             }[kind]
             raise NotFound(f"there is no {kind} {target!r}", hint=hint)
-        return kind
 
 
 def fields_of(project: "Project", connection: Connection, *conditions: ColumnElement[bool]) -> list[str]:

@@ -7,9 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from psi import kernel
-from psi.values import U8, Indices
-
-Bools = npt.NDArray[np.bool_]
+from psi.values import U8, Bools, Indices
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from psi import noise
 from psi.errors import InvalidTags, VesicaError
 from psi.hashing import length_prefixed
 from psi.keys import Purpose
-from psi.values import Values
+from psi.values import Bools, Values
 
 from . import decisions, epochs, sanitising, universes
 from .data import Snapshot
@@ -81,7 +81,7 @@ def prepare(
         candidates = np.flatnonzero(audience.segments[index])
         chosen[place, candidates[noise.sample(audience.values.take(candidates), key, MAX_ASKED)]] = True
     asked = decisions.Audience(values=audience.values, segments=chosen, consented=audience.consented)
-    chosen_any: decisions.Bools = np.asarray(chosen.any(axis=0))
+    chosen_any: Bools = np.asarray(chosen.any(axis=0))
     return Asked(
         names=[names[index] for index in large],
         too_small=[name for index, name in enumerate(names) if index not in large],

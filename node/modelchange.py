@@ -8,11 +8,10 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from psi.join import match
-from psi.values import sort_keys
+from psi.values import Bools, sort_keys
 
 from . import decisions
 from .data import Snapshot
-from .decisions import Bools
 from .selection import Selection, select_members
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from psi.values import U8, Values
+from psi.values import U8, Bools, Values
 
 from . import phones
 from .errors import InvalidInput, check_name
-from .lines import Bools, Lines
+from .lines import Lines
 
 Form = Literal["raw", "hashed"]
 

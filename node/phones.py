@@ -10,7 +10,9 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from .lines import Bools, Lines
+from psi.values import Bools
+
+from .lines import Lines
 
 _PUNCTUATION = " .()-\u00a0"  # what people put into numbers and phonenumbers takes out again
 _NOTHING = "(?!)"  # the pattern that never matches

@@ -16,7 +16,7 @@ from sqlalchemy import Row, select
 from protocol.agreement import Agreement
 from protocol.feed import Definition
 from psi.join import match
-from psi.values import Values, sort_keys
+from psi.values import Bools, Values, sort_keys
 
 from . import contents, decisions, epochs, evaluations, expiry, versions
 from .data import Snapshot
@@ -72,7 +72,7 @@ def decide(
             rows.append(Decided(namespace=namespace, identities=count, not_carried=count, allowed=none))
             continue
         allowed = may[namespace].values
-        fitting: decisions.Bools = np.asarray(may[namespace].segments[large].any(axis=0), bool)
+        fitting: Bools = np.asarray(may[namespace].segments[large].any(axis=0), bool)
         rows.append(
             Decided(
                 namespace=namespace,

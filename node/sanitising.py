@@ -21,9 +21,8 @@ from protocol.messages import Answer, SegmentAnswer
 from psi import noise
 from psi.hashing import length_prefixed
 from psi.join import match
-from psi.values import U8
+from psi.values import U8, Bools
 
-from . import decisions
 from .epochs import DAY
 from .errors import Refusal
 from .evaluations import Channel, cache_of
@@ -265,7 +264,7 @@ def caught(project: "Project", tx: Connection, connection: Row[Any]) -> None:
     )
 
 
-def _in_both(first: decisions.Bools | U8, second: decisions.Bools) -> npt.NDArray[np.int64]:
+def _in_both(first: Bools | U8, second: Bools) -> npt.NDArray[np.int64]:
     """Return for each row of (k, n) and each of (l, n) how many of the n are in both, as (k, l)."""
     common = np.zeros((len(first), len(second)), np.int64)
     for start in range(0, first.shape[1], SLICE):

@@ -32,7 +32,7 @@ from .errors import DuplicatePoint, InvalidPoint, InvalidTags, WrongCount
 from .hashing import COUNT_LABEL, UNIVERSE_LABEL, length_prefixed, number
 from .join import first_disorder, match, sort_points
 from .keys import Key, random_scalars
-from .values import U8, Indices, Values
+from .values import U8, Bools, Indices, Values
 
 TAG_BYTES = 16
 CHUNK_POINTS = 30_720  # 960 KiB of points: proxies stop at 1 MiB a body
@@ -40,7 +40,6 @@ PADDING = 4096  # the universe's size is told in multiples of it
 MIN_CANARIES = 64
 VALUES_PER_CANARY = 63  # one point in 64: t swapped tags pass with chance (63/64)^t at most, however large the universe
 
-Bools = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
 

@@ -12,6 +12,7 @@ from .hashing import length_prefixed
 
 U8 = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

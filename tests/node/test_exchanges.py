@@ -218,43 +218,44 @@ def test_other_inputs_start_anew(pair: Pair, broken_off: Any) -> None:
     assert sorted(pair.states(pair.ann)) == ["done", "failed"]
 
 
+def count_opening(connection: Row[Any], number: int = 0) -> Opening:
+    return Opening(
+        exchange=bytes([number]) * 16,
+        kind=Kind.COUNT,
+        part=Part.ASKER,
+        connection=bytes.fromhex(connection.id),
+        agreement=connection.agreement_digest,
+        epoch=1,
+        subject=SUBJECT,
+        nonce=bytes(32),
+    )
+
+
 def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob keeps two open for Ann: what is given up leaves his disk and memory, and does not come back, nor become done."""
     monkeypatch.setattr(exchanges, "OPEN_AT_MOST", 2)
     connection = pair.connection(pair.ann)
 
-    def opening(number: int) -> Opening:
-        return Opening(
-            exchange=bytes([number]) * 16,
-            kind=Kind.COUNT,
-            part=Part.ASKER,
-            connection=bytes.fromhex(connection.id),
-            agreement=connection.agreement_digest,
-            epoch=1,
-            subject=SUBJECT,
-            nonce=bytes(32),
-        )
-
     with PeerClient(pair.ann, connection.peer_address, pair.bob.key) as client:
         for number in range(1, 4):
             clock.advance(seconds=1)
-            dialogue.open_at(client, opening(number))
-            path = f"{dialogue.PATH}/{opening(number).exchange.hex()}/commitment/0"
+            dialogue.open_at(client, count_opening(connection, number))
+            path = f"{dialogue.PATH}/{count_opening(connection, number).exchange.hex()}/commitment/0"
             client.get(path)
-        first = f"{dialogue.PATH}/{opening(1).exchange.hex()}"
+        first = f"{dialogue.PATH}/{count_opening(connection, 1).exchange.hex()}"
         for _ in range(2):
             with pytest.raises(PeerRefused) as refused:
                 client.get(f"{first}/universe/0")
             assert refused.value.code == "over"
         with pytest.raises(PeerRefused):
-            dialogue.open_at(client, opening(1))
+            dialogue.open_at(client, count_opening(connection, 1))
         client.get(path)  # the newest goes on
     assert sorted(pair.states(pair.bob)) == ["failed", "open", "open"]
     assert {each.name for each in (pair.bob.home / "spool").iterdir()} == {
-        opening(2).exchange.hex(),
-        opening(3).exchange.hex(),
+        count_opening(connection, 2).exchange.hex(),
+        count_opening(connection, 3).exchange.hex(),
     }
-    assert opening(1).exchange not in pair.answering._live
+    assert count_opening(connection, 1).exchange not in pair.answering._live
 
 
 def test_of_finished_exchanges_few_messages_stay(pair: Pair, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,16 +352,7 @@ def test_two_processes_that_are_asked_the_same_begin_one_exchange(
         return make(project, row, opening)
 
     monkeypatch.setattr(exchanges, "ROLES", {Kind.COUNT: together})
-    opening = Opening(
-        exchange=bytes(16),
-        kind=Kind.COUNT,
-        part=Part.ASKER,
-        connection=bytes.fromhex(connection.id),
-        agreement=connection.agreement_digest,
-        epoch=1,
-        subject=SUBJECT,
-        nonce=bytes(32),
-    )
+    opening = count_opening(connection)
     with Node.open(pair.bob.home, now=clock) as other, ThreadPoolExecutor(2) as pool:
         begun = [pool.submit(NodeAnswers(node).begin, pair.ann.key, opening) for node in (pair.bob, other)]
         (first, machine), (second, after) = (each.result(30) for each in begun)
