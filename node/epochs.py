@@ -18,6 +18,7 @@ from .errors import Refused
 from .tables import connections, epochs, feed_partners, received_feeds
 
 if TYPE_CHECKING:
+    from .node import Node
     from .project import Project
 
 DAY, HOUR = 86_400, 3_600  # seconds
@@ -184,6 +185,18 @@ def _forget(caches: Path, number: int) -> None:
     for each in caches.glob("*"):
         if each.name.isdigit() and int(each.name) < number:
             shutil.rmtree(each, ignore_errors=True)
+
+
+def remove_leftovers(node: "Node") -> None:
+    """Delete what a kill left of the caches of epochs that are over, and of partners that are gone."""
+    query = select(epochs.c.connection_id, epochs.c.number).where(epochs.c.ended.is_(None))
+    caches = node.home / "cache"
+    found = list(caches.glob("*/*"))  # before the epochs: who begins one meanwhile is among them
+    with node.store.read() as tx:
+        running = {(row.connection_id, str(row.number)) for row in tx.execute(query)}
+    for folder in found:
+        if folder.is_dir() and (folder.parent.name, folder.name) not in running:
+            shutil.rmtree(folder)
 
 
 def _length(connection: Row[Any]) -> int:

@@ -20,7 +20,7 @@ from . import tables
 from .consent import Words
 from .consentfiles import ConsentColumns
 from .data import MAX_ID, NUMBER, Draft, Held
-from .errors import InvalidInput, check_name
+from .errors import InvalidInput, Refused, check_name
 from .labels import Kind, Origin
 from .lines import Lines
 from .normalize import Form, Normalised, Reason, Rule, check_region, encode, normalise, rule
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LINES_SHOWN = 100  # line numbers per reason in a report
 RESERVED = ("own", "received", "consent")  # in a rule these words stand for segments and for what people said
+
+LASTING = ("id", "identity")  # what a column holds for good
 
 Fields = dict[str, tuple[str, str | None]]  # a dataset's, by name: id, identity, consent or attribute, and the rule
 
@@ -429,12 +431,16 @@ class _People:
         wanted: Fields = dict.fromkeys(self.attributes, ("attribute", None))
         if self.says is not None:
             wanted[self.says.said] = ("consent", None)
-        wanted[self.id_column] = ("id", None)
-        return wanted | {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
+        wanted |= {column.spec.column: ("identity", column.rule.id) for column in self.reading.columns}
+        return wanted | {self.id_column: ("id", wanted.get(self.id_column, ("", None))[1])}
 
 
 def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
-    """Keep a row per dataset and per field: what labels sit on, and what rules may name."""
+    """Keep a row per dataset and per field: what labels sit on, and what rules may name.
+
+    Raises Refused where a column that held ids or identities is now to hold something else: they stay, and the labels on
+    the column are theirs.
+    """
     new_id, tx = draft.project.node.new_id, draft.tx
     datasets, fields = tables.datasets, tables.fields
     mine = (datasets.c.project_id == draft.project.id) & (datasets.c.name == dataset)
@@ -443,9 +449,16 @@ def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
         dataset_id = new_id()
         created = draft.project.node.now()
         tx.execute(datasets.insert().values(id=dataset_id, project_id=draft.project.id, name=dataset, created=created))
-    known = {row.name: row.kind for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
+    known = {row.name: row for row in tx.execute(fields.select().where(fields.c.dataset_id == dataset_id))}
     for name, (kind, rule_id) in wanted.items():
         if name in known:
+            before = known[name]
+            if before.kind in LASTING and (before.kind != kind or before.rule not in (None, rule_id)):
+                held = "profile ids" if before.kind == "id" else f"identities of {before.rule}"
+                raise Refused(
+                    f"column {name!r} of dataset {dataset} held {held} before, which are kept with its labels",
+                    hint="import it as before, or into another dataset: --dataset NAME",
+                )
             this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
             tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
         else:

@@ -168,10 +168,10 @@ class Lineage:
     def _find(self, place: Origin) -> Traces:
         match place.kind:
             case Kind.NAMESPACE:
-                identities = (tables.fields.c.kind == "identity", tables.fields.c.rule == place.target)
+                identities = tables.fields.c.rule == place.target
                 return [
                     trace.to(place)
-                    for field in fields_of(self._project, self._connection, *identities)
+                    for field in fields_of(self._project, self._connection, identities)
                     for trace in self.traces(Kind.FIELD, field)
                 ]
             case Kind.SEGMENT:

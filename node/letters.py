@@ -146,13 +146,28 @@ def outbox(node: "Node", connection_id: str) -> list[Letter]:
     )
     waiting: list[Letter] = []
     with node.store.read() as reading:
-        for row in reading.execute(query):
-            if waiting and sum(len(letter.body) for letter in waiting) + len(row.body) > BATCH_BYTES:
-                break
-            waiting.append(
-                Letter(connection=bytes.fromhex(connection_id), number=row.number, kind=row.kind, body=row.body)
-            )
+        rows = reading.execute(query).all()
+    for row in rows:
+        if waiting and sum(len(letter.body) for letter in waiting) + len(row.body) > BATCH_BYTES:
+            break
+        if row.kind == "feed.purged" and not _purged(node, connection_id):
+            break
+        waiting.append(Letter(connection=bytes.fromhex(connection_id), number=row.number, kind=row.kind, body=row.body))
     return waiting
+
+
+def _purged(node: "Node", connection_id: str) -> bool:
+    """Remove what a kill may have left of the files that a purge statement says are gone; says whether they are."""
+    with node.store.read() as tx:
+        project_id = tx.scalar(select(connections.c.project_id).where(connections.c.id == connection_id))
+    try:
+        for project in node.all_projects():
+            if project.id == project_id:
+                project.memberships.sweep()
+    except Failure as error:
+        log.warning("the word of a purge waits", code=error.code)
+        return False
+    return True
 
 
 def delivered(node: "Node", connection_id: str, number: int) -> None:

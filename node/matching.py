@@ -158,7 +158,7 @@ def _keep_answer(project: "Project", connection: Row[Any], namespace: str, asked
     at = min(answer.computed_at, project.node.now())  # a partner cannot make it look younger
     with project.node.store.begin() as tx:
         if answer.budget_spent is not None:
-            told = {"spent": answer.budget_spent, "at": at}
+            told = {"spent": answer.budget_spent, "at": project.node.now()}
             tx.execute(update(connections).where(connections.c.id == connection.id).values(budget=told))
         for index, name in enumerate(asked.names):
             numbers = _scaled(answer.segments[index], asked.sizes[index], asked.sampled(index), epsilon)

@@ -12,11 +12,11 @@ On disk, in data/PROJECT/received/FEED:
 
 What is new is written under a new name and synced, then the caller's transaction lets a row name it. What it replaces stays
 for `sweep`; what is taken back is deleted once the transaction is committed. So after a kill there may be files that no row
-names, which `sweep` removes, and never a row whose file is gone.
+names, which `sweep` removes, and never a row whose file is gone. The signed word that something was purged leaves only after
+a sweep (`node.letters.outbox`).
 """
 
 import io
-import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from . import decisions, epochs, evaluations, expiry, versions
 from .contents import WHOLE_AFTER
 from .data import Snapshot
 from .errors import NotFound
-from .files import write_atomically
+from .files import explained, write_atomically
 from .received import ALIVE, NotReceived, not_received
 from .tables import memberships, received_feeds
 
@@ -217,7 +217,8 @@ class Memberships:
         self._drop(tx, feed, gone)
         self._received.change(tx, feed, records=None)
         self._renew(tx, connection, gone)
-        self._node.store.afterwards(partial(shutil.rmtree, self._folder(feed), ignore_errors=True))
+        folder = self._folder(feed)
+        self._delete(feed, [path.name for path in folder.iterdir()] if folder.is_dir() else [])
 
     def due(self, tx: Connection, feed: Row[Any]) -> bool:
         """Tell whether `expire` has something to do."""
@@ -241,7 +242,7 @@ class Memberships:
     def sweep(self, feed_id: str | None = None) -> None:
         """Remove files of one feed, or of all, that no row names any more: what a release replaced, or a kill left.
 
-        Whoever writes there holds the transaction, and so do we.
+        Whoever writes there holds the transaction, and so do we. Raises Failure where one cannot be removed.
         """
         with self._node.store.begin() as tx:
             for _, feed in self._received.rows(tx):
@@ -251,7 +252,10 @@ class Memberships:
                 kept.update(feed.records or ())
                 for path in self._folder(feed).iterdir():
                     if path.name not in kept:
-                        path.unlink(missing_ok=True)
+                        try:
+                            path.unlink(missing_ok=True)
+                        except OSError as error:
+                            raise explained(error, path) from error
 
     def _over(self, tx: Connection, feed: Row[Any]) -> Rows:
         """Return the memberships of a feed whose time is over and that are still written down."""

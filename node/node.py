@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select
 from protocol.connectid import check_address
 from psi.errors import VesicaError
 
-from . import audit, policies, tables
+from . import audit, log, policies, tables
 from .audit import Audit, Result
 from .config import Config
 from .errors import AlreadyExists, Failure, NotFound, Refused, StoreBusy, check_name
@@ -250,20 +250,20 @@ class Node:
         """Do what the clock asks for: members leave whose time is over, alerts are raised, partners are told once a day
         where our audit log ends, and what nobody needs any more is deleted: messages of exchanges and jobs that are over,
         and files that a kill left behind."""
-        from . import data, exchanges, expiry, files, heads, schedule
+        from . import data, epochs, exchanges, expiry, files, heads, schedule
 
-        with suppress(Failure):  # a busy store or a full disk: the next time will do
-            exchanges.forget_old(self)
-            self.jobs.forget_old()
+        acts: list[Callable[[], object]] = [partial(exchanges.forget_old, self), self.jobs.forget_old]
+        with suppress(Failure):
             for project in self.all_projects():
-                heads.send(project)
-                data.remove_leftovers(project)
-                expiry.apply(project)
-                schedule.tell_overdue(project)
-                project.memberships.sweep()
-                project.alerts.forget_old()
-        for name in ("cache", "spool", "keys"):
-            files.remove_leftovers(self.home / name)
+                each = (expiry.apply, heads.send, data.remove_leftovers, schedule.tell_overdue)
+                acts += [project.memberships.sweep, *(partial(act, project) for act in each), project.alerts.forget_old]
+        acts.append(partial(epochs.remove_leftovers, self))
+        acts += [partial(files.remove_leftovers, self.home / name) for name in ("cache", "spool", "keys")]
+        for act in acts:
+            try:
+                act()
+            except (Failure, OSError) as error:  # a busy store or a full disk: the next time will do
+                log.warning("upkeep waits", reason=str(error))
 
     def project(self, name: str = DEFAULT_PROJECT) -> Project:
         """Return a project by name; raises NotFound, also where whoever acts has no role in it."""

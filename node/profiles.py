@@ -136,7 +136,7 @@ class Profiles:
         query = (
             select(datasets.c.name, fields.c.name)
             .join(datasets, datasets.c.id == fields.c.dataset_id)
-            .where(datasets.c.project_id == self._project.id, fields.c.kind == "identity", fields.c.rule == namespace)
+            .where(datasets.c.project_id == self._project.id, fields.c.rule == namespace)
         )
         with self._project.node.store.read() as reading:
             found = [(dataset, f"{dataset}.{field}") for dataset, field in reading.execute(query)]

@@ -154,7 +154,7 @@ class Project:
         query = (
             select(fields.c.rule)
             .join(datasets, datasets.c.id == fields.c.dataset_id)
-            .where(datasets.c.project_id == self.id, fields.c.kind == "identity")
+            .where(datasets.c.project_id == self.id, fields.c.rule.is_not(None))
             .distinct()
         )
         with self.node.store.read() as connection:

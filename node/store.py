@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from . import log
 from .errors import DiskFull, Failure, InvalidInput, StoreBusy, StoreUnavailable
 from .migrations import HEAD, upgrade
 
@@ -53,13 +54,18 @@ class Store:
         finally:
             self._thread.writing = False
         for act in self._thread.afterwards:
-            act()
+            try:
+                act()
+            except OSError as error:  # the transaction stands
+                log.warning("a file stays behind", reason=error.strerror)
 
     def afterwards(self, act: Callable[[], object]) -> None:
-        """Do something once this thread's transaction is committed, such as to delete a file that no row names then.
+        """Delete files once this thread's transaction is committed, and no row names them.
 
-        A rollback forgets it, and so does a kill: whoever looks for leftovers must find what is left.
+        A rollback forgets it, and so does a kill or an OSError: `Node.sweep` finds what is left.
         """
+        if not getattr(self._thread, "writing", False):
+            raise RuntimeError("no transaction is open in this thread")
         self._thread.afterwards.append(act)
 
     @contextmanager

@@ -75,7 +75,7 @@ fields = Table(
     _of("dataset"),
     Column("name", String(255), nullable=False),
     Column("kind", String(16), nullable=False),  # id, identity, consent, attribute, segments (of another product)
-    Column("rule", String(127)),  # "email_sha256/lc-v1", for identities
+    Column("rule", String(127)),  # "email_sha256/lc-v1", for identities, also for ids that are identities too
     UniqueConstraint("dataset_id", "name"),
 )
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from .connectid import check_address
 from .errors import InvalidConnectId, LocalProtocolError, Malformed
-from .wire import Digest, Document, Id, Limit, Message, Namespace, Number, PublicKey, Short
+from .wire import Digest, Document, Id, Limit, Message, Moment, Namespace, Number, PublicKey, Short
 
 Days = Annotated[int, Limit(1, 3650)]
 Namespaces = Annotated[tuple[Namespace, ...], Limit(0, 64)]
@@ -114,7 +114,7 @@ class Agreement(Message):
     accepter: Digest
     terms: Terms
     namespaces: Namespaces
-    made: Number
+    made: Moment
 
     @classmethod
     def merge(cls, requester: Offer, accepter: Offer, *, connection: bytes, made: int, version: int = 1) -> Self:

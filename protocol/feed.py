@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from .errors import Malformed
-from .wire import Id, Limit, Message, Name, Namespace, Number, Short, Text
+from .wire import Id, Limit, Message, Moment, Name, Namespace, Short, Text
 
 MAX_SEGMENTS = 512  # a record carries a bitmap of the feed's segments
 MEMBERSHIP_DAYS, MAX_DAYS = 30, 3_650
@@ -49,8 +49,8 @@ class Definition(Message):
     namespaces: Annotated[tuple[Namespace, ...], Limit(1, 64)]
     restricted_uses: Annotated[tuple[Short, ...], Limit(0, len(MARKETING_USES))]
     membership_days: Annotated[int, Limit(1, MAX_DAYS)] = MEMBERSHIP_DAYS
-    valid_until: Number | None = None
-    created: Number
+    valid_until: Moment | None = None
+    created: Moment
 
     @property
     def width(self) -> int:

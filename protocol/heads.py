@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from .wire import Digest, Id, Limit, Message, Number, Signature
+from .wire import Digest, Id, Limit, Message, Moment, Number, Signature
 
 HEADS_KEPT = 32  # of one log: the newest of each day, so a month
 
@@ -17,7 +17,7 @@ class AuditHead(Message):
     connection: Id
     number: Number
     row: Digest
-    made: Number
+    made: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class HeldHeads(Message):
     TYPE: ClassVar[str] = "held-heads"
     connection: Id
     heads: Annotated[tuple[SignedHead, ...], Limit(1, HEADS_KEPT)]
-    made: Number
+    made: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from .handshake import Accept, Decline
 from .heads import SignedHead, SignedHeads
 from .receipt import PurgeStatement, SignedReceipt
 from .states import Kind, Subject, check_subject
-from .wire import MAX_PAYLOAD, Digest, Id, Limit, Message, Namespace, Number, Short, Signature, Text
+from .wire import MAX_PAYLOAD, Digest, Id, Limit, Message, Moment, Namespace, Number, Short, Signature, Text
 
 Results = Annotated[tuple[Annotated[bytes, Limit(0, 64)], ...], Limit(0, 64)]
 
@@ -82,7 +82,7 @@ class Restored(Message):
 
     TYPE: ClassVar[str] = "restored"
     received: Number
-    made: Number
+    made: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from .wire import (
     Id,
     Limit,
     Message,
+    Moment,
     Namespace,
     Number,
     Points,
@@ -39,7 +40,7 @@ class Commitment(Message):
     generation: Number
     count: Annotated[int, Limit(1, MAX_CHUNKS * CHUNK_POINTS)]
     chunks: Annotated[tuple[Sha512, ...], Limit(1, MAX_CHUNKS)]
-    made: Number
+    made: Moment
 
     def check(self) -> None:
         if len(self.chunks) != -(-self.count // CHUNK_POINTS):
@@ -125,7 +126,7 @@ class Answer(Message):
 
     TYPE: ClassVar[str] = "answer"
     segments: Annotated[tuple[SegmentAnswer, ...], Limit(1, MAX_SEGMENTS)]
-    computed_at: Number
+    computed_at: Moment
     budget_spent: Number | None = None
 
 
@@ -183,8 +184,8 @@ class Manifest(Message):
     width: Annotated[int, Limit(1, MAX_SEGMENTS // 8)]
     tallies: Tallies
     previous: Digest
-    changed: Number | None = None
-    made: Number
+    changed: Moment | None = None
+    made: Moment
 
     def receipt(self, connection: bytes) -> Receipt:
         """Return the one receipt that both sides sign for this release."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from .errors import Malformed
 from .feed import MAX_SEGMENTS
-from .wire import Digest, Id, Limit, Message, Namespace, Number, PublicKey, Signature
+from .wire import Digest, Id, Limit, Message, Moment, Namespace, Number, PublicKey, Signature
 
 NO_RECEIPT = bytes(32)  # `previous` of the first receipt of a feed
 
@@ -36,7 +36,7 @@ class Receipt(Message):
     revision: Number
     tallies: Tallies
     previous: Digest
-    made: Number
+    made: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class PurgeStatement(Message):
     revision: Number
     segments: Annotated[tuple[Id, ...], Limit(0, MAX_SEGMENTS)]
     namespaces: Annotated[tuple[Namespace, ...], Limit(0, 64)]
-    made: Number
+    made: Moment
 
     def check(self) -> None:
         if bool(self.version) != bool(self.segments or self.namespaces):

@@ -55,6 +55,7 @@ Digest = Annotated[bytes, _bytes(32)]
 PublicKey = Annotated[bytes, _bytes(32)]
 Signature = Annotated[bytes, _bytes(64)]
 Number = Annotated[int, Limit(0, MAX_NUMBER)]
+Moment = Annotated[int, Limit(0, 253_402_300_799)]  # Unix seconds, up to the end of the year 9999
 Short = Annotated[str, Limit(1, 255)]
 Name = Annotated[str, Limit(1, 63, pattern=r"[a-z0-9][a-z0-9._-]*")]  # safe to print, and to paste into a command
 Text = Annotated[str, Limit(0, 4096)]

@@ -6,6 +6,8 @@ to begin with (hash outputs, group elements) or came from a partner, who may hav
 n log n time whatever the input.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -62,27 +64,39 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
 
     `left` is uint8 (n, 16 or more), sorted and without repetition; `right`, of the same width, is in any order.
     """
-    prefixes, wanted = _prefixes(left), _prefixes(right)
-    if (prefixes[1:] == prefixes[:-1]).any():
-        return _match_whole(left, right)
     if not len(left):
         return np.empty(0, np.intp), np.empty(0, np.intp)
+    prefixes, wanted = _prefixes(left), _prefixes(right)
     by_prefix = kernel.order(wanted)  # a search goes up through the prefixes once
     places = np.empty(len(wanted), np.intp)
     places[by_prefix] = np.searchsorted(prefixes, wanted[by_prefix])
     np.minimum(places, len(left) - 1, out=places)
     found = np.flatnonzero(prefixes[places] == wanted)
-    parts = (found[start : start + SLICE] for start in range(0, len(found), SLICE))
-    found = np.concatenate([found[:0], *(part[(left[places[part]] == right[part]).all(axis=1)] for part in parts)])
+    several = np.append(prefixes[1:] == prefixes[:-1], False)
+    if several.any():
+        for part in _slices(found[several[places[found]]]):
+            ends = np.searchsorted(prefixes, wanted[part], side="right")
+            places[part] = np.minimum(_search(left, right[part], places[part], ends), len(left) - 1)
+    parts = (part[(left[places[part]] == right[part]).all(axis=1)] for part in _slices(found))
+    found = np.concatenate([found[:0], *parts])
     return places[found], found
 
 
-def _match_whole(left: U8, right: U8) -> tuple[Indices, Indices]:
-    """Join through a dictionary: for lists in which somebody made 64-bit prefixes collide."""
-    where = {row.tobytes(): index for index, row in enumerate(left)}
-    pairs = [(where.get(row.tobytes(), -1), index) for index, row in enumerate(right)]
-    found = np.array([pair for pair in pairs if pair[0] >= 0], np.intp).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+def _search(left: U8, rows: U8, low: Indices, high: Indices) -> Indices:
+    """Return for each row the first place in left[low:high] whose row is not below it: somebody made prefixes collide."""
+    wanted = _words(rows)
+    while (searching := low < high).any():
+        middle = np.where(searching, (low + high) // 2, 0)
+        here = _words(left[middle])
+        differs = here != wanted
+        first = differs.argmax(axis=1)[:, None]
+        below = searching & (np.take_along_axis(here, first, 1) < np.take_along_axis(wanted, first, 1)).ravel()
+        low, high = np.where(below, middle + 1, low), np.where(searching & ~below, middle, high)
+    return low
+
+
+def _slices(indices: Indices) -> Iterator[Indices]:
+    return (indices[start : start + SLICE] for start in range(0, len(indices), SLICE))
 
 
 def _prefixes(rows: U8) -> npt.NDArray[np.uint64]:

@@ -219,8 +219,8 @@ def spelled(hint: Any) -> str:
     base, limit = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
     if hint == wire.Namespace:
         return "namespace"
-    if hint == wire.Number:
-        return "number"
+    if hint in (wire.Number, wire.Moment):
+        return "number" if hint == wire.Number else "moment"
     inner = get_args(base)
     if get_origin(base) is tuple:
         return f"{span('list', limit)} of {spelled(inner[0])}"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -322,6 +323,12 @@ def test_what_a_partner_says_cannot_steer_the_terminal(capsys):
     assert "\x1b" not in out
     assert "[bold]x" in out
     assert "12,345" in out
+    said = {"name": "\x9b31m\u202eé\U000e0001"}
+    output.emit(SimpleNamespace(json=True), said)
+    out = capsys.readouterr().out
+    assert json.loads(out) == said
+    assert out.replace("\n", "").isprintable()
+    assert "é" in out
 
 
 def test_a_pipe_gets_whole_lines(capsys):

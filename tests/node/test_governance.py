@@ -19,6 +19,7 @@ from node.feeds import Removal
 from node.governance import PolicyConflict, PolicyViolation
 from node.guard import ITSELF
 from node.importer import IdentityColumn
+from node.labels import Kind
 from node.node import Node
 from node.tables import label_uses, manifests
 
@@ -256,6 +257,31 @@ def test_an_import_that_makes_a_labelled_field_a_namespace_of_a_published_feed_i
     load("others", digest, **identities)
     acme.labels.remove("C11", "field", "codes.code")
     load("codes", digest, **identities)
+
+
+@pytest.mark.feature("GV2")
+def test_a_column_keeps_what_its_labels_are_about(two: Any) -> None:
+    acme, file = two.acme.project, two.acme.folder / "people.csv"
+
+    def load(email: str = "person3@example.com", **options: Any) -> None:
+        file.write_text(f"id,email,key\na3,{email},k\n")
+        identities = [IdentityColumn.parse(each) for each in options.pop("identities", ())]
+        acme.profiles.import_(file, **{"dataset": "people", "id_column": "id", "identities": identities, **options})
+
+    load(identities=["email=email_sha256"])
+    for options, held in (
+        ({"identities": ["email=email_sha256/google-v3"]}, f"'email' of dataset people held identities of {EMAIL}"),
+        ({"email": "x", "attributes": ["email"]}, f"'email' of dataset people held identities of {EMAIL}"),
+        ({"id_column": "key", "attributes": ["id"]}, "'id' of dataset people held profile ids"),
+    ):
+        with pytest.raises(Refused, match=held):
+            load(**options)
+    load()  # which leaves it out
+    load(dataset="others", id_column="email", identities=["email=email_sha256"])
+    acme.labels.apply("C11", "field", "others.email")  # which is both: the ids are the hashes
+    assert [trace.label for trace in acme.labels.traces(Kind.NAMESPACE, EMAIL)] == ["C11"]
+    with acme.node.store.read() as tx:
+        assert [trace.label for trace in acme.labels.traces_of_ids(tx)] == ["C11"]
 
 
 @pytest.mark.feature("GV6")

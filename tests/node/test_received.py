@@ -236,6 +236,46 @@ def test_declining_what_was_enabled_purges_it(shared: Any) -> None:
     assert sync(shared) == []
 
 
+@pytest.mark.feature("EX5")
+def test_the_word_of_a_purge_leaves_when_the_files_are_gone(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared.globe.project.received.enable("summer")
+    sync(shared)
+    with monkeypatch.context() as patched:
+        patched.setattr(shared.globe.node.store, "afterwards", lambda act: None)  # as if it was killed at the commit
+        patched.setattr(Path, "unlink", failing(PermissionError(1, "not permitted")))
+        shared.acme.project.feeds.revoke("summer")
+        shared.post()
+        assert shared.globe.project.received.show("summer")["status"] == "revoked"
+        assert at_sender(shared)["purges"] == []
+        shared.globe.node.sweep()  # goes on with the rest
+    assert stored(shared)
+    shared.post()
+    assert not stored(shared)
+    assert len(at_sender(shared)["purges"]) == 1
+
+
+@pytest.mark.feature("EX5")
+def test_what_a_kill_leaves_of_a_partner_that_is_gone_is_removed(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared.globe.project.received.enable("summer")
+    sync(shared)
+    cache = shared.globe.node.home / "cache"
+    assert any(path.is_file() for path in cache.rglob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(shared.globe.node.store, "afterwards", lambda act: None)
+        shared.globe.project.partners.disconnect("acme")
+    assert any(path.is_file() for path in cache.rglob("*"))
+    shared.globe.node.sweep()
+    assert not any(path.is_file() for path in cache.rglob("*"))
+    assert not stored(shared)
+
+
+def failing(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
 @pytest.mark.feature("RC6")
 @pytest.mark.parametrize("what", ["decline", "revoke", "disable"])
 def test_what_happens_to_a_feed_during_a_run(shared: Any, monkeypatch: pytest.MonkeyPatch, what: str) -> None:

@@ -155,9 +155,16 @@ def test_what_is_left_for_afterwards_is_done_once_the_commit_is(database_url):
     act(fails=False)
     assert done == ["first", ["new"]]
     with store.begin():
-        pass
-    assert len(done) == 2
+        store.afterwards(failing)
+        store.afterwards(lambda: done.append("third"))
+    assert done[2:] == ["third"]  # what fails comes too late to undo anything
+    with pytest.raises(RuntimeError):
+        store.afterwards(failing)
     store.close()
+
+
+def failing() -> None:
+    raise PermissionError(1, "not permitted")
 
 
 def test_foreign_keys_hold(database_url):

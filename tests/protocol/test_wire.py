@@ -348,3 +348,11 @@ def test_errors_never_repeat_what_the_partner_sent():
             with pytest.raises(RemoteProtocolError) as caught:
                 letters.FeedNotice.decode(wire.pack({**document, name: value, "ann@example.com": 1}))
             assert "ann" not in str(caught.value)
+
+
+@pytest.mark.parametrize("moment", [2**62, 253_402_300_800, -1])
+def test_a_moment_is_one_that_can_be_written(moment):
+    whole = wire.unpack(DEFINITION.encode())
+    assert feed.Definition.decode(wire.pack({**whole, "valid_until": 253_402_300_799})).valid_until == 253_402_300_799
+    with pytest.raises(RemoteProtocolError, match="valid_until"):
+        feed.Definition.decode(wire.pack({**whole, "valid_until": moment}))
