@@ -110,8 +110,11 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
             return
         _estimates(rows)
         _budgets(rows)
+        _errors({(row["partner"], row["namespace"]): row for row in rows if row["status"] == "failed"})
 
     output.emit(ctx, rows, text)
+    if any(row["status"] == "failed" for row in rows):
+        click.get_current_context().exit(1)
 
 
 @cli.command()
@@ -174,6 +177,7 @@ def show(ctx: "Context", name: str, partner: str | None) -> None:
 @click.option("--remove-namespace", multiple=True, metavar="NAME", help="What to match by no more.")
 @click.option("--remove-restriction", multiple=True, metavar="USE", help="What partners may do with it again.")
 @click.option("--description", metavar="TEXT", help="What partners read about it.")
+@options.YES
 @click.pass_obj
 def edit(
     ctx: "Context",
@@ -186,6 +190,7 @@ def edit(
     remove_namespace: tuple[str, ...],
     remove_restriction: tuple[str, ...],
     description: str | None,
+    yes: bool,
 ) -> None:
     """Change a feed: each edit is a new version.
 
@@ -194,7 +199,7 @@ def edit(
     that is added gets the feed when it is published.
 
     \b
-    Example: vesica feed edit summer --add-segment vip --remove-segment old
+    Example: vesica feed edit summer --add-segment vip
     """
     from node.edits import Addition, Removal
 
@@ -203,8 +208,10 @@ def edit(
         (remove_segment, remove_namespace, remove_restriction),
     )
     if not (any(added) or any(removed) or add_partner or description is not None):
-        raise click.UsageError("Name what to add or to take out.")
+        raise click.UsageError("name what to add or to take out: --add-segment NAME, --remove-segment NAME")
     _sync(ctx)
+    if taken := ", ".join((*remove_segment, *remove_namespace)):
+        output.confirm(ctx, f"Take {taken} out of feed {name}? It is purged at its partners.", yes=yes)
     feeds = ctx.project().feeds
     version = feeds.edit(
         name,
@@ -305,10 +312,7 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
         rows = ([run.get(column) for column in columns] for run in runs)
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
         output.table(names, rows, empty="no feed of ours is enabled by a partner")
-        for run in runs:
-            if run["status"] == "failed":
-                said = f"{run['feed']} to {run['partner']}: {run['error']['message']}\nhint: {run['error']['hint']}"
-                click.echo(output.printable(said), err=True)
+        _errors({(f"{run['feed']} to", run["partner"]): run for run in runs if run["status"] == "failed"})
 
     output.emit(ctx, {"runs": runs}, text)
     if any(run["status"] == "failed" for run in runs):
@@ -372,6 +376,13 @@ def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
 def _sync(ctx: "Context", report: Any = None) -> None:
     """Let letters that wait on either side arrive first; a service does this by itself."""
     ctx.node().exchange_letters(report)
+
+
+def _errors(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Print what kept each of several tasks from its end."""
+    for task, row in failed.items():
+        said = f"{' '.join(task)}: {row['error']['message']}\nhint: {row['error']['hint']}"
+        click.echo(output.printable(said), err=True)
 
 
 def _queued(rows: list[dict[str, Any]]) -> None:

@@ -103,6 +103,8 @@ class Feeds:
     ) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends our budget with it.
 
+        What one partner does not answer costs no other's answer: its rows are "failed", with the error. Raises it where
+        nobody answers.
         Only about some namespaces, where they are named. Without `wait` the questions are only queued, and returned with
         the ids of their jobs.
         """
@@ -115,6 +117,13 @@ class Feeds:
         names = [segment.name for segment in definition.segments]
         waiting: Documents = []
         errors: Errors = []
+
+        def unanswered(row: Row[Any], namespace: str, **about: Any) -> Documents:
+            known = {"partner": row.alias, "namespace": namespace, **about}
+            numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval", "computed_at"))
+            budget = matching.budget(self._project, row)
+            return [{**known, "segment": each, **numbers, "budget": budget} for each in names]
+
         for row in rows:
             for namespace in asked:
                 parameters = {"connection": row.id, "namespace": namespace, "segments": names}
@@ -127,13 +136,11 @@ class Feeds:
                     result = self._node.jobs.run(matching.JOB, parameters, self._project, progress)
                 except VesicaError as error:  # one partner's trouble is not the others'
                     errors.append(error)
+                    waiting += unanswered(row, namespace, status="failed", error=error.document())
                     continue
                 if result == matching.WAITING:
-                    known = {"partner": row.alias, "namespace": namespace, "status": "waiting"}
-                    numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval", "computed_at"))
-                    budget = matching.budget(self._project, row)
-                    waiting += [{**known, "segment": each, **numbers, "budget": budget} for each in names]
-        if errors:
+                    waiting += unanswered(row, namespace, status="waiting")
+        if errors and len(errors) == len(rows) * len(asked):
             raise errors[0]
         if not wait:
             return waiting

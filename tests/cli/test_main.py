@@ -391,6 +391,8 @@ def test_on_a_terminal_a_no_does_nothing(run, node, monkeypatch):
     [
         ("feed", "decline", "summer"),
         ("feed", "decline", "summer", "--addition"),
+        ("feed", "edit", "summer", "--remove-segment", "vip"),
+        ("feed", "revoke", "summer"),
         ("feed", "unshare", "summer", "--segment", "vip"),
         ("feed", "unshare", "summer", "--partner", "acme"),
         ("role", "delete", "plain"),

@@ -264,7 +264,7 @@ def test_the_commands_say_what_waits_and_for_whom(
     assert said(globe, "decline", "summer", "--addition", "--reason", "not now", "--yes") == "feed summer is enabled"
     assert "not now" in said(acme, "show", "summer")
     assert "globe: version 4 waits for its word" in said(
-        acme, "edit", "summer", "--remove-namespace", "phone_sha256", "--add-segment", "old"
+        acme, "edit", "summer", "--remove-namespace", "phone_sha256", "--add-segment", "old", "--yes"
     )
     assert said(globe, "enable", "summer") == "feed summer is enabled, version 4"
     assert agree(shared) == (4, None)

@@ -15,7 +15,7 @@ from node import universes as universe_module
 from node.audit import date
 from node.data import Snapshot
 from node.epochs import DAY
-from node.errors import PeerRefused, Refusal
+from node.errors import PeerRefused, PeerUnreachable, Refusal
 from node.tables import answers, ledger, universes
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
@@ -70,6 +70,26 @@ def spent(pair: Any) -> int:
 def kept(pair: Any, table: Any, *conditions: Any) -> list[Any]:
     with pair.globe.node.store.read() as tx:
         return list(tx.execute(select(table).where(*conditions)))
+
+
+@pytest.mark.feature("ES1")
+def test_what_is_not_answered_costs_no_other_answer(pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"vip": members(*range(5, 25))})
+    run, broken = matching.JOBS[matching.JOB], {PHONE}
+
+    def failing(project: Any, parameters: dict[str, Any], progress: Any) -> Any:
+        if parameters["namespace"] in broken:
+            raise PeerUnreachable("cannot reach globe", hint="try again")
+        return run(project, parameters, progress)
+
+    monkeypatch.setitem(matching.JOBS, matching.JOB, failing)
+    rows = ask(pair, ["vip"], [EMAIL, PHONE])
+    assert (rows["vip", EMAIL]["status"], rows["vip", EMAIL]["overlap"]) == ("ok", 15)
+    assert (rows["vip", PHONE]["status"], rows["vip", PHONE]["overlap"]) == ("failed", None)
+    assert rows["vip", PHONE]["error"]["code"] == PeerUnreachable.code
+    broken.add(EMAIL)
+    with pytest.raises(PeerUnreachable):
+        ask(pair, ["vip"], [EMAIL, PHONE])
 
 
 @pytest.mark.feature("ES1")

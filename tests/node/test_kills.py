@@ -302,7 +302,7 @@ def test_a_killed_estimate_is_answered_and_charged_once(noisy: World, side: str,
 @pytest.mark.feature("EX8")
 @pytest.mark.parametrize("side", ["acme", "globe"])
 def test_a_letter_arrives_once_whoever_dies_over_it(world: World, side: str) -> None:
-    edit = ("feed", "edit", "summer", "--remove-segment", "new")
+    edit = ("feed", "edit", "summer", "--remove-segment", "new", "--yes")
     with world.serving(world.globe, "acted letter.feed.unshare 1" if side == "globe" else ""):
         if side == "acme":
             world.killed(world.acme, *edit, kill="calling node.letters:delivered 1")
@@ -353,7 +353,7 @@ def test_an_edit_is_whole_whoever_dies_over_it(world: World, side: str, kill: st
     for name, extra in (("rare", ["a31", "a44"]), ("old", ["a32"])):
         world.acme.segment(name, extra)
     world.acme.node.close()
-    edit = ("feed", "edit", "summer", "--remove-segment", "new", "--add-segment", "old")
+    edit = ("feed", "edit", "summer", "--remove-segment", "new", "--add-segment", "old", "--yes")
     with world.serving(world.globe, kill if "letter" in kill else ""):
         world.run(world.acme, "feed", "sync", "summer")
         world.run(world.acme, "feed", "edit", "summer", "--add-segment", "rare")
