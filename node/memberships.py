@@ -10,6 +10,9 @@ On disk, in data/PROJECT/received/FEED:
     SEGMENT-REVISION-RANDOM.members     a segment's present members, a roaring bitmap over profile numbers
     SEGMENT-REVISION-RANDOM.changes     who of them is realized, who is realized in the next revision too, who has left, when
 
+Who enters because a revision says so is realized until the next one comes. Who enters between two revisions, because our
+own people changed, is late: realized at once, and still in the revision that follows.
+
 What is new is written under a new name and synced, then the caller's transaction lets a row name it. What it replaces stays
 for `sweep`; what is taken back is deleted once the transaction is committed. So after a kill there may be files that no row
 names, which `sweep` removes, and never a row whose file is gone. The signed word that something was purged leaves only after

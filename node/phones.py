@@ -1,6 +1,9 @@
 """Phone numbers: E.164 out of what people write, as phonenumbers reads it, by patterns out of its metadata.
 
-A whole column goes through the patterns at once; what none of them takes goes to phonenumbers itself, one by one.
+A whole column goes through the patterns at once; what none of them takes goes to phonenumbers itself, one by one. In
+region GB "+447400123456" is what it is (`_international`), "07400123456" loses the 0 that is dialled before national
+numbers (`_dialled_at_home`), "+4407400123456" loses it between country code and number (`_dialled_abroad`), and "+44123",
+which is a number neither with nor without, is told to be none by the same reading's `never`.
 """
 
 import re
