@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from .epochs import DAY
 from .errors import InvalidInput, NotFound
+from .tables import DAY
 from .tables import alerts as rows
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from psi.errors import VesicaError
 
 from . import epochs
 from .data import newest_generation
-from .epochs import DAY
 from .errors import PeerUnreachable, Refused
-from .tables import connections, consent_policies, feed_partners, feeds, label_uses, policies, projects
+from .tables import DAY, connections, consent_policies, feed_partners, feeds, label_uses, policies, projects
 
 if TYPE_CHECKING:
     from .node import Node

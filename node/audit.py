@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from psi.hashing import length_prefixed
 
-from .epochs import DAY
 from .errors import AuditBroken, InvalidInput, Refused
 from .store import Store
+from .tables import DAY
 from .tables import audit as rows
 
 Result = Literal["allow", "deny", "fail"]

@@ -1,7 +1,9 @@
 """Arrays that can be computed again: per connection and epoch, encrypted at rest, gone with the epoch's secret."""
 
+import math
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -40,10 +42,16 @@ class Cache:
     def load(self, name: str, only: Collection[str] | None = None) -> Arrays | None:
         """Return what was saved, or `only` those arrays; None where there is nothing, or nothing that opens."""
         try:
-            with self._path(name).open("rb") as file:
-                return self._opened(name, file, only)
+            with self.open(name) as stored:
+                return stored.load(only)
         except (FileNotFoundError, InvalidTag):
             return None
+
+    @contextmanager
+    def open(self, name: str) -> "Iterator[Stored]":
+        """Hold on to what was saved, whatever is saved under that name meanwhile. Raises FileNotFoundError."""
+        with self._path(name).open("rb") as file:
+            yield Stored(file, self._cipher(file.read(SALT)), name.encode())
 
     def names(self, beginning: str) -> list[str]:
         """Return the names that begin so, as they were saved."""
@@ -71,22 +79,50 @@ class Cache:
                 number += 1
                 yield cipher.encrypt(_nonce(number), piece, about)
 
-    def _opened(self, name: str, file: BinaryIO, only: Collection[str] | None) -> Arrays:
-        cipher, about = self._cipher(file.read(SALT)), name.encode()
-        size = int.from_bytes(file.read(4), "big")
-        arrays, number = {}, 0
-        for key, kind, shape in msgpack.unpackb(cipher.decrypt(_nonce(0), _read(file, size), about)):
-            array = np.empty(shape, np.dtype(kind))
-            wanted = only is None or key in only
-            for piece in _pieces(array):
-                number += 1
-                if wanted:
-                    cipher.decrypt_into(_nonce(number), _read(file, len(piece) + TAG), about, piece)
-                else:
-                    file.seek(len(piece) + TAG, 1)
-            if wanted:
-                arrays[key] = array
+
+class Stored:
+    """One file of a cache. Its methods raise InvalidTag where it is damaged or was sealed under another secret."""
+
+    def __init__(self, file: BinaryIO, cipher: ChaCha20Poly1305, about: bytes) -> None:
+        self._file, self._cipher, self._about = file, cipher, about
+
+    def load(self, only: Collection[str] | None = None) -> Arrays:
+        """Return all arrays, or `only` some, by name."""
+        arrays = {}
+        for key, kind, shape in self._head():
+            if only is None or key in only:
+                arrays[key] = self._fill(np.empty(shape, np.dtype(kind)))
+            else:
+                self._skip(kind, shape)
         return arrays
+
+    def rows(self, name: str, count: int) -> Iterator[npt.NDArray[np.generic]]:
+        """Yield one array `count` rows at a time, of which the bytes have to fill whole pieces."""
+        for key, kind, (length, *shape) in self._head():
+            if key != name:
+                self._skip(kind, (length, *shape))
+                continue
+            for start in range(0, length, count):
+                part = np.empty((min(count, length - start), *shape), np.dtype(kind))
+                assert start + count >= length or part.nbytes % PIECE == 0
+                yield self._fill(part)
+
+    def _head(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        self._file.seek(SALT)
+        size, self._number = int.from_bytes(self._file.read(4), "big"), 0
+        yield from msgpack.unpackb(self._cipher.decrypt(_nonce(0), _read(self._file, size), self._about))
+
+    def _fill(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        for piece in _pieces(array):
+            self._number += 1
+            self._cipher.decrypt_into(_nonce(self._number), _read(self._file, len(piece) + TAG), self._about, piece)
+        return array
+
+    def _skip(self, kind: str, shape: tuple[int, ...]) -> None:
+        size = np.dtype(kind).itemsize * math.prod(shape)
+        pieces = -(-size // PIECE)
+        self._number += pieces
+        self._file.seek(size + pieces * TAG, 1)
 
 
 def destroy(home: Path, connection_id: str) -> None:

@@ -16,12 +16,11 @@ from protocol.feed import MAX_SEGMENTS, Definition
 from protocol.letters import FeedVersion
 
 from . import versions
-from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused
 from .exchanges import give_up_releases
 from .labels import Kind, Lineage
 from .policies import check_action
-from .tables import estimates
+from .tables import DAY, estimates
 
 if TYPE_CHECKING:
     from .project import Project

@@ -15,13 +15,12 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from protocol.agreement import Agreement
 
 from .errors import Refused
-from .tables import connections, epochs, feed_partners, received_feeds
+from .tables import DAY, connections, epochs, feed_partners, received_feeds
 
 if TYPE_CHECKING:
     from .node import Node
     from .project import Project
 
-DAY, HOUR = 86_400, 3_600  # seconds
 FURTHEST = 1_000  # epochs that a partner may be ahead: nothing honest is, and numbers must not run out
 
 

@@ -5,12 +5,14 @@ distinct points across feeds and restarts, by the wall clock; the same point aga
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection, Row, func, insert, select
 
 from protocol.agreement import Agreement
@@ -23,13 +25,13 @@ from psi import oprf
 from psi.hashing import context as psi_context
 from psi.join import distinct, match, order
 from psi.keys import Key, Purpose
-from psi.values import U8, Values, sort_keys
+from psi.values import U8, Indices, Values, sort_keys
 
 from . import attempts, decisions, epochs, versions
 from .cache import Cache
 from .data import Snapshot
 from .epochs import Epoch
-from .errors import Refusal, Refused
+from .errors import Failure, Refusal, Refused
 from .exchanges import FINISHED, ROLES, run_exchange
 from .jobs import Progress
 from .tables import feed_partners, feeds, ledger, received_feeds
@@ -37,6 +39,7 @@ from .tables import feed_partners, feeds, ledger, received_feeds
 if TYPE_CHECKING:
     from .project import Project
 
+ROWS = 1 << 18  # of F in memory at once: 16 MiB
 SEEN_BYTES = 16  # of a point, to tell whether it came before
 
 
@@ -82,15 +85,16 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a receiver has of one namespace: F(y), uint8 (n, 64), of present identities.
+    """What a receiver has of one namespace: F(y) of present identities.
 
-    `groups` (n,) are their places among the snapshot's distinct identities.
+    `groups` (n,) are their places among the snapshot's distinct identities. `parts` gives F in the same order, uint8
+    (m, 64) at a time: all of it would take more memory than everything else.
     """
 
-    prf: U8
-    groups: npt.NDArray[np.intp]
+    groups: Indices
     public: bytes
     missing: Values
+    parts: Callable[[], Iterator[U8]]
 
 
 def fingerprint(key: bytes) -> bytes:
@@ -104,25 +108,46 @@ def cache_of(project: "Project", connection: Row[Any], epoch: Epoch) -> Cache:
 # The receiver
 
 
-def known(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> Known:
-    """Return what we know of F for the identities that may be matched now, and which are still to be asked."""
+@contextmanager
+def known(
+    project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot
+) -> Iterator[Known]:
+    """Yield what we know of F for the identities that may be matched now, and which are still to be asked.
+
+    What is evaluated meanwhile is not in it.
+    """
     values, groups = decisions.universe(snapshot, namespace)
-    stored = cache_of(project, connection, epoch).load(f"prf {namespace}")
-    if stored is None:
-        empty = np.empty((0, 64), np.uint8)
-        return Known(prf=empty, groups=groups[:0], public=b"", missing=values)
-    before, prf, public = (
-        Values.of_arrays(stored),
-        stored["prf"].astype(np.uint8, copy=False),
-        stored["public"].tobytes(),
-    )
-    missing = np.zeros(len(values), bool)
-    if not before.equals(values):
-        places, found = match(sort_keys(before), sort_keys(values))
-        missing[:] = True
-        missing[found] = False
-        prf, groups = prf[places], groups[found]
-    return Known(prf=prf, groups=groups, public=public, missing=values.take(missing))
+    cache, name = cache_of(project, connection, epoch), f"prf {namespace}"
+    with ExitStack() as held:
+        try:
+            stored = held.enter_context(cache.open(name))
+            have = stored.load(only=("rows", "lengths", "public"))
+        except (FileNotFoundError, InvalidTag):
+            yield Known(groups=groups[:0], public=b"", missing=values, parts=lambda: iter(()))
+            return
+        before, missing, places = Values.of_arrays(have), np.zeros(len(values), bool), None
+        if not before.equals(values):
+            places, found = match(sort_keys(before), sort_keys(values))  # both are sorted, and so are the places
+            missing[:] = True
+            missing[found] = False
+            groups = groups[found]
+
+        def parts() -> Iterator[U8]:
+            try:
+                for number, prf in enumerate(stored.rows("prf", ROWS)):
+                    part = prf.astype(np.uint8, copy=False)
+                    if places is not None:
+                        first, last = np.searchsorted(places, (number * ROWS, (number + 1) * ROWS))
+                        part = part[places[first:last] - number * ROWS]
+                    yield part
+            except InvalidTag as error:
+                cache.drop(name)
+                raise Failure(
+                    f"what {connection.alias} evaluated for us cannot be read any more",
+                    hint="the next run of its feed asks for it again",
+                ) from error
+
+        yield Known(groups=groups, public=have["public"].tobytes(), missing=values.take(missing), parts=parts)
 
 
 def missing(project: "Project", connection: Row[Any], epoch: Epoch, namespace: str, snapshot: Snapshot) -> bool:
@@ -169,11 +194,11 @@ def receiver(
     What is asked under one `name` stays the same: an exchange that goes on after a restart must not ask for others.
     """
     channel = Channel.of(project, connection, epoch, namespace, protocol="release", outward=False)
-    have, cache = known(project, connection, epoch, namespace, snapshot), cache_of(project, connection, epoch)
-    file = f"asked {namespace} {name}"
-    asked = cache.load(file)
-    if asked is None:
-        cache.save(file, **have.missing.arrays())
+    cache, file = cache_of(project, connection, epoch), f"asked {namespace} {name}"
+    with known(project, connection, epoch, namespace, snapshot) as have:
+        asked = cache.load(file)
+        if asked is None:
+            cache.save(file, **have.missing.arrays())
     return EvaluateReceiver(
         context=channel.context,
         direction=channel.direction,
@@ -387,7 +412,8 @@ def run(
     with project.node.store.begin() as tx:
         epoch = epochs.current(project, tx, connection)
     if part is Part.RECEIVER:
-        inputs = known(project, connection, epoch, namespace, snapshot).missing.digest()
+        with known(project, connection, epoch, namespace, snapshot) as have:
+            inputs = have.missing.digest()
     name = inputs.hex()
 
     numbers: list[int] = []

@@ -11,8 +11,8 @@ from sqlalchemy import Row
 
 from protocol.feed import MAX_DAYS, Definition
 
-from .epochs import DAY
 from .errors import InvalidInput
+from .tables import DAY
 
 if TYPE_CHECKING:
     from .project import Project

@@ -13,12 +13,11 @@ from psi.errors import VesicaError
 
 from . import drafts, edits, expiry, matching, purges, releases, runs, versions
 from .edits import ESTIMATE_DAYS, GOING, Addition, Removal
-from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
 from .exchanges import give_up_releases
 from .jobs import Progress, no_progress
 from .policies import check_action
-from .tables import connections, estimates, feed_partners, feeds, segments
+from .tables import DAY, connections, estimates, feed_partners, feeds, segments
 
 if TYPE_CHECKING:
     from .project import Project

@@ -16,10 +16,9 @@ from protocol.heads import HEADS_KEPT, AuditHead, HeldHeads, SignedHead, SignedH
 from protocol.wire import Message
 
 from . import audit
-from .epochs import DAY, HOUR
 from .errors import AuditBroken, Refused
 from .letters import HANDLERS as LETTERS
-from .tables import connections, heads, letters
+from .tables import DAY, HOUR, connections, heads, letters
 
 if TYPE_CHECKING:
     from .node import Node

@@ -25,13 +25,13 @@ from psi.values import Bools, Values
 
 from . import decisions, epochs, sanitising, universes
 from .data import Snapshot
-from .epochs import DAY, Epoch
+from .epochs import Epoch
 from .errors import Refusal, Refused
 from .evaluations import Channel, cache_of, epoch_of, opened
 from .exchanges import FAILED, FINISHED, ROLES, run_exchange
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
-from .tables import connections, estimates, jobs
+from .tables import DAY, connections, estimates, jobs
 
 if TYPE_CHECKING:
     from .project import Project

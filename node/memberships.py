@@ -33,7 +33,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from protocol.feed import Definition
 from psi import membership
-from psi.values import U8
+from psi.values import U8, Bools
 
 from . import decisions, epochs, evaluations, expiry, versions
 from .contents import WHOLE_AFTER
@@ -291,8 +291,8 @@ class Memberships:
         for namespace in now.namespaces:
             if namespace not in newest.records:
                 continue
-            known = evaluations.known(self._project, connection, epoch, namespace, snapshot)
-            bitmaps, _ = open_chain(chain, namespace, known.prf, then)
+            with evaluations.known(self._project, connection, epoch, namespace, snapshot) as known:
+                bitmaps, _ = open_chain(chain, namespace, known, then)
             for position, segment in enumerate(then.segments):
                 members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
                 if segment.id in wanted and len(members):
@@ -435,20 +435,23 @@ def base_of(feed: Row[Any]) -> tuple[int, int] | None:
     return _named(feed.records[-1])[0], feed.epoch
 
 
-def open_chain(chain: Chain, namespace: str, prf: U8, definition: Definition) -> tuple[U8, npt.NDArray[np.bool_]]:
+def open_chain(chain: Chain, namespace: str, known: "evaluations.Known", definition: Definition) -> tuple[U8, Bools]:
     """Return the bitmaps that our identities have by now, uint8 (n, width), and for which of them a record ever opened."""
-    tags = membership.tags_of(prf, definition.feed)
-    bitmaps, opened = np.zeros((len(prf), definition.width), np.uint8), np.zeros(len(prf), bool)
-    for sealed in chain:
-        rows, found = membership.open_records(
-            sealed.records[namespace],
-            prf,
-            feed=definition.feed,
-            version=sealed.version,
-            revision=sealed.revision,
-            tags=tags,
-        )
-        bitmaps[rows], opened[rows] = found, True
+    count, start = len(known.groups), 0
+    bitmaps, opened = np.zeros((count, definition.width), np.uint8), np.zeros(count, bool)
+    for prf in known.parts():
+        tags = membership.tags_of(prf, definition.feed)
+        for sealed in chain:
+            rows, found = membership.open_records(
+                sealed.records[namespace],
+                prf,
+                feed=definition.feed,
+                version=sealed.version,
+                revision=sealed.revision,
+                tags=tags,
+            )
+            bitmaps[start + rows], opened[start + rows] = found, True
+        start += len(prf)
     return bitmaps, opened
 
 

@@ -13,11 +13,10 @@ from protocol.wire import Message
 
 from . import purges, versions
 from .edits import ESTIMATE_DAYS
-from .epochs import DAY
 from .errors import Refused
 from .exchanges import versions_under_way
 from .letters import HANDLERS as LETTERS
-from .tables import answers, feed_versions, received_feeds
+from .tables import DAY, answers, feed_versions, received_feeds
 
 if TYPE_CHECKING:
     from .project import Project

@@ -7,8 +7,7 @@ from sqlalchemy import Connection, Row, func, select
 from protocol.agreement import Agreement
 
 from . import heads, matching, preflight, sanitising
-from .epochs import DAY
-from .tables import audit, epochs, letters
+from .tables import DAY, audit, epochs, letters
 
 if TYPE_CHECKING:
     from .project import Project

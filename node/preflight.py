@@ -14,11 +14,10 @@ from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 from protocol.wire import Message
 
-from .epochs import HOUR
 from .errors import Refused
 from .letters import HANDLERS as LETTERS
 from .normalize import normalise, rule
-from .tables import connections
+from .tables import HOUR, connections
 
 if TYPE_CHECKING:
     from .project import Project

@@ -181,14 +181,14 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
         universe, _ = decisions.universe(snapshot, namespace)
         numbers |= {"opted_out": len(everyone) - len(universe), "not_asked": len(universe)}
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
-            known = evaluations.known(project, row, epoch, namespace, snapshot)
-            bitmaps, opened = open_chain(chain, namespace, known.prf, then)
+            with evaluations.known(project, row, epoch, namespace, snapshot) as known:
+                bitmaps, opened = open_chain(chain, namespace, known, then)
             matched = np.flatnonzero(bitmaps.any(axis=1))
             people |= decisions.holders(snapshot, namespace, known.groups[matched])
             numbers |= {
                 "not_asked": len(known.missing),
                 "matched": len(matched),
-                "not_matched": len(known.prf) - len(matched),
+                "not_matched": len(known.groups) - len(matched),
                 "records": sum(len(sealed.records[namespace]) for sealed in chain),
                 "opened": int(opened.sum()),
             }

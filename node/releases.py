@@ -27,7 +27,7 @@ from . import attempts, contents, epochs, evaluations, taking, versions
 from . import runs as runs_
 from .cache import Cache
 from .data import Snapshot, changes_after
-from .epochs import DAY, Epoch
+from .epochs import Epoch
 from .errors import PeerRefused, Refusal, Refused
 from .evaluations import cache_of, epoch_of, opened
 from .exchanges import FINISHED, ROLES, run_exchange
@@ -35,7 +35,7 @@ from .governance import PolicyViolation
 from .jobs import HANDLERS as JOBS
 from .jobs import Progress
 from .selection import Selection, select_members
-from .tables import exchanges, feed_partners, feeds, runs
+from .tables import DAY, exchanges, feed_partners, feeds, runs
 
 if TYPE_CHECKING:
     from .project import Project

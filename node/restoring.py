@@ -19,11 +19,10 @@ from protocol.letters import Restored
 from .audit import RESTORE, date
 from .backup import ROWS, Backup, BackupIncomplete, copy_rows, opened
 from .config import Config
-from .epochs import DAY
 from .errors import AlreadyExists, Refused
 from .files import explained, sync_directory
 from .store import Store
-from .tables import connections, epochs, feed_partners, feeds, jobs, projects, runs, tokens
+from .tables import DAY, connections, epochs, feed_partners, feeds, jobs, projects, runs, tokens
 
 if TYPE_CHECKING:
     from .node import Node

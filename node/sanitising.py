@@ -23,10 +23,9 @@ from psi.hashing import length_prefixed
 from psi.join import match
 from psi.values import U8, Bools
 
-from .epochs import DAY
 from .errors import Refusal
 from .evaluations import Channel, cache_of
-from .tables import answers, ledger, universes
+from .tables import DAY, answers, ledger, universes
 
 if TYPE_CHECKING:
     from .project import Project

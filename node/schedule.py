@@ -19,9 +19,8 @@ from psi.errors import VesicaError
 from . import attempts, epochs, evaluations, log, releases, versions, wishes
 from .attempts import Basis
 from .data import Snapshot, changes_after, newest_generation
-from .epochs import DAY
 from .errors import Failure, PeerUnreachable
-from .tables import connections, feed_partners, feeds, jobs, letters, runs, segments
+from .tables import DAY, connections, feed_partners, feeds, jobs, letters, runs, segments
 
 if TYPE_CHECKING:
     from .node import Node

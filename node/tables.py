@@ -20,6 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+DAY, HOUR = 86_400, 3_600  # in seconds, as all times are
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(column_0_label)s",

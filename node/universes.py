@@ -17,10 +17,9 @@ from . import decisions, epochs
 from .audit import date
 from .cache import Arrays
 from .data import Snapshot
-from .epochs import DAY
 from .errors import Refusal
 from .evaluations import Channel, cache_of
-from .tables import connections, universes
+from .tables import DAY, connections, universes
 
 if TYPE_CHECKING:
     from .project import Project

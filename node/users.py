@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, delete, insert, select
 
 from . import access, tables
 from .access import Grant, Grants, Permission, Role
-from .epochs import DAY
 from .errors import AlreadyExists, InvalidInput, InvalidToken, NotFound, Refused, TokenNeeded, check_name
 from .guard import Caller
+from .tables import DAY
 
 if TYPE_CHECKING:
     from .node import Node

@@ -14,9 +14,8 @@ from node import epochs, matching, sanitising
 from node import universes as universe_module
 from node.audit import date
 from node.data import Snapshot
-from node.epochs import DAY
 from node.errors import PeerRefused, PeerUnreachable, Refusal
-from node.tables import answers, ledger, universes
+from node.tables import DAY, answers, ledger, universes
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker

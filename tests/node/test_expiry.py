@@ -8,11 +8,10 @@ from sqlalchemy import select
 
 from node import alerts as alerts_module
 from node import expiry
-from node.epochs import DAY
 from node.errors import InvalidInput, NotFound
 from node.memberships import jumped
 from node.schedule import Schedule
-from node.tables import memberships
+from node.tables import DAY, memberships
 from protocol.feed import Definition
 from psi import count
 
