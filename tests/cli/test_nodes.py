@@ -178,8 +178,8 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         publisher.until(lambda feed: feed["members"] == {"vip": 30}, "feed", "show", "summer")
         assert retailer.run("feed", "sync", "summer")["runs"][0]["revision"] == 3
         assert retailer.run("feed", "edit", "summer", "--remove-restriction", "analytics")["version"] == 3
-        retailer.refused("not_found", "feed", "edit", "summer", "--remove-segment", "lapsed", act="feed.edit")
-        retailer.refused("refused", "feed", "edit", "summer", "--remove-segment", "vip", act="feed.edit")
+        retailer.refused("not_found", "feed", "edit", "summer", "--remove-segment", "lapsed", "--yes", act="feed.edit")
+        retailer.refused("refused", "feed", "edit", "summer", "--remove-segment", "vip", "--yes", act="feed.edit")
         publisher.until(lambda feed: feed["revision"] == 4, "feed", "show", "summer")
 
         retailer.run("feed", "revoke", "summer", "--yes")

@@ -405,7 +405,7 @@ def test_a_receiver_that_refuses_all_changes_does_not_get_everything_for_each(
 def test_a_sender_cannot_say_that_its_data_is_of_tomorrow(
     pair: Any, person: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(releases, "_changed_at", lambda *_: 2**62)
+    monkeypatch.setattr(releases, "_changed_at", lambda *_: 2**37)
     living = Living(pair, person)
     living.share()
     living.pass_()
