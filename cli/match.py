@@ -94,7 +94,8 @@ def listen(
     """Print a Connect ID, answer whoever dials it, and end.
 
     Who dials learns about how many identities both files share; with --allow members also which of its own rows they
-    are. The listener learns how many identities the other side has, and, of a count, the exact number in common.
+    are. The listener learns how many identities the other side has, and, of a count, the exact number in common; where
+    it has more than 65,536, of a sample of so many.
     The session ends after one match, or after an hour.
 
     \b
@@ -207,18 +208,37 @@ def _write(outcome: "Outcome", read: "Columns", records: list[str], target: str)
 
 
 def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
-    you = [f"The other side has {size:,} identities in {name}." for name, size in learned.theirs.items()]
+    from protocol.estimate import MAX_ASKED
+
+    counted = learned.mode == "count"
+    sampled = {name for name, size in learned.theirs.items() if counted and size == MAX_ASKED}
+    you = [
+        f"The other side asked about {size:,} identities in {name}, the most that one count takes: it may have more."
+        if name in sampled
+        else f"The other side has {size:,} identities in {name}."
+        for name, size in learned.theirs.items()
+    ]
     you += [f"Exactly {hits:,} of them are in your file ({name})." for name, hits in learned.overlap.items()]
     if learned.mode == "count":
         other = ["The number of your identities, rounded up with points that stand for nobody."]
-        other += [f"{_told(name, told.overlap, told.half_width)}" for name, told in learned.told.items()]
+        other += [
+            f"Of what it asked about: {_told(name, told.overlap, told.half_width)}"
+            if name in sampled
+            else _told(name, told.overlap, told.half_width)
+            for name, told in learned.told.items()
+        ]
     else:
         other = ["The number of your identities, and which of its own are among them.", "No identity that it had not."]
     return {
         "mode": learned.mode,
         "terms": None if learned.agreement is None else learned.agreement.terms.as_dict(),
         "results": [
-            {"namespace": name, "theirs": size, "overlap": learned.overlap.get(name)}
+            {
+                "namespace": name,
+                "theirs": size,
+                "overlap": learned.overlap.get(name),
+                "sampled": name in sampled,
+            }
             for name, size in learned.theirs.items()
         ],
         "report": report.as_dict(),
@@ -227,6 +247,8 @@ def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
 
 
 def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str | None) -> dict[str, Any]:
+    from protocol.estimate import MAX_ASKED
+
     terms = outcome.agreement.terms
     results: list[dict[str, Any]] = []
     you, other = [], []
@@ -246,7 +268,12 @@ def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str 
         )
         you.append(_told(each.namespace, each.overlap, each.half_width))
         you.append(f"The other side has at most {each.theirs_at_most:,} identities in {each.namespace}.")
-        other.append(f"You have {each.ours:,} identities in {each.namespace}; how many of them it has, exactly.")
+        other.append(
+            f"You have {each.ours:,} identities in {each.namespace}; how many of them it has, exactly."
+            if each.ours <= MAX_ASKED
+            else f"You have at least {MAX_ASKED:,} identities in {each.namespace}; how many of a sample of so many it has, "
+            "exactly."
+        )
     for found in outcome.found:
         results.append(
             {

@@ -115,7 +115,7 @@ def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("status", document["status"]),
         ("reason", document["reason"]),
         ("key", document["key"]),
-        ("another key", f"seen at {blocked}: blocked until you take a new Connect ID" if blocked else "never seen"),
+        ("another key", f"seen at {blocked}: nothing is exchanged until its own is back" if blocked else "not seen"),
         ("address", document["address"] or "none: it calls us"),
         ("agreement", document["agreement"]),
         ("matches by", document["namespaces"]),
@@ -168,9 +168,10 @@ def preflight(ctx: "Context", name: str) -> None:
 @options.YES
 @click.pass_obj
 def allow(ctx: "Context", name: str, yes: bool) -> None:
-    """Let a partner that was restored from a backup evaluate its whole universe once more in this epoch.
+    """Let a partner that receives from us evaluate its whole universe once more in this epoch.
 
-    Without it the partner is refused (evaluations_spent) until the epoch's length is over.
+    It has to after it was restored from a backup, or connected anew; without it the partner is refused
+    (evaluations_spent) until the epoch's length is over.
     """
     _post(ctx)
     question = f"Let {name} ask once more about as many people as it has? What it asked before counts no more."

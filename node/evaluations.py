@@ -323,9 +323,8 @@ def _charge(project: "Project", connection: Row[Any], namespace: str, epoch: Epo
                 raise Refusal(
                     "evaluations_spent",
                     f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
-                    hint="the receiver's universe grew: it disables and enables the feed to agree on its new size, or waits; "
-                    "if it has ended the key epoch, the sender agrees by: vesica partner rotate; "
-                    "if either was restored from a backup, by: vesica partner allow",
+                    hint="the sender may allow as many once more: vesica partner allow NAME; after the receiver ended the "
+                    "key epoch it agrees to that instead: vesica partner rotate NAME",
                 )
             tx.execute(
                 insert(ledger).values(

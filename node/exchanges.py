@@ -95,13 +95,19 @@ def run_exchange(
 
 @contextmanager
 def calling(project: "Project", connection: Row[Any], *, patience: float | None = None) -> "Iterator[PeerClient]":
-    """Yield a client for a partner. Another key at its address ends it with WrongPeerKey, an audit row and an alert."""
+    """Yield a client for a partner. Another key at its address ends it with WrongPeerKey, an audit row and an alert.
+
+    Where the partner's own key answers again nothing is left to say but the alert.
+    """
     from .client import PeerClient  # HTTP and TLS: 0.1 s that most commands do without
 
     address, key, proxy = connection.peer_address, connection.peer_key, connection.proxy
     try:
         with PeerClient(project.node, address, key, proxy=proxy, patience=patience) as client:
             yield client
+        if connection.key_changed is not None:
+            with project.node.store.begin() as tx:
+                tx.execute(update(connections).where(connections.c.id == connection.id).values(key_changed=None))
     except WrongPeerKey as error:
         _key_changed(project, connection, "partner.call", "answers", error)
         raise
@@ -122,7 +128,7 @@ def check_caller(node: "Node", row: Row[Any] | None, caller: bytes) -> None:
 def _key_changed(project: "Project", connection: Row[Any], act: str, does: str, error: VesicaError) -> None:
     """Raise an alert and leave an audit row, once a day for a connection."""
     node = project.node
-    blocked = "traffic is blocked until you take a new Connect ID from it"
+    blocked = "nothing is exchanged until its own key is back; if it changed, disconnect and take a new Connect ID"
     with node.store.begin() as tx:
         tx.execute(update(connections).where(connections.c.id == connection.id).values(key_changed=node.now()))
         if project.alerts.add(tx, "key_changed", f"{connection.alias} {does} with another key: {blocked}"):

@@ -247,10 +247,19 @@ class Partners:
     def allow(self, alias: str) -> None:
         """Let a partner evaluate its whole universe once more in this epoch: it lost what it had, as by a restore.
 
-        That is a person's decision: what a partner asked before counts no more, so it may ask about others too.
+        That is a person's decision: what a partner asked before counts no more, so it may ask about others too. Refused
+        where the partner gets no feed of ours.
         """
         with self._project.act("partner.allow", alias) as tx:
             row = self.get(alias, tx, status="active")
+            gets = select(feed_partners.c.id).where(
+                feed_partners.c.connection_id == row.id, feed_partners.c.status == "enabled"
+            )
+            if tx.execute(gets).first() is None:
+                raise Refused(
+                    f"partner {alias} has enabled no feed of ours, so it evaluates nothing here",
+                    hint=f"if {alias} shares with us, it runs the command: vesica partner allow NAME",
+                )
             tx.execute(
                 insert(ledger).values(
                     id=self._node.new_id(),

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cli import match
 from cli.main import main
 from node import dialler, dialogue, listener
 from node.adhoc import Column, Columns, Party, fingerprint
@@ -27,6 +29,8 @@ from node.listener import Learned
 from protocol import wire
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
+from protocol.estimate import MAX_ASKED
+from protocol.messages import SegmentAnswer
 from psi.values import Values
 
 VESICA = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]
@@ -393,6 +397,17 @@ def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]
 @pytest.mark.parametrize("more", [["--count", "--members"], ["--members"], ["--output", "x"]])
 def test_contradictions_are_usage_errors(more: list[str]) -> None:
     assert main(["match", "dial", "vesica1x", "--input", "a", "--column", "e=email_sha256", *more]) == 2
+
+
+def test_a_count_of_a_sample_is_said_to_be_one() -> None:
+    told = SegmentAnswer(status="ok", overlap=30, consented=30, half_width=0, consented_half_width=0)
+    for size, sampled in ((MAX_ASKED - 1, False), (MAX_ASKED, True)):
+        learned = Learned(mode="count", theirs={"email": size}, overlap={"email": 30}, told={"email": told})
+        document = match._listened(learned, SimpleNamespace(as_dict=dict))  # type: ignore[arg-type]
+        (row,), said = document["results"], " ".join(document["learned"]["you"])
+        assert row["sampled"] is sampled
+        assert ("it may have more" in said, f"The other side has {size:,}" in said) == (sampled, not sampled)
+        assert document["learned"]["other"][1].startswith("Of what it asked about") is sampled
 
 
 def test_repeated_values_keep_all_their_rows() -> None:

@@ -47,7 +47,8 @@ def set_back(pair, side, source):
 def go_on(side, partner):
     """Let a restored side's project go on, and its partner evaluate."""
     side.project.resume()
-    side.project.partners.allow(partner)
+    if side.project.feeds.list():
+        side.project.partners.allow(partner)
 
 
 def replace(side, name, ids):

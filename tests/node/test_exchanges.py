@@ -410,6 +410,12 @@ def test_a_changed_key_blocks_traffic_and_alerts_once(pair: Pair, monkeypatch: p
     assert pair.states(pair.bob) == []
     assert [alert.kind for alert in pair.ann.project().alerts.list()] == ["key_changed"]
     assert pair.denied(pair.ann) == ["wrong_key"]
+    assert pair.connection(pair.ann).key_changed is not None
+    with pair.ann.store.begin() as tx:
+        tx.execute(connections.update().values(peer_key=pair.bob.key))
+    pair.ann.project().letters.deliver(pair.connection(pair.ann))
+    assert pair.connection(pair.ann).key_changed is None  # its own key is back
+    assert reasons(pair) == ["secret"]
 
 
 def post(pair: Pair, sender: Node, *reasons: str) -> None:
