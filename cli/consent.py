@@ -140,7 +140,7 @@ def import_(
     """Note what many people said, from a CSV, JSON lines, Parquet or Arrow file.
 
     A TCF string counts as a yes if all purposes, and the vendor if one is given, have consent, else as a no; its time is
-    that of its last update. A broken one costs its row.
+    that of its last update. A broken one costs its row. Words that are older than what is known are left out, and counted.
 
     \b
     Example: vesica consent import opt-outs.csv --id customer --consent share --time changed_at --basis basis
@@ -161,7 +161,8 @@ def import_(
         )
 
     def table() -> None:
-        output.lines([("rows read", found.rows), ("accepted", found.accepted), ("changed", found.changed)])
+        counts = (found.rows, found.accepted, found.changed, found.unchanged)
+        output.lines([*zip(("rows read", "accepted", "changed", "unchanged"), counts, strict=True)])
         if found.rejected:
             click.echo()
             rows = [

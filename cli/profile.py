@@ -62,6 +62,9 @@ def import_(
     E-mail addresses and phone numbers are hashed on the way in and never stored. A broken row costs only itself; the
     report counts what was left out, by line.
 
+    A no of --consent always counts. Another word there has no time of its own: it changes what such imports said before,
+    but lifts no withdrawal that came in otherwise. The report counts those; 'vesica consent set' lifts one.
+
     \b
     Example: vesica profile import crm.csv --dataset crm --id customer \\
                  --identity email=email_sha256 --identity mobile=phone_sha256 --region GB --consent share
@@ -97,6 +100,7 @@ def _print_report(report: "ImportReport") -> None:
             ("profiles added", report.profiles_added),
             ("profiles updated", report.profiles_updated),
             ("consents changed", report.consents_changed),
+            ("withdrawals kept", report.withdrawals_kept),
         ]
     )
     click.echo()
@@ -116,6 +120,12 @@ def _print_report(report: "ImportReport") -> None:
     for each in report.columns:
         if each.note:
             click.echo(f"note: {each.column} was {each.note}")
+    _print_withdrawals(report.withdrawals_kept)
+
+
+def _print_withdrawals(kept: int) -> None:
+    if kept:
+        click.echo("note: a withdrawal that came in otherwise stays; to lift one: vesica consent set ID y")
 
 
 def _first(lines: list[int]) -> str:
@@ -158,7 +168,8 @@ def import_from_segment_match(ctx: "Context", /, file: str, **options: Any) -> N
 
     identityMap gives profiles and identities, consents what people said, segmentMembership lists: realized and existing
     are in, exited is out. Memberships that came from a partner are left out. Without --id the first identity that can be
-    used, the primary one if it is marked, is the profile's id.
+    used, the primary one if it is marked, is the profile's id. Consent without a time lifts no withdrawal that came in
+    otherwise.
 
     \b
     Example: vesica profile import-from segment-match export.json --dataset aep --segments names.json \\
@@ -203,6 +214,7 @@ def _print_export(report: "ExportReport") -> None:
             ("profiles added", report.profiles_added),
             ("profiles updated", report.profiles_updated),
             ("consents changed", report.consents_changed),
+            ("withdrawals kept", report.withdrawals_kept),
         ]
     )
     click.echo()
@@ -216,6 +228,7 @@ def _print_export(report: "ExportReport") -> None:
         click.echo()
         shown = [(what, why, tally["count"], _first(tally["lines"])) for what, why, tally in left_out]
         output.table(("left out", "because", "count", "lines"), shown)
+    _print_withdrawals(report.withdrawals_kept)
 
 
 @cli.command()

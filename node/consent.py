@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CODES = ("", "y", "dy", "LI", "CT", "CP", "VI", "PI", "p", "u", "dn", "n")  # a higher number is stricter; "" is nothing
 _NUMBERS = {code.lower(): number for number, code in enumerate(CODES)}
 UNKNOWN = 255  # in a column of codes: text that is none of them
+UNDATED = (1 << 16) - 1  # the basis of a word from a profile import that has no time of its own; shown as UNDATED_BASIS
+UNDATED_BASIS = "profile import"
 _Y, _DN, _N = CODES.index("y"), CODES.index("dn"), CODES.index("n")
 
 
@@ -54,6 +56,9 @@ def may_share(model: str, profile: U8, identity: U8) -> Bools:
     if model != "opt-in":
         raise ValueError(model)
     return np.asarray((profile <= _Y) & (np.where(identity, identity, profile) == _Y), bool)
+
+
+Word = tuple[int, int, int]  # one of them: the code, the time and the basis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,23 +87,44 @@ class Words:
         return Words(codes=self.codes[where], at=self.at[where], bases=self.bases[where])
 
 
-def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> int:
-    """Write words into those kept for profiles, in place, where they are newer, or as new and stricter; returns how many
-    codes changed. A basis that comes later for the same word is added to it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """How many codes words changed, and how many withdrawals stayed against undated words."""
+
+    changed: int
+    withdrawals_kept: int
+
+
+def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Noted:
+    """Write words into those kept for profiles, in place, where they are newer, or as new and stricter. A basis that
+    comes later for the same word is added to it.
+
+    An undated word lifts no no that was said otherwise. Said again it is no newer, a no apart, and never takes the place
+    of the same word that was said otherwise.
+    """
     order = np.lexsort((words.codes, words.at, profiles))
     last = np.ones(len(order), bool)
     last[:-1] = profiles[order][1:] != profiles[order][:-1]
     order = order[last]
     profiles, words = profiles[order], words.take(order)
     now = kept.take(profiles)
-    as_new = words.at == now.at
+    as_new, same = words.at == now.at, words.codes == now.codes
     wins = (now.codes == 0) | (words.at > now.at) | (as_new & (words.codes > now.codes))
-    wins |= as_new & (words.codes == now.codes) & (words.bases != 0)
+    wins |= same & ((as_new & (words.bases != 0)) | (now.bases == UNDATED))
+    undated = words.bases == UNDATED
+    otherwise = undated & (now.bases != UNDATED)
+    withdrawn = otherwise & (now.codes >= _DN)
+    again = same & (otherwise | (undated & (words.codes < _DN)))
+    wins &= ~(withdrawn | again) | (words.codes > now.codes)
     wins &= words.codes != 0
-    changed = int((words.codes[wins] != now.codes[wins]).sum())
-    where, won = profiles[wins], words.take(wins)
-    kept.codes[where], kept.at[where], kept.bases[where] = won.codes, won.at, won.bases
-    return changed
+    bases = np.where(withdrawn, now.bases, words.bases)
+    where = profiles[wins]
+    kept.codes[where], kept.bases[where] = words.codes[wins], bases[wins]
+    kept.at[where] = np.maximum(words.at, now.at)[wins]
+    return Noted(
+        changed=int((wins & ~same).sum()),
+        withdrawals_kept=int((withdrawn & (words.codes < _DN) & (words.codes != 0)).sum()),
+    )
 
 
 class Consents:
@@ -151,11 +177,11 @@ class Consents:
             detail["profile"] = int(numbers[0])
             bases = draft.bases([check_basis(basis)])
             words = Words(codes=codes, at=np.array([now if at is None else at], np.int64), bases=bases)
-            changed = draft.note_consent(numbers, words, None if namespace is None else rule(namespace).namespace)
-            detail["changed"] = bool(changed)
+            noted = draft.note_consent(numbers, words, None if namespace is None else rule(namespace).namespace)
+            detail["changed"] = bool(noted.changed)
             draft.publish()
         self._project.memberships.join_all()
-        return bool(changed)
+        return bool(noted.changed)
 
     def import_(self, path: "Path | str | Query", **options: Any) -> "ConsentReport":
         """Note what a file's profiles said, with the options of `node.consentfiles.import_file`."""

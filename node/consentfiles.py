@@ -27,11 +27,13 @@ Reasons = Sequence[tuple[str, Bools]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentReport:
-    """What a consent import did; line numbers per reason for the rows that it did not take."""
+    """What a consent import did; line numbers per reason for the rows that it did not take. Of the accepted, `unchanged`
+    say what was known already."""
 
     rows: int
     accepted: int
     changed: int
+    unchanged: int
     rejected: dict[str, dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,6 +129,7 @@ def import_file(
         source = Source.open(path, [id_column, *columns.names])
         draft, name, rows = Draft(project, tx), rule(namespace).namespace if namespace else None, 0
         profiles: list[npt.NDArray[np.int64]] = []
+        lines: list[npt.NDArray[np.int64]] = []
         taken: list[Words] = []
         for batch in source.batches(progress):
             ids = np.array([text.strip().encode() for text in batch.columns[id_column]], np.bytes_)
@@ -141,17 +144,32 @@ def import_file(
                 good &= ~bad
             rows += len(ids)
             profiles.append(numbers[good])
+            lines.append(batch.lines[good])
             bases = draft.bases([basis for basis, keep in zip(said.bases, good.tolist(), strict=True) if keep])
             taken.append(Words(codes=said.codes[good], at=said.at[good], bases=bases))
         broken = sum(map(len, source.rejected.values())) - (rows - sum(map(len, profiles)))
-        rejected = {reason: tally(lines) for reason, lines in source.rejected.items() if lines}
-        accepted = sum(map(len, profiles))
-        if not accepted:
+        if not any(map(len, profiles)):
+            why = ", ".join(reason for reason, found in source.rejected.items() if found)
             raise InvalidInput(
-                f"no row of {source.name} could be taken: {', '.join(rejected) or 'it has none'}",
+                f"no row of {source.name} could be taken: {why or 'it has none'}",
                 hint=f"consent values are {LISTED}; TCF strings are given as --tcf",
             )
-        changed = draft.note_consent(np.concatenate(profiles), Words.join(taken), name)
+        everybody, words = np.concatenate(profiles), Words.join(taken)
+        changed = draft.note_consent(everybody, words, name).changed
+        holds = draft.said(name).take(everybody)
+        other = holds.codes != words.codes
+        for reason, lost in (
+            ("older than what is known", other & (words.at < holds.at)),
+            ("as old as a stricter word", other & (words.at == holds.at)),
+        ):
+            source.rejected[reason] += np.concatenate(lines)[lost].tolist()
         draft.publish()
         detail |= {"rows": rows + broken, "changed": changed}
-    return ConsentReport(rows=rows + broken, accepted=accepted, changed=changed, rejected=rejected)
+    accepted = int((~other).sum())
+    return ConsentReport(
+        rows=rows + broken,
+        accepted=accepted,
+        changed=changed,
+        unchanged=accepted - changed,
+        rejected={reason: tally(found) for reason, found in source.rejected.items() if found},
+    )

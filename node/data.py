@@ -97,6 +97,8 @@ class Snapshot:
 
     def basis(self, number: int) -> str | None:
         """Return the text of a consent's basis; 0 is none."""
+        if number == consent.UNDATED:
+            return consent.UNDATED_BASIS
         return str(self.content["bases"][number - 1]) if number else None
 
     def numbers(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
@@ -359,35 +361,41 @@ class Draft:
         found[arranged] = numbers[np.cumsum(first) - 1]
         return found
 
-    def note_consent(self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None) -> int:
-        """Note what profiles said, for all of them or for their identities in one namespace.
-
-        The newest time wins, at the same time the stricter. Returns how many changed.
-        """
+    def said(self, namespace: str | None = None) -> consent.Words:
+        """Return a copy of what all profiles said, for all of them or for their identities in one namespace."""
         now = Snapshot(self.base.directory, self.base.generation, self.content)
         if namespace is None:
-            kept = consent.Words(
+            return consent.Words(
                 codes=np.array(now.profile_consent),
                 at=np.array(now.profile_consent_at),
                 bases=np.array(now.profile_consent_basis),
             )
-            changed = consent.merge(kept, profiles, words)
+        noted, words = now.noted(namespace), consent.Words.nothing(now.profile_count)
+        places = noted["profile"]
+        words.codes[places], words.at[places], words.bases[places] = noted["code"], noted["at"], noted["basis"]
+        return words
+
+    def note_consent(
+        self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None
+    ) -> consent.Noted:
+        """Note what profiles said, for all of them or for their identities in one namespace, as `consent.merge` does."""
+        kept = self.said(namespace)
+        found = consent.merge(kept, profiles, words)
+        if namespace is None:
             for key, column in (("consent", kept.codes), ("consent_at", kept.at), ("consent_basis", kept.bases)):
                 self.content[key] = self.save(key, column)
-            return changed
-        noted, kept = now.noted(namespace), consent.Words.nothing(now.profile_count)
-        places = noted["profile"]
-        kept.codes[places], kept.at[places], kept.bases[places] = noted["code"], noted["at"], noted["basis"]
-        changed = consent.merge(kept, profiles, words)
+            return found
         rows = np.flatnonzero(kept.codes)
         table = np.zeros(len(rows), NOTED)
         table["profile"], table["code"] = rows, kept.codes[rows]
         table["at"], table["basis"] = kept.at[rows], kept.bases[rows]
         self.content.setdefault("noted", {})[namespace.partition("/")[0]] = self.save("noted", table)
-        return changed
+        return found
 
     def bases(self, texts: Sequence[str]) -> npt.NDArray[np.uint16]:
         """Return the number of each text among the project's bases of consent, new ones added; "" is 0."""
+        if consent.UNDATED_BASIS in texts:
+            raise InvalidInput(f"the basis {consent.UNDATED_BASIS!r} is kept for profile imports", hint="use another")
         known = list(self.content.get("bases", []))
         numbers = {"": 0} | {text: number for number, text in enumerate(known, start=1)}
         for text in dict.fromkeys(texts):

@@ -18,7 +18,7 @@ from pyroaring import BitMap
 from psi.values import Values
 
 from . import attributes as attributes_of
-from .consent import Words
+from .consent import Noted, Word, Words
 from .data import MAX_ID, Draft, Held
 from .errors import InvalidInput
 from .importer import check_dataset, record_fields, tally
@@ -65,15 +65,16 @@ class Identity:
 class Person:
     """One record. Without an `id` the first identity that can be used is the profile's id.
 
-    `share` is a consent code and its time, `shares` the same by namespace; `segments` says of segment ids whether the
-    person is in them, None where the record says nothing about any.
+    `share` is a consent code, its time and its basis (0, or UNDATED where the record gives no time), `shares` the same
+    by namespace; `segments` says of segment ids whether the person is in them, None where the record says nothing about
+    any.
     """
 
     line: int
     id: str = ""
     identities: Sequence[Identity] = ()
-    share: tuple[int, int] | None = None
-    shares: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    share: Word | None = None
+    shares: Mapping[str, Word] = field(default_factory=dict)
     segments: Mapping[str, bool] | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,6 +113,7 @@ class ExportReport:
     profiles_added: int
     profiles_updated: int
     consents_changed: int
+    withdrawals_kept: int
     segments: list[TakenSegment]
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,9 +132,9 @@ def take_over(
     """Bring an export's people in as one dataset, and its segments as lists, called as the file of `names` says.
 
     It changes the lists that the dataset brought, and those of `into`, which are the dataset's from then on. Consent
-    follows the newest word, at the same time the stricter. Raises InvalidInput where nothing could be taken,
-    AlreadyExists for any other segment that is there, and PolicyConflict where a published feed would break a policy by
-    the dataset's labels.
+    follows the newest word, at the same time the stricter; one without a time lifts no withdrawal that was given
+    otherwise. Raises InvalidInput where nothing could be taken, AlreadyExists for any other segment that is there, and
+    PolicyConflict where a published feed would break a policy by the dataset's labels.
     """
     detail: dict[str, Any] = {}
     project.require("profile.take-over", dataset)
@@ -154,7 +156,7 @@ def take_over(
         touched[numbers] = True
         for rule_id, held in arrived.identities(draft.source(dataset), numbers).items():
             draft.replace_identities(rule_id, dataset, touched, held)
-        changed = arrived.note(draft, numbers)
+        noted = arrived.note(draft, numbers)
         if export.attributes:
             attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
         record_fields(draft, dataset, arrived.fields())
@@ -174,7 +176,8 @@ def take_over(
         report = arrived.report(
             profiles_added=len(touched) - before,
             profiles_updated=int(touched[:before].sum()),
-            consents_changed=changed,
+            consents_changed=noted.changed,
+            withdrawals_kept=noted.withdrawals_kept,
             segments=segments,
         )
         detail |= {"records": report.records, "accepted": report.accepted, "segments": len(segments)}
@@ -307,20 +310,24 @@ class _Arrived:
         rows = [row for row, person in enumerate(self._people) if person.segments is not None]
         return BitMap(numbers[rows].astype(np.uint32)) if self.export.extent == "people" else BitMap()
 
-    def note(self, draft: Draft, numbers: npt.NDArray[np.int64]) -> int:
-        """Note what people said, for all of them and by namespace; returns how many words changed."""
-        spoken: dict[str | None, list[tuple[int, int, int]]] = {}
+    def note(self, draft: Draft, numbers: npt.NDArray[np.int64]) -> Noted:
+        """Note what people said, for all of them and by namespace."""
+        spoken: dict[tuple[int, str | None], list[tuple[int, int, int]]] = {}
         for row, person in enumerate(self._people):
-            if person.share is not None:
-                spoken.setdefault(None, []).append((row, *person.share))
-            for name, word in person.shares.items():
-                spoken.setdefault(name, []).append((row, *word))
-        changed = 0
-        for namespace, said in spoken.items():
-            rows, codes, at = (np.array(column, np.int64) for column in zip(*said, strict=True))
-            words = Words(codes=codes.astype(np.uint8), at=at, bases=np.zeros(len(rows), np.uint16))
-            changed += draft.note_consent(numbers[rows], words, namespace)
-        return changed
+            for name, word in ((None, person.share), *person.shares.items()):
+                if word is not None:
+                    code, at, basis = word
+                    spoken.setdefault((basis, name), []).append((row, code, at))
+        noted = []
+        for (basis, namespace), said in sorted(spoken.items(), key=lambda each: each[0][0]):  # undated words last
+            rows, codes, times = (np.array(column, np.int64) for column in zip(*said, strict=True))
+            bases = np.full(len(rows), basis, np.uint16)
+            noted.append(
+                draft.note_consent(numbers[rows], Words(codes=codes.astype(np.uint8), at=times, bases=bases), namespace)
+            )
+        return Noted(
+            changed=sum(each.changed for each in noted), withdrawals_kept=sum(each.withdrawals_kept for each in noted)
+        )
 
     def fields(self) -> dict[str, tuple[str, str | None]]:
         wanted: dict[str, tuple[str, str | None]] = dict.fromkeys(self.export.attributes, ("attribute", None))

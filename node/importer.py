@@ -17,7 +17,7 @@ from psi.values import U8, Indices, Values
 
 from . import attributes as attributes_of
 from . import tables
-from .consent import Words
+from .consent import UNDATED, Noted, Words
 from .consentfiles import ConsentColumns
 from .data import MAX_ID, NUMBER, Draft, Held
 from .errors import InvalidInput, Refused, check_name
@@ -96,6 +96,7 @@ class ImportReport:
     profiles_added: int = 0
     profiles_updated: int = 0
     consents_changed: int = 0
+    withdrawals_kept: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -149,10 +150,11 @@ def import_file(
 ) -> ImportReport:
     """Bring a file's or a query's people into the project as one dataset, by profile id.
 
-    What its rows say about a profile takes the place of what the same dataset said before. The file is read before
-    the transaction, which only merges. An id column of e-mail addresses or phone numbers that is an identity column too
-    gives ids that are the hash in hex. A broken row costs only itself. Raises InvalidInput, and PolicyConflict where a
-    published feed would break a policy because a field with a label is now one of its namespaces.
+    What its rows say about a profile takes the place of what the same dataset said before. Words without a time count as
+    said now, but lift no withdrawal that was given otherwise than by such words. The file is read before the transaction,
+    which only merges. An id column of e-mail addresses or phone numbers that is an identity column too gives ids that are
+    the hash in hex. A broken row costs only itself. Raises InvalidInput, and PolicyConflict where a published feed would
+    break a policy because a field with a label is now one of its namespaces.
     """
     detail: dict[str, Any] = {}
     project.require("profile.import", dataset)
@@ -173,9 +175,10 @@ def import_file(
         touched[numbers] = True
         duplicates = people.merge_identities(draft, dataset, numbers, touched)
         spoke = np.flatnonzero(people.codes)
-        bases = draft.bases([people.basis])[np.zeros(len(spoke), np.intp)]
+        basis = UNDATED if people.basis is None else int(draft.bases([people.basis])[0])
+        bases = np.full(len(spoke), basis, np.uint16)
         words = Words(codes=people.codes[spoke], at=people.at[spoke], bases=bases)
-        changed = draft.note_consent(numbers[spoke], words) if len(spoke) else 0
+        noted = draft.note_consent(numbers[spoke], words) if len(spoke) else Noted(changed=0, withdrawals_kept=0)
         if attributes:
             attributes_of.lay_over(draft, dataset, numbers, people.texts)
         record_fields(draft, dataset, people.fields())
@@ -184,7 +187,8 @@ def import_file(
             duplicates,
             profiles_added=count - before,
             profiles_updated=int(touched[:before].sum()),
-            consents_changed=changed,
+            consents_changed=noted.changed,
+            withdrawals_kept=noted.withdrawals_kept,
         )
         detail |= {"rows": report.rows, "accepted": report.accepted, "added": report.profiles_added}
     return report
@@ -346,8 +350,9 @@ class _People:
         self.at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
     @property
-    def basis(self) -> str:
-        return self.says.needed.basis if self.says and self.says.tcf else ""
+    def basis(self) -> str | None:
+        """The basis of TCF strings; None where words have no time of their own."""
+        return self.says.needed.basis if self.says and self.says.tcf else None
 
     def read(self, now: int, progress: Progress | None) -> None:
         ids: list[npt.NDArray[np.bytes_]] = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .consent import UNKNOWN, read_codes, read_time
+from .consent import CODES, UNDATED, UNKNOWN, Word, read_codes, read_time
 from .data import NUMBER
 from .errors import InvalidInput
 from .exports import Export, Identity, Namespace, Person
@@ -106,7 +106,7 @@ def read(record: Record, line: int, mapped: Mapped, now: int, dropped: Mapping[s
     record = _unwrapped(record)
     consents = _map(record, "consents")
     metadata_time = _map(consents, "metadata").get("time")
-    specific: dict[str, tuple[int, int]] = {}
+    specific: dict[str, Word] = {}
     for code, said in _map(consents, "idSpecific").items():
         namespace = mapped.namespaces.get(code.lower())
         if namespace is None:
@@ -172,8 +172,8 @@ def _segments(record: Record, line: int, now: int, dropped: Mapping[str, list[in
     return found
 
 
-def _word(consents: Any, metadata_time: Any, now: int) -> tuple[int, int] | None:
-    """Return the code and the time of `share` in an object of consents; the record's time where it has no own."""
+def _word(consents: Any, metadata_time: Any, now: int) -> Word | None:
+    """Return `share` in an object of consents; with the record's time where it has no own, undated where neither is."""
     share = consents.get("share") if isinstance(consents, Mapping) else None
     if share is None:
         return None
@@ -187,12 +187,16 @@ def _word(consents: Any, metadata_time: Any, now: int) -> tuple[int, int] | None
     at = now if time is None else read_time(str(time))
     if not 0 <= at <= now:
         raise Broken("not a time, or one to come")
-    return (code, at) if code else None
+    return (code, at, UNDATED if time is None else 0) if code else None
 
 
-def _stricter(kept: tuple[int, int] | None, word: tuple[int, int]) -> tuple[int, int]:
-    """Return one word for all identities of a namespace: the strictest, at the time of the newest."""
-    return word if kept is None else (max(kept[0], word[0]), max(kept[1], word[1]))
+def _stricter(kept: Word | None, word: Word) -> Word:
+    """Return one word for all identities of a namespace: the strictest, at the time of the newest. A no counts as dated
+    if any word is, another only if all are."""
+    if kept is None:
+        return word
+    code = max(kept[0], word[0])
+    return code, max(kept[1], word[1]), (min if CODES[code] in ("n", "dn") else max)(kept[2], word[2])
 
 
 def _records(batch: Batch) -> Iterator[tuple[int, Record]]:

@@ -1,6 +1,7 @@
 """The commands profile, consent and segment, as a user types them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,27 @@ def test_consent(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["act"] for each in run("audit", "list")][:2] == ["consent.import", "consent.set"]
     assert main(["consent", "show"]) == main(["consent", "show", "1"]) == 0
     assert "opt-in" in capsys.readouterr().out
+
+
+@pytest.mark.feature("CO3")
+def test_a_withdrawal_outlives_the_next_import(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*IMPORT)
+    run("consent", "set", "1", "n", "--basis", "mail")
+    Path("next.csv").write_text("id,share\n1,y\n")
+    again = ("profile", "import", "next.csv", "--dataset", "next", "--id", "id", "--consent", "share")
+    assert run(*again)["withdrawals_kept"] == 1
+    assert run("consent", "show", "1")["basis"] == "mail"
+    capsys.readouterr()
+    assert main(list(again)) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"withdrawals kept +1\n", text)
+    assert "vesica consent set" in text
+    Path("late.csv").write_text("id,share,when\n1,y,2020-01-01\n")
+    late = ["consent", "import", "late.csv", "--id", "id", "--consent", "share", "--time", "when"]
+    assert main(late) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"older than what is known +1 +2\s", text)
+    assert re.search(r"unchanged +0\n", text)
 
 
 def test_another_model_is_tried_before_it_is_chosen(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Consent: the decision tables, the newest word, and that changes are audited."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from node.consent import CODES, Words, may_share, merge, opted_out, read_codes
 from node.data import Snapshot
 from node.errors import InvalidInput, NotFound, Refused
-from node.importer import IdentityColumn
+from node.importer import IdentityColumn, ImportReport
 from node.node import Node
 from node.project import Project
 from node.tcf import Needed
@@ -84,7 +85,7 @@ def test_the_newest_word_wins_and_at_the_same_time_the_stricter(project: Project
     assert project.consent.set("1", "y") is False
     kept, words = Words.nothing(2), Words.of(read_codes(["n", "y", "p", "y"]), 0)
     words.at[:] = [5, 7, 7, 1]
-    assert merge(kept, np.array([0, 0, 0, 1]), words) == 2
+    assert merge(kept, np.array([0, 0, 0, 1]), words).changed == 2
     assert [CODES[code] for code in kept.codes] == ["p", "y"]
     assert kept.at.tolist() == [7, 1]
 
@@ -112,12 +113,13 @@ def test_an_import_of_consent(project: Project, tmp_path: Path) -> None:
         "id;share;when\n1;n;2020-01-01\n3;n;2026-05-01T10:00:00+02:00\n4;n;1750000000\nx;n;1\n2;z;1\n2;y;never\n2;y;9999-01-01\n2\n"
     )
     report = project.consent.import_(path, id_column="id", consent_column="share", time_column="when")
-    assert (report.rows, report.accepted, report.changed) == (8, 3, 1)
+    assert (report.rows, report.accepted, report.changed, report.unchanged) == (8, 1, 1, 0)
     assert {reason: tally["lines"] for reason, tally in report.rejected.items()} == {
         "fewer cells than the header": [9],
         "no such profile": [5],
         "not a consent value": [6],
         "not a time, or one to come": [7, 8],
+        "older than what is known": [2, 4],
     }
     assert project.consent.show()["profiles"] == {"y": 2, "n": 2}
     report = project.consent.import_(path, id_column="id", consent_column="share", namespace="email_sha256")
@@ -125,6 +127,25 @@ def test_an_import_of_consent(project: Project, tmp_path: Path) -> None:
     path.write_text("id,share\nnobody,y\n")
     with pytest.raises(InvalidInput):
         project.consent.import_(path, id_column="id", consent_column="share")
+
+
+@pytest.mark.feature("CO1")
+def test_an_import_of_consent_counts_what_was_said_too_late(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "consent.csv"
+    path.write_text("id,share,when\n3,n,1000\n3,y,2000\n3,p,2000\n3,p,1000\n1,y,1000\n4,n,1000\n")
+    options = {"id_column": "id", "consent_column": "share", "time_column": "when"}
+    late = {
+        "older than what is known": {"count": 2, "lines": [2, 7]},
+        "as old as a stricter word": {"count": 1, "lines": [3]},
+    }
+    report = project.consent.import_(path, **options)
+    assert (report.rows, report.accepted, report.changed, report.unchanged) == (6, 3, 1, 2)
+    assert report.rejected == late
+    again = project.consent.import_(path, **options)
+    assert (again.accepted, again.changed, again.unchanged, again.rejected) == (3, 0, 3, late)
+    path.write_text("id,share,when\n4,n,1000\n")
+    assert project.consent.import_(path, **options).accepted == 0
+    assert project.consent.show("4")["share"] == "y"
 
 
 def test_what_cannot_be_noted(project: Project) -> None:
@@ -170,8 +191,8 @@ def test_the_basis_is_kept_with_the_word_that_holds(project: Project, tmp_path: 
     assert project.consent.show("1")["basis"] == "form 7"
     assert project.consent.set("1", "n", at=now) is True
     assert project.consent.show("1")["basis"] is None
-    assert project.consent.show()["bases"] == {}
-    for basis in ("b" * 121, "two\nlines", "ask ann@x.com"):
+    assert project.consent.show()["bases"] == {"profile import": 2}
+    for basis in ("b" * 121, "two\nlines", "ask ann@x.com", "profile import"):
         with pytest.raises(InvalidInput):
             project.consent.set("1", "n", basis=basis)
 
@@ -262,6 +283,103 @@ def test_a_run_does_what_the_dry_run_said(pair: Any, person: Any) -> None:
     acme.feeds.sync("summer")
     assert pair.globe.members("acme", "vip") == {"1", "2", "3"}
     assert [each["detail"]["model"] for each in pair.acme.acts("consent.model")] == ["opt-out", "opt-in", "opt-out"]
+
+
+Crm = Callable[..., ImportReport]
+
+
+@pytest.fixture
+def crm(project: Project, clock: Any, tmp_path: Path) -> Crm:
+    """Import the CRM's words a day later: crm("1,y", "3,n")."""
+
+    def crm(*rows: str) -> ImportReport:
+        clock.advance(days=1)
+        path = tmp_path / "crm.csv"
+        path.write_text("\n".join(["id,share", *rows]) + "\n")
+        return project.profiles.import_(path, dataset="crm", id_column="id", identities=[], consent_column="share")
+
+    return crm
+
+
+def word(project: Project, profile: str) -> tuple[str | None, str | None]:
+    found = project.consent.show(profile)
+    return found["share"], found["basis"]
+
+
+@pytest.mark.feature("CO3")
+@pytest.mark.parametrize("way", ["set", "set with a basis", "a file", "TCF", "TCF of a profile import"])
+def test_a_profile_import_lifts_no_withdrawal_that_came_in_otherwise(
+    way: str, project: Project, crm: Crm, clock: Any, tmp_path: Path
+) -> None:
+    project.consent.set_model("opt-out")
+    basis: str | None = None
+    if way.startswith("TCF"):
+        basis = "TCF purposes 1 3 4"
+        path = tmp_path / "tcf.csv"
+        path.write_text("id,tc\n3,COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA\n")
+        if way == "TCF":
+            project.consent.import_(path, id_column="id", tcf_column="tc")
+        else:
+            project.profiles.import_(path, dataset="app", id_column="id", identities=[], tcf_column="tc")
+    elif way == "a file":
+        basis = "mail"
+        path = tmp_path / "outs.csv"
+        path.write_text("id,share,why\n3,n,mail\n")
+        project.consent.import_(path, id_column="id", consent_column="share", basis_column="why")
+    else:
+        basis = "mail" if "basis" in way else None
+        project.consent.set("3", "n", basis=basis or "")
+    for said in ("y", "y", "n", "y", "dn", "p", "y"):  # that the CRM knows it by now, or not, makes no difference
+        report = crm(f"3,{said}")
+        assert (report.consents_changed, report.withdrawals_kept) == (0, said not in ("n", "dn"))
+        assert word(project, "3") == ("n", basis)
+    assert not project.consent.show("3")["namespaces"]["ecid"]["may_be_shared"]
+    assert project.consent.set("3", "y", basis="call") is True
+    assert crm("3,y").withdrawals_kept == 0
+    assert word(project, "3") == ("y", "call")
+
+
+@pytest.mark.feature("CO3")
+def test_a_profile_import_changes_what_one_said_before(project: Project, crm: Crm) -> None:
+    assert word(project, "2") == ("n", "profile import")
+    assert crm("2,y").consents_changed == 1
+    assert word(project, "2") == ("y", "profile import")
+    project.consent.set("2", "y", basis="call")
+    for said in ("n", "y"):  # its no holds against a yes of the person, and it may take it back
+        report = crm(f"2,{said}")
+        assert (report.consents_changed, report.withdrawals_kept) == (1, 0)
+        assert word(project, "2") == (said, "profile import")
+
+
+@pytest.mark.feature("CO3")
+def test_a_withdrawal_that_comes_after_the_import_s_own_is_kept_too(project: Project, crm: Crm) -> None:
+    before = project.node.now() - 10
+    for profile, basis in (("2", "mail"), ("3", "")):
+        crm(f"{profile},n")
+        at = project.consent.show(profile)["at"]
+        assert project.consent.set(profile, "n", at=before, basis=basis) is False
+        assert project.consent.show(profile)["at"] == at
+        assert crm(f"{profile},y").withdrawals_kept == 1
+        assert word(project, profile) == ("n", basis or None)
+
+
+@pytest.mark.feature("CO3")
+def test_a_profile_import_s_yes_said_again_is_no_newer_but_its_no_is(project: Project, crm: Crm) -> None:
+    crm("2,n", "4,y")
+    yesterday = project.node.now() - 10
+    assert project.consent.set("2", "y", at=yesterday) is False
+    assert project.consent.set("4", "n", at=yesterday, basis="mail") is True
+    assert crm("4,y").withdrawals_kept == 1
+
+
+@pytest.mark.feature("CO3")
+def test_a_no_by_default_is_a_withdrawal_and_a_no_may_follow(project: Project, crm: Crm) -> None:
+    project.consent.set("3", "dn", basis="terms")
+    assert crm("3,y").withdrawals_kept == 1
+    assert word(project, "3") == ("dn", "terms")
+    assert crm("3,n").consents_changed == 1
+    assert crm("3,y").withdrawals_kept == 1
+    assert word(project, "3") == ("n", "terms")
 
 
 @pytest.mark.feature("CO3")

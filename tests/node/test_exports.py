@@ -251,6 +251,32 @@ def test_the_strictest_word_of_a_namespace_s_identities_holds(take: Take, projec
     assert (word["share"], word["at"]) == ("n", "2026-06-01T00:00:00Z")
 
 
+@pytest.mark.feature("CO3")
+@pytest.mark.feature("OP10")
+def test_words_without_a_time_lift_no_withdrawal(take: Take, project: Project, clock: Any) -> None:
+    def said(all_of_it: str, ecid: str) -> dict[str, Any]:
+        return {
+            "share": {"val": all_of_it},
+            "idSpecific": {"ECID": {ECID(1): {"share": {"val": ecid}}}},
+        }
+
+    def words() -> tuple[str, str]:
+        found = project.consent.show("profile-1")
+        return found["share"], found["namespaces"]["ecid"]["share"]
+
+    take([record(1, consents=said("n", "n"))], id_path="_id")
+    clock.advance(days=1)
+    report = take([record(1, consents=said("y", "y"))], id_path="_id")
+    assert (report.consents_changed, report.withdrawals_kept, words()) == (2, 0, ("y", "y"))
+    project.consent.set("profile-1", "n", "ecid")
+    dated = {"share": {"val": "n"}, "metadata": {"time": "2027-01-17T00:00:00Z"}}
+    clock.advance(days=1)
+    take([record(1, consents=dated)], id_path="_id")
+    clock.advance(days=1)
+    report = take([record(1, consents=said("y", "y"))], id_path="_id")
+    assert (report.consents_changed, report.withdrawals_kept, words()) == (0, 2, ("n", "n"))
+
+
 @pytest.mark.feature("OP10")
 def test_the_same_from_parquet_and_from_the_entities_endpoint(project: Project, tmp_path: Path) -> None:
     lines = tmp_path / "profiles.json"
