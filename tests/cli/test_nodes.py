@@ -241,7 +241,7 @@ def test_feeds_live_by_themselves(sides: tuple[Side, Side], tmp_path: Path) -> N
         assert retailer.command("feed", "sync", "--no-wait")[0] == 0
         retailer.refused("refused", "partner", "rotate", "publisher", "--yes", act="partner.rotate")
 
-        assert publisher.run("alert", "acknowledge", "--all")["acknowledged"] >= 2
+        assert publisher.run("alert", "acknowledge", "--all")["acknowledged"] >= 1
         assert publisher.run("alert", "list") == publisher.run("node", "status")["alerts"] == []
         assert len(publisher.run("alert", "list", "--all")) >= 2
         assert "feed_offered" in publisher.command("alert", "list", "--all")[1]
