@@ -14,7 +14,7 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.option("--all", "every", is_flag=True, help="Also those that were acknowledged.")
+@click.option("--all", "every", is_flag=True, help="Also those that were acknowledged or are settled.")
 @click.pass_obj
 def list_(ctx: "Context", every: bool) -> None:
     """List the project's alerts, newest first."""

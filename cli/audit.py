@@ -10,12 +10,10 @@ if TYPE_CHECKING:
 
     from .main import Context
 
-_DAYS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")
-
 
 def _filters(command: "Callable[..., None]") -> "Callable[..., None]":
-    time = click.DateTime(formats=_DAYS)
-    such = "such as 2026-01-31 or 2026-01-31T08:00:00"
+    time = options.Time(options.DAY, "%Y-%m-%dT%H:%MZ", "%Y-%m-%dT%H:%M:%S")
+    such = "such as 2026-01-31 or 2026-01-31T08:00Z"
     for option in (
         click.option("--until", type=time, metavar="TIME", help=f"Before this time (UTC), {such}."),
         click.option("--since", type=time, metavar="TIME", help=f"From this time on (UTC), {such}."),
@@ -92,7 +90,7 @@ _STANDS = {
 @cli.command()
 @click.option(
     "--before",
-    type=click.DateTime(formats=["%Y-%m-%d"]),
+    type=options.Time(options.DAY),
     required=True,
     metavar="DAY",
     help="Rows from before this day (UTC).",

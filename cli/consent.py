@@ -44,8 +44,8 @@ def cli() -> None:
 def model(ctx: "Context", model: str, dry_run: bool) -> None:
     """Choose who is shared when a person said nothing: nobody (opt-in) or everybody (opt-out).
 
-    A person's no always counts. The next run applies the change; --dry-run tells what it would do, by namespace and by
-    feed, and changes nothing.
+    It limits whom we share, not whom we receive. A person's no always counts, in both. The next run applies the change;
+    --dry-run tells what it would do, by namespace and by feed, and changes nothing.
 
     \b
     Example: vesica consent model opt-in --dry-run

@@ -45,7 +45,7 @@ def cli() -> None:
 )
 @click.option(
     "--valid-until",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=options.Time(options.DAY),
     metavar="DAY",
     help="All members leave on that day (UTC), such as 2026-12-31.",
 )
@@ -227,7 +227,7 @@ def edit(
         click.echo(f"feed {name} is at version {version}")
         for row in document["partners"]:
             if row["offered_version"]:
-                click.echo(f"{row['alias']}: version {row['offered_version']} waits for its word")
+                click.echo(f"{row['alias']}: version {row['offered_version']} waits for the partner to enable it")
             if row["waits_for_estimate"]:
                 click.echo(f"{row['alias']}: {_asking(name, row['waits_for_estimate'])}")
             if row["status"] == "draft" and document["status"] == "published":
@@ -282,8 +282,11 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str, additio
     question = f"Decline what feed {name} would add?" if addition else f"Decline feed {name}? What it gave is purged."
     output.confirm(ctx, question, yes=yes)
     if addition:
-        received.decline_version(name, partner, reason)
-        _say(ctx, name, str(received.show(name, partner)["status"]))
+        version = received.decline_version(name, partner, reason)
+        shown = received.show(name, partner)
+        text = f"version {version} of feed {name} is declined, version {shown['accepted_version']} goes on"
+        versions = {"declined_version": version, "accepted_version": shown["accepted_version"]}
+        output.emit(ctx, {"feed": name, "status": shown["status"], **versions}, lambda: click.echo(text))
     else:
         received.decline(name, partner, reason)
         _say(ctx, name, "declined")
@@ -424,9 +427,9 @@ def _estimates(rows: list[dict[str, Any]]) -> None:
         empty="no estimate was made yet",
     )
     if rows:
-        click.echo(
-            "A person who matches in two namespaces counts once in each. Ranges hold the truth in 95 of 100 cases."
-        )
+        found = [each for row in rows for each in (row["interval"], row["consented_interval"]) if each]
+        ranges = " Ranges hold the truth in 95 of 100 cases." if any(low != high for low, high in found) else ""
+        click.echo(f"A person who matches in two namespaces counts once in each.{ranges}")
 
 
 def _budgets(rows: list[dict[str, Any]]) -> None:
@@ -458,6 +461,9 @@ def _show(document: dict[str, Any]) -> None:
         output.lines([*lines, *_receiving(document)])
         if document["offered"]:
             _offered(document["name"], document["offered"])
+        if document["status"] == "pending":
+            click.echo(f"\nIt waits for an answer: vesica feed enable {document['name']}, or")
+            click.echo(f"vesica feed decline {document['name']}")
     else:
         output.lines(lines)
         if document["status"] == "draft":
@@ -469,7 +475,7 @@ def _show(document: dict[str, Any]) -> None:
             output.table(("step", "done", "command"), steps)
         for row in document["partners"]:
             click.echo()
-            output.lines(_sending(row))
+            output.lines(_sending(document, row))
             if row["waits_for_estimate"]:
                 click.echo(f"{row['alias']}: {_asking(document['name'], row['waits_for_estimate'])}")
         if document["partners"]:
@@ -484,8 +490,8 @@ def _receiving(document: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return what is to be said of a feed that we get; what there is not yet is left out."""
     lines = [
         ("from", document["partner"]),
-        ("reason", document["reason"]),
-        ("members", [_members(name, size, document) for name, size in document["members"].items()] or None),
+        ("reason", document["reason"] or None),
+        *(("members", _members(name, size, document)) for name, size in document["members"].items()),
         ("members until", output.time(document["members_until"])),
         ("last run", _last_run(document["last_run"])),
         ("last receipt", document["last_receipt"]),
@@ -493,23 +499,57 @@ def _receiving(document: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in lines if value is not None]
 
 
-def _sending(row: dict[str, Any]) -> list[tuple[str, Any]]:
+def _sending(document: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return what is to be said of one partner of a feed of ours; what there is not yet is left out."""
     accepted = row["accepted_version"] and f"{row['accepted_version']}, hash {row['accepted_hash']}"
     lines = [
         ("partner", row["alias"]),
         ("status", row["status"]),
-        ("reason", row["reason"]),
+        ("reason", row["reason"] or None),
         ("budget left", row["budget"] and output.budget(row["budget"])),
         ("accepted version", accepted),
+        ("lacks", [f"{output.words(noun)} {name}" for noun, name in _lacks(row)] or None),
         ("offered version", row["offered_version"]),
+        ("declined", _declined(row)),
+        ("to offer it", _offering(document, row)),
         ("last revision", row["last_revision"] or None),
         ("last run", _last_run(row["last_run"])),
         ("last receipt", row["last_receipt"]),
         ("failure", row["failure"]),
         ("next attempt", output.time(row["next_attempt"])),
+        *(("purged", _purged(each)) for each in row["purges"]),
     ]
     return [(name, value) for name, value in lines if value is not None]
+
+
+def _lacks(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the newest version would bring a partner: a noun and a name each."""
+    return [
+        (noun.removesuffix("s"), each["name"] if noun == "segments" else each)
+        for noun, names in row["lacks"].items()
+        for each in names
+    ]
+
+
+def _declined(row: dict[str, Any]) -> str | None:
+    if row["declined_version"] is None:
+        return None
+    return f"version {row['declined_version']} declined, version {row['accepted_version']} goes on"
+
+
+def _offering(document: dict[str, Any], row: dict[str, Any]) -> str | None:
+    """Return the commands that offer a partner the newest version where nothing else waits."""
+    if not _lacks(row) or row["offered_version"] or row["waits_for_estimate"]:
+        return None
+    publish = f"vesica feed publish {document['name']}"
+    if row["declined_version"] != document["version"]:
+        return publish
+    return f"vesica feed edit {document['name']} --description TEXT, then {publish}"
+
+
+def _purged(statement: dict[str, Any]) -> str:
+    what = "the whole feed" if statement["version"] is None else f"version {statement['version']}"
+    return f"{what}, revision {statement['revision']}, signed {output.time(statement['made'])}"
 
 
 def _runs(runs: list[dict[str, Any]]) -> None:
@@ -592,8 +632,10 @@ def _answered(row: dict[str, Any]) -> str:
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:
+    from node.expiry import EXITED_DAYS
+
     found = document["statuses"][segment]
-    return f"{segment}: {size:,} (+{found['realized']:,} -{found['exited']:,})"
+    return f"{segment}: {size:,}; new {found['realized']:,}; left in {EXITED_DAYS} days {found['exited']:,}"
 
 
 def _labelled(segment: dict[str, Any]) -> str:

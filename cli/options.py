@@ -1,5 +1,8 @@
 """Options that several groups of commands take, and the values that their help names."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 import click
 
 ACTIONS = (
@@ -8,5 +11,22 @@ ACTIONS = (
 )
 FILE_USES = ACTIONS.replace("segment-match, ", "")
 NAMESPACES = "such as email_sha256 or phone_sha256"
+
+DAY = "%Y-%m-%d"
+
+
+class Time(click.DateTime):
+    """A day or time (UTC) in one of the given forms, of which the error shows an example."""
+
+    def __init__(self, *formats: str) -> None:
+        super().__init__(formats)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            such = " or ".join(datetime(2026, 1, 31, 8, tzinfo=UTC).strftime(each) for each in self.formats)
+            self.fail(f"{value!r} is no such time: write {such}", param, ctx)
+
 
 YES = click.option("--yes", is_flag=True, help="Do not ask.")

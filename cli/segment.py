@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -70,8 +70,9 @@ def update(ctx: "Context", name: str, rule: str | None, tree: Path | None, membe
 @cli.command("list")
 @click.pass_obj
 def list_(ctx: "Context") -> None:
-    """List the segments."""
-    _print_all(ctx, ctx.project().segments.list())
+    """List the segments, ours and received."""
+    project = ctx.project()
+    _print_all(ctx, [*(each.as_dict() for each in project.segments.list()), *project.received.segments()])
 
 
 @cli.command()
@@ -103,7 +104,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
 @click.pass_obj
 def evaluate(ctx: "Context", name: str | None) -> None:
     """Evaluate a segment with what it is composed of, or all of them."""
-    _print_all(ctx, ctx.project().segments.evaluate(name))
+    _print_all(ctx, [each.as_dict() for each in ctx.project().segments.evaluate(name)])
 
 
 @cli.command()
@@ -155,10 +156,7 @@ def _print_one(ctx: "Context", segment: "Segment", labels: "Sequence[Trace] | No
     output.emit(ctx, {**segment.as_dict(), **known}, table)
 
 
-def _print_all(ctx: "Context", segments: "list[Segment]") -> None:
-    rows = [(each.name, each.kind, each.size, output.time(each.evaluated), each.rule) for each in segments]
-    output.emit(
-        ctx,
-        [each.as_dict() for each in segments],
-        lambda: output.table(("name", "kind", "size", "evaluated", "rule"), rows, empty="no segments"),
-    )
+def _print_all(ctx: "Context", segments: list[dict[str, Any]]) -> None:
+    names = ("name", "kind", "size", "evaluated", "rule")
+    rows = ([output.time(row[name]) if name == "evaluated" else row[name] for name in names] for row in segments)
+    output.emit(ctx, segments, lambda: output.table(names, rows, empty="no segments"))

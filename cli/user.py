@@ -107,7 +107,11 @@ def revoke(ctx: "Context", name: str, yes: bool) -> None:
     """End every token of a user at once."""
     output.confirm(ctx, f"End every token of {name}?", yes=yes)
     count = ctx.node().users.revoke(name)
-    output.emit(ctx, {"name": name, "revoked": count}, lambda: click.echo(f"revoked {count} tokens of {name}"))
+    output.emit(
+        ctx,
+        {"name": name, "revoked": count},
+        lambda: click.echo(f"revoked {count} token{'s' * (count != 1)} of {name}"),
+    )
 
 
 @cli.command()
@@ -158,6 +162,7 @@ def _print_token(ctx: "Context", token: "Token") -> None:
 
     def text() -> None:
         click.echo(token.text)
-        click.echo(f"of {token.user} until {output.time(token.expires)}; it is not shown again", err=True)
+        until = f"It lasts until {output.time(token.expires)} and is not shown again."
+        click.echo(f"This is a token of {token.user}. {until}", err=True)
 
     output.emit(ctx, document, text)

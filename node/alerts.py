@@ -65,6 +65,15 @@ class Alerts:
         )
         return True
 
+    def settle(self, tx: Connection, kind: str, beginning: str) -> None:
+        """Close the open alerts of a kind that begin so, as what they told has been settled.
+
+        They say so from then on, so that the same trouble another time is an alert of its own.
+        """
+        open_ = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.acknowledged.is_(None))
+        settled = update(rows).where(*open_, rows.c.text.startswith(beginning, autoescape=True))
+        tx.execute(settled.values(text=rows.c.text + " (settled)", acknowledged=self._project.node.now()))
+
     def list(self, *, open_only: bool = False) -> "list_[Alert]":
         """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged.
 

@@ -98,6 +98,8 @@ def ended(project: "Project", tx: Connection, connection: Row[Any], feed_id: str
     """Note that the partner has what there is: both signed for it, or nothing has changed."""
     state = tx.execute(state_query(connection.id, feed_id)).one()
     _set(tx, state, tries=0, next_attempt=None, failure=None, ran=project.node.now())
+    name = tx.scalar(select(feeds.c.name).where(feeds.c.id == feed_id))
+    project.alerts.settle(tx, "run_failed", f"feed {name} does not reach {connection.alias}: ")
 
 
 def failed(project: "Project", connection: Row[Any], feed_id: str, error: VesicaError) -> None:

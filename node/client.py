@@ -1,6 +1,7 @@
 """The way out: one partner at one address, pinned key, signed requests, every answer verified and bounded."""
 
 import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,10 @@ WORK_SECONDS = 3600.0  # how long a partner may compute on one step
 POLL_SECONDS = 0.2
 ACCEPTED, NOTHING_YET, TOO_MANY = 202, 204, 429
 MAX_TEXT = 500  # characters of a partner's words that are shown
+
+
+class TurnedAway(httpx2.ConnectError):
+    """The partner's server is full."""
 
 
 class PeerClient:
@@ -113,7 +118,7 @@ class PeerClient:
             status_code=answer.status_code, body=content, request=request, headers=dict(answer.headers)
         )
         if answer.status_code == 503 and "signature" not in answer.headers:
-            raise httpx2.ConnectError("the server turns connections away")
+            raise TurnedAway("the server turns connections away")
         try:
             signatures.verify(response, to=self._us.key, now=self._us.now, expected=self._peer_key)
         except signatures.BadSignature as error:
@@ -152,11 +157,27 @@ def _explained(address: str) -> Iterator[None]:
                 hint="ask the partner, on another line than this, for a new Connect ID, if its key has changed",
             ) from None
         raise PeerUnreachable(
-            f"no answer from {address}: {type(error).__name__}",
+            f"no answer from {address}: {_what_broke(error)}",
             hint="check that the other side is running and that its address can be reached from here",
         ) from None
     except (httpx2.InvalidURL, UnicodeError):
         raise InvalidInput(f"{address!r} is not an address", hint="it reads HOST:PORT") from None
+
+
+def _what_broke(error: httpx2.TransportError) -> str:
+    """Say how a connection failed, without the library's names."""
+    if isinstance(error, httpx2.TimeoutException):
+        return "timed out"
+    if isinstance(error, TurnedAway):
+        return "it turns connections away"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(cause, socket.gaierror):
+            return "the name is not known"
+        cause = cause.__cause__ or cause.__context__
+    return "the connection broke"
 
 
 def _bounded(answer: httpx2.Response) -> bytes:

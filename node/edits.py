@@ -185,9 +185,11 @@ def position(project: "Project", tx: Connection, row: Row[Any], state: Row[Any],
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
     unoffered = state.status in GOING and state.offers[-1] != newest.version
     accepted = state.accepted_version and versions.get(tx, state.feed_id, state.accepted_version)
+    running = accepted and state.status in GOING
     return {
         "accepted_version": state.accepted_version,
         "accepted_hash": accepted.digest().hex() if accepted else None,
+        "lacks": versions.difference(holds(tx, state), newest)["adds"] if running else {},
         "offered_version": offered(state),
         "declined_version": state.declined_version,
         "waits_for_estimate": waits_for(project, tx, row, holds(tx, state), newest) if unoffered else [],

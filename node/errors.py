@@ -9,6 +9,11 @@ from psi.errors import VesicaError
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
+def spaced(name: str) -> str:
+    """Return the name of a class in words: "DatabaseError" is "database error"."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
 class Failure(VesicaError):
     """The base of what the machine could not do, as against what a rule refused: audited as fail, not as deny."""
 

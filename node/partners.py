@@ -160,6 +160,7 @@ class Partners:
             agreement = Agreement.decode(row.agreement)
             message = handshake.accept(agreement, sign=self._node.sign)
             self.change(tx, row, status="active", our_signature=message.signature)
+            self._answered(tx, row)
             self._project.letters.send(tx, row.id, "connect.accept", message)
         self._deliver(row)
 
@@ -168,6 +169,7 @@ class Partners:
         with self._project.act("partner.decline", alias) as tx:
             row = self.get(alias, tx, status="requested")
             self.change(tx, row, status="declined", reason=reason)
+            self._answered(tx, row)
             message = handshake.Decline(agreement=row.agreement_digest, reason=reason)
             self._project.letters.send(tx, row.id, "connect.decline", message)
         self._deliver(row)
@@ -306,7 +308,7 @@ class Partners:
             self._check_new(tx, request.offer)
             alias = self._alias(tx, None, request.offer)
             self._insert(tx, alias, request.offer, agreement, status="requested", their_signature=request.signature)
-            text = f"{printable(request.offer.organisation)} asks to connect: vesica partner accept {alias}"
+            text = _asks(request.offer.organisation, alias)
             for name, our_rules, their_rules in mismatches(ours, request.offer):
                 text += f"; {name} will not match: {', '.join(our_rules)} here, {', '.join(their_rules)} there"
             self._project.alerts.add(tx, "connection_request", text)
@@ -333,6 +335,9 @@ class Partners:
                 f"that project is partner {known.alias} already ({known.status})",
                 hint=_NEXT.get(known.status, "") or f"disconnect first: vesica partner disconnect {known.alias}",
             )
+
+    def _answered(self, tx: Connection, row: Row[Any]) -> None:
+        self._project.alerts.settle(tx, "connection_request", _asks(row.peer_organisation, row.alias))
 
     def _alias(self, tx: Connection, given: str | None, theirs: Offer) -> str:
         """Return a free alias: the one asked for, or one made of the organisation's name.
@@ -482,6 +487,10 @@ def end(project: "Project", tx: Connection, row: Row[Any], reason: str) -> None:
         .values(state="failed", error={"code": "disconnected"}, changed=now)
     )
     project.node.store.afterwards(lambda: cache.destroy(project.node.home, row.id))
+
+
+def _asks(organisation: str, alias: str) -> str:
+    return f"{printable(organisation)} asks to connect: vesica partner accept {alias}"
 
 
 def _numbered(stem: str) -> Iterable[str]:

@@ -148,6 +148,7 @@ class Project:
             if not _on_hold(self.row(tx)):
                 raise Refused(f"project {self.name} is not on hold", hint=f"vesica project show {self.name}")
             tx.execute(projects.update().where(projects.c.id == self.id).values(resumed=self.node.now()))
+            self.alerts.settle(tx, "on_hold", "on hold ")
 
     def namespaces(self) -> list[str]:
         """Return the namespaces with rule ids that the imported identities have, sorted."""

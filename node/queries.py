@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .columnar import ROWS, Row, Table
-from .errors import InvalidInput
+from .errors import InvalidInput, spaced
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -51,9 +51,9 @@ class Query:
                 options = {"stream_results": True, "max_row_buffer": ROWS, "no_parameters": True}
                 yield connection.exec_driver_sql(self.sql, execution_options=options)
         except DBAPIError as error:
-            reason = type(error.orig).__name__
+            reason = spaced(type(error.orig).__name__)
         except (SQLAlchemyError, UnicodeError, ValueError) as error:
-            reason = type(error).__name__
+            reason = spaced(type(error).__name__)
         finally:
             engine.dispose()
         if reason:  # raised here: no cause, no context, nothing of the URL or of a row in a traceback

@@ -3,6 +3,7 @@
 What they give is in `node.memberships`.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select, update
@@ -146,8 +147,11 @@ class Received:
             {"pending": "declined", "enabled": "declined", "disabled": "declined"},
         )
 
-    def decline_version(self, name: str, partner: str | None = None, reason: str = "") -> None:
-        """Turn down what a new version would add: the accepted one goes on, and the sender sees the reason."""
+    def decline_version(self, name: str, partner: str | None = None, reason: str = "") -> int:
+        """Turn down what a new version would add: the accepted one goes on, and the sender sees the reason.
+
+        Returns the number of the version that is turned down.
+        """
         with self._project.act("feed.decline-version", name) as tx:
             connection, feed = self.get(name, partner, tx)
             if feed.status not in ALIVE or feed.offered_version is None:
@@ -156,6 +160,7 @@ class Received:
             notice = FeedNotice(feed=self.definition(tx, feed).feed, version=feed.offered_version, reason=reason)
             self._project.letters.send(tx, connection.id, "feed.decline-version", notice)
         self._project.letters.deliver_soon(connection)
+        return int(feed.offered_version)
 
     def check_visible(self, tx: Connection, partner: str, segment: str, cleared: frozenset[str]) -> None:
         """Raise NotReceived for a received segment that has a label which is not cleared."""
@@ -201,6 +206,25 @@ class Received:
     def restrictions(self, tx: Connection) -> "list_[tuple[str, Definition]]":
         """Return the versions that we accepted of the feeds that we take, each with its partner."""
         return [(c.alias, self.definition(tx, feed)) for c, feed in self.rows(tx) if feed.status in ALIVE]
+
+    def segments(self) -> Documents:
+        """Return the received segments whose members we hold, with the keys of our own segments, by name."""
+        with self._node.store.read() as tx:
+            cleared, memberships = self._node.guard.cleared(tx, self._project.id), self._project.memberships
+            held = {
+                (connection.alias, name) for connection, feed in self.alive(tx) for name in memberships.sizes(tx, feed)
+            }
+            found: Documents = []
+            for partner, name in sorted(held):
+                with suppress(NotReceived):  # it is hidden from whoever acts
+                    if cleared is not None:
+                        self.check_visible(tx, partner, name, cleared)
+                    about = dict.fromkeys(("id", "rule", "tree", "evaluated"))
+                    found.append(
+                        {**about, "name": f"received.{partner}.{name}", "kind": "received", "size": 0, "uses": []}
+                    )
+                    found[-1]["size"] = len(memberships.members(partner, name, tx))  # none where its time is over
+        return found
 
     def segment(self, reference: str) -> dict[str, Any]:
         """Return what we know of a received segment ("received.PARTNER.NAME"): no rule, but the sender's word on it."""
@@ -283,6 +307,16 @@ class Received:
         tx.execute(
             update(received_feeds).where(received_feeds.c.id == feed.id).values(changed=self._node.now(), **values)
         )
+        if "status" in values or "offered_version" in values:
+            self._settle(tx, feed, values)
+
+    def _settle(self, tx: Connection, feed: Row[Any], values: dict[str, Any]) -> None:
+        """Close the alerts that ask for what a change of a feed answers."""
+        alias, alerts = self._project.partners.by_id(feed.connection_id, tx).alias, self._project.alerts
+        if "status" in values:
+            alerts.settle(tx, "feed_offered", f"{alias} offers feed {feed.name}: ")
+        if values.get("status") in offers.OVER or values.get("offered_version", 0) is None:
+            alerts.settle(tx, "feed_changed", f"{alias} offers a new version of feed {feed.name}: ")
 
 
 list_ = list  # inside the class `list` is the method

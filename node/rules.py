@@ -19,7 +19,7 @@ from pyroaring import BitMap
 from . import trees
 from .attributes import quoted
 from .data import NUMBER
-from .errors import Failure, InvalidInput
+from .errors import Failure, InvalidInput, spaced
 from .trees import Tree
 
 if TYPE_CHECKING:
@@ -221,12 +221,17 @@ def _value(found: "exp.Expr") -> str | int | float | bool:
             if not math.isfinite(number):
                 raise InvalidInput("a number of the rule is too large", hint=_HINT)
             return int(text) if text.isdigit() and len(text) < 16 else number
+        case exp.Column():
+            name = _name(found)[:200]
+            raise InvalidInput(
+                f"a rule compares with a value, and {name} is none", hint="texts take single quotes: 'GB'"
+            )
     raise _unsupported(found)
 
 
 def _unsupported(found: "exp.Expr") -> InvalidInput:
     return InvalidInput(
-        f"a rule cannot hold {type(found).__name__.upper()}",
+        f"a rule cannot hold {spaced(type(found).__name__)}",
         hint="use =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT, own.X and received.PARTNER.X",
     )
 

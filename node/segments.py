@@ -490,6 +490,11 @@ def _segment(row: Row[Any]) -> Segment:
 
 
 def _missing(name: str) -> NotFound:
+    if name.startswith("received."):
+        return NotFound(
+            f"{name[:80]!r} is no segment of ours",
+            hint=f"make one of it: vesica segment create NAME --rule {name[:80]}",
+        )
     return NotFound(f"there is no segment {name[:80]!r}", hint="'vesica segment list' shows them")
 
 

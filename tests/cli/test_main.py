@@ -284,6 +284,9 @@ def test_audit(run, document, node, tmp_path):
     assert [each["act"] for each in document("audit", "list", "--result", "deny")] == ["label.create"]
     assert document("audit", "list", "--until", "2000-01-01") == []
     assert len(document("audit", "list", "--since", "2000-01-01", "--limit", "2")) == 2
+    assert document("audit", "list", "--until", "2000-01-01T08:00Z") == []
+    code, _, err = run("audit", "list", "--since", "yesterday")
+    assert (code, "'yesterday' is no such time: write 2026-01-31 or 2026-01-31T08:00Z" in err) == (2, True)
     assert [each["act"] for each in document("audit", "list", "--project", "default")] == ["label.create"] * 2
     rows = list(csv.DictReader(io.StringIO(run("audit", "export")[1])))
     assert [row["result"] for row in rows] == ["allow", "allow", "deny"]

@@ -1,6 +1,7 @@
 """Users at the command line: the token in the environment, what a command without one is told, and the way back."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_a_token_is_printed_alone_so_that_a_script_can_take_it(
     capsys.readouterr()
     assert main(["user", "create", "ann", "--role", "administrator", "--home", str(home)]) == 0
     out, err = capsys.readouterr()
-    assert "not shown again" in err
+    assert re.fullmatch(r"This is a token of ann\. It lasts until \S+Z and is not shown again\.\n", err)
     monkeypatch.setenv("VESICA_TOKEN", out)  # with its newline
     for command in (["user", "list"], ["user", "show"], ["role", "list"], ["job", "list"]):
         assert main([*command, "--home", str(home)]) == 0

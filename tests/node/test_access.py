@@ -708,6 +708,7 @@ def test_a_received_segment_is_hidden_by_the_label_that_came_with_it(pair: Any, 
     with signed_in(globe.node, lou) as lous:
         project = lous.project()
         assert [feed["name"] for feed in project.received.list()] == ["overt"]
+        assert [each["name"] for each in project.received.segments()] == ["received.acme.open"]
         assert told(NotFound, project.received.show, "covert") == told(NotFound, project.received.show, "nothing")
         create = project.segments.create
         hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "secret")
@@ -751,7 +752,7 @@ def test_a_label_hides_from_when_it_is_offered(pair: Any, person: Any) -> None:
             after = replace(before, version=2, segments=(replace(segment, labels=("s1",)), more))
             offers.offered(globe.project, tx, connection, after)
         assert globe.project.received.show("overt")["accepted_version"] == 1
-        assert received.list() == []
+        assert received.list() == received.segments() == []
         hidden = told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "open")
         assert hidden == told(NotFound, lambda each: create("mine", rule=f"received.acme.{each}"), "nothing")
 

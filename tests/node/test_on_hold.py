@@ -94,6 +94,7 @@ def shows_and_resumes(side: Any, capsys: Any) -> None:
     assert "on hold since a restore" in typed("project", "show")
     assert "on hold" in typed("node", "status")
     assert "goes on" in typed("project", "resume")
+    assert "on_hold" not in [each.kind for each in side.project.alerts.list(open_only=True)]
     assert "on hold since a restore" not in typed("project", "show")
     assert side.node.status()["projects"][0]["on_hold"] is False
 

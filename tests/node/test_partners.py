@@ -197,7 +197,9 @@ def test_a_request_under_terms_that_changed_meanwhile_is_refused(ready: Any) -> 
     assert refused.value.code == "agreement"
     assert status(ready.acme) == {}
     assert request(ready.globe, ready.acme) == "acme"  # the failed one gives way
+    assert [alert.kind for alert in ready.acme.project.alerts.list(open_only=True)] == ["connection_request"]
     ready.acme.project.partners.accept("globe")
+    assert ready.acme.project.alerts.list(open_only=True) == []
     ready.post()
     assert status(ready.globe)["acme"] == "active"
     assert ready.globe.project.partners.list()[0]["terms"]["minimum_overlap"] == 500

@@ -270,6 +270,7 @@ def test_a_partner_that_is_down_gets_it_when_it_is_back(
             living.pass_(LONGEST_SECONDS)
             assert living.members() == set(range(10, 20)) - {15}
     assert living.acme.project.feeds.show("f")["partners"][0]["failure"] is None
+    assert "run_failed" not in [each.kind for each in living.acme.project.alerts.list(open_only=True)]
 
 
 @pytest.mark.feature("EX1")

@@ -82,6 +82,20 @@ def test_rules(project: Project, rule: str, members: str | None) -> None:
         assert segment.size == len(members)
 
 
+@pytest.mark.parametrize(
+    ("rule", "words", "hint"),
+    [
+        ("orders >> 2", "a rule cannot hold bitwise right shift", "IS NULL"),
+        ('crm.country = "GB"', "a rule compares with a value, and GB is none", "single quotes"),
+        ("orders > visits", "and visits is none", "single quotes"),
+    ],
+)
+def test_what_a_rule_cannot_hold_is_said_in_words(project: Project, rule: str, words: str, hint: str) -> None:
+    with pytest.raises(InvalidInput, match=words) as refused:
+        project.segments.create("s", rule=rule)
+    assert hint in refused.value.hint
+
+
 def test_a_field_of_two_datasets_must_be_told_apart(project: Project) -> None:
     with pytest.raises(InvalidInput, match="more than one"):
         project.segments.create("s", rule="country = 'GB'")

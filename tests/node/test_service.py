@@ -118,6 +118,28 @@ def test_nobody_there_ends_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> 
     with PeerClient(Party(), f"127.0.0.1:{port}", Party().key) as client, pytest.raises(PeerUnreachable) as gone:
         client.get("/echo")
     assert "running" in gone.value.hint
+    assert str(gone.value).endswith(": connection refused")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (httpx2.ReadTimeout("1.2.3.4"), "timed out"),
+        (httpx2.ReadError("1.2.3.4"), "the connection broke"),
+        (client_module.TurnedAway("full"), "it turns connections away"),
+    ],
+)
+def test_how_a_connection_failed_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def broken(*_arguments: object, **_more: object) -> None:
+        raise error
+
+    us = Party()
+    monkeypatch.setattr(PeerClient, "_once", broken)
+    with PeerClient(us, "127.0.0.1:1", us.key, patience=0.1) as client, pytest.raises(PeerUnreachable) as gone:
+        client.get("/echo")
+    assert str(gone.value) == f"no answer from 127.0.0.1:1: {words}"
 
 
 def test_work_of_over_a_second_is_polled_and_done_once(running: Running, caller: PeerClient) -> None:

@@ -162,7 +162,7 @@ def test_a_database_is_only_read(project: Project, database: Path, sql: str, mon
 
 @pytest.mark.feature("ID8")
 def test_a_database_that_is_not_there_is_not_made(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"\(operational error\)"):
         load(project, Query(sql=SELECT, database=f"sqlite:///{tmp_path / 'new.db'}"))
     assert not (tmp_path / "new.db").exists()
     for url in ("sqlite://", "mysql://u:hush@localhost/x", "no url", "postgresql://u:hush@[::1", "sqlite:///:memory:"):
