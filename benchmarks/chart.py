@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="what benchmarks.peers --json printed")
     parser.add_argument("picture", type=Path, help="the SVG file to write")
     options = parser.parse_args()
-    rows = json.loads(options.results.read_text())
+    rows = json.loads(options.results.read_text())["rows"]
     sizes = max(row["n"] for row in rows)
     options.picture.write_text(draw(rows, f"CPU seconds of both parties, sets of {sizes:,} (logarithmic)"))
 
