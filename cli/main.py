@@ -3,7 +3,6 @@
 import errno
 import gc
 import importlib
-import json
 import os
 import sys
 from pathlib import Path
@@ -192,10 +191,12 @@ def _fail(as_json: bool, code: str, message: str, hint: str, *, exit_code: int =
 
 def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
     """Print an error's document: whole as JSON; for people with the report that some carry."""
-    if as_json:
-        click.echo(json.dumps({"error": error}, indent=2, ensure_ascii=False))
-        return exit_code
+    from .output import as_json as written
     from .output import printable, violations
+
+    if as_json:
+        click.echo(written({"error": error}))
+        return exit_code
 
     click.echo(f"vesica: error: {printable(error['message'])}", err=True)
     for line in violations(error.get("violations", ())):

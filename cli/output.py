@@ -21,15 +21,15 @@ Progress = Callable[[str, int, int | None], None]  # what is being done, how muc
 def emit(ctx: "Context", document: Any, table: Callable[[], None] | None = None) -> None:
     """Print a document as JSON when --json is given, else call `table`, which prints it for people."""
     if ctx.json or table is None:
-        text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
-        click.echo("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+        click.echo(as_json(document))
     else:
         table()
 
 
-def _escaped(line: str) -> str:
-    """Return a line of JSON in which no character can move a terminal's cursor or turn its text round."""
-    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line)
+def as_json(document: Any) -> str:
+    """Return a document as JSON in which no character can move a terminal's cursor or turn its text round."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_plain)
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none") -> None:

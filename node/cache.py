@@ -1,9 +1,10 @@
 """Arrays that can be computed again: per connection and epoch, encrypted at rest, gone with the epoch's secret."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -51,7 +52,7 @@ class Cache:
     def open(self, name: str) -> "Iterator[Stored]":
         """Hold on to what was saved, whatever is saved under that name meanwhile. Raises FileNotFoundError."""
         with self._path(name).open("rb") as file:
-            yield Stored(file, self._cipher(file.read(SALT)), name.encode())
+            yield Stored(file, self._cipher(file.read(SALT)), name.encode(), self._path(name))
 
     def names(self, beginning: str) -> list[str]:
         """Return the names that begin so, as they were saved."""
@@ -83,8 +84,8 @@ class Cache:
 class Stored:
     """One file of a cache. Its methods raise InvalidTag where it is damaged or was sealed under another secret."""
 
-    def __init__(self, file: BinaryIO, cipher: ChaCha20Poly1305, about: bytes) -> None:
-        self._file, self._cipher, self._about = file, cipher, about
+    def __init__(self, file: BinaryIO, cipher: ChaCha20Poly1305, about: bytes, path: Path) -> None:
+        self._file, self._cipher, self._about, self._path = file, cipher, about, path
 
     def load(self, only: Collection[str] | None = None) -> Arrays:
         """Return all arrays, or `only` some, by name."""
@@ -106,6 +107,12 @@ class Stored:
                 part = np.empty((min(count, length - start), *shape), np.dtype(kind))
                 assert start + count >= length or part.nbytes % PIECE == 0
                 yield self._fill(part)
+
+    def drop(self) -> None:
+        """Delete the file, unless another took its place meanwhile."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                self._path.unlink()
 
     def _head(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         self._file.seek(SALT)

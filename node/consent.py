@@ -99,8 +99,9 @@ def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Noted:
     """Write words into those kept for profiles, in place, where they are newer, or as new and stricter. A basis that
     comes later for the same word is added to it.
 
-    An undated word lifts no no that was said otherwise. Said again it is no newer, a no apart, and never takes the place
-    of the same word that was said otherwise.
+    The time of an undated word is only when its file came. So it lifts no no that was said otherwise, and a no or the same
+    word said otherwise takes its place whenever that was; said again it is no newer, a no apart. Of two nos, one undated,
+    the stricter stays, as of the later time, as said otherwise.
     """
     order = np.lexsort((words.codes, words.at, profiles))
     last = np.ones(len(order), bool)
@@ -108,22 +109,25 @@ def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Noted:
     order = order[last]
     profiles, words = profiles[order], words.take(order)
     now = kept.take(profiles)
-    as_new, same = words.at == now.at, words.codes == now.codes
-    wins = (now.codes == 0) | (words.at > now.at) | (as_new & (words.codes > now.codes))
-    wins |= same & ((as_new & (words.bases != 0)) | (now.bases == UNDATED))
-    undated = words.bases == UNDATED
-    otherwise = undated & (now.bases != UNDATED)
-    withdrawn = otherwise & (now.codes >= _DN)
-    again = same & (otherwise | (undated & (words.codes < _DN)))
-    wins &= ~(withdrawn | again) | (words.codes > now.codes)
-    wins &= words.codes != 0
-    bases = np.where(withdrawn, now.bases, words.bases)
-    where = profiles[wins]
-    kept.codes[where], kept.bases[where] = words.codes[wins], bases[wins]
-    kept.at[where] = np.maximum(words.at, now.at)[wins]
+    said, empty, same = words.codes != 0, now.codes == 0, words.codes == now.codes
+    no, was_no = words.codes >= _DN, now.codes >= _DN
+    undated, was_undated = words.bases == UNDATED, now.bases == UNDATED
+    to_dated, to_undated = undated & ~was_undated & ~empty, ~undated & was_undated & ~empty
+    as_new = words.at == now.at
+    wins = empty | (words.at > now.at) | (as_new & (words.codes > now.codes))
+    wins |= ~undated & same & as_new & (words.bases != 0)
+    wins |= (to_dated & no) | (to_undated & (no | same))
+    withdrawn = to_dated & was_no & ~no
+    both = (to_dated | to_undated) & no & was_no & said
+    wins &= said & ~withdrawn & ~both & ~(undated & same & ~no & ~empty)
+    later = np.maximum(words.at, now.at)
+    codes = np.where(wins, words.codes, np.where(both, np.maximum(words.codes, now.codes), now.codes))
+    at = np.where(wins & ~(to_dated & no), words.at, np.where(wins | both, later, now.at))
+    bases = np.where(wins | (both & to_undated), words.bases, now.bases)
+    kept.codes[profiles], kept.at[profiles], kept.bases[profiles] = codes, at, bases
     return Noted(
-        changed=int((wins & ~same).sum()),
-        withdrawals_kept=int((withdrawn & (words.codes < _DN) & (words.codes != 0)).sum()),
+        changed=int((codes != now.codes).sum()),
+        withdrawals_kept=int((withdrawn & said).sum()),
     )
 
 

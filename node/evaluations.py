@@ -141,7 +141,7 @@ def known(
                         part = part[places[first:last] - number * ROWS]
                     yield part
             except InvalidTag as error:
-                cache.drop(name)
+                stored.drop()
                 raise Failure(
                     f"what {connection.alias} evaluated for us cannot be read any more",
                     hint="the next run of its feed asks for it again",

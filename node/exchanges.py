@@ -107,7 +107,8 @@ def calling(project: "Project", connection: Row[Any], *, patience: float | None 
             yield client
         if connection.key_changed is not None:
             with project.node.store.begin() as tx:
-                tx.execute(update(connections).where(connections.c.id == connection.id).values(key_changed=None))
+                seen = (connections.c.id == connection.id, connections.c.key_changed == connection.key_changed)
+                tx.execute(update(connections).where(*seen).values(key_changed=None))
     except WrongPeerKey as error:
         _key_changed(project, connection, "partner.call", "answers", error)
         raise

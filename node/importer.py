@@ -458,12 +458,15 @@ def record_fields(draft: Draft, dataset: str, wanted: Fields) -> None:
     for name, (kind, rule_id) in wanted.items():
         if name in known:
             before = known[name]
-            if before.kind in LASTING and (before.kind != kind or before.rule not in (None, rule_id)):
+            lost = kind not in LASTING or (rule_id is not None and before.rule not in (None, rule_id))
+            if before.kind in LASTING and lost:
                 held = "profile ids" if before.kind == "id" else f"identities of {before.rule}"
                 raise Refused(
                     f"column {name!r} of dataset {dataset} held {held} before, which are kept with its labels",
                     hint="import it as before, or into another dataset: --dataset NAME",
                 )
+            if before.kind in LASTING:
+                kind, rule_id = "id" if "id" in (kind, before.kind) else kind, rule_id or before.rule
             this = (fields.c.dataset_id == dataset_id) & (fields.c.name == name)
             tx.execute(fields.update().where(this).values(kind=kind, rule=rule_id))
         else:

@@ -147,10 +147,11 @@ def outbox(node: "Node", connection_id: str) -> list[Letter]:
     waiting: list[Letter] = []
     with node.store.read() as reading:
         rows = reading.execute(query).all()
+    purged = not any(row.kind == "feed.purged" for row in rows) or _purged(node, connection_id)
     for row in rows:
         if waiting and sum(len(letter.body) for letter in waiting) + len(row.body) > BATCH_BYTES:
             break
-        if row.kind == "feed.purged" and not _purged(node, connection_id):
+        if row.kind == "feed.purged" and not purged:
             break
         waiting.append(Letter(connection=bytes.fromhex(connection_id), number=row.number, kind=row.kind, body=row.body))
     return waiting
@@ -163,7 +164,7 @@ def _purged(node: "Node", connection_id: str) -> bool:
     try:
         for project in node.all_projects():
             if project.id == project_id:
-                project.memberships.sweep()
+                project.memberships.sweep(connection_id=connection_id)
     except Failure as error:
         log.warning("the word of a purge waits", code=error.code)
         return False
@@ -295,7 +296,8 @@ class Post:
 
     def _deliver(self, row: Row[Any]) -> None:
         try:
-            Letters(self._node.project_by_id(row.project_id)).deliver(row)
+            if not Letters(self._node.project_by_id(row.project_id)).deliver(row):
+                self._patience[row.id] = time.monotonic() + PATIENCE_SECONDS  # one is held back
         except VesicaError as error:
             log.info("letters wait", partner=row.alias, code=error.code)
             self._patience[row.id] = time.monotonic() + PATIENCE_SECONDS

@@ -38,7 +38,7 @@ from psi.values import U8, Bools
 from . import decisions, epochs, evaluations, expiry, versions
 from .contents import WHOLE_AFTER
 from .data import Snapshot
-from .errors import NotFound
+from .errors import Failure, NotFound
 from .files import explained, write_atomically
 from .received import ALIVE, NotReceived, not_received
 from .tables import memberships, received_feeds
@@ -242,23 +242,33 @@ class Memberships:
             self._project.alerts.add(tx, "feed_expired", text)
         return {"expired": [row.name for row in over], "forgotten": [row.name for row in forgotten]}
 
-    def sweep(self, feed_id: str | None = None) -> None:
-        """Remove files of one feed, or of all, that no row names any more: what a release replaced, or a kill left.
+    def sweep(self, *, feed_id: str | None = None, connection_id: str | None = None) -> None:
+        """Remove files of one feed, of a partner's, or of all that no row names any more: what a release replaced, or a
+        kill left.
 
-        Whoever writes there holds the transaction, and so do we. Raises Failure where one cannot be removed.
+        Whoever writes there holds the transaction, and so do we. Raises Failure in the end where one cannot be removed.
         """
+        failure: Failure | None = None
         with self._node.store.begin() as tx:
             for _, feed in self._received.rows(tx):
-                if feed_id not in (None, feed.id) or not self._folder(feed).is_dir():
+                if feed_id not in (None, feed.id) or connection_id not in (None, feed.connection_id):
                     continue
                 kept = {name for row in self._rows(tx, feed) for name in (row.file, row.changes)}
                 kept.update(feed.records or ())
-                for path in self._folder(feed).iterdir():
-                    if path.name not in kept:
-                        try:
-                            path.unlink(missing_ok=True)
-                        except OSError as error:
-                            raise explained(error, path) from error
+                folder = self._folder(feed)
+                try:
+                    paths = [path for path in folder.iterdir() if path.name not in kept]
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    failure, paths = explained(error, folder), []
+                for path in paths:
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as error:
+                        failure = explained(error, path)
+        if failure is not None:
+            raise failure
 
     def _over(self, tx: Connection, feed: Row[Any]) -> Rows:
         """Return the memberships of a feed whose time is over and that are still written down."""
@@ -274,8 +284,8 @@ class Memberships:
         """Compute the memberships anew from a whole revision and the changes since, today's universe, and the feed's
         accepted version.
 
-        Records of an epoch that is over cannot be opened any more: the memberships stay until the next release. Where
-        their time is over they stay ended. Says whether they were computed.
+        Records of an epoch that is over cannot be opened any more, nor can any where F is lost: the memberships stay until
+        the next release. Where their time is over they stay ended. Says whether they were computed.
         """
         connection = self._project.partners.by_id(feed.connection_id, tx)
         epoch = epochs.running(self._project, tx, connection)
@@ -292,6 +302,8 @@ class Memberships:
             if namespace not in newest.records:
                 continue
             with evaluations.known(self._project, connection, epoch, namespace, snapshot) as known:
+                if not known.public and len(known.missing):
+                    return False  # what the partner evaluated is lost: nobody leaves until the next run brings it back
                 bitmaps, _ = open_chain(chain, namespace, known, then)
             for position, segment in enumerate(then.segments):
                 members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
@@ -387,9 +399,9 @@ class Memberships:
             self._project.alerts.add(tx, "segment_emptied", text)
 
     def _members(self, feed: Row[Any], row: Row[Any]) -> BitMap:
-        """Return a segment's present members; none where a purge has removed the file meanwhile."""
-        path = self._path(feed, row.file)
-        return BitMap.deserialize(path.read_bytes()) if path.exists() else BitMap()
+        """Return a segment's present members; none where they were purged meanwhile."""
+        content = self._content(feed, row, "file")
+        return BitMap() if content is None else BitMap.deserialize(content)
 
     def _statuses(self, tx: Connection, feed: Row[Any], row: Row[Any]) -> dict[str, BitMap]:
         exited = BitMap(expiry.remembered(self._exits(feed, row), self._node.now())[0])
@@ -410,11 +422,25 @@ class Memberships:
         return changes[EXITED].astype(np.uint32, copy=False), changes["exited_at"].astype(np.int64, copy=False)
 
     def _changes(self, feed: Row[Any], row: Row[Any]) -> dict[str, npt.NDArray[Any]]:
-        path = self._path(feed, row.changes)
-        if not path.exists():
+        content = self._content(feed, row, "changes")
+        if content is None:
             return {REALIZED: NOBODY[0], LATE: NOBODY[0], EXITED: NOBODY[0], "exited_at": NOBODY[1]}
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+
+    def _content(self, feed: Row[Any], row: Row[Any], column: str) -> bytes | None:
+        """Return a file of a membership, the newest where it was replaced since the row was read; None once it is purged."""
+        newest: Row[Any] | None = row
+        while newest is not None:
+            try:
+                return self._path(feed, getattr(newest, column)).read_bytes()
+            except FileNotFoundError:
+                before = newest
+                with self._node.store.read() as tx:
+                    newest = tx.execute(select(memberships).where(memberships.c.id == row.id)).first()
+                if newest is not None and getattr(newest, column) == getattr(before, column):
+                    return None
+        return None
 
     def _rows(self, tx: Connection, feed: Row[Any]) -> Rows:
         return list(

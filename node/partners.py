@@ -255,7 +255,7 @@ class Partners:
         with self._project.act("partner.allow", alias) as tx:
             row = self.get(alias, tx, status="active")
             gets = select(feed_partners.c.id).where(
-                feed_partners.c.connection_id == row.id, feed_partners.c.status == "enabled"
+                feed_partners.c.connection_id == row.id, feed_partners.c.status.in_(("enabled", "disabled"))
             )
             if tx.execute(gets).first() is None:
                 raise Refused(
@@ -490,7 +490,7 @@ def end(project: "Project", tx: Connection, row: Row[Any], reason: str) -> None:
 
 
 def _asks(organisation: str, alias: str) -> str:
-    return f"{printable(organisation)} asks to connect: vesica partner accept {alias}"
+    return f"{printable(organisation)} asks to connect: 'vesica partner accept {alias}'"
 
 
 def _numbered(stem: str) -> Iterable[str]:

@@ -57,7 +57,7 @@ class Store:
             try:
                 act()
             except OSError as error:  # the transaction stands
-                log.warning("a file stays behind", reason=error.strerror)
+                log.warning("a file stays behind", reason=str(error))
 
     def afterwards(self, act: Callable[[], object]) -> None:
         """Delete files once this thread's transaction is committed, and no row names them.

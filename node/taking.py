@@ -137,7 +137,7 @@ def received(project: "Project", connection: Row[Any], released: Released, numbe
             .where(runs.c.revision == announced.revision)
             .values(state="done", receipt=receipt.encode(), report=report, changed=project.node.now())
         )
-    project.memberships.sweep(feed.id)
+    project.memberships.sweep(feed_id=feed.id)
     tell(
         "in",
         connection.alias,

@@ -1,6 +1,7 @@
 """Feeds at the receiver: pending, enabled, paused, declined; and what can be done with what they give."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from node import taking
 from node.data import Snapshot
-from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, Refused
+from node.errors import AlreadyExists, Failure, InvalidInput, NotFound, PeerRefused, Refused
 from node.tables import feed_partners, memberships, received_feeds
 from protocol.errors import RemoteProtocolError
 
@@ -267,6 +268,32 @@ def test_what_a_kill_leaves_of_a_partner_that_is_gone_is_removed(shared: Any, mo
     shared.globe.node.sweep()
     assert not any(path.is_file() for path in cache.rglob("*"))
     assert not stored(shared)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-20] + bytes(20)], ids=["all", "the end"]
+)
+def test_nobody_leaves_where_what_was_evaluated_is_lost(shared: Any, damage: Callable[[bytes], bytes]) -> None:
+    globe = shared.globe.project
+    globe.received.enable("summer")
+    sync(shared)
+    members = shared.globe.members("acme", "new")
+    assert members
+    (path,) = (each for each in (shared.globe.node.home / "cache").rglob("*") if each.name.startswith("prf"))
+    path.write_bytes(damage(path.read_bytes()))
+    for _ in range(2):
+        with suppress(Failure):
+            globe.memberships.join_all()
+        assert shared.globe.members("acme", "new") == members
+    shared.acme.project.segments.update("new", ids(shared, "a3", "a4"))
+    assert sync(shared) == ["done"]  # which asks for it again
+    assert shared.globe.members("acme", "new") == {"g3", "g4"} != members
+
+
+def ids(pair: Any, *members: str) -> Path:
+    file = pair.acme.folder / "members.csv"
+    file.write_text("\n".join(["id", *members]) + "\n")
+    return Path(file)
 
 
 def failing(error: Exception) -> Callable[..., None]:
