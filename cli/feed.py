@@ -69,7 +69,7 @@ def create(
     Example: vesica feed create summer --segment vip --namespace email_sha256 --partner acme \\
                  --restrict export-to-third-party
     """
-    _sync(ctx)
+    ctx.node().exchange_letters()
     ctx.project().feeds.create(
         name,
         segments=segments,
@@ -100,7 +100,7 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
     \b
     Example: vesica feed estimate summer --partner acme
     """
-    _sync(ctx)
+    ctx.node().exchange_letters()
     with output.progress(ctx) as report:
         rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
 
@@ -122,7 +122,7 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
 @click.pass_obj
 def publish(ctx: "Context", name: str) -> None:
     """Offer a feed to its partners."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     ctx.project().feeds.publish(name)
     output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"published feed {name}"))
 
@@ -131,7 +131,7 @@ def publish(ctx: "Context", name: str) -> None:
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the feeds that we share, and those that partners share with us."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     project = ctx.project()
     document = {"shared": project.feeds.list(), "received": project.received.list()}
 
@@ -155,7 +155,7 @@ def list_(ctx: "Context") -> None:
 @click.pass_obj
 def show(ctx: "Context", name: str, partner: str | None) -> None:
     """Show a feed, ours or received: its definition and hash, states, estimates and runs."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     project = ctx.project()
     ours = partner is None and any(feed["name"] == name for feed in project.feeds.list())
     document = project.feeds.show(name) if ours else project.received.show(name, partner)
@@ -209,7 +209,7 @@ def edit(
     )
     if not (any(added) or any(removed) or add_partner or description is not None):
         raise click.UsageError("name what to add or to take out: --add-segment NAME, --remove-segment NAME")
-    _sync(ctx)
+    ctx.node().exchange_letters()
     if taken := ", ".join((*remove_segment, *remove_namespace)):
         output.confirm(ctx, f"Take {taken} out of feed {name}? It is purged at its partners.", yes=yes)
     feeds = ctx.project().feeds
@@ -242,7 +242,7 @@ def edit(
 @click.pass_obj
 def enable(ctx: "Context", name: str, partner: str | None) -> None:
     """Take a feed that a partner offers, or what a new version of it adds, or go on with a paused one."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     received = ctx.project().received
     received.enable(name, partner)
     shown = received.show(name, partner)
@@ -263,7 +263,7 @@ def enable(ctx: "Context", name: str, partner: str | None) -> None:
 @click.pass_obj
 def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
     """Pause a received feed; what came stays, the next runs are not taken."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     ctx.project().received.disable(name, partner, reason)
     _say(ctx, name, "disabled")
 
@@ -277,7 +277,7 @@ def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 @click.pass_obj
 def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool, yes: bool) -> None:
     """Turn a received feed down; what it gave is purged."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     received = ctx.project().received
     question = f"Decline what feed {name} would add?" if addition else f"Decline feed {name}? What it gave is purged."
     output.confirm(ctx, question, yes=yes)
@@ -302,10 +302,10 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
     A service does it by itself: seconds after a change, daily at the latest.
     """
     with output.progress(ctx) as report:
-        _sync(ctx, report)
+        ctx.node().exchange_letters(report)
         runs = ctx.project().feeds.sync(name, report, wait=not no_wait)
         if not no_wait:
-            _sync(ctx, report)
+            ctx.node().exchange_letters(report)
 
     def text() -> None:
         if no_wait:
@@ -334,7 +334,7 @@ def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
     \b
     Example: vesica feed reconcile summer
     """
-    _sync(ctx)
+    ctx.node().exchange_letters()
     document = ctx.project().feeds.reconcile(name, partner)
     output.emit(ctx, document, lambda: _reconciled(document))
 
@@ -356,7 +356,7 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
         raise click.UsageError("name what to unshare: --segment NAME or --partner NAME")
     if segment and reason:
         raise click.UsageError("a reason is told to one partner: it goes with --partner")
-    _sync(ctx)
+    ctx.node().exchange_letters()
     what = f"segment {segment} from all partners of feed {name}" if segment else f"feed {name} from {partner}"
     output.confirm(ctx, f"Take {what}? It is purged there.", yes=yes)
     ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
@@ -370,15 +370,10 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
 @click.pass_obj
 def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a feed for good; every partner purges it and signs that it did."""
-    _sync(ctx)
+    ctx.node().exchange_letters()
     output.confirm(ctx, f"End feed {name} for good? Partners purge what it gave them.", yes=yes)
     ctx.project().feeds.revoke(name, reason)
     _say(ctx, name, "revoked")
-
-
-def _sync(ctx: "Context", report: Any = None) -> None:
-    """Let letters that wait on either side arrive first; a service does this by itself."""
-    ctx.node().exchange_letters(report)
 
 
 def _errors(failed: dict[tuple[str, str], dict[str, Any]]) -> None:

@@ -84,7 +84,7 @@ def _differences(shown: dict[str, Any]) -> list[tuple[str, str]]:
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List partners with their status, the number of segments shared and received, and why a connection ended."""
-    _post(ctx)
+    ctx.node().exchange_letters()
     rows = ctx.project().partners.list()
     columns = ("alias", "organisation", "project", "status", "segments_shared", "segments_received", "reason")
     names = ("partner", "organisation", "project", "status", "shared", "received", "reason")
@@ -100,7 +100,7 @@ def list_(ctx: "Context") -> None:
 @click.pass_obj
 def show(ctx: "Context", name: str) -> None:
     """Show how things stand with a partner: what was agreed, what is used up, what waits, whether its key changed."""
-    _post(ctx)
+    ctx.node().exchange_letters()
     document = ctx.project().partners.show(name)
     output.emit(ctx, document, lambda: output.lines(_overview(document)))
 
@@ -158,7 +158,7 @@ def preflight(ctx: "Context", name: str) -> None:
 
     The identities are fixed in the program. Run it before the first estimate.
     """
-    _post(ctx)
+    ctx.node().exchange_letters()
     document = ctx.project().partners.preflight(name)
     output.emit(ctx, document, lambda: click.echo(_compared(document)))
 
@@ -173,7 +173,7 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
     It has to after it was restored from a backup, or connected anew; without it the partner is refused
     (evaluations_spent) until the epoch's length is over.
     """
-    _post(ctx)
+    ctx.node().exchange_letters()
     question = f"Let {name} ask once more about as many people as it has? What it asked before counts no more."
     output.confirm(ctx, question, yes=yes)
     ctx.project().partners.allow(name)
@@ -185,7 +185,7 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
 @click.pass_obj
 def accept(ctx: "Context", name: str) -> None:
     """Accept a partner's request: both sides are active then, and either may share."""
-    _post(ctx)
+    ctx.node().exchange_letters()
     ctx.project().partners.accept(name)
     _done(ctx, name, "active")
 
@@ -196,7 +196,7 @@ def accept(ctx: "Context", name: str) -> None:
 @click.pass_obj
 def decline(ctx: "Context", name: str, reason: str) -> None:
     """Turn a partner's request down."""
-    _post(ctx)
+    ctx.node().exchange_letters()
     ctx.project().partners.decline(name, reason)
     _done(ctx, name, "declined")
 
@@ -208,7 +208,7 @@ def decline(ctx: "Context", name: str, reason: str) -> None:
 @click.pass_obj
 def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a connection: feeds stop, and memberships are purged on both sides. Takes back an unanswered request too."""
-    _post(ctx)
+    ctx.node().exchange_letters()
     question = f"End the connection with {name}? Feeds stop, and what was shared is purged on both sides."
     output.confirm(ctx, question, yes=yes)
     ctx.project().partners.disconnect(name, reason)
@@ -229,7 +229,7 @@ def rotate(ctx: "Context", name: str, yes: bool) -> None:
     \b
     Example: vesica partner rotate acme
     """
-    _post(ctx)
+    ctx.node().exchange_letters()
     output.confirm(ctx, f"End the key epoch with {name}? Its secret and caches are destroyed.", yes=yes)
     document = {"alias": name, **ctx.project().partners.rotate(name)}
 
@@ -243,8 +243,3 @@ def rotate(ctx: "Context", name: str, yes: bool) -> None:
 
 def _done(ctx: "Context", name: str, status: str) -> None:
     output.emit(ctx, {"alias": name, "status": status}, lambda: click.echo(f"partner {name} is {status}"))
-
-
-def _post(ctx: "Context") -> None:
-    """Let letters that wait on either side arrive first; a service does this by itself."""
-    ctx.node().exchange_letters()
