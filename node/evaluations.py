@@ -39,7 +39,8 @@ from .tables import feed_partners, feeds, ledger, received_feeds
 if TYPE_CHECKING:
     from .project import Project
 
-ROWS = 1 << 18  # of F in memory at once: 16 MiB
+ROWS = 1 << 18  # of F in memory at once, 16 MiB, or a multiple
+PARTS = 16  # at most: each part is looked for in all records
 SEEN_BYTES = 16  # of a point, to tell whether it came before
 
 
@@ -133,12 +134,13 @@ def known(
             groups = groups[found]
 
         def parts() -> Iterator[U8]:
+            count = ROWS * max(1, -(-len(before) // (ROWS * PARTS)))
             try:
-                for number, prf in enumerate(stored.rows("prf", ROWS)):
+                for number, prf in enumerate(stored.rows("prf", count)):
                     part = prf.astype(np.uint8, copy=False)
                     if places is not None:
-                        first, last = np.searchsorted(places, (number * ROWS, (number + 1) * ROWS))
-                        part = part[places[first:last] - number * ROWS]
+                        first, last = np.searchsorted(places, (number * count, (number + 1) * count))
+                        part = part[places[first:last] - number * count]
                     yield part
             except InvalidTag as error:
                 stored.drop()

@@ -90,8 +90,7 @@ class Received:
                 raise Refused(f"feed {name} is {feed.status}", hint="vesica feed list")
             version = feed.accepted_version if feed.status == "disabled" else feed.offered_version
             definition = self.definition(tx, feed, version)
-            snapshot = Snapshot.open(self._project)
-            sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+            sizes = _universes(definition, Snapshot.open(self._project))
             minimum = Agreement.decode(connection.agreement).terms.minimum_universe
             if max(sizes.values()) < minimum:
                 raise Refused(
@@ -109,8 +108,8 @@ class Received:
         """Accept an enabled feed again, so that its next revision holds everything: we lack what changes are added to."""
         with self._node.store.begin() as tx:
             feed = tx.execute(select(received_feeds).where(received_feeds.c.id == feed_id)).one()
-            definition, snapshot = self.definition(tx, feed), Snapshot.open(self._project, tx)
-            sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+            definition = self.definition(tx, feed)
+            sizes = _universes(definition, Snapshot.open(self._project, tx))
             self._accept(tx, self._project.partners.by_id(feed.connection_id, tx), definition, sizes)
 
     def _accept(self, tx: Connection, connection: Row[Any], definition: Definition, sizes: dict[str, int]) -> None:
@@ -126,8 +125,8 @@ class Received:
 
         Says whether it did. The sender is alerted to our new size.
         """
-        definition, snapshot = self.definition(tx, feed), Snapshot.open(self._project, tx)
-        sizes = {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
+        definition = self.definition(tx, feed)
+        sizes = _universes(definition, Snapshot.open(self._project, tx))
         if all(size <= GROWN * (feed.told or {}).get(each, 0) for each, size in sizes.items()):
             return False
         self._accept(tx, connection, definition, sizes)
@@ -332,6 +331,11 @@ def revoked(project: "Project", tx: Connection, connection: Row[Any], message: M
     reason = printable(message.reason)
     project.received.purge(tx, connection, feed, reason=reason)
     project.alerts.add(tx, "feed_revoked", f"{connection.alias} revoked feed {feed.name}")
+
+
+def _universes(definition: Definition, snapshot: Snapshot) -> dict[str, int]:
+    """Return how many of our identities may be matched in each namespace of a feed."""
+    return {each: len(decisions.universe(snapshot, each)[0]) for each in definition.namespaces}
 
 
 def not_received(partner: str, segment: str) -> NotReceived:
