@@ -25,9 +25,9 @@ import duckdb
 import phonenumbers  # noqa: F401 - loaded before the clock starts
 
 import node.memberships  # noqa: F401 - so is what looks for new matches after an import
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
+from node.inputs.sources import Source
 from node.node import Node
-from node.sources import Source
 
 from .meter import MIB, Meter
 

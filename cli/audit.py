@@ -64,10 +64,10 @@ def verify(ctx: "Context", head: str | None) -> None:
     Partners keep heads of the log. Those that can be reached are asked for them, and each must be in the log, so that
     also a log that was written anew as a whole is found out.
     """
-    from node import heads
-    from node.audit import Head
+    from node.access.audit import Head
+    from node.partners import audit_heads
 
-    found, kept = heads.verify(ctx.node(), upto=None if head is None else Head.parse(head))
+    found, kept = audit_heads.verify(ctx.node(), upto=None if head is None else Head.parse(head))
     rows = [each.as_dict() for each in kept]
     document = {"rows": found.number, "head": str(found), "kept": rows}
 
@@ -130,7 +130,7 @@ def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str | Non
     else:
         from pathlib import Path
 
-        from node.files import write_atomically
+        from node.storage.files import write_atomically
 
         write_atomically(Path(path), text.encode())
         output.emit(ctx, {"written": path}, lambda: click.echo(f"written to {path}"))

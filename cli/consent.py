@@ -100,7 +100,7 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
     \b
     Example: vesica consent set C1042 n --namespace email_sha256
     """
-    from node.consent import read_time
+    from node.consent.consent import read_time
 
     when = None if at is None else read_time(at)
     changed = ctx.project().consent.set(profile, share, namespace, when, basis)
@@ -145,7 +145,7 @@ def import_(
     \b
     Example: vesica consent import opt-outs.csv --id customer --consent share --time changed_at --basis basis
     """
-    from node.tcf import PURPOSES, Needed
+    from node.imports.tcf import PURPOSES, Needed
 
     with output.progress(ctx) as report:
         found = ctx.project().consent.import_(

@@ -201,7 +201,7 @@ def edit(
     \b
     Example: vesica feed edit summer --add-segment vip
     """
-    from node.edits import Addition, Removal
+    from node.feeds.sending.edits import Addition, Removal
 
     added, removed = (
         (add_segment, add_namespace, add_restriction),
@@ -627,7 +627,7 @@ def _answered(row: dict[str, Any]) -> str:
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:
-    from node.expiry import EXITED_DAYS
+    from node.feeds.receiving.expiry import EXITED_DAYS
 
     found = document["statuses"][segment]
     return f"{segment}: {size:,}; new {found['realized']:,}; left in {EXITED_DAYS} days {found['exited']:,}"

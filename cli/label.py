@@ -7,7 +7,7 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from node.labels import Kind
+    from node.governance.labels import Kind
 
     from .main import Context
 
@@ -58,7 +58,7 @@ def _place(command: "Callable[..., None]") -> "Callable[..., None]":
 
 
 def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tuple[Kind, str]":
-    from node.labels import Kind
+    from node.governance.labels import Kind
 
     named = {Kind.DATASET: dataset, Kind.FIELD: field, Kind.SEGMENT: segment}
     given = [(kind, target) for kind, target in named.items() if target is not None]

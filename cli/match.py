@@ -7,10 +7,10 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from node.adhoc import Columns
-    from node.dialler import Outcome
-    from node.importer import ImportReport
-    from node.listener import Learned
+    from node.adhoc.dialler import Outcome
+    from node.adhoc.listener import Learned
+    from node.adhoc.session import Columns
+    from node.imports.importer import ImportReport
 
     from .main import Context
 
@@ -102,7 +102,7 @@ def listen(
     Example: vesica match listen --input customers.csv --column email=email_sha256 --listen 0.0.0.0:8471 \\
                  --address match.example.com:8471
     """
-    from node.listener import listen as run
+    from node.adhoc.listener import listen as run
 
     def ready(connect_id: str, where: str) -> None:
         if ctx.json:  # the one document comes at the end; the invitation must be read before
@@ -154,8 +154,8 @@ def dial(
         raise click.UsageError("--count and --members exclude each other.")
     if members != (target is not None):
         raise click.UsageError("--members and --output FILE go together.")
-    from node.dialler import check
-    from node.dialler import dial as run
+    from node.adhoc.dialler import check
+    from node.adhoc.dialler import dial as run
 
     check(connect_id)
     read, report, records = _read(ctx, path, columns, region)
@@ -176,8 +176,8 @@ def dial(
 def _read(
     ctx: "Context", path: str, columns: tuple[str, ...], region: str | None
 ) -> "tuple[Columns, ImportReport, list[str]]":
-    from node.adhoc import Column
-    from node.importer import IdentityColumn, read_identities
+    from node.adhoc.session import Column
+    from node.imports.importer import IdentityColumn, read_identities
 
     with output.progress(ctx) as progress:
         wanted = [IdentityColumn.parse(each) for each in columns]
@@ -198,7 +198,7 @@ def _write(outcome: "Outcome", read: "Columns", records: list[str], target: str)
     """Write the own rows that matched in any namespace, in the file's order, and return their number."""
     from pathlib import Path
 
-    from node.files import write_atomically
+    from node.storage.files import write_atomically
 
     rows = sorted({int(row) for found in outcome.found for row in read[found.namespace].rows_with(found.indices)})
     lines = [records[0]] if records[0] else []

@@ -6,7 +6,7 @@ import click
 from . import options, output
 
 if TYPE_CHECKING:
-    from node.policies import Status
+    from node.governance.policies import Status
 
     from .main import Context
 

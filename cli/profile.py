@@ -7,8 +7,8 @@ from . import output
 from .consent import tcf_options
 
 if TYPE_CHECKING:
-    from node.exports import ExportReport
-    from node.importer import ImportReport
+    from node.imports.importer import ImportReport
+    from node.imports.other_products import ExportReport
 
     from .main import Context
 
@@ -69,9 +69,9 @@ def import_(
     Example: vesica profile import crm.csv --dataset crm --id customer \\
                  --identity email=email_sha256 --identity mobile=phone_sha256 --region GB --consent share
     """
-    from node.importer import IdentityColumn
-    from node.queries import given
-    from node.tcf import PURPOSES, Needed
+    from node.imports.importer import IdentityColumn
+    from node.imports.tcf import PURPOSES, Needed
+    from node.inputs.queries import given
 
     source = given(file, sql, database)
     columns = [IdentityColumn.parse(text) for text in identities]

@@ -5,7 +5,7 @@ import click
 from . import options, output
 
 if TYPE_CHECKING:
-    from node.access import Role
+    from node.access.permissions import Role
 
     from .main import Context
 

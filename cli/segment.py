@@ -8,8 +8,8 @@ from . import options, output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from node.labels import Trace
-    from node.segments import Segment
+    from node.governance.labels import Trace
+    from node.segments.segments import Segment
 
     from .main import Context
 
@@ -84,7 +84,7 @@ def list_(ctx: "Context") -> None:
 def show(ctx: "Context", name: str, tree: str | None) -> None:
     """Show a segment: its rule, what the rule reads, its size and labels; a received one (received.PARTNER.NAME) without
     a rule, but with what its sender restricts."""
-    from node.labels import Kind
+    from node.governance.labels import Kind
 
     if name.startswith("received."):
         if tree is not None:

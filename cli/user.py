@@ -5,8 +5,8 @@ import click
 from . import options, output
 
 if TYPE_CHECKING:
+    from node.access.users import Token, User
     from node.project import Project
-    from node.users import Token, User
 
     from .main import Context
 

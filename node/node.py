@@ -15,20 +15,23 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select
 from protocol.connectid import check_address
 from psi.errors import VesicaError
 
-from . import audit, log, policies, tables
-from .audit import Audit, Result
-from .config import Config
+from . import log
+from .access import audit
+from .access.audit import Audit, Result
+from .access.guard import Guard
 from .errors import AlreadyExists, Failure, NotFound, Refused, StoreBusy, check_name
-from .files import explained
-from .guard import Guard
+from .governance import policies
 from .project import Project
-from .secrets import Secrets
-from .store import Store
+from .storage import tables
+from .storage.config import Config
+from .storage.database import Store
+from .storage.files import explained
+from .storage.keys import Secrets
 
 if TYPE_CHECKING:
-    from .jobs import Jobs, Progress
-    from .roles import Roles
-    from .users import Users
+    from .access.roles import Roles
+    from .access.users import Users
+    from .operations.jobs import Jobs, Progress
 
 DEFAULT_PROJECT = "default"
 
@@ -122,13 +125,13 @@ class Node:
 
         Raises BackupIncomplete with what is missing. The node of the backup must not run any more.
         """
-        from . import restoring
+        from .backup import restore
 
-        return restoring.restore(Path(source), Path(home), database=database, node=partial(cls, now=now, random=random))
+        return restore.restore(Path(source), Path(home), database=database, node=partial(cls, now=now, random=random))
 
     def backup(self, target: Path | str) -> dict[str, Any]:
         """Write a backup of the home, also while a service runs on it: a directory, or one file that ends in ".tar"."""
-        from . import backup
+        from .backup import backup
 
         return backup.write(self, Path(target))
 
@@ -157,19 +160,19 @@ class Node:
 
     @cached_property
     def jobs(self) -> "Jobs":
-        from .jobs import Jobs
+        from .operations.jobs import Jobs
 
         return Jobs(self)
 
     @cached_property
     def users(self) -> "Users":
-        from .users import Users
+        from .access.users import Users
 
         return Users(self)
 
     @cached_property
     def roles(self) -> "Roles":
-        from .roles import Roles
+        from .access.roles import Roles
 
         return Roles(self)
 
@@ -225,8 +228,8 @@ class Node:
 
     def exchange_letters(self, progress: "Progress | None" = None) -> None:
         """Deliver and fetch what waits on either side, and do what partners ask for; a running service does it itself."""
-        from .exchanges import register
-        from .jobs import no_progress, serving
+        from .exchanges.exchanges import register
+        from .operations.jobs import no_progress, serving
 
         if serving(self.home):
             return
@@ -250,14 +253,19 @@ class Node:
         """Do what the clock asks for: members leave whose time is over, alerts are raised, partners are told once a day
         where our audit log ends, and what nobody needs any more is deleted: messages of exchanges and jobs that are over,
         and files that a kill left behind."""
-        from . import data, epochs, exchanges, expiry, files, heads, schedule
+        from .exchanges import exchanges
+        from .feeds.receiving import expiry
+        from .feeds.sending import schedule
+        from .partners import audit_heads, key_epochs
+        from .people import data
+        from .storage import files
 
         acts: list[Callable[[], object]] = [partial(exchanges.forget_old, self), self.jobs.forget_old]
         with suppress(Failure):
             for project in self.all_projects():
-                each = (expiry.apply, heads.send, data.remove_leftovers, schedule.tell_overdue)
+                each = (expiry.apply, audit_heads.send, data.remove_leftovers, schedule.tell_overdue)
                 acts += [project.memberships.sweep, *(partial(act, project) for act in each), project.alerts.forget_old]
-        acts.append(partial(epochs.remove_leftovers, self))
+        acts.append(partial(key_epochs.remove_leftovers, self))
         acts += [partial(files.remove_leftovers, self.home / name) for name in ("cache", "spool", "keys")]
         for act in acts:
             try:
@@ -306,7 +314,7 @@ class Node:
         nobody has acknowledged."""
         from psi import kernel
 
-        from .jobs import serving
+        from .operations.jobs import serving
 
         projects = self.projects()
         partners = self._count(tables.connections, tables.connections.c.status == "active")

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, func, select
 
 from .errors import InvalidInput, Refusal, Refused
-from .tables import connections, datasets, fields, label_uses, projects
+from .storage.tables import connections, datasets, fields, label_uses, projects
 
 if TYPE_CHECKING:
     from protocol.agreement import Terms
 
-    from .alerts import Alerts
-    from .consent import Consents
-    from .consentpolicies import ConsentPolicies
-    from .data import Snapshot
-    from .feeds import Feeds
-    from .governance import Governance
-    from .labels import Labels
-    from .letters import Letters
-    from .memberships import Memberships
+    from .consent.consent import Consents
+    from .consent.consent_policies import ConsentPolicies
+    from .feeds.receiving.memberships import Memberships
+    from .feeds.receiving.received import Received
+    from .feeds.sending.feeds import Feeds
+    from .governance.governance import Governance
+    from .governance.labels import Labels
+    from .governance.policies import Policies
+    from .imports.profiles import Profiles
     from .node import Node
-    from .partners import Partners
-    from .policies import Policies
-    from .profiles import Profiles
-    from .received import Received
-    from .segments import Segments
+    from .operations.alerts import Alerts
+    from .partners.letters import Letters
+    from .partners.partners import Partners
+    from .people.data import Snapshot
+    from .segments.segments import Segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Project:
 
     def snapshot(self, connection: Connection | None = None) -> "Snapshot":
         """Pin the newest generation of the project's data, as `connection` sees it if one is given."""
-        from .data import Snapshot
+        from .people.data import Snapshot
 
         return Snapshot.open(self, connection)
 
@@ -222,79 +222,79 @@ class Project:
 
     @cached_property
     def profiles(self) -> "Profiles":
-        from .profiles import Profiles
+        from .imports.profiles import Profiles
 
         return Profiles(self)
 
     @cached_property
     def segments(self) -> "Segments":
-        from .segments import Segments
+        from .segments.segments import Segments
 
         return Segments(self)
 
     @cached_property
     def consent(self) -> "Consents":
-        from .consent import Consents
+        from .consent.consent import Consents
 
         return Consents(self)
 
     @cached_property
     def consent_policies(self) -> "ConsentPolicies":
-        from .consentpolicies import ConsentPolicies
+        from .consent.consent_policies import ConsentPolicies
 
         return ConsentPolicies(self)
 
     @cached_property
     def labels(self) -> "Labels":
-        from .labels import Labels
+        from .governance.labels import Labels
 
         return Labels(self)
 
     @cached_property
     def policies(self) -> "Policies":
-        from .policies import Policies
+        from .governance.policies import Policies
 
         return Policies(self)
 
     @cached_property
     def governance(self) -> "Governance":
-        from .governance import Governance
+        from .governance.governance import Governance
 
         return Governance(self)
 
     @cached_property
     def partners(self) -> "Partners":
-        from .partners import Partners
+        from .partners.partners import Partners
 
         return Partners(self)
 
     @cached_property
     def feeds(self) -> "Feeds":
-        from .feeds import Feeds
+        from .feeds.sending.feeds import Feeds
 
         return Feeds(self)
 
     @cached_property
     def letters(self) -> "Letters":
-        from .letters import Letters
+        from .partners.letters import Letters
 
         return Letters(self)
 
     @cached_property
     def received(self) -> "Received":
-        from .received import Received
+        from .feeds.receiving.received import Received
 
         return Received(self)
 
     @cached_property
     def memberships(self) -> "Memberships":
-        from .memberships import Memberships
+        from .feeds.receiving.memberships import Memberships
 
         return Memberships(self)
 
     @cached_property
     def alerts(self) -> "Alerts":
-        from .alerts import Alerts
+        from .operations.alerts import Alerts
 
         return Alerts(self)
 

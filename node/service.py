@@ -15,15 +15,19 @@ from starlette.applications import Starlette
 
 from psi.errors import VesicaError
 
-from . import dialogue, letters, log, schedule, tls
-from .dialogue import CONNECT_PATH, Answering
-from .endpoint import Call, Route, address_of, application, bind, server
+from . import log
+from .access.guard import ITSELF
 from .errors import Refused, Unwelcome
-from .exchanges import NodeAnswers, register
-from .files import explained
-from .guard import ITSELF
-from .jobs import service_lock
-from .tables import connections
+from .exchanges import http
+from .exchanges.exchanges import NodeAnswers, register
+from .exchanges.http import CONNECT_PATH, Answering
+from .feeds.sending import schedule
+from .operations.jobs import service_lock
+from .partners import letters
+from .storage.files import explained
+from .storage.tables import connections
+from .transport import tls
+from .transport.endpoint import Call, Route, address_of, application, bind, server
 
 if TYPE_CHECKING:
     from .node import Node
@@ -103,7 +107,7 @@ def answering(node: "Node") -> Starlette:
     """Return the application that answers a node's partners."""
 
     def connect(call: Call) -> bytes:
-        from .partners import answer
+        from .partners.partners import answer
 
         return answer(node, call.caller, call.body)
 
@@ -122,7 +126,7 @@ class Doorkeeper:
         self._known: dict[bytes, float] = {}
 
     def __call__(self, caller: bytes, path: str) -> None:
-        if path in (CONNECT_PATH, letters.PATH, dialogue.PATH) or self._known.get(caller, 0.0) > time.monotonic():
+        if path in (CONNECT_PATH, letters.PATH, http.PATH) or self._known.get(caller, 0.0) > time.monotonic():
             return
         query = select(connections.c.id).where(
             connections.c.peer_key == caller, connections.c.status.in_(letters.CORRESPONDING)

@@ -12,10 +12,10 @@ import pytest
 from cli import main as module
 from cli import options, output, role, user
 from cli.main import GROUPS, cli, main
-from node import tables
-from node.access import READY_MADE, Permission
-from node.governance import FILE_USES
+from node.access.permissions import READY_MADE, Permission
+from node.governance.governance import FILE_USES
 from node.node import Node
+from node.storage import tables
 from protocol.feed import MARKETING_USES
 
 HEAVY = {

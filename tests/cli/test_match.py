@@ -21,11 +21,12 @@ import pytest
 
 from cli import match
 from cli.main import main
-from node import dialler, dialogue, listener
-from node.adhoc import Column, Columns, Party, fingerprint
-from node.client import PeerClient
+from node.adhoc import dialler, listener
+from node.adhoc.listener import Learned
+from node.adhoc.session import Column, Columns, Party, fingerprint
 from node.errors import InvalidInput, PeerRefused, PeerUnreachable, Refused
-from node.listener import Learned
+from node.exchanges import http
+from node.transport.client import PeerClient
 from protocol import wire
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
@@ -388,7 +389,7 @@ def test_an_address_that_nobody_can_dial_is_refused() -> None:
 def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]) -> None:
     there = ConnectId.parse(listen(columns(email=emails(0, 100)), minimum=1).connect_id)
     with PeerClient(Party(), there.address, there.key) as stranger:
-        for path in (dialogue.PATH, "/vesica/1/done"):
+        for path in (http.PATH, "/vesica/1/done"):
             with pytest.raises(PeerRefused) as refused:
                 stranger.post(path, b"")
             assert refused.value.code == "unwelcome"

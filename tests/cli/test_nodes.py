@@ -18,7 +18,7 @@ import pytest
 
 from cli.demo import free_ports
 from cli.main import main
-from node import client
+from node.transport import client
 from protocol.connectid import ConnectId
 
 VESICA = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]

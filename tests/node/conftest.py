@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sides import Pair, Person
 
-from node import letters
-from node.client import PeerClient
+from node.partners import letters
+from node.transport.client import PeerClient
 
 
 @pytest.fixture(autouse=True)

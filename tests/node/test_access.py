@@ -13,17 +13,21 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from node import access, jobs, offers, tables, versions
-from node.access import READY_MADE, Grant, Permission, PermissionDenied, Role
+from node.access import permissions
+from node.access.guard import ITSELF
+from node.access.permissions import READY_MADE, Grant, Permission, PermissionDenied, Role
+from node.access.users import Token
 from node.errors import AlreadyExists, InvalidInput, InvalidToken, NotFound, Refused, TokenNeeded, WrongPassphrase
-from node.guard import ITSELF
-from node.importer import IdentityColumn
-from node.labels import Kind
-from node.modelchange import preview
+from node.feeds import versions
+from node.feeds.receiving import offers
+from node.governance.labels import Kind
+from node.imports.importer import IdentityColumn
 from node.node import Node
+from node.operations import jobs
 from node.project import Project
-from node.reconciliation import reconcile
-from node.users import Token
+from node.reports.consent_model import preview
+from node.reports.reconciliation import reconcile
+from node.storage import tables
 from psi.errors import VesicaError
 
 ROOT = Path(__file__).parents[2]
@@ -101,18 +105,18 @@ def spelled(given: ast.expr) -> Iterator[str]:
 
 
 def test_every_act_of_the_source_has_a_row():
-    found = {act for path in (ROOT / "node").glob("*.py") for act in acts(ast.parse(path.read_text()))}
+    found = {act for path in (ROOT / "node").rglob("*.py") for act in acts(ast.parse(path.read_text()))}
     assert {"feed.publish", "feed.disable", "policy.enable", "partner.called", "user.grant", "letter."} <= found
-    assert found - access.ACTS.keys() - set(access.OWN_WORK) == set()
+    assert found - permissions.ACTS.keys() - set(permissions.OWN_WORK) == set()
 
 
 def test_every_kind_of_job_has_a_row():
-    from node.exchanges import register
+    from node.exchanges.exchanges import register
 
     register()
     kinds = {kind for kind, handler in jobs.HANDLERS.items() if handler.__module__.startswith("node.")}
-    assert {"estimate", "release"} <= kinds <= access.JOBS.keys()
-    assert set(access.JOBS.values()) <= access.ACTS.keys()
+    assert {"estimate", "release"} <= kinds <= permissions.JOBS.keys()
+    assert set(permissions.JOBS.values()) <= permissions.ACTS.keys()
 
 
 def test_what_has_no_row_needs_an_administrator(node):
@@ -132,28 +136,28 @@ def granted(*permissions: Permission, labels: list[str] | None = None, project: 
 
 def test_a_role_in_one_project_gives_nothing_in_another_nor_for_the_node():
     there = [granted(Permission.VIEW, Permission.MANAGE_SHARES, project="p")]
-    assert access.holds(there, Permission.MANAGE_SHARES, "p")
-    assert not access.holds(there, Permission.MANAGE_CONNECTIONS, "p")
-    assert not access.holds(there, Permission.MANAGE_SHARES, "q")
-    assert not access.holds(there, Permission.MANAGE_SHARES, None)
-    assert access.reaches(there, "p")
-    assert not access.reaches(there, "q")
+    assert permissions.holds(there, Permission.MANAGE_SHARES, "p")
+    assert not permissions.holds(there, Permission.MANAGE_CONNECTIONS, "p")
+    assert not permissions.holds(there, Permission.MANAGE_SHARES, "q")
+    assert not permissions.holds(there, Permission.MANAGE_SHARES, None)
+    assert permissions.reaches(there, "p")
+    assert not permissions.reaches(there, "q")
     everywhere = [granted(Permission.MANAGE_SHARES)]
-    assert all(access.holds(everywhere, Permission.MANAGE_SHARES, each) for each in ("p", "q", None))
+    assert all(permissions.holds(everywhere, Permission.MANAGE_SHARES, each) for each in ("p", "q", None))
 
 
 @pytest.mark.feature("GV10")
 def test_every_label_has_to_be_cleared_by_a_role_with_view():
     view = Permission.VIEW
-    assert access.cleared([granted(view)], "p") is None
-    assert access.cleared([granted(view, labels=["C1"]), granted(view, labels=["S1"])], "p") == {"C1", "S1"}
-    assert access.cleared([granted(view, labels=["C1"]), granted(view)], "p") is None
-    assert access.cleared([granted(view, labels=["C1"]), granted(Permission.EXPORT)], "p") == {"C1"}
-    assert access.cleared([granted(view, labels=["C1"]), granted(view, project="q")], "p") == {"C1"}
-    assert access.clears(None, ["C1"])
-    assert access.clears(frozenset({"C1"}), [])
-    assert access.clears(frozenset({"C1", "S1"}), ["C1"])
-    assert not access.clears(frozenset({"C1"}), ["C1", "S1"])
+    assert permissions.cleared([granted(view)], "p") is None
+    assert permissions.cleared([granted(view, labels=["C1"]), granted(view, labels=["S1"])], "p") == {"C1", "S1"}
+    assert permissions.cleared([granted(view, labels=["C1"]), granted(view)], "p") is None
+    assert permissions.cleared([granted(view, labels=["C1"]), granted(Permission.EXPORT)], "p") == {"C1"}
+    assert permissions.cleared([granted(view, labels=["C1"]), granted(view, project="q")], "p") == {"C1"}
+    assert permissions.clears(None, ["C1"])
+    assert permissions.clears(frozenset({"C1"}), [])
+    assert permissions.clears(frozenset({"C1", "S1"}), ["C1"])
+    assert not permissions.clears(frozenset({"C1"}), ["C1", "S1"])
 
 
 def test_the_ready_made_roles_each_do_one_thing():

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from node import matching, sanitising
-from node.client import PeerClient
-from node.dialogue import PATH
 from node.errors import PeerRefused, StoreBusy
-from node.evaluations import Channel, epoch_of
-from node.exchanges import run_exchange
-from node.tables import exchanges, ledger
+from node.exchanges.exchanges import run_exchange
+from node.exchanges.http import PATH
+from node.feeds.estimates import disclosure, matching
+from node.feeds.evaluations import Channel, epoch_of
+from node.storage.tables import exchanges, ledger
+from node.transport.client import PeerClient
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker, commit
@@ -337,7 +337,7 @@ def test_averaging_by_splitting_into_segments() -> None:
 
     def error(run: int, parts: int) -> int:
         told = [
-            sanitising.sanitise(
+            disclosure.sanitise(
                 500, 500, size=10**6, terms=terms, seeds=(f"{run} {part} c".encode(), f"{run} {part} o".encode())
             ).overlap
             for part in range(parts)
@@ -402,7 +402,7 @@ def test_padding_with_known_members(attack: Any) -> None:
     for trial in range(400):
         there = trial % 2
         looks = [
-            sanitising.sanitise(
+            disclosure.sanitise(
                 499 + there, 0, size=10**6, terms=terms, seeds=(f"{trial} {look}".encode(), b"o")
             ).consented
             for look in range(40)
@@ -435,7 +435,7 @@ def test_canaries_do_not_show_between_two_universes(attack: Any, clock: Any, per
 
 def test_wrong_tags_that_a_restart_looks_at(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store was busy as the tags came in, and they are looked at only later: they close the counts all the same."""
-    world, check, calls = attack(), sanitising.Sanitiser.check_asker, []
+    world, check, calls = attack(), disclosure.Sanitiser.check_asker, []
 
     def busy(self: Any, public: bytes) -> None:
         calls.append(public)
@@ -443,7 +443,7 @@ def test_wrong_tags_that_a_restart_looks_at(attack: Any, monkeypatch: pytest.Mon
             raise StoreBusy("the store is busy", hint="try again")
         check(self, public)
 
-    monkeypatch.setattr(sanitising.Sanitiser, "check_asker", busy)
+    monkeypatch.setattr(disclosure.Sanitiser, "check_asker", busy)
     with pytest.raises(VesicaError):
         world.ask(range(20), kind=Amplifier)
     with world.globe.node.store.read() as tx:
@@ -457,7 +457,7 @@ def test_wrong_tags_that_a_restart_looks_at(attack: Any, monkeypatch: pytest.Mon
 
 def test_as_many_questions_as_can_be_compared(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise there is no budget: the asker gets as many answers from one universe as a new question is compared with."""
-    monkeypatch.setattr(sanitising, "COMPARED", 3)
+    monkeypatch.setattr(disclosure, "COMPARED", 3)
     world = attack(epsilon="none")
     for start in range(0, 300, 100):
         world.ask(range(start, start + 100))
@@ -502,13 +502,13 @@ def test_the_budget_is_not_refilled(pair_type: Any, tmp_path: Any, clock: Any, p
 
 def test_the_asker_never_sees_an_unsanitised_number(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that the asker is sent: the commitment, the padded universe, and the numbers that came out of the sanitiser."""
-    world, told, sanitise = attack(), [], sanitising.sanitise
+    world, told, sanitise = attack(), [], disclosure.sanitise
 
     def spied(*arguments: Any, **options: Any) -> Any:
         told.append((arguments, sanitise(*arguments, **options)))
         return told[-1][1]
 
-    monkeypatch.setattr(sanitising, "sanitise", spied)
+    monkeypatch.setattr(disclosure, "sanitise", spied)
     answer = world.ask(range(500), without_consent=range(100))
     assert world.role is not None
     assert [each.TYPE for each in world.role.seen] == ["signed-commitment", "universe", "answer"]

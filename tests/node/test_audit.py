@@ -6,9 +6,9 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select
 
-from node import tables
-from node.audit import Head
+from node.access.audit import Head
 from node.errors import AuditBroken, DiskFull, InvalidInput, Refused
+from node.storage import tables
 
 
 def _act(project, act: str, target: str, error: Exception | None = None) -> None:

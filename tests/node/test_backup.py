@@ -8,12 +8,13 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import select, update
 
-from node import backup, tables
-from node.access import PermissionDenied
-from node.backup import BackupIncomplete
+from node.access.permissions import PermissionDenied
+from node.backup import backup
+from node.backup.backup import BackupIncomplete
 from node.errors import AlreadyExists, InvalidToken, Refused, WrongPassphrase
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
 from node.node import Node
+from node.storage import tables
 from protocol.letters import Restored
 from psi.errors import VesicaError
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from node.cache import PIECE, Cache
-from node.epochs import Epoch
+from node.partners.key_epochs import Epoch
+from node.storage.cache import PIECE, Cache
 
 ROWS = PIECE // 64
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.consent import CODES, UNDATED, Words, may_share, merge, opted_out, read_codes
-from node.data import Snapshot
+from node.consent.consent import CODES, UNDATED, Words, may_share, merge, opted_out, read_codes
 from node.errors import InvalidInput, NotFound, Refused
-from node.importer import IdentityColumn, ImportReport
+from node.imports.importer import IdentityColumn, ImportReport
+from node.imports.tcf import Needed
 from node.node import Node
+from node.people.data import Snapshot
 from node.project import Project
-from node.tcf import Needed
 
 LEGAL = ("LI", "CT", "CP", "VI", "PI")
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
-from node.consentpolicies import ConsentPolicy, combine, overlap
-from node.data import Snapshot
+from node.consent.consent_policies import ConsentPolicy, combine, overlap
 from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
 from node.node import Node
+from node.people.data import Snapshot
 from node.project import Project
 
 ROWS = [  # id, country, email_optin, share

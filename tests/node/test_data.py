@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from node import data, files
-from node.data import Draft, Held, Snapshot, order
 from node.errors import DiskFull, Failure
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
 from node.node import Node
+from node.people import data
+from node.people.data import Draft, Held, Snapshot, order
 from node.project import Project
+from node.storage import files
 from psi.values import Values
 
 IDFA = "6d92078a-8246-4ba4-ae5b-76104861e7dc"

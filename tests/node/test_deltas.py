@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from node import contents, memberships
-from node.client import PeerClient
-from node.tables import received_feeds, runs
+from node.feeds.receiving import memberships
+from node.feeds.sending import revisions
+from node.storage.tables import received_feeds, runs
+from node.transport.client import PeerClient
 from psi import kernel
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
@@ -167,7 +168,7 @@ def test_a_caller_that_lost_what_changes_are_added_to_gets_everything(quiet_rece
 def test_a_sender_that_never_sends_everything_does_not_fill_the_receiver(
     shared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "WHOLE_AFTER", 1_000)
+    monkeypatch.setattr(revisions, "WHOLE_AFTER", 1_000)
     monkeypatch.setattr(memberships, "CHANGES_AT_MOST", 3)
     for number in range(20, 25):
         shared.acme.project.consent.set(f"a{number}", "n")
@@ -189,7 +190,7 @@ def test_a_revision_is_whole_where_changes_would_not_do(
         case "epoch":
             clock.advance(days=40)
         case "many":
-            monkeypatch.setattr(contents, "WHOLE_AFTER", 1)
+            monkeypatch.setattr(revisions, "WHOLE_AFTER", 1)
             shared.acme.project.consent.set("a26", "n")
         case "much":
             replace(shared.acme, "red", {f"a{n}" for n in range(40)})
@@ -200,9 +201,9 @@ def test_a_revision_is_whole_where_changes_would_not_do(
 def test_what_changed() -> None:
     from psi.values import Values
 
-    def content(rows: dict[int, int]) -> contents.Content:
+    def content(rows: dict[int, int]) -> revisions.Content:
         values = Values(np.array([[number] * 32 for number in sorted(rows)], np.uint8).reshape(-1, 32))
-        return contents.Content(
+        return revisions.Content(
             values=values, bitmaps=np.array([[rows[number]] for number in sorted(rows)], np.uint8).reshape(-1, 1)
         )
 

@@ -1,6 +1,6 @@
 import threading
 
-from node import dialogue
+from node.exchanges import http
 from protocol import wire
 from protocol.exchange import Done, Send
 
@@ -41,5 +41,5 @@ class Partner:
 def test_the_next_chunk_is_made_while_the_partner_works_on_this_one():
     machine = Chunks(4)
     partner = Partner(machine)
-    dialogue.drive(partner, machine, bytes(16))
+    http.drive(partner, machine, bytes(16))
     assert partner.taken == [0, 1, 2, 3]

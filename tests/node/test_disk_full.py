@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import files, tables
-from node.data import Snapshot
 from node.errors import DiskFull, PeerRefused
-from node.importer import IdentityColumn
+from node.feeds.receiving.received import Received
+from node.imports.importer import IdentityColumn
 from node.node import Node
-from node.received import Received
+from node.people.data import Snapshot
+from node.storage import files, tables
 from psi.errors import VesicaError
 
 Full = Callable[[str], AbstractContextManager[list[str]]]

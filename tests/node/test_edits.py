@@ -13,14 +13,17 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from cli.main import main
-from node import purges, releases, tables, taking, versions
-from node.edits import Addition, Removal
 from node.errors import AlreadyExists, DiskFull, InvalidInput, NotFound, PeerRefused, Refusal, Refused
-from node.evaluations import check_expected
-from node.governance import PolicyViolation
-from node.letters import Letters, delivered, outbox, receive
+from node.feeds import purges, versions
+from node.feeds.evaluations import check_expected
+from node.feeds.receiving import taking
+from node.feeds.sending import releases
+from node.feeds.sending.edits import Addition, Removal
+from node.governance.governance import PolicyViolation
 from node.node import Node
-from node.tables import feed_versions, received_feeds, runs
+from node.partners.letters import Letters, delivered, outbox, receive
+from node.storage import tables
+from node.storage.tables import feed_versions, received_feeds, runs
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition, SegmentRef
 from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Purged

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import func, select
 
 from cli.main import main
-from node import epochs, matching, sanitising
-from node import universes as universe_module
-from node.audit import date
-from node.data import Snapshot
+from node.access.audit import date
 from node.errors import PeerRefused, PeerUnreachable, Refusal
-from node.tables import DAY, answers, ledger, universes
+from node.feeds.estimates import disclosure, matching
+from node.feeds.estimates import universes as universe_module
+from node.partners import key_epochs
+from node.people.data import Snapshot
+from node.storage.tables import DAY, answers, ledger, universes
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker
@@ -165,7 +166,7 @@ def test_the_floor_is_laid_on_the_noised_number() -> None:
     """A floor on the true number would say whether it is above: here 1,000 true ones are hidden in half of the cases."""
     terms = Terms()
     told = [
-        sanitising.sanitise(
+        disclosure.sanitise(
             1_000, 0, size=5_000, terms=terms, seeds=(seed.to_bytes(32), (seed + 500).to_bytes(32))
         ).status
         for seed in range(100)
@@ -225,7 +226,7 @@ def test_the_interval_holds_the_truth_in_180_of_200_runs(size: int, overlap: int
     for run in range(200):
         c, o, _ = generator.multivariate_hypergeometric([consented, overlap - consented, size - overlap], sampled)
         seeds = (f"c{run}".encode().ljust(32), f"o{run}".encode().ljust(32))
-        told = sanitising.sanitise(int(c), int(o), size=sampled, terms=terms, seeds=seeds)
+        told = disclosure.sanitise(int(c), int(o), size=sampled, terms=terms, seeds=seeds)
         assert told.status == "ok"
         shown = matching._scaled(told, size, sampled, terms.epsilon)
         held["overlap"] += abs(shown["overlap"] - overlap) <= shown["half_width"]
@@ -316,7 +317,7 @@ def test_a_budget_that_a_partner_makes_up_is_no_number(pair: Any, person: Any, m
     both = people(person, "a", range(100)), people(person, "g", range(100))
     pair.prepare(*both, {"all": members(*range(100))}, **NOISY)
     for told, left in ((None, None), (2**63 - 1, "0"), (0, "1/10")):
-        monkeypatch.setattr(sanitising.Sanitiser, "_spent", lambda _self, _tx, told=told: told)
+        monkeypatch.setattr(disclosure.Sanitiser, "_spent", lambda _self, _tx, told=told: told)
         row = ask(pair, ["all"])["all", EMAIL]
         assert row["budget"]["left"] == left
 
@@ -391,7 +392,7 @@ def test_an_exchange_goes_on_with_the_universe_that_it_began_with(
     ask(pair, ["all"])
     clock.advance(days=2)
     connection = pair.globe.project.partners.get("acme")
-    from node.evaluations import Channel, epoch_of
+    from node.feeds.evaluations import Channel, epoch_of
 
     def universe(number: int) -> bytes:
         opening = pair.globe.opening("acme", exchange=bytes([number]) * 16)
@@ -420,11 +421,11 @@ def test_two_openings_at_once_build_one_universe(pair: Any, person: Any, monkeyp
     """While one builds the first universe, another one is faster: both answer from the faster one's."""
     pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
     connection, project = pair.globe.project.partners.get("acme"), pair.globe.project
-    from node import epochs
-    from node.evaluations import Channel
+    from node.feeds.evaluations import Channel
+    from node.partners import key_epochs
 
     with pair.globe.node.store.begin() as tx:
-        epoch = epochs.current(project, tx, connection)
+        epoch = key_epochs.current(project, tx, connection)
     channel = Channel.of(project, connection, epoch, EMAIL, protocol="count", outward=False)
     build, others = count.build_universe, []
 
@@ -453,7 +454,7 @@ def test_a_ninth_universe_in_an_epoch_is_refused_by_the_asker(pair: Any, person:
         universe_module.check_shown(project, connection, EMAIL, commitment)
 
     with pair.acme.node.store.begin() as tx:
-        epochs.current(project, tx, connection)
+        key_epochs.current(project, tx, connection)
     for number in range(1, 9):
         shown(number)
         shown(number)  # the same one again is none
@@ -463,12 +464,12 @@ def test_a_ninth_universe_in_an_epoch_is_refused_by_the_asker(pair: Any, person:
     with pytest.raises(RemoteProtocolError, match="more than 8"):
         shown(9)
     with pair.acme.node.store.begin() as tx:
-        epochs.follow(project, tx, connection, 2)
+        key_epochs.follow(project, tx, connection, 2)
     with pytest.raises(RemoteProtocolError, match="more than 8"):
         shown(1, epoch=2)
     clock.advance(days=30)
     with pair.acme.node.store.begin() as tx:
-        assert epochs.current(project, tx, connection).number == 3
+        assert key_epochs.current(project, tx, connection).number == 3
     shown(1, epoch=3)
 
 
@@ -477,7 +478,7 @@ def test_after_the_asker_ended_the_key_epoch_it_may_ask_at_once(pair: Any, perso
     ask(pair, ["all"])
     clock.advance(days=2)
     ask(pair, ["all"])
-    epochs.rotate(pair.acme.project, "globe")
+    key_epochs.rotate(pair.acme.project, "globe")
     assert ask(pair, ["all"])["all", EMAIL]["overlap"] == 20
     assert [row.epoch for row in kept(pair, universes)] == [1, 2]
 
@@ -492,7 +493,7 @@ def test_after_the_answerer_ended_it_the_next_universe_has_its_day(pair: Any, pe
     ask(pair, ["all"])
     shown = clock()
     clock.advance(seconds=3600)
-    epochs.rotate(pair.globe.project, "acme")
+    key_epochs.rotate(pair.globe.project, "acme")
     with pytest.raises(Refusal, match="ended the key epoch less than a day after") as refused:
         ask(pair, ["all"])
     assert refused.value.code == "universe_too_soon"
@@ -530,6 +531,6 @@ def test_what_a_caller_is_asked_is_fixed_when_it_opens(quiet_receiver: Any, pers
 
 def test_all_pairs_of_segments_are_compared_at_once() -> None:
     first = np.random.default_rng(3).random((40, 3_000)) < 0.5
-    common = sanitising._in_both(first, first)
+    common = disclosure._in_both(first, first)
     assert common[3, 7] == (first[3] & first[7]).sum()
     assert np.array_equal(np.diag(common), first.sum(axis=1))

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from node import epochs, evaluations
-from node.data import Snapshot
 from node.errors import PeerRefused, Refusal, Refused
-from node.exchanges import run_exchange
-from node.jobs import no_progress
-from node.tables import epochs as epoch_rows
-from node.tables import ledger, memberships, runs
+from node.exchanges.exchanges import run_exchange
+from node.feeds import evaluations
+from node.operations.jobs import no_progress
+from node.partners import key_epochs
+from node.people.data import Snapshot
+from node.storage.tables import epochs as epoch_rows
+from node.storage.tables import ledger, memberships, runs
 from protocol.release import EvaluateReceiver, EvaluateSender
 from protocol.states import Kind, Part
 from psi import count, kernel, oprf
@@ -21,7 +22,7 @@ from psi.errors import VesicaError
 from psi.keys import Key
 
 EMAIL = "email_sha256/lc-v1"
-DAY = epochs.DAY
+DAY = key_epochs.DAY
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +125,7 @@ def test_an_epoch_that_the_partner_ends_early_refills_nothing(pair: Any, person:
     clock.advance(days=2)
     connection = pair.globe.project.partners.get("acme")
     with pair.globe.node.store.begin() as tx:
-        epochs.follow(pair.globe.project, tx, connection, 2)
+        key_epochs.follow(pair.globe.project, tx, connection, 2)
     spent_out(pair, range(10, 30))  # new keys, so all 20 are new points, and 4 are left
     assert number_of(pair.acme, "globe") == 2
     assert charged(pair.acme) == 20
@@ -298,7 +299,7 @@ def test_a_partner_behind_is_told_the_epoch_and_follows(pair: Any, person: Any, 
     sync(pair)
     clock.advance(days=2)
     with pair.globe.node.store.begin() as tx:
-        epochs.follow(pair.globe.project, tx, pair.globe.project.partners.get("acme"), 7)
+        key_epochs.follow(pair.globe.project, tx, pair.globe.project.partners.get("acme"), 7)
     assert number_of(pair.acme, "globe") == 1
     assert sync(pair) == "done"
     assert number_of(pair.acme, "globe") == 7
@@ -312,7 +313,7 @@ def test_a_partner_cannot_pull_us_forward_within_a_day_or_out_of_sight(pair: Any
     for days, number in ((0, 2), (2, 2_000), (0, 2**63 - 1)):
         clock.advance(days=days)
         with pytest.raises(Refused), pair.acme.node.store.begin() as tx:
-            epochs.follow(project, tx, connection, number)
+            key_epochs.follow(project, tx, connection, number)
         assert number_of(pair.acme, "globe") == 1
 
 
@@ -321,7 +322,7 @@ def test_a_partner_that_opens_too_far_ahead_is_refused(pair: Any, person: Any, c
     sync(pair)
     project, connection = pair.globe.project, pair.globe.project.partners.get("acme")
     with pair.globe.node.store.begin() as tx:
-        epochs._begin(project, tx, connection, 2)
+        key_epochs._begin(project, tx, connection, 2)
     with pytest.raises(PeerRefused):
         ask_for(pair, range(10, 12))
     assert number_of(pair.acme, "globe") == 1
@@ -333,7 +334,7 @@ def test_every_key_is_fresh_for_connection_direction_namespace_epoch_and_purpose
     """One identity, blinded in every way that differs in one thing, gives as many points."""
     from hashlib import sha256
 
-    from node.epochs import Epoch
+    from node.partners.key_epochs import Epoch
     from psi.keys import Purpose
     from psi.values import Values
 

@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Row, insert, select
 
-from node import client as client_module
-from node import dialogue, epochs, exchanges, letters, tls
-from node.client import PeerClient
-from node.dialogue import Answering
-from node.endpoint import address_of, application, bind, server
 from node.errors import PeerRefused, PeerUnreachable, Refusal, WrongPeerKey
-from node.exchanges import NodeAnswers, run_exchange
+from node.exchanges import exchanges, http
+from node.exchanges.exchanges import NodeAnswers, run_exchange
+from node.exchanges.http import Answering
 from node.node import Node
+from node.partners import key_epochs, letters
 from node.service import Doorkeeper
-from node.tables import connections
-from node.tables import exchanges as rows
+from node.storage.tables import connections
+from node.storage.tables import exchanges as rows
+from node.transport import client as client_module
+from node.transport import tls
+from node.transport.client import PeerClient
+from node.transport.endpoint import address_of, application, bind, server
 from protocol.agreement import Agreement, Terms
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, CountAsker, Question, commit
@@ -239,16 +241,16 @@ def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Any, monk
     with PeerClient(pair.ann, connection.peer_address, pair.bob.key) as client:
         for number in range(1, 4):
             clock.advance(seconds=1)
-            dialogue.open_at(client, count_opening(connection, number))
-            path = f"{dialogue.PATH}/{count_opening(connection, number).exchange.hex()}/commitment/0"
+            http.open_at(client, count_opening(connection, number))
+            path = f"{http.PATH}/{count_opening(connection, number).exchange.hex()}/commitment/0"
             client.get(path)
-        first = f"{dialogue.PATH}/{count_opening(connection, 1).exchange.hex()}"
+        first = f"{http.PATH}/{count_opening(connection, 1).exchange.hex()}"
         for _ in range(2):
             with pytest.raises(PeerRefused) as refused:
                 client.get(f"{first}/universe/0")
             assert refused.value.code == "over"
         with pytest.raises(PeerRefused):
-            dialogue.open_at(client, count_opening(connection, 1))
+            http.open_at(client, count_opening(connection, 1))
         client.get(path)  # the newest goes on
     assert sorted(pair.states(pair.bob)) == ["failed", "open", "open"]
     assert {each.name for each in (pair.bob.home / "spool").iterdir()} == {
@@ -283,18 +285,18 @@ def test_an_exchange_given_up_in_its_last_step_is_not_done(pair: Pair, monkeypat
 
 def test_an_epoch_behind_follows(pair: Pair, clock: Any) -> None:
     with pair.bob.store.begin() as tx:
-        epochs.current(pair.bob.project(), tx, pair.connection(pair.bob))
-        epochs.follow(pair.bob.project(), tx, pair.connection(pair.bob), 1)
+        key_epochs.current(pair.bob.project(), tx, pair.connection(pair.bob))
+        key_epochs.follow(pair.bob.project(), tx, pair.connection(pair.bob), 1)
     clock.advance(days=31)
     with pair.bob.store.begin() as tx:
-        assert epochs.current(pair.bob.project(), tx, pair.connection(pair.bob)).number == 2
+        assert key_epochs.current(pair.bob.project(), tx, pair.connection(pair.bob)).number == 2
     with pair.ann.store.begin() as tx:
-        ours = epochs.current(pair.ann.project(), tx, pair.connection(pair.ann))
+        ours = key_epochs.current(pair.ann.project(), tx, pair.connection(pair.ann))
     assert ours.number == 1
     clock.advance(days=2)
     assert pair.run().segments[0].overlap == 60
     with pair.ann.store.begin() as tx:
-        assert epochs.current(pair.ann.project(), tx, pair.connection(pair.ann)).number == 2
+        assert key_epochs.current(pair.ann.project(), tx, pair.connection(pair.ann)).number == 2
 
 
 def test_a_partner_that_breaks_the_protocol_is_audited(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +386,7 @@ def test_a_partner_that_takes_the_id_of_our_exchange_for_its_own_is_refused(
 def test_unknown_exchanges_and_odd_paths_are_refused(pair: Pair, path: str) -> None:
     connection = pair.connection(pair.ann)
     with PeerClient(pair.ann, connection.peer_address, pair.bob.key) as client, pytest.raises(PeerRefused) as refused:
-        client.get(f"{dialogue.PATH}/{path}")
+        client.get(f"{http.PATH}/{path}")
     assert refused.value.status in (400, 404)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import alerts as alerts_module
-from node import expiry
 from node.errors import InvalidInput, NotFound
-from node.memberships import jumped
-from node.schedule import Schedule
-from node.tables import DAY, memberships
+from node.feeds.receiving import expiry
+from node.feeds.receiving.memberships import jumped
+from node.feeds.sending.schedule import Schedule
+from node.operations import alerts as alerts_module
+from node.storage.tables import DAY, memberships
 from protocol.feed import Definition
 from psi import count
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.audiencemanager import FileName, Line, parse
-from node.data import Snapshot
 from node.errors import AlreadyExists, InvalidInput, Refused
-from node.exports import ExportReport, Names, _Arrived
-from node.governance import PolicyConflict
+from node.governance.governance import PolicyConflict
+from node.imports.audience_manager_files import FileName, Line, parse
+from node.imports.experience_platform import Broken, Mapped, open_export, read
+from node.imports.other_products import ExportReport, Names, _Arrived
 from node.node import Node
+from node.people.data import Snapshot
 from node.project import Project
-from node.xdm import Broken, Mapped, open_export, read
 
 NOW = 1_800_000_000  # the clock of the tests: January 2027
 ECID = "{:038d}".format

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from node import taking, wishes
-from node.edits import Removal
 from node.errors import AuditBroken, InvalidInput, NotFound, Refused
-from node.governance import PolicyConflict, PolicyViolation
-from node.tables import audit, exchanges, feed_versions, jobs, label_uses, memberships, projects, runs
+from node.feeds import wishes
+from node.feeds.receiving import taking
+from node.feeds.sending.edits import Removal
+from node.governance.governance import PolicyConflict, PolicyViolation
+from node.storage.tables import audit, exchanges, feed_versions, jobs, label_uses, memberships, projects, runs
 from protocol.feed import MARKETING_USES, Definition
 from protocol.receipt import NO_RECEIPT, PurgeStatement, SignedReceipt
 

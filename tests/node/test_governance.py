@@ -12,16 +12,17 @@ import pytest
 from sqlalchemy import event, insert, select
 
 from cli import output
-from node import offers, versions
-from node.data import KEPT_GENERATIONS, files_of
+from node.access.guard import ITSELF
 from node.errors import InvalidInput, NotFound, Refused
-from node.feeds import Removal
-from node.governance import PolicyConflict, PolicyViolation
-from node.guard import ITSELF
-from node.importer import IdentityColumn
-from node.labels import Kind
+from node.feeds import versions
+from node.feeds.receiving import offers
+from node.feeds.sending.feeds import Removal
+from node.governance.governance import PolicyConflict, PolicyViolation
+from node.governance.labels import Kind
+from node.imports.importer import IdentityColumn
 from node.node import Node
-from node.tables import label_uses, manifests
+from node.people.data import KEPT_GENERATIONS, files_of
+from node.storage.tables import label_uses, manifests
 
 EMAIL = "email_sha256/lc-v1"
 SEGMENTS = {"vip": ["a2", "a3"], "new": ["a3", "a4", "a5"]}

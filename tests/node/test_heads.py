@@ -5,8 +5,10 @@ import hashlib
 import pytest
 from sqlalchemy import delete, select, update
 
-from node import audit, heads, tables
+from node.access import audit
 from node.errors import AuditBroken, Refused
+from node.partners import audit_heads
+from node.storage import tables
 from protocol.errors import RemoteProtocolError
 from protocol.heads import AuditHead, HeldHeads, SignedHead, SignedHeads
 from psi.errors import VesicaError
@@ -41,13 +43,13 @@ def written_anew(node, change):
 @pytest.mark.feature("OP3")
 def test_a_log_that_was_written_anew_is_found_by_the_heads_that_partners_keep(connected):
     acme = connected.acme
-    _, kept = heads.verify(acme.node)
+    _, kept = audit_heads.verify(acme.node)
     assert [(each.partner, each.stands) for each in kept] == [("globe", "there")] * len(kept)
     assert kept
     written_anew(acme.node, {"actor": "nobody@nowhere"})
     acme.node.audit.verify()  # the chain itself is whole again
     with pytest.raises(AuditBroken, match="globe keeps its head"):
-        heads.verify(acme.node)
+        audit_heads.verify(acme.node)
 
 
 @pytest.mark.feature("OP3")
@@ -58,7 +60,7 @@ def test_also_where_what_the_partner_said_was_forgotten(connected):
         tx.execute(update(tables.connections).values(heads_held=None, head_sent=None))
     connected.clock.advance(seconds=3_601)
     with pytest.raises(AuditBroken, match="globe keeps its head"):
-        heads.verify(acme.node)  # which asks the partner
+        audit_heads.verify(acme.node)  # which asks the partner
     assert "written anew" in alerts(acme)[0]
 
 
@@ -70,18 +72,18 @@ def test_rows_cut_off_the_end_are_missed_on_both_sides(connected):
         tx.execute(update(tables.connections).values(head_sent=None))
     connected.clock.advance(days=1)
     with pytest.raises(AuditBroken, match="globe keeps"):
-        heads.verify(acme.node)
+        audit_heads.verify(acme.node)
     assert "audit log of acme is not what it was" in alerts(connected.globe)[0]
 
 
 @pytest.mark.feature("OP3")
 def test_a_head_goes_once_a_day_and_a_bounded_number_is_kept(connected, monkeypatch):
-    monkeypatch.setattr(heads, "HEADS_KEPT", 4)
+    monkeypatch.setattr(audit_heads, "HEADS_KEPT", 4)
     acme, globe = connected.acme, connected.globe
     for _ in range(12):
         connected.clock.advance(seconds=43_200)
         connected.post()
-        heads.verify(acme.node)
+        audit_heads.verify(acme.node)
     document = globe.project.partners.show("acme")["heads"]
     assert document["we_keep"]["count"] == 4
     assert acme.project.partners.show("globe")["heads"]["they_keep"] == document["we_keep"]
@@ -106,17 +108,17 @@ def test_a_partner_cannot_flood_us_with_heads_nor_invent_ours(connected):
             handler(side.project, tx, connection, message)
 
     with pytest.raises(Refused, match="hour"):
-        handled(acme, heads.received, theirs, signed(globe.node, row.id))
+        handled(acme, audit_heads.received, theirs, signed(globe.node, row.id))
     with pytest.raises(RemoteProtocolError):
-        handled(acme, heads.received, theirs, signed(acme.node, row.id))  # not its own
+        handled(acme, audit_heads.received, theirs, signed(acme.node, row.id))  # not its own
     other = hashlib.sha256(b"other").hexdigest()[:32]
     with pytest.raises(RemoteProtocolError):
-        handled(acme, heads.received, theirs, signed(globe.node, other))
+        handled(acme, audit_heads.received, theirs, signed(globe.node, other))
     for key_of in (globe.node, acme.node):
         invented = HeldHeads(connection=bytes.fromhex(row.id), heads=(signed(globe.node, row.id),), made=1)
         message = SignedHeads(held=invented, signature=invented.sign(key_of.sign))
         with pytest.raises(RemoteProtocolError) as refused:
-            handled(acme, heads.confirmed, theirs, message)
+            handled(acme, audit_heads.confirmed, theirs, message)
         assert refused.value.code == "signature"
     assert alerts(acme) == []
 
@@ -128,9 +130,9 @@ def test_a_partner_without_an_address_keeps_heads_too(quiet_receiver, person):
     quiet_receiver.clock.advance(days=1)
     for _ in range(2):
         quiet_receiver.post()
-    _, kept = heads.verify(quiet_receiver.acme.node)
+    _, kept = audit_heads.verify(quiet_receiver.acme.node)
     assert {each.partner for each in kept} == {"globe"}
-    _, kept = heads.verify(quiet_receiver.globe.node)
+    _, kept = audit_heads.verify(quiet_receiver.globe.node)
     assert {each.partner for each in kept} == {"acme"}
 
 
@@ -151,14 +153,14 @@ def test_a_restore_explains_what_it_took_back_and_nothing_else(connected, tmp_pa
     with acme.serving():
         connected.clock.advance(days=1)
         connected.post()
-        _, kept = heads.verify(acme.node)
+        _, kept = audit_heads.verify(acme.node)
         assert [each.stands for each in kept if each.stands != "there"] == ["restored"]
         acme.node.create_project("later")
         connected.clock.advance(days=1)
         connected.post()
         written_anew(acme.node, {"actor": "x"})
         with pytest.raises(AuditBroken):
-            heads.verify(acme.node)
+            audit_heads.verify(acme.node)
 
 
 @pytest.mark.feature("OP2")

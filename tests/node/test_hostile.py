@@ -6,17 +6,20 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from node import evaluations, matching, releases, taking, wishes
-from node import offers as offers_module
-from node.client import PeerClient
-from node.data import Snapshot
-from node.dialogue import PATH, open_at
 from node.errors import NotFound, PeerRefused, Refusal, Refused
-from node.exchanges import run_exchange
-from node.governance import PolicyViolation
-from node.jobs import no_progress
-from node.letters import receive
-from node.tables import feed_versions, jobs, label_uses, runs
+from node.exchanges.exchanges import run_exchange
+from node.exchanges.http import PATH, open_at
+from node.feeds import evaluations, wishes
+from node.feeds.estimates import matching
+from node.feeds.receiving import offers as offers_module
+from node.feeds.receiving import taking
+from node.feeds.sending import releases
+from node.governance.governance import PolicyViolation
+from node.operations.jobs import no_progress
+from node.partners.letters import receive
+from node.people.data import Snapshot
+from node.storage.tables import feed_versions, jobs, label_uses, runs
+from node.transport.client import PeerClient
 from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedAccept, FeedNotice, FeedVersion, Letter, Wanted
 from protocol.states import Kind, Part
@@ -152,7 +155,7 @@ def test_a_partner_cannot_squat_on_our_feeds_or_on_another_partners(shared: Any)
 
 
 def _no_removal() -> Any:
-    from node.edits import Removal
+    from node.feeds.sending.edits import Removal
 
     return Removal()
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from node import sources
-from node.data import Snapshot
 from node.errors import InvalidInput
-from node.importer import IdentityColumn, ImportReport, read_identities
+from node.imports.importer import IdentityColumn, ImportReport, read_identities
+from node.inputs import sources
 from node.node import Node
+from node.people.data import Snapshot
 from node.project import Project
 
 EMAIL = [IdentityColumn.parse("email=email_sha256")]

@@ -7,14 +7,14 @@ from contextlib import suppress
 
 import pytest
 
-from node import jobs
 from node.errors import JobFailed, NotFound, Refused
 from node.node import Node
+from node.operations import jobs
 
 SERVE = """
 import sys
 from pathlib import Path
-from node.jobs import service_lock
+from node.operations.jobs import service_lock
 with service_lock(Path(sys.argv[1])) as other:
     print(other, flush=True)
     sys.stdin.read()

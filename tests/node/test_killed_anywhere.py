@@ -25,10 +25,10 @@ from mortals import FORKS, KILLED, UNREACHABLE, WAIT, Life, accept, answer, shar
 from sides import EMAIL, PHONE, Pair, Person, Side
 from sqlalchemy import func, select
 
-from node import tables
-from node.edits import Addition, Removal
-from node.endpoint import bind
+from node.feeds.sending.edits import Addition, Removal
 from node.node import Node
+from node.storage import tables
+from node.transport.endpoint import bind
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
 POINTS = 100

@@ -21,10 +21,10 @@ import pytest
 from sides import Pair, Person
 from sqlalchemy import func, select
 
-from node import tables
-from node.data import Snapshot
-from node.edits import Removal
+from node.feeds.sending.edits import Removal
 from node.node import Node
+from node.people.data import Snapshot
+from node.storage import tables
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
 EMAIL = "email_sha256/lc-v1"
@@ -227,11 +227,11 @@ def _world(folder: Path, **terms: Any) -> World:
 @pytest.mark.parametrize(
     "kill",
     [
-        pytest.param("calling node.evaluations:_allowance 1", id="the points are on disk and not charged"),
+        pytest.param("calling node.feeds.evaluations:_allowance 1", id="the points are on disk and not charged"),
         pytest.param("replaced /run 1", id="the records are sealed, and no row names them"),
         pytest.param("replaced receipt.0 1", id="the receiver has signed"),
         pytest.param("replaced countersigned.0 1", id="we have signed, and the receiver does not know"),
-        pytest.param("calling node.releases:_sent 1", id="the receiver has all, and the run is open"),
+        pytest.param("calling node.feeds.sending.releases:_sent 1", id="the receiver has all, and the run is open"),
         pytest.param("acted feed.run 1", id="the run is closed, and its exchange is open"),
     ],
 )
@@ -277,7 +277,7 @@ def test_what_changed_between_a_kill_and_the_next_run(world: World) -> None:
 @pytest.mark.parametrize(
     ("side", "kill"),
     [
-        pytest.param("acme", "called node.matching:_keep_answer 1", id="the asker, the answer kept"),
+        pytest.param("acme", "called node.feeds.estimates.matching:_keep_answer 1", id="the asker, the answer kept"),
         pytest.param("globe", "acted estimate.answer 1", id="the answerer, the budget charged"),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_letter_arrives_once_whoever_dies_over_it(world: World, side: str) -> 
     edit = ("feed", "edit", "summer", "--remove-segment", "new", "--yes")
     with world.serving(world.globe, "acted letter.feed.unshare 1" if side == "globe" else ""):
         if side == "acme":
-            world.killed(world.acme, *edit, kill="calling node.letters:delivered 1")
+            world.killed(world.acme, *edit, kill="calling node.partners.letters:delivered 1")
         else:
             world.run(world.acme, *edit)
         shown = world.run(world.acme, "feed", "list")["shared"][0]

@@ -1,8 +1,8 @@
 import pytest
 
-from node import tables
 from node.errors import AlreadyExists, InvalidInput, InvalidName, NotFound, Refused
-from node.labels import Kind, Origin
+from node.governance.labels import Kind, Origin
+from node.storage import tables
 
 
 @pytest.fixture

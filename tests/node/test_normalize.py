@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from node import phones
 from node.errors import InvalidInput, InvalidName
-from node.normalize import Form, Normalised, Reason, check_region, normalise, rule
-from node.phones import parse_phone
+from node.inputs import phones
+from node.inputs.normalise import Form, Normalised, Reason, check_region, normalise, rule
+from node.inputs.phones import parse_phone
 
 EMPTY = sha256(b"").hexdigest()
 

@@ -8,17 +8,19 @@ import pytest
 from sqlalchemy import select
 
 from cli.main import main
-from node import epochs, releases, tables
-from node.access import PermissionDenied
-from node.edits import Addition
+from node.access.permissions import PermissionDenied
 from node.errors import Refusal, Refused
+from node.feeds.sending import releases
+from node.feeds.sending.edits import Addition
+from node.feeds.sending.schedule import Schedule
 from node.node import Node
-from node.schedule import Schedule
+from node.partners import key_epochs
+from node.storage import tables
 from protocol.letters import FeedHeld
 from psi.errors import VesicaError
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
-DAY = epochs.DAY
+DAY = key_epochs.DAY
 
 
 def prepare(pair: Any, person: Any, **terms: Any) -> None:
@@ -195,10 +197,10 @@ def test_after_a_restore_a_partner_ends_one_epoch_early_and_no_more(
 
     def pulled(number: int) -> int:
         with acme.node.store.begin() as tx:
-            return epochs.follow(project, tx, connection, number).number
+            return key_epochs.follow(project, tx, connection, number).number
 
     with acme.node.store.begin() as tx:
-        ours = epochs.current(project, tx, connection).number
+        ours = key_epochs.current(project, tx, connection).number
     pair.clock.advance(seconds=60)
     assert pulled(ours + 5) == ours + 5  # our number was too low
     pair.clock.advance(seconds=60)

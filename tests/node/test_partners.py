@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from node import client as client_module
-from node import dialogue, tls
-from node import letters as letters_module
-from node.client import PeerClient
-from node.endpoint import bind
 from node.errors import AlreadyExists, InvalidInput, NotFound, PeerRefused, PeerUnreachable, Refused, WrongPeerKey
-from node.importer import IdentityColumn
+from node.exchanges import http
+from node.imports.importer import IdentityColumn
+from node.partners import letters as letters_module
+from node.transport import client as client_module
+from node.transport import tls
+from node.transport.client import PeerClient
+from node.transport.endpoint import bind
 from protocol import wire
 from protocol.agreement import Agreement, Offer
 from protocol.connectid import ConnectId
@@ -632,7 +633,7 @@ def call(caller: Any, at: Any, how: str, connection: Any) -> None:
         elif how == "deliver":
             client.post(letters_module.PATH, end.encode())
         else:
-            client.post(dialogue.PATH, at.opening(connection).encode())
+            client.post(http.PATH, at.opening(connection).encode())
 
 
 def alerts(side: Any, kind: str) -> list[str]:
@@ -652,7 +653,7 @@ def test_another_key_at_the_partners_address_blocks_traffic_and_alerts(
             share(pair.acme, pair.globe, "summer", "vip")
             pair.acme.project.feeds.create("winter", segments=["vip"], namespaces=[EMAIL], partners=["globe"])
         heard: list[Any] = []
-        monkeypatch.setattr("node.endpoint._body", lambda http: heard.append(http))
+        monkeypatch.setattr("node.transport.endpoint._body", lambda http: heard.append(http))
         with impostor.serving():
             for _ in range(2):
                 with pytest.raises(WrongPeerKey) as wrong:

@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import tables
 from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
-from node.governance import Violations
-from node.governance import evaluate as evaluate_for
-from node.labels import Kind, Origin, Trace, Traces
-from node.policies import MAX_DEPTH, Policy, met_by, parse
+from node.governance.governance import Violations
+from node.governance.governance import evaluate as evaluate_for
+from node.governance.labels import Kind, Origin, Trace, Traces
+from node.governance.policies import MAX_DEPTH, Policy, met_by, parse
+from node.storage import tables
 
 
 def _put(*labels: str) -> Traces:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import delete
 
-from node import preflight
 from node.errors import Refused, Unwelcome
-from node.exchanges import check_caller
-from node.tables import alerts
+from node.exchanges.exchanges import check_caller
+from node.partners import preflight
+from node.storage.tables import alerts
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 

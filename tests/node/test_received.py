@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from node import taking
-from node.data import Snapshot
 from node.errors import AlreadyExists, Failure, InvalidInput, NotFound, PeerRefused, Refused
-from node.tables import feed_partners, memberships, received_feeds
+from node.feeds.receiving import taking
+from node.people.data import Snapshot
+from node.storage.tables import feed_partners, memberships, received_feeds
 from protocol.errors import RemoteProtocolError
 
 EMAIL = "email_sha256/lc-v1"

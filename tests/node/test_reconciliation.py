@@ -7,8 +7,8 @@ import pytest
 from pyroaring import BitMap
 
 from node.errors import Refused
-from node.governance import Governance
-from node.reconciliation import decide, reconcile
+from node.governance.governance import Governance
+from node.reports.reconciliation import decide, reconcile
 
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
 REASONS = ("not_carried", "consent", "label", "small", "waiting", "expired", "sent")

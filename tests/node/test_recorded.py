@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from node import signatures
+from node.transport import signatures
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 from psi import count
@@ -311,7 +311,7 @@ def test_connections_directions_namespaces_and_epochs_share_no_point_and_feeds_n
 @pytest.mark.feature("EX7")
 def test_two_ad_hoc_sessions_share_no_key() -> None:
     """The parties draw keys and secrets for one session: the same person is another point in the next one."""
-    from node.adhoc import EPSILON, Between, Party
+    from node.adhoc.session import EPSILON, Between, Party
     from protocol.agreement import Agreement, Terms
     from protocol.states import Kind
     from psi import oprf

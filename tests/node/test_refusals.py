@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
 from node.node import Node
 from psi.errors import VesicaError
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import evaluations, releases
-from node.data import Snapshot
 from node.errors import PeerRefused
-from node.importer import IdentityColumn
-from node.tables import exchanges, feed_partners, memberships, received_feeds, runs
+from node.feeds import evaluations
+from node.feeds.sending import releases
+from node.imports.importer import IdentityColumn
+from node.people.data import Snapshot
+from node.storage.tables import exchanges, feed_partners, memberships, received_feeds, runs
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 from psi import count
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from node import client, epochs, letters, log, releases, schedule, taking
-from node.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
-from node.client import PeerClient
+from node import log
 from node.errors import DiskFull, Refused
-from node.schedule import DAY, Schedule, Situation, due
-from node.tables import epochs as epoch_rows
-from node.tables import received_feeds, runs
+from node.feeds.receiving import taking
+from node.feeds.sending import releases, schedule
+from node.feeds.sending.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis, wait
+from node.feeds.sending.schedule import DAY, Schedule, Situation, due
+from node.partners import key_epochs, letters
+from node.storage.tables import epochs as epoch_rows
+from node.storage.tables import received_feeds, runs
+from node.transport import client
+from node.transport.client import PeerClient
 from psi import count
 
 EMAIL = "email_sha256/lc-v1"
@@ -134,7 +138,7 @@ def test_what_changes_reaches_the_partner_without_a_command(living: Living, pers
 
 @pytest.mark.feature("EX1")
 def test_a_rule_is_evaluated_and_its_members_follow(pair: Any, person: Any) -> None:
-    from node.importer import IdentityColumn
+    from node.imports.importer import IdentityColumn
 
     living = Living(pair, person)
 
@@ -424,12 +428,12 @@ def test_a_key_epoch_that_is_ended_on_demand_leaves_no_gap(
     living.share()
     living.pass_()
     with pytest.raises(Refused, match="less than a day"):
-        epochs.rotate(living.acme.project, "globe")
+        key_epochs.rotate(living.acme.project, "globe")
     assert len(living.acme.acts("partner.rotate", "deny")) == 1
     living.pass_(days=1)
     with living.acme.node.store.read() as tx:
         secret = tx.scalar(select(epoch_rows.c.secret))
-    begun = epochs.rotate(living.acme.project, "globe")
+    begun = key_epochs.rotate(living.acme.project, "globe")
     assert begun == {"epoch": 2, "status": "begun", "partner_has_to_agree": False}
     assert living.members() == set(range(10, 20))
     once, seen = PeerClient._once, []
@@ -467,9 +471,9 @@ def test_an_end_of_an_epoch_that_is_broken_off_leaves_its_caches(
     with monkeypatch.context() as patched:
         patched.setattr(living.acme.node.audit, "record", full)
         with pytest.raises(DiskFull):
-            epochs.rotate(living.acme.project, "globe")
+            key_epochs.rotate(living.acme.project, "globe")
     assert sorted((living.acme.node.home / "cache").rglob("*")) == caches != []
-    epochs.rotate(living.acme.project, "globe")
+    key_epochs.rotate(living.acme.project, "globe")
     assert set(caches).isdisjoint(path for path in (living.acme.node.home / "cache").rglob("*") if path.is_file())
 
 
@@ -478,12 +482,12 @@ def test_a_receiver_that_ends_the_epoch_waits_for_the_senders_word(pair: Any, pe
     living.share()
     living.pass_()
     living.pass_(days=1)
-    assert epochs.rotate(pair.globe.project, "acme")["partner_has_to_agree"] is True
+    assert key_epochs.rotate(pair.globe.project, "acme")["partner_has_to_agree"] is True
     living.pass_(61)
     living.pass_(61)
     assert len(living.revisions()) == 2
     assert living.members() == set(range(10, 20))  # nothing is lost meanwhile
-    assert epochs.rotate(pair.acme.project, "globe") == {"epoch": 2, "status": "agreed"}
+    assert key_epochs.rotate(pair.acme.project, "globe") == {"epoch": 2, "status": "agreed"}
     living.pass_(LONGEST_SECONDS)
     assert living.revisions()[-1][1:] == (True, 20)
     assert living.members() == set(range(10, 20))

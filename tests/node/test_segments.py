@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from pyroaring import BitMap
 
-from node import rules
 from node.errors import AlreadyExists, InvalidInput, InvalidName, NotFound, Refused
-from node.importer import IdentityColumn
-from node.labels import Kind
+from node.governance.labels import Kind
+from node.imports.importer import IdentityColumn
 from node.node import Node
 from node.project import Project
+from node.segments import rules
 
 ROWS = [  # id, orders, country, note, vip
     ("1", "2", "GB", "100% wool", "true"),

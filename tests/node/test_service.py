@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import httpx2
 import pytest
 
-from node import client as client_module
-from node import endpoint, signatures, tls
-from node.adhoc import Party
-from node.client import PeerClient
-from node.endpoint import Call, Route, address_of, application, bind, server
+from node.adhoc.session import Party
 from node.errors import PeerRefused, PeerUnreachable, Refusal, Unwelcome, WrongPeerKey
+from node.transport import client as client_module
+from node.transport import endpoint, signatures, tls
+from node.transport.client import PeerClient
+from node.transport.endpoint import Call, Route, address_of, application, bind, server
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError

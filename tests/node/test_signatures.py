@@ -6,8 +6,8 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from node import signatures
-from node.signatures import BadSignature, Replays, Request, Response, sign, verify
+from node.transport import signatures
+from node.transport.signatures import BadSignature, Replays, Request, Response, sign, verify
 
 NOW = 1_800_000_000
 

@@ -7,9 +7,9 @@ from unittest.mock import patch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from node import sources
 from node.errors import InvalidInput
-from node.sources import Source
+from node.inputs import sources
+from node.inputs.sources import Source
 
 LINE = st.one_of(
     st.sampled_from(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from node import files
 from node.errors import DiskFull, Failure
 from node.node import Node
-from node.spool import FileSpool
+from node.storage import files
+from node.storage.spool import FileSpool
 
 
 def spool(node: Node) -> FileSpool:

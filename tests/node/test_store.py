@@ -13,8 +13,6 @@ from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Index, Integer, MetaData, Text, UniqueConstraint, inspect, select, text
 
-from node import tables
-from node.config import Config
 from node.errors import (
     AlreadyExists,
     DiskFull,
@@ -27,10 +25,12 @@ from node.errors import (
     StoreUnavailable,
     WrongPassphrase,
 )
-from node.files import write_atomically
-from node.migrations import HEAD
 from node.node import Node
-from node.store import Store
+from node.storage import tables
+from node.storage.config import Config
+from node.storage.database import Store
+from node.storage.files import write_atomically
+from node.storage.migrations import HEAD
 from psi.errors import VesicaError
 
 
@@ -108,7 +108,7 @@ def test_opening_again_changes_nothing(database_url, clock):
 
 def test_head_is_the_newest_migration():
     config = AlembicConfig()
-    config.set_main_option("script_location", "node:migrations")
+    config.set_main_option("script_location", "node.storage:migrations")
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
@@ -217,7 +217,7 @@ def test_reading_does_not_wait_for_a_writer(database_url):
 
 
 def test_a_store_that_stays_locked_says_so(database_url, monkeypatch):
-    monkeypatch.setattr("node.store.BUSY_SECONDS", 1)
+    monkeypatch.setattr("node.storage.database.BUSY_SECONDS", 1)
     first, second = Store.open(database_url), Store.open(database_url)
     with first.begin(), pytest.raises(StoreBusy), second.begin():
         pass
@@ -271,7 +271,7 @@ def test_an_unreachable_database_is_named_without_its_password():
 
 def test_killed_while_creating_then_created_again(home, clock, random):
     script = (
-        "import os, node.config; node.config.Config.save = lambda *_: os._exit(9);"
+        "import os, node.storage.config; node.storage.config.Config.save = lambda *_: os._exit(9);"
         f"from node.node import Node; Node.create({str(home)!r}, 'Fern')"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9

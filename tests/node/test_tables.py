@@ -14,13 +14,13 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from node import columnar, queries
-from node.data import Snapshot
 from node.errors import InvalidInput
-from node.importer import IdentityColumn, ImportReport
+from node.imports.importer import IdentityColumn, ImportReport
+from node.inputs import columnar, queries
+from node.inputs.queries import Query, given
 from node.node import Node
+from node.people.data import Snapshot
 from node.project import Project
-from node.queries import Query, given
 
 SELECT = "SELECT id, email, share FROM people ORDER BY id"
 DIGEST = sha256(b"+447400123456").digest()

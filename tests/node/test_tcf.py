@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.consent import CODES, UNKNOWN
+from node.consent.consent import CODES, UNKNOWN
 from node.errors import InvalidInput
-from node.tcf import MAX_VENDOR, BrokenString, Needed, decode, read_strings
+from node.imports.tcf import MAX_VENDOR, BrokenString, Needed, decode, read_strings
 
 UPDATED = 1_700_000_000
 Ranges = Sequence[tuple[int, int]]

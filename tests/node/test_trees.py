@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node import rules, trees
 from node.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from node.node import Node
 from node.project import Project
+from node.segments import rules, trees
 
 FIELDS = {
     name: tuple(name.rsplit(".", 1))

@@ -36,19 +36,19 @@ def arm(kill: str) -> Places:
     match when:
         case "replacing" | "replaced":
             _around(
-                import_module("node.files").os,
+                import_module("node.storage.files").os,
                 "replace",
                 lambda source, target: what in str(target),
                 before=places if when == "replacing" else None,
                 after=places if when == "replaced" else None,
             )
         case "acting":
-            audit = import_module("node.audit").Audit
+            audit = import_module("node.access.audit").Audit
             _around(audit, "record", lambda self, tx, act, *rest, **more: act == what, after=places)
         case "acted":
             acted(lambda act, target: places() if act == what else None)
         case "calling" | "called":
-            import_module("node.exchanges").register()
+            import_module("node.exchanges.exchanges").register()
             module, _, path = what.partition(":")
             *owners, name = path.split(".")
             owner = import_module(module)
@@ -109,10 +109,10 @@ def _anywhere(places: Places) -> None:
     def always(*arguments: Any, **options: Any) -> bool:
         return True
 
-    _around(import_module("node.files").os, "replace", always, before=places, after=places)
+    _around(import_module("node.storage.files").os, "replace", always, before=places, after=places)
     for name in ("put", "post"):
-        _around(import_module("node.client").PeerClient, name, always, before=places, after=places)
-    store = import_module("node.store").Store
+        _around(import_module("node.transport.client").PeerClient, name, always, before=places, after=places)
+    store = import_module("node.storage.database").Store
     begin = store.begin
 
     @contextmanager

@@ -25,15 +25,15 @@ from plain import Person
 from sides import EMAIL, PHONE, SMALL_TERMS, Side
 from sqlalchemy import select
 
-from node import epochs
-from node.data import Snapshot
-from node.edits import Addition, Removal
-from node.endpoint import bind
-from node.importer import IdentityColumn
+from node.feeds.receiving.received import NotReceived
+from node.feeds.sending.edits import Addition, Removal
+from node.feeds.sending.schedule import Schedule
+from node.imports.importer import IdentityColumn
 from node.node import Node
-from node.received import NotReceived
-from node.schedule import Schedule
-from node.tables import feed_partners
+from node.partners import key_epochs
+from node.people.data import Snapshot
+from node.storage.tables import feed_partners
+from node.transport.endpoint import bind
 from psi.errors import VesicaError
 
 DEVICE = "idfa/uuid-v1"
@@ -43,7 +43,12 @@ EPOCH_DAYS = 12
 START = 1_800_000_000
 WAIT = 120.0  # seconds, for what takes one or two
 SHARES = ("", "", "", "y", "y", "dy", "p", "u", "n", "dn")
-SENDER_DIES = ("replaced /run 1", "replaced receipt.0 1", "calling node.releases:_sent 1", "acted feed.run 1")
+SENDER_DIES = (
+    "replaced /run 1",
+    "replaced receipt.0 1",
+    "calling node.feeds.sending.releases:_sent 1",
+    "acted feed.run 1",
+)
 RECEIVER_DIES = ("replaced receipt.0 1", "replacing .changes 2", "acting feed.received 1", "acted feed.received 1")
 
 
@@ -630,7 +635,7 @@ def an_epoch_is_over(month: Month) -> str:
 def acme_changes_its_keys(month: Month) -> str:
     connection = month.acme.project.partners.get("globe").id
     before = {path for path in month.cached() if connection in path.parts}
-    epochs.rotate(month.acme.project, "globe")
+    key_epochs.rotate(month.acme.project, "globe")
     month.check()
     a_day_goes_by(month)
     month.run()

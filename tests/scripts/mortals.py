@@ -14,10 +14,10 @@ from pathlib import Path
 
 import killer
 
-from node.edits import Addition, Removal
 from node.errors import PeerUnreachable
-from node.letters import POLL_SECONDS
+from node.feeds.sending.edits import Addition, Removal
 from node.node import Node
+from node.partners.letters import POLL_SECONDS
 from node.service import serve
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -49,7 +49,14 @@ def warm() -> None:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     FORKS.set_forkserver_preload(
-        [__name__, "node.client", "node.exchanges", "node.matching", "node.releases", "duckdb"]
+        [
+            __name__,
+            "node.transport.client",
+            "node.exchanges.exchanges",
+            "node.feeds.estimates.matching",
+            "node.feeds.sending.releases",
+            "duckdb",
+        ]
     )
     multiprocessing.forkserver.ensure_running()
     if before is None:

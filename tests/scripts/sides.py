@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
-from node import tables, tls
-from node.endpoint import address_of, bind, server
-from node.importer import IdentityColumn
+from node.imports.importer import IdentityColumn
 from node.node import Node
 from node.project import Project
 from node.service import answering
+from node.storage import tables
+from node.transport import tls
+from node.transport.endpoint import address_of, bind, server
 from protocol.exchange import Opening
 from protocol.states import Kind, Part
 
@@ -92,7 +93,7 @@ class Side:
 
     def members(self, partner: str, segment: str) -> set[str]:
         """Return the ids of the present members of a received segment."""
-        from node.data import Snapshot
+        from node.people.data import Snapshot
 
         ids = Snapshot.open(self.project).profile_ids
         return {ids[number].decode() for number in self.project.memberships.members(partner, segment)}

@@ -1,0 +1,205 @@
+"""Who may do what: permissions, roles, and the permission that each act needs. Pure decisions; node/guard.py asks them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..errors import Refused
+
+
+class Permission(StrEnum):
+    VIEW = "view"
+    MANAGE_CONNECTIONS = "manage-connections"
+    MANAGE_SHARES = "manage-shares"
+    MANAGE_DATA = "manage-data"
+    MANAGE_GOVERNANCE = "manage-governance"
+    EXPORT = "export"
+    AUDIT = "audit"
+    ADMINISTER = "administer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A set of permissions. `labels` are those that its holder may see; None: every label."""
+
+    name: str
+    permissions: frozenset[Permission]
+    labels: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A role that a user has, in one project, or with None for the node and all its projects."""
+
+    role: Role
+    project_id: str | None
+
+
+Grants = Collection[Grant]
+
+
+def _role(name: str, *permissions: Permission) -> Role:
+    return Role(name=name, permissions=frozenset({Permission.VIEW, *permissions}))
+
+
+READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes the first that would do
+    role.name: role
+    for role in (
+        _role("viewer"),
+        _role("connections", Permission.MANAGE_CONNECTIONS),
+        _role("shares", Permission.MANAGE_SHARES),
+        _role("data", Permission.MANAGE_DATA),
+        _role("governance", Permission.MANAGE_GOVERNANCE),
+        _role("exporter", Permission.EXPORT),
+        _role("auditor", Permission.AUDIT),
+        _role("administrator", *Permission),
+    )
+}
+
+_C, _S = Permission.MANAGE_CONNECTIONS, Permission.MANAGE_SHARES
+_D, _G = Permission.MANAGE_DATA, Permission.MANAGE_GOVERNANCE
+
+ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a letter, an exchange or a job asks for
+    "alert.acknowledge": Permission.VIEW,
+    "audit.prune": Permission.ADMINISTER,
+    "audit.read": Permission.AUDIT,
+    "consent-policy.create": _G,
+    "consent-policy.delete": _G,
+    "consent-policy.disable": _G,
+    "consent-policy.enable": _G,
+    "consent.import": _D,
+    "consent.model": _G,
+    "consent.set": _D,
+    "estimate.answer": None,
+    "feed.ask": None,
+    "feed.check": None,
+    "feed.create": _S,
+    "feed.decline": _S,
+    "feed.decline-version": _S,
+    "feed.disable": _S,
+    "feed.edit": _S,
+    "feed.enable": _S,
+    "feed.estimate": _S,
+    "feed.expire": None,
+    "feed.publish": _S,
+    "feed.received": None,
+    "feed.revoke": _S,
+    "feed.run": None,
+    "feed.sync": _S,
+    "feed.unshare": _S,
+    "label.apply": _G,
+    "label.create": _G,
+    "label.remove": _G,
+    "node.backup": Permission.ADMINISTER,
+    "node.init": Permission.ADMINISTER,
+    "node.restore": None,  # by whoever has the files: nobody can have signed in
+    "partner.accept": _C,
+    "partner.allow": _C,
+    "partner.called": None,
+    "partner.call": None,
+    "partner.decline": _C,
+    "partner.disconnect": _C,
+    "partner.id": _C,
+    "partner.preflight": _C,
+    "partner.request": _C,
+    "partner.request_failed": _C,
+    "partner.requested": None,
+    "partner.rotate": _C,
+    "partner.rotated": None,
+    "policy.create": _G,
+    "policy.delete": _G,
+    "policy.disable": _G,
+    "policy.edit": _G,
+    "policy.enable": _G,
+    "profile.import": _D,
+    "profile.take-over": _D,
+    "project.create": Permission.ADMINISTER,
+    "project.hide-unconsented": _G,
+    "project.resume": _S,
+    "project.terms": _C,
+    "project.view": Permission.VIEW,
+    "role.create": Permission.ADMINISTER,
+    "role.delete": Permission.ADMINISTER,
+    "segment.create": _D,
+    "segment.delete": _D,
+    "segment.evaluate": _D,
+    "segment.export": Permission.EXPORT,
+    "segment.update": _D,
+    "user.create": Permission.ADMINISTER,
+    "user.deny": Permission.ADMINISTER,
+    "user.grant": Permission.ADMINISTER,
+    "user.list": Permission.ADMINISTER,
+    "user.remove": Permission.ADMINISTER,
+    "user.reset": Permission.ADMINISTER,  # or the files of the home, without a token
+    "user.revoke": Permission.ADMINISTER,
+    "user.sign-in": None,
+    "user.token": Permission.ADMINISTER,
+}
+OWN_WORK = ("exchange.", "letter.")  # how the names of more acts of the node's own begin
+
+JOBS: Mapping[str, str] = {  # the act that whoever submits a job of this kind does
+    "estimate": "feed.estimate",
+    "release": "feed.sync",
+    "wanted": "feed.run",
+}
+
+
+class PermissionDenied(Refused):
+    """A user has no role with the permission that an act needs."""
+
+    code = "permission_denied"
+
+    def __init__(self, user: str, act: str, permission: Permission, project: str | None) -> None:
+        self.permission = permission
+        where = f"project {project}" if project else "the whole node"
+        role = next(role.name for role in READY_MADE.values() if permission in role.permissions)
+        grant = f"vesica user grant {user} {role}" + (f" --project {project}" if project else "")
+        super().__init__(
+            f"{user} may not do {act}: it needs the permission {permission} for {where}",
+            hint=f"ask an administrator for a role that has it: {grant}",
+        )
+
+
+def permission_for(act: str) -> Permission | None:
+    """Return the permission that an act needs, None for the node's own work; an act without a row needs an administrator."""
+    return None if act.startswith(OWN_WORK) else ACTS.get(act, Permission.ADMINISTER)
+
+
+def holds(grants: Grants, permission: Permission, project_id: str | None) -> bool:
+    """Tell whether a role gives a permission in a project; None is the node, where a role in one project gives nothing."""
+    return any(permission in grant.role.permissions for grant in _there(grants, project_id))
+
+
+def reaches(grants: Grants, project_id: str) -> bool:
+    """Tell whether any role is held in a project: to whoever has none there it is not there."""
+    return any(True for _ in _there(grants, project_id))
+
+
+def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
+    """Return what a role gives beyond what is held in a project: nobody grants more than they have; None: nothing."""
+    for permission in sorted(role.permissions):
+        if not holds(grants, permission, project_id):
+            return f"the permission {permission}"
+    limit = cleared(grants, project_id)
+    narrower = limit is None or (role.labels is not None and role.labels <= limit)
+    return None if narrower or Permission.VIEW not in role.permissions else "the sight of other labels"
+
+
+def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
+    """Return the labels that the roles with which a project may be viewed let their holder see; None: every label."""
+    found: set[str] = set()
+    for grant in _there(grants, project_id):
+        if Permission.VIEW in grant.role.permissions:
+            if grant.role.labels is None:
+                return None
+            found |= grant.role.labels
+    return frozenset(found)
+
+
+def clears(cleared: frozenset[str] | None, labels: Iterable[str]) -> bool:
+    """Tell whether what carries `labels` is there for somebody: every one of them must be cleared."""
+    return cleared is None or cleared.issuperset(labels)
+
+
+def _there(grants: Grants, project_id: str | None) -> Iterable[Grant]:
+    return (grant for grant in grants if grant.project_id in (None, project_id))

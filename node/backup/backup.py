@@ -1,0 +1,294 @@
+"""Backups: a home's rows, keys and data as one directory or tar file, with a list of all files written last.
+
+A service may run meanwhile: the data files are pinned by links while nobody can take one away, and the rows are read as
+they were then. What must not come back is left out: the secrets of key epochs, and with them caches, spools, and the
+records that only they open.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, Table, select
+
+from psi.errors import VesicaError
+
+from ..errors import AlreadyExists, Failure
+from ..people import data
+from ..storage.database import Store
+from ..storage.files import explained, is_old, sync_directory, write_atomically
+from ..storage.keys import under_passphrase
+from ..storage.tables import connections as connections_table
+from ..storage.tables import manifests, memberships, metadata, received_feeds
+
+if TYPE_CHECKING:
+    from ..node import Node
+
+FORMAT = "vesica backup 1"
+MANIFEST = "manifest.json"
+ROWS = "control.db"
+LEFT_OUT = ("exchanges", "answers")  # tables whose rows speak of spools and caches
+EMPTIED: Mapping[str, Mapping[str, Any]] = {"epochs": {"secret": b""}, "received_feeds": {"records": None}}
+BATCH = 1_000  # rows copied at once
+MANIFEST_BYTES = 1 << 26  # about 400,000 files: a home has some hundred
+
+Files = dict[str, tuple[int, str]]  # name -> size and SHA-256
+
+
+class BackupIncomplete(VesicaError):
+    """A backup that lacks something, or of which something was changed."""
+
+    code = "backup_incomplete"
+
+
+def write(node: "Node", target: Path) -> dict[str, Any]:
+    """Write a backup to a directory, or to one file if `target` ends in ".tar", and return what it holds.
+
+    Nothing is a backup before its list of files is there. Raises AlreadyExists where something is in the way.
+    """
+    node.guard.require("node.backup", str(target), None)  # before a key is copied, not after
+    try:
+        document = _write(node, target)
+    except Exception:
+        with node.act("node.backup", str(target)):
+            raise
+    with node.act("node.backup", str(target), detail={"files": document["files"]}):
+        return document
+
+
+def _write(node: "Node", target: Path) -> dict[str, Any]:
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    if target.exists():
+        raise AlreadyExists(f"there is something at {target} already", hint="name a new file or directory")
+    for old in node.home.glob(".backup.*"):
+        if is_old(old):
+            shutil.rmtree(old, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=node.home, prefix=".backup.") as folder:
+            scratch = Path(folder)
+            made = _collect(node, scratch)
+            files = {name: _described(scratch / name) for name in sorted(_names(scratch))}
+            listed = {
+                "format": FORMAT,
+                "made": made,
+                "organisation": node.config.organisation,
+                "key": node.key.hex(),
+                "files": files,
+            }
+            write_atomically(scratch / MANIFEST, json.dumps(listed, indent=1).encode() + b"\n")
+            pack = _pack_tar if target.suffix == ".tar" else _pack_directory
+            pack(scratch, [*files, MANIFEST], target)
+    except OSError as error:
+        raise explained(error, target) from error
+    return {
+        "backup": str(target),
+        "made": made,
+        "files": len(files),
+        "bytes": sum(size for size, _ in files.values()),
+        "keys": "under the passphrase" if under_passphrase(node.home) else "as they are",
+    }
+
+
+def _collect(node: "Node", scratch: Path) -> int:
+    """Put what a backup holds into a directory, by links where that goes; return as of when."""
+    with node.store.read() as reading:
+        with node.store.begin():  # who would take a data file away has to wait
+            made = node.now()
+            for name in _data_files(reading):
+                _link(node.home / "data" / name, scratch / "data" / name)
+        for name in ("node.key", "master.key"):
+            _link(node.home / "keys" / name, scratch / "keys" / name)
+        store = Store.open(scratch / ROWS)
+        try:
+            with store.begin() as tx:
+                copy_rows(reading, tx)
+        finally:
+            store.close()
+    replace(node.config, database=None).save(scratch)
+    return made
+
+
+def _data_files(reading: Connection) -> Iterator[str]:
+    for row in _newest(reading):
+        yield from (f"{row.project_id}/{name}" for name in data.files_of(row.content))
+    query = (
+        select(connections_table.c.project_id, received_feeds.c.id, memberships.c.file, memberships.c.changes)
+        .join(received_feeds, received_feeds.c.id == memberships.c.feed_id)
+        .join(connections_table, connections_table.c.id == received_feeds.c.connection_id)
+    )
+    for project_id, feed_id, *names in reading.execute(query):
+        yield from (f"{project_id}/received/{feed_id}/{name}" for name in names)
+
+
+def _newest(reading: Connection) -> list[Row[Any]]:
+    query = select(manifests).order_by(manifests.c.project_id, manifests.c.generation)
+    return list({row.project_id: row for row in reading.execute(query)}.values())
+
+
+def copy_rows(reading: Connection, tx: Connection) -> None:
+    """Copy the rows of one database into another one that has none, but for what a backup leaves out."""
+    newest = {row.id for row in _newest(reading)}
+    for table in metadata.sorted_tables:
+        if table.name in LEFT_OUT:
+            continue
+        emptied = EMPTIED.get(table.name, {})
+        for rows in reading.execute(_ordered(table)).mappings().partitions(BATCH):
+            kept = [{**row, **emptied} for row in rows if table is not manifests or row["id"] in newest]
+            if kept:
+                tx.execute(table.insert(), kept)
+
+
+def _ordered(table: Table) -> Any:
+    return select(table).order_by(*table.primary_key.columns)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError as error:
+        raise Failure(
+            f"{source} is missing", hint="the home is damaged: restore it from the last backup, or import again"
+        ) from error
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _described(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pack_directory(scratch: Path, names: list[str], target: Path) -> None:
+    target.mkdir(mode=0o700, parents=True)
+    for name in names:
+        with (scratch / name).open("rb") as file:
+            copy_file(file, target / name)
+
+
+def _pack_tar(scratch: Path, names: list[str], target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                for name in names:
+                    tar.add(scratch / name, arcname=name)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+        sync_directory(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def copy_file(source: IO[bytes], target: Path, *, at_most: int | None = None) -> tuple[int, str]:
+    """Copy a stream to a new file of mode 0600, on disk when it returns; return its size and SHA-256.
+
+    Of a stream of more than `at_most` bytes one byte more is copied, so that its size differs, and no other.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    size, digest = 0, hashlib.sha256()
+    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR), "wb") as file:
+        while piece := source.read(_PIECE if at_most is None else min(_PIECE, at_most + 1 - size)):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
+# Reading one: it came from somewhere, and whoever wrote it may have meant harm
+
+
+class Backup:
+    """A backup that is there: its list of files, and the files."""
+
+    def __init__(self, source: Path, tar: tarfile.TarFile | None) -> None:
+        self._source, self._tar = source, tar
+        self.document = self._list()
+        self.files: Files = {name: (int(size), str(sha)) for name, (size, sha) in self.document["files"].items()}
+
+    def copy(self, name: str, target: Path) -> bool:
+        """Copy a file out; says whether it was there, and as the list says."""
+        file = self._file(name)
+        if file is None:
+            return False
+        try:
+            with file:
+                return copy_file(file, target, at_most=self.files[name][0]) == self.files[name]
+        except (tarfile.TarError, EOFError):  # cut off within the file
+            return False
+
+    def _list(self) -> Mapping[str, Any]:
+        file = self._file(MANIFEST)
+        if file is None:
+            raise BackupIncomplete(
+                f"{self._source} is no whole backup: {MANIFEST} is missing, which is written last",
+                hint="it was not finished, or it is none: use an older one",
+            )
+        try:
+            with file:
+                written = file.read(MANIFEST_BYTES + 1)
+            if len(written) > MANIFEST_BYTES:
+                raise ValueError
+            document: Mapping[str, Any] = json.loads(written)
+            if document["format"] != FORMAT:
+                raise BackupIncomplete(f"{self._source} is of another format", hint=f"this version reads {FORMAT!r}")
+            for name, (size, sha) in document["files"].items():
+                path = PurePosixPath(name)
+                outside = path.is_absolute() or ".." in path.parts or path.parts[0] not in _TOP or "\0" in name
+                if outside or type(size) is not int or size < 0 or len(sha) != 64:
+                    raise ValueError
+            int(document["made"])
+            for name in ("config.json", ROWS, "keys/node.key", "keys/master.key"):
+                document["files"][name]
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, tarfile.TarError) as error:
+            raise BackupIncomplete(f"{MANIFEST} of {self._source} is damaged", hint="use another backup") from error
+        return document
+
+    def _file(self, name: str) -> IO[bytes] | None:
+        """Open a regular file; a link, or what lies behind one, is not there."""
+        try:
+            if self._tar is not None:
+                member = self._tar.getmember(name)
+                return self._tar.extractfile(member) if member.isreg() and not member.issparse() else None
+            path = self._source / name
+            linked = path.resolve() != self._source.resolve() / name
+            return path.open("rb") if path.is_file() and not linked else None
+        except (KeyError, tarfile.TarError, EOFError):
+            return None
+
+
+_TOP = ("config.json", ROWS, "keys", "data")
+_PIECE = 1 << 20
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Backup]:
+    """Open a backup; raises BackupIncomplete where it is none, or not whole."""
+    if source.is_dir():
+        yield Backup(source, None)
+        return
+    try:
+        tar = tarfile.open(source, mode="r:")  # noqa: SIM115 - no compression: it could hide any size
+    except FileNotFoundError as error:
+        raise Failure(f"there is nothing at {source}", hint="name a backup that 'vesica node backup' wrote") from error
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BackupIncomplete(f"{source} is no backup, or not whole", hint="use another one") from error
+    with tar:
+        yield Backup(source, tar)

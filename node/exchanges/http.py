@@ -1,0 +1,258 @@
+"""Both ends of an exchange over HTTP: what drives a machine against a partner, and what answers one. No store here."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from protocol import wire
+from protocol.errors import NotReady, RemoteProtocolError
+from protocol.exchange import Done, Fetch, Machine, Opened, Opening, Role, Send
+from psi.errors import VesicaError
+
+from ..errors import Refusal, Unwelcome
+from ..operations.jobs import Progress, no_progress
+
+if TYPE_CHECKING:
+    from ..transport.client import PeerClient
+    from ..transport.endpoint import Call, Route
+
+PATH = "/vesica/1/exchanges"
+CONNECT_PATH = "/vesica/1/connect"
+OPEN_PER_CALLER = 64
+IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
+
+
+def open_at(client: "PeerClient", opening: Opening) -> Opened:
+    """Ask the partner to take part; raises PeerRefused with its reason."""
+    return Opened.decode(client.post(PATH, opening.encode()))
+
+
+def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Progress = no_progress) -> None:
+    """Send and fetch, in the order that the machine says, until it is done.
+
+    The chunk after the one that is being worked on is fetched meanwhile, and while the partner works on a chunk of ours
+    we make the next: so both sides compute at the same time.
+    """
+    base = f"{PATH}/{exchange.hex()}"
+    totals: dict[str, int] = {}
+    ahead: dict[Fetch, Future[bytes]] = {}
+    made: dict[Send, bytes] = {}
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        while not isinstance(action := machine.next(), Done):
+            step, chunk = action
+            progress(step, chunk, totals.get(step))
+            if isinstance(action, Send):
+                body = made.pop(action, None) or machine.get(step, chunk)
+                going = pool.submit(client.put, f"{base}/{step}/{chunk}", body, status=base)
+                totals.setdefault(step, _chunks(body))
+                if chunk + 1 < totals[step]:
+                    made[Send(step, chunk + 1)] = machine.get(step, chunk + 1)
+                going.result()
+                machine.sent(step, chunk)
+            else:
+                waiting = ahead.pop(action, None)
+                body = waiting.result() if waiting else client.get(f"{base}/{step}/{chunk}")
+                if chunk == 0:
+                    totals[step] = _chunks(body)
+                if chunk + 1 < totals.get(step, 0):
+                    ahead[Fetch(step, chunk + 1)] = pool.submit(client.get, f"{base}/{step}/{chunk + 1}")
+                machine.put(step, chunk, body)
+            if step not in totals:
+                totals[step] = _chunks(body)
+            progress(step, chunk + 1, totals[step])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what is under way ends when the caller closes the client
+
+
+def _chunks(body: bytes) -> int:
+    of = wire.unpack(body).get("of")
+    return of if isinstance(of, int) else 1
+
+
+class Answers(Protocol):
+    """What stands behind the exchanges that others open: a node's store, or one ad hoc session."""
+
+    def begin(self, caller: bytes, opening: Opening) -> tuple[Opened, Machine]:
+        """Take part in a new exchange, or in one from before a restart; raises Unwelcome or Refusal."""
+        ...
+
+    def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
+        """Return an exchange from before a restart, or from before we failed; raises NotFound."""
+        ...
+
+    def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
+        """Return those of these exchanges that go on no more, whoever ended them."""
+        ...
+
+    def finished(self, opening: Opening, role: Role) -> None:
+        """Every step is complete here; may be told again after a restart."""
+        ...
+
+    def failed(self, opening: Opening, error: VesicaError) -> None:
+        """The partner broke the protocol, or was refused: this exchange is over."""
+        ...
+
+
+_ENDING = (RemoteProtocolError, Refusal)
+
+
+@dataclass(slots=True)
+class _Live:
+    caller: bytes
+    opening: Opening | None = None
+    opened: bytes = b""
+    machine: Machine | None = None
+    error: VesicaError | None = None
+    finished: bool = False
+    used: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Answering:
+    """Exchanges that partners opened with us: one machine each, and one thread at a time in it."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._live: dict[bytes, _Live] = {}
+        self._lock = threading.Lock()
+
+    def routes(self) -> "list[Route]":
+        from ..transport.endpoint import Route
+
+        chunk = PATH + "/{exchange}/{step}/{chunk}"
+        return [
+            Route("POST", PATH, self._open),
+            Route("PUT", chunk, self._put),
+            Route("GET", chunk, self._get),
+            Route("GET", PATH + "/{exchange}", self._status),
+        ]
+
+    def _open(self, call: "Call") -> bytes:
+        opening = Opening.decode(call.body)
+        live = self._entry(opening.exchange, call.caller)
+        with live.lock:
+            if not live.opened:
+                try:
+                    opened, live.machine = self._answers.begin(call.caller, opening)
+                except Exception:
+                    self._drop(opening.exchange, live)
+                    raise
+                live.opening, live.opened = opening, opened.encode()
+            elif live.opening != opening:
+                raise RemoteProtocolError("session", "this exchange was opened with other words")
+            return live.opened
+
+    def _put(self, call: "Call") -> bytes:
+        return self._step(call, _put(call.body))
+
+    def _get(self, call: "Call") -> bytes:
+        return self._step(call, Machine.get)
+
+    def _step(self, call: "Call", act: Callable[[Machine, str, int], bytes]) -> bytes:
+        exchange, step, number = _exchange(call), call.parameters["step"], call.parameters["chunk"]
+        if not number.isascii() or not number.isdigit() or len(number) > 9:
+            raise RemoteProtocolError("chunk", "a chunk's number is not a number")
+        live = self._found(exchange, call.caller)
+        with live.lock:
+            if isinstance(live.error, _ENDING):
+                raise live.error
+            live.error = None
+            if self._answers.given_up([exchange]):
+                self._drop(exchange, live)
+                raise over()
+            if live.machine is None or live.opening is None:
+                live.opening, live.machine = self._answers.resume(call.caller, exchange)
+            try:
+                body = act(live.machine, step, int(number))
+                if live.machine.done and not live.finished:
+                    self._answers.finished(live.opening, live.machine.role)
+                    live.machine.retire()
+                    live.finished = True
+            except NotReady:
+                raise
+            except VesicaError as error:
+                live.error = error
+                if isinstance(error, _ENDING):
+                    self._answers.failed(live.opening, error)
+                live.machine = None  # what failed here, a full disk perhaps, is tried again from the spool
+                raise
+            return body
+
+    def _status(self, call: "Call") -> bytes:
+        """Wait for the work on an exchange, and tell how it ended: the answer to a PUT that took long."""
+        live = self._found(_exchange(call), call.caller)
+        with live.lock:
+            if live.error is not None:
+                raise live.error
+            return wire.pack({"state": "done" if live.finished else "open"})
+
+    def _entry(self, exchange: bytes, caller: bytes) -> _Live:
+        now = time.monotonic()
+        if exchange not in self._live:
+            self._forget(now)
+        with self._lock:
+            open_now = sum(live.caller == caller and not live.finished for live in self._live.values())
+            if exchange not in self._live and open_now >= OPEN_PER_CALLER:
+                raise Refusal("too_many", "too many exchanges are open at once", status=409)
+            live = self._live.setdefault(exchange, _Live(caller))
+            live.used = now
+        if live.caller != caller:
+            raise Unwelcome("this exchange is another partner's")
+        return live
+
+    def _found(self, exchange: bytes, caller: bytes) -> _Live:
+        with self._lock:
+            known = exchange in self._live
+        live = self._entry(exchange, caller)
+        if not known:
+            with live.lock:
+                try:
+                    live.opening, live.machine = self._answers.resume(caller, exchange)
+                except Exception:
+                    self._drop(exchange, live)
+                    raise
+        return live
+
+    def _forget(self, now: float) -> None:
+        """Let go of what nobody asked about for long, and of what was given up: a machine may hold a universe."""
+        with self._lock:
+            resting = {other: live for other, live in self._live.items() if not live.lock.locked()}
+        over = self._answers.given_up(resting)
+        with self._lock:
+            for other, live in resting.items():
+                left = now - live.used > IDLE_SECONDS or (other in over and live.error is None)
+                if left and not live.lock.locked() and self._live.get(other) is live:
+                    del self._live[other]
+
+    def _drop(self, exchange: bytes, live: _Live) -> None:
+        with self._lock:
+            if self._live.get(exchange) is live:
+                del self._live[exchange]
+
+
+def over() -> Refusal:
+    """Return how a caller is told that an exchange goes on no more."""
+    return Refusal("over", "this exchange is over", status=409)
+
+
+def _exchange(call: "Call") -> bytes:
+    text = call.parameters["exchange"]
+    try:
+        exchange = bytes.fromhex(text)
+    except ValueError:
+        exchange = b""
+    if len(exchange) != 16 or exchange.hex() != text:
+        raise RemoteProtocolError("session", "an exchange's id has 32 lower-case hex digits")
+    return exchange
+
+
+def _put(body: bytes) -> Callable[[Machine, str, int], bytes]:
+    def put(machine: Machine, step: str, chunk: int) -> bytes:
+        machine.put(step, chunk, body)
+        return b""
+
+    return put

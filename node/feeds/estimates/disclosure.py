@@ -1,0 +1,312 @@
+"""What a partner may learn of a count, and what it is charged.
+
+The order is fixed: an identical question is answered as before, a question that differs from one by a few identities is
+refused, then the budget is charged, then noise, the floor, and the limits are applied to the noised value. Refusals
+depend only on what the asker sent and on the ledger.
+"""
+
+import hmac
+import math
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from protocol.agreement import Agreement, Terms
+from protocol.estimate import MAX_ASKED, Question
+from protocol.messages import Answer, SegmentAnswer
+from psi import noise
+from psi.hashing import length_prefixed
+from psi.join import match
+from psi.values import U8, Bools
+
+from ...errors import Refusal
+from ...storage.tables import DAY, answers, ledger, universes
+from ..evaluations import Channel, cache_of
+
+if TYPE_CHECKING:
+    from ...project import Project
+
+FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
+DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
+PREFIX = 16  # bytes of a point that are kept to compare questions
+COMPARED = 64  # questions that are answered from one universe, each compared with all; the default budget allows 40
+CAUGHT = "tags"  # the ledger's kind for wrong ones
+SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
+
+
+class Sanitiser:
+    """Turns the true numbers of one question into what the asker may learn, and charges for it."""
+
+    def __init__(self, project: "Project", connection: Row[Any], channel: Channel, generation: int) -> None:
+        """`generation` is the number of the universe that the questions are about."""
+        self._project, self._connection, self._namespace = project, connection, channel.namespace
+        self._epoch, self._generation = channel.epoch.number, generation
+        self._terms = Agreement.decode(connection.agreement).terms
+        self._cache = cache_of(project, connection, channel.epoch)
+
+    def check_asker(self, public: bytes) -> None:
+        """Refuse an asker whose tags were wrong before, or who comes to one universe with a second key.
+
+        An honest one derives its key from the universe; questions under several could not be compared.
+        """
+        universe = (
+            universes.c.connection_id == self._connection.id,
+            universes.c.ours,
+            universes.c.namespace == self._namespace,
+            universes.c.epoch == self._epoch,
+            universes.c.generation == self._generation,
+        )
+        with self._project.node.store.begin() as tx:
+            self._check_not_caught(tx)
+            tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=public))
+            if tx.scalar(select(universes.c.asker).where(*universe)) != public:
+                raise Refusal(
+                    "another_key",
+                    "this universe was asked about under another key",
+                    hint="after a restore from a copy, ask again when the partner has a new universe",
+                )
+
+    def answer(self, question: Question) -> Answer:
+        """Return the answer to a question; the same question gets the same numbers, free of charge.
+
+        All that takes long happens before the transaction that charges; only questions that came in between are
+        compared within.
+        """
+        project, now = self._project, self._project.node.now()
+        file = f"{self._beginning(question)}{question.digest.hex()}"
+        target = f"{self._connection.alias} {self._namespace}"
+        with project.node.store.read() as tx:
+            known, before = self._known(tx, question), self._asked_before(tx, question)
+        refusal, answer = None, None
+        if known is None:
+            refusal, answer = self._differing(question, before), self._sanitised(question, now)
+        if refusal is None and known is None:
+            segments = np.packbits(question.segments, axis=1)
+            self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
+        with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
+            known = self._known(tx, question)
+            if known is not None:  # nothing changed on either side: the numbers are as good as new
+                return replace(Answer.decode(known), computed_at=now, budget_spent=self._spent(tx))
+            assert answer is not None
+            files = self._asked_before(tx, question)
+            refusal = refusal or self._differing(question, [each for each in files if each not in before])
+            try:
+                if refusal is not None:
+                    raise refusal
+                self._check_room(files)
+                self._charge(tx, question)
+            except Refusal:
+                self._cache.drop(file)  # or refused questions would fill the disk
+                raise
+            tx.execute(
+                insert(answers).values(
+                    id=project.node.new_id(),
+                    connection_id=self._connection.id,
+                    question=question.digest,
+                    answer=answer.encode(),
+                    points=file,
+                    at=now,
+                )
+            )
+            return replace(answer, budget_spent=self._spent(tx))
+
+    def _known(self, tx: Connection, question: Question) -> bytes | None:
+        query = select(answers.c.answer).where(
+            answers.c.connection_id == self._connection.id, answers.c.question == question.digest
+        )
+        known: bytes | None = tx.scalar(query)
+        return known
+
+    def _sanitised(self, question: Question, now: int) -> Answer:
+        secret = self._project.node.secrets.unwrap(self._project.row().count_secret, b"count")
+        return Answer(
+            segments=tuple(
+                sanitise(
+                    int(question.consented_hits[index]),
+                    int(question.other_hits[index]),
+                    size=int(question.sizes[index]),
+                    terms=self._terms,
+                    seeds=self._seeds(secret, question, index),
+                )
+                for index in range(len(question.segments))
+            ),
+            computed_at=now,
+        )
+
+    def _beginning(self, question: Question) -> str:
+        """Return how the files of questions begin that can have points in common with this one.
+
+        An honest asker's key hangs on the universe: points asked against another one are all different.
+        """
+        return f"question {self._namespace} {question.universe_digest.hex()[:32]} "
+
+    def _asked_before(self, tx: Connection, question: Question) -> list[str]:
+        """Return the files of the questions that were answered from the same universe."""
+        query = select(answers.c.points).where(
+            answers.c.connection_id == self._connection.id,
+            answers.c.points.startswith(self._beginning(question), autoescape=True),
+        )
+        return sorted(tx.scalars(query))
+
+    def _differing(self, question: Question, files: list[str]) -> Refusal | None:
+        """Return the refusal of a question that has a segment a few identities away from one answered before."""
+        asked = np.ascontiguousarray(question.points[:, :PREFIX])
+        for file in files:
+            stored = self._cache.load(file)
+            if stored is None:
+                return Refusal(
+                    "universe_lost", "what was asked before cannot be compared any more", hint="ask again in a day"
+                )
+            before = stored["points"].astype(np.uint8, copy=False)
+            segments = np.unpackbits(stored["segments"].astype(np.uint8, copy=False), axis=1, count=len(before))
+            places, found = match(before, asked)
+            common = _in_both(segments[:, places], question.segments[:, found])
+            changed = segments.sum(axis=1, dtype=np.int64)[:, None] + question.sizes[None] - 2 * common
+            if ((common > 0) & (changed > 0) & (changed < FEW)).any():
+                return Refusal(
+                    "differencing",
+                    f"a segment differs from one asked before by fewer than {FEW} identities",
+                    hint="the estimate from before still holds; ask again when the segment has changed more",
+                )
+        return None
+
+    def _check_room(self, files: list[str]) -> None:
+        if len(files) >= COMPARED:
+            raise Refusal(
+                "budget",
+                f"{COMPARED} questions were answered from this universe: that is all",
+                hint="ask about several segments at once, or again when the partner has a new universe",
+            )
+
+    def _check_not_caught(self, tx: Connection) -> None:
+        query = select(ledger.c.id).where(
+            ledger.c.project_id == self._project.id,
+            ledger.c.peer_key == self._connection.peer_key,
+            ledger.c.kind == CAUGHT,
+            ledger.c.at > self._project.node.now() - self._terms.window_days * DAY,
+        )
+        if tx.execute(query).first() is not None:
+            raise Refusal(
+                "budget",
+                "no counts for who sent wrong tags",
+                hint=f"counts are open again after {self._terms.window_days} days",
+            )
+
+    def _charge(self, tx: Connection, question: Question) -> None:
+        """Charge epsilon for each segment that one identity can be in."""
+        self._check_not_caught(tx)
+        if self._terms.epsilon is None:
+            return
+        cost = self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
+        spent = spent_epsilon(self._project, tx, self._connection.peer_key, self._terms)
+        if spent + cost > self._terms.budget:
+            raise Refusal(
+                "budget",
+                f"the budget of this window is spent: {float(spent):g} of {float(self._terms.budget):g}, "
+                f"this question costs {float(cost):g}",
+                hint=f"ask about fewer segments, or wait: what was spent comes back after {self._terms.window_days} days",
+            )
+        tx.execute(
+            insert(ledger).values(
+                id=self._project.node.new_id(),
+                project_id=self._project.id,
+                peer_key=self._connection.peer_key,
+                kind="epsilon_millis",
+                amount=math.ceil(1000 * cost),
+                note=self._namespace,
+                at=self._project.node.now(),
+            )
+        )
+
+    def _spent(self, tx: Connection) -> int | None:
+        """Return what the asker has used up, in thousandths of epsilon; None where counts have no noise."""
+        if self._terms.epsilon is None:
+            return None
+        return math.ceil(1000 * spent_epsilon(self._project, tx, self._connection.peer_key, self._terms))
+
+    def _seeds(self, secret: bytes, question: Question, index: int) -> tuple[bytes, bytes]:
+        """Return what the noise of both counts is drawn from.
+
+        Each seed depends on the very points that are counted. The same set gets the same noise, however it is asked, so
+        repeating averages nothing out; any other set gets other noise, also one that differs in a consent bit only.
+        """
+        epsilon = str(self._terms.epsilon).encode()
+        parts = (self._connection.peer_key, self._namespace.encode(), question.universe_digest, epsilon)
+        counted = (question.segments[index] & question.consented, question.segments[index] & ~question.consented)
+        consented, others = (
+            hmac.digest(
+                secret,
+                length_prefixed(b"vesica/1 noise seed", which, *parts, question.points[mask].tobytes()),
+                "sha256",
+            )
+            for which, mask in zip((b"consented", b"others"), counted, strict=True)
+        )
+        return consented, others
+
+
+def caught(project: "Project", tx: Connection, connection: Row[Any]) -> None:
+    """Close the counts to a partner whose tags were wrong: a prober of canaries gets one try in a window."""
+    tx.execute(
+        insert(ledger).values(
+            id=project.node.new_id(),
+            project_id=project.id,
+            peer_key=connection.peer_key,
+            kind=CAUGHT,
+            amount=1,
+            note="",
+            at=project.node.now(),
+        )
+    )
+
+
+def _in_both(first: Bools | U8, second: Bools) -> npt.NDArray[np.int64]:
+    """Return for each row of (k, n) and each of (l, n) how many of the n are in both, as (k, l)."""
+    common = np.zeros((len(first), len(second)), np.int64)
+    for start in range(0, first.shape[1], SLICE):
+        part = slice(start, start + SLICE)
+        common += (first[:, part].astype(np.float32) @ second[:, part].astype(np.float32).T).astype(np.int64)
+    return common
+
+
+def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tuple[bytes, bytes]) -> SegmentAnswer:
+    """Return what the asker may learn of two disjoint counts: noise, then the floor, the limits and the rounding."""
+    if terms.epsilon is not None:
+        consented += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[0]))
+        others += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[1]))
+    overlap = consented + others
+    if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, MAX_ASKED):
+        return SegmentAnswer(status="below_minimum")
+    consented, overlap = (_shown(value, size, terms) for value in (consented, max(consented, overlap)))
+    return SegmentAnswer(
+        status="ok",
+        overlap=overlap,
+        consented=consented,
+        half_width=noise.quantile(terms.epsilon, 2) if terms.epsilon is not None else 0,
+        consented_half_width=noise.quantile(terms.epsilon, 1) if terms.epsilon is not None else 0,
+    )
+
+
+def spent_epsilon(project: "Project", tx: Connection, peer_key: bytes, terms: Terms) -> Fraction:
+    """Return what an organisation has used up with this project in the window, whatever the connection.
+
+    After a restore nobody knows what was used up, so that it counts as everything.
+    """
+    since = project.node.now() - terms.window_days * DAY
+    if (project.row(tx).restored or 0) > since:
+        return terms.budget
+    query = select(func.sum(ledger.c.amount)).where(
+        ledger.c.project_id == project.id,
+        ledger.c.peer_key == peer_key,
+        ledger.c.kind == "epsilon_millis",
+        ledger.c.at > since,
+    )
+    return Fraction(int(tx.scalar(query) or 0), 1000)
+
+
+def _shown(value: int, size: int, terms: Terms) -> int:
+    step = DISPLAY_STEP if terms.epsilon is not None else 1
+    return min(size, max(0, (value + step // 2) // step * step))

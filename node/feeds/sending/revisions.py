@@ -1,0 +1,67 @@
+"""What a data revision holds, and what changed since the one that the partner took last."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from psi.join import match, order
+from psi.values import U8, Values, sort_keys
+
+from ...storage.cache import Cache
+from .selection import Selection
+
+WHOLE_AFTER = 32  # revisions of changes only: the receiver opens all of them, and what was replaced stays sealed there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """Identities of one namespace, sorted, and their bitmaps over the feed's segments, uint8 (n, width)."""
+
+    values: Values
+    bitmaps: U8
+
+    def since(self, before: "Content") -> "Content":
+        """Return what is new or has another bitmap than before, and an all-zero bitmap for who is gone."""
+        places, found = match(sort_keys(before.values), sort_keys(self.values))
+        changed, gone = np.ones(len(self.values), bool), np.ones(len(before.values), bool)
+        changed[found] = (before.bitmaps[places] != self.bitmaps[found]).any(axis=1)
+        gone[places] = False
+        values = Values.join([self.values.take(changed), before.values.take(gone)])
+        bitmaps = np.concatenate([self.bitmaps[changed], np.zeros_like(before.bitmaps[gone])])
+        arrangement = order(sort_keys(values))
+        return Content(values=values.take(arrangement), bitmaps=bitmaps[arrangement])
+
+
+Contents = dict[str, Content]  # by namespace
+
+
+def of(selection: Selection, width: int) -> Contents:
+    return {
+        namespace: Content(values=audience.values, bitmaps=audience.bitmaps(width))
+        for namespace, audience in sorted(selection.audiences.items())
+    }
+
+
+def since(before: Contents, now: Contents) -> Contents | None:
+    """Return the changes, or None where all of `now` is as short: it leaves the receiver nothing to put together."""
+    if before.keys() != now.keys():
+        return None
+    changes = {namespace: content.since(before[namespace]) for namespace, content in now.items()}
+    few = 2 * sum(len(each.values) for each in changes.values()) < sum(len(each.values) for each in now.values())
+    return changes if few else None
+
+
+def save(cache: Cache, run_id: str, contents: Contents) -> None:
+    for namespace, content in contents.items():
+        cache.save(f"content {run_id} {namespace}", **content.values.arrays(), bitmaps=content.bitmaps)
+
+
+def load(cache: Cache, run_id: str) -> Contents:
+    """Return what was saved; empty where nothing is left of it."""
+    contents = {}
+    for name in cache.names(f"content {run_id} "):
+        stored = cache.load(name)
+        if stored is not None:
+            bitmaps = stored["bitmaps"].astype(np.uint8, copy=False)
+            contents[name.split(" ", 2)[2]] = Content(values=Values.of_arrays(stored), bitmaps=bitmaps)
+    return contents

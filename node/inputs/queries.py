@@ -1,0 +1,141 @@
+"""A SQL query as an input: run on a read-only connection, its rows fetched in batches.
+
+The URL may hold a password. Nothing of it gets into messages, the audit or reprs but the kind of database; of a query
+that fails only the kind of error is told, since a database's own words quote values.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ..errors import InvalidInput, spaced
+from .columnar import ROWS, Row, Table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A SELECT, and the SQLAlchemy URL of the database that answers it: SQLite or PostgreSQL."""
+
+    sql: str = field(repr=False)
+    database: str = field(repr=False)
+
+    def table(self) -> Table:
+        """Run the query once for the names of its columns; raises InvalidInput."""
+        with self._run() as result:
+            header = list(map(str, result.keys()))
+        return Table(header=header, total=None, parts=self._parts)
+
+    def _parts(self) -> Iterator[Sequence[Row]]:
+        with self._run() as result:
+            for part in result.partitions(ROWS):
+                yield [[_text(cell) for cell in row] for row in part]
+
+    @contextmanager
+    def _run(self) -> Iterator[Any]:
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+        engine = _engine(self.database)
+        reason = ""
+        try:
+            with engine.connect() as connection:
+                _read_only(connection)
+                options = {"stream_results": True, "max_row_buffer": ROWS, "no_parameters": True}
+                yield connection.exec_driver_sql(self.sql, execution_options=options)
+        except DBAPIError as error:
+            reason = spaced(type(error.orig).__name__)
+        except (SQLAlchemyError, UnicodeError, ValueError) as error:
+            reason = spaced(type(error).__name__)
+        finally:
+            engine.dispose()
+        if reason:  # raised here: no cause, no context, nothing of the URL or of a row in a traceback
+            raise InvalidInput(
+                f"the {engine.dialect.name} database could not answer the query ({reason})",
+                hint="it must be one SELECT that runs in the database's own client, as a user who may read the tables",
+            )
+
+
+def given(file: str | None, sql: str | None, database: str | None) -> "str | Query":
+    """Return the input that somebody named: a file, or a query and its database."""
+    if (file is None) == (sql is None):
+        raise InvalidInput("people come from a file or from a query", hint="give FILE, or --sql QUERY --database URL")
+    if sql is None:
+        return file or ""
+    if not database:
+        raise InvalidInput("a query needs a database", hint="--database URL, or set VESICA_SOURCE_URL")
+    return Query(sql=sql, database=database)
+
+
+def _engine(text: str) -> "Engine":
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
+
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None:
+        raise InvalidInput("that is not a database URL", hint="such as postgresql://reader@db.example.com/crm")
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        return create_engine(_sqlite(url), poolclass=NullPool)
+    if kind not in ("postgresql", "postgres"):
+        raise InvalidInput(
+            f"a query cannot be run read-only in a {kind[:20]} database",
+            hint="use SQLite or PostgreSQL, or export a file: CSV, JSON lines, Parquet or Arrow",
+        )
+    try:
+        import psycopg  # noqa: F401 - to say what is missing
+    except ModuleNotFoundError as error:
+        raise InvalidInput("PostgreSQL needs the package psycopg", hint="pip install 'vesica[postgres]'") from error
+    return create_engine(url.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+def _sqlite(url: "URL") -> "URL":
+    """Return the URL that opens an SQLite file for reading only: one that is not there is not made."""
+    if not url.database or url.database == ":memory:":
+        raise InvalidInput("the database URL names no file", hint="such as sqlite:///crm.db")
+    name = url.database if url.database.startswith("file:") else f"file:{quote(url.database)}"
+    return url.set(drivername="sqlite", database=name, query={"mode": "ro", "uri": "true"})
+
+
+def _read_only(connection: "Connection") -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        driver: Any = connection.connection.driver_connection
+        driver.set_authorizer(_authorize)
+    else:  # a server-side cursor takes one statement, so nobody ends the transaction
+        connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        connection.commit()
+
+
+def _authorize(action: int, _first: str | None, second: str | None, *_: str | None) -> int:
+    """Let a statement read and nothing else: ATTACH and VACUUM INTO write files even from a database that is only read."""
+    loads = action == sqlite3.SQLITE_FUNCTION and (second or "").lower() == "load_extension"
+    return sqlite3.SQLITE_OK if action in _READING and not loads else sqlite3.SQLITE_DENY
+
+
+_READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+
+
+def _text(cell: Any) -> str | None:
+    """Return a cell as the same text that other inputs have for it."""
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, (bytes, bytearray, memoryview)):
+        return bytes(cell).hex()
+    if isinstance(cell, Decimal):
+        return format(cell, "f")
+    return json.dumps(cell) if isinstance(cell, (list, dict)) else str(cell)

@@ -1,0 +1,132 @@
+"""Who enters a match, and who may be released: pure functions of a pinned snapshot.
+
+An identity that several profiles hold counts once. It is consented only if every holder may be shared: releasing a
+household's phone would otherwise speak about the member who said no.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pyroaring import BitMap
+
+from psi.values import U8, Bools, Indices, Values
+
+from ..consent import consent
+
+if TYPE_CHECKING:
+    from .data import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """The distinct identities of one namespace that are in at least one of k segments.
+
+    `segments` is bool (k, n); `consented` is bool (n,): every holder may be shared. `qualified` is bool (k, n): every
+    holder meets the consent policies on that segment; None where there is no such policy.
+    """
+
+    values: Values
+    segments: Bools
+    consented: Bools
+    qualified: Bools | None = None
+
+    def take(self, mask: Bools) -> "Audience":
+        return Audience(
+            values=self.values.take(mask),
+            segments=self.segments[:, mask],
+            consented=self.consented[mask],
+            qualified=None if self.qualified is None else self.qualified[:, mask],
+        )
+
+    def shareable(self) -> "Audience":
+        """Return the consented identities, each in those segments only whose consent policies it meets."""
+        segments = self.segments if self.qualified is None else self.segments & self.qualified
+        may = replace(self, segments=segments, qualified=None)
+        return may.take(np.asarray(self.consented & segments.any(axis=0)))
+
+    def as_one(self) -> "Audience":
+        """Return the same with one consent for all segments, where a question has room for one: an identity that
+        fails a policy of one of its segments counts as not consented in any."""
+        if self.qualified is None:
+            return self
+        all_met = (self.qualified | ~self.segments).all(axis=0)
+        return replace(self, consented=np.asarray(self.consented & all_met), qualified=None)
+
+    def bitmaps(self, width: int) -> U8:
+        """Return one bitmap over the segments per identity, uint8 (n, width), the first segment in the highest bit."""
+        packed = np.packbits(self.segments.T, axis=1)
+        return np.pad(packed, ((0, 0), (0, width - packed.shape[1])))
+
+
+def audience(
+    snapshot: "Snapshot",
+    namespace: str,
+    members: Sequence[BitMap],
+    *,
+    model: str,
+    qualified: Sequence[BitMap | None] = (),
+) -> Audience:
+    """Return the distinct identities in `namespace` of the members of each segment.
+
+    `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
+    """
+    held = snapshot.identities(namespace)
+    values, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
+    rows = np.zeros((len(members), len(held.profiles)), bool)
+    for row, segment in zip(rows, members, strict=True):
+        row[:] = _mask(segment, snapshot.profile_count)[held.profiles]
+    segments = np.logical_or.reduceat(rows, starts, axis=1)
+    met = None
+    if any(each is not None for each in qualified):
+        met = np.ones_like(segments)
+        for row, each in zip(met, qualified, strict=True):
+            if each is not None:
+                row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[held.profiles], starts)
+    everyone = Audience(
+        values=values, segments=segments, consented=consented(snapshot, namespace, model), qualified=met
+    )
+    return everyone.take(np.asarray(segments.any(axis=0)))
+
+
+def consented(snapshot: "Snapshot", namespace: str, model: str) -> Bools:
+    """Say which of the distinct identities in `namespace` may be shared: those whose every holder may be."""
+    held = snapshot.identities(namespace)
+    _, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return np.zeros(0, bool)
+    allowed = consent.may_share(model, snapshot.profile_consent[held.profiles], held.consent)
+    return np.asarray(np.logical_and.reduceat(allowed, starts))
+
+
+def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
+    """Return the distinct identities that may be matched against, and their places among the snapshot's distinct ones.
+
+    Nobody's who has opted out is among them, whatever the consent model.
+    """
+    held = snapshot.identities(namespace)
+    values, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return values, starts
+    out = consent.opted_out(snapshot.profile_consent[held.profiles], held.consent)
+    kept = np.flatnonzero(~np.logical_or.reduceat(out, starts))
+    return values if len(kept) == len(values) else values.take(kept), kept
+
+
+def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
+    """Return the profiles that hold one of the distinct identities at `places`."""
+    held = snapshot.identities(namespace)
+    _, starts = snapshot.distinct(namespace)
+    wanted = np.zeros(len(starts), bool)
+    wanted[places] = True
+    lengths = np.diff(np.append(starts, len(held.profiles)))
+    return BitMap(held.profiles[np.repeat(wanted, lengths)])
+
+
+def _mask(members: BitMap, size: int) -> Bools:
+    mask = np.zeros(size, bool)
+    mask[np.array(members.to_array(), np.uint32)] = True
+    return mask

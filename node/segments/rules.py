@@ -1,0 +1,350 @@
+"""Segment rules: an expression as our own tree, and the query that is built from the tree.
+
+The text is hostile: sqlglot only parses it, what is not on the list below is refused, and nothing of it reaches the
+database but values as parameters and names that are known fields. A tree is read through its text (`node.trees`).
+A comparison with a missing value is false, so that NOT takes in the profiles that have none.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from ..errors import Failure, InvalidInput, spaced
+from ..people.attributes import quoted
+from ..people.data import NUMBER
+from . import trees
+from .trees import Tree
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+Field = tuple[str, str]  # dataset, column
+
+MAX_EXPRESSION = 10_000  # characters: no person writes more, and a parser's stack is finite
+MAX_DEPTH = 40
+MAX_LIST = 1_000  # values of an IN
+
+_SEGMENT = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b(own)\.([a-z0-9][a-z0-9._-]*)"""
+    r"""|\b(received)\.([a-z0-9][a-z0-9_-]*)\.([a-z0-9][a-z0-9._-]*)"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A parsed rule. `uses` is what it reads: "dataset.field", "own.SEGMENT", "received.PARTNER.SEGMENT", sorted."""
+
+    tree: Tree
+
+    @property
+    def uses(self) -> list[str]:
+        return sorted({leaf["field"] for leaf in leaves(self.tree)})
+
+
+def parse(expression: str, fields: Mapping[str, Field]) -> Rule:
+    """Read an expression over `fields` (every name that may be written, and what it stands for) and over segments."""
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    if len(expression) > MAX_EXPRESSION:
+        raise InvalidInput(f"the rule is over {MAX_EXPRESSION} characters long", hint="build it from smaller segments")
+    if not expression.strip():
+        raise InvalidInput("the rule is empty", hint=_HINT)
+    if not storable(expression):
+        raise InvalidInput("the rule holds what is no text", hint=_HINT)
+    try:
+        found = sqlglot.parse(_SEGMENT.sub(_quote_segment, expression), read="duckdb")
+        if len(found) != 1 or found[0] is None:
+            raise InvalidInput("the rule is more than one expression", hint=_HINT)
+        return Rule(trees.canonical(_Parser(fields).node(found[0], 0)))
+    except (SqlglotError, RecursionError) as error:
+        raise InvalidInput("the rule cannot be read", hint=_HINT) from error
+
+
+def storable(text: str) -> bool:
+    """Tell whether a text can be stored and sent: no NUL and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def leaves(tree: Tree) -> Iterator[Tree]:
+    """Yield the comparisons and segment references of a tree."""
+    if "rules" in tree:
+        for each in tree["rules"]:
+            yield from leaves(each)
+    else:
+        yield tree
+
+
+_HINT = "write for example: orders >= 5 AND (country IN ('GB', 'IE') OR own.vip) AND NOT received.partner.lapsed"
+
+
+def _quote_segment(match: re.Match[str]) -> str:
+    """Quote the names of a segment reference: they may hold '-' and '.'."""
+    if match[1]:
+        return f'own."{match[2]}"'
+    return f'received."{match[4]}"."{match[5]}"' if match[3] else match[0]
+
+
+class _Parser:
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+
+    def node(self, found: "exp.Expr", depth: int) -> Tree:
+        from sqlglot import exp
+
+        if depth > MAX_DEPTH:
+            raise InvalidInput("the rule is nested too deeply", hint="build it from smaller segments")
+        _check_arguments(found)
+        match found:
+            case exp.Paren():
+                return self.node(found.this, depth + 1)
+            case exp.And() | exp.Or():
+                kind = type(found)
+                return {
+                    "combinator": "and" if kind is exp.And else "or",
+                    "rules": [self.node(each, depth + 1) for each in _chain(found, kind)],
+                }
+            case exp.Not():
+                return {"combinator": "and", "not": True, "rules": [self.node(found.this, depth + 1)]}
+            case exp.Column():
+                return self._segment(found)
+            case exp.EQ() | exp.NEQ() | exp.LT() | exp.LTE() | exp.GT() | exp.GTE():
+                return self._comparison(found)
+            case exp.Like() if isinstance(found.expression, exp.Literal) and found.expression.is_string:
+                leaf = self._leaf(found.this, "like", found.expression.name)
+                return {"combinator": "and", "not": True, "rules": [leaf]} if found.args.get("negate") else leaf
+            case exp.Is() if isinstance(found.expression, exp.Null):
+                return self._leaf(found.this, "null", None)
+            case exp.In() if found.expressions:
+                values = [_value(each) for each in found.expressions]
+                if len(values) > MAX_LIST:
+                    raise InvalidInput(f"an IN has over {MAX_LIST} values", hint="import them as a segment's members")
+                return self._leaf(found.this, "in", values)
+            case exp.Between():
+                return self._leaf(found.this, "between", [_value(found.args["low"]), _value(found.args["high"])])
+        raise _unsupported(found)
+
+    def _comparison(self, found: "exp.Expr") -> Tree:
+        from sqlglot import exp
+
+        left, operator, right = found.this, _OPERATORS[type(found).__name__], found.expression
+        if isinstance(right, exp.Column) and not isinstance(left, exp.Column):
+            left, operator, right = right, _FLIPPED.get(operator, operator), left
+        return self._leaf(left, operator, _value(right))
+
+    def _leaf(self, column: "exp.Expr", operator: str, value: Any) -> Tree:
+        from sqlglot import exp
+
+        if not isinstance(column, exp.Column):
+            raise _unsupported(column)
+        _check_arguments(column)
+        name = _name(column)
+        if name in self._fields:
+            dataset, field = self._fields[name]
+            return {"field": f"{dataset}.{field}", "operator": operator, "value": value}
+        if name.startswith(("own.", "received.")):
+            raise InvalidInput(f"{name[:200]} is a segment, not a value", hint=f"write {name[:200]} alone, or NOT")
+        known = ", ".join(sorted(name for name in self._fields if "." in name)[:20]) or "none yet"
+        raise InvalidInput(
+            f"there is no attribute {name[:200]!r}, or more than one dataset has it",
+            hint=f"attributes are {known}; texts stand in single quotes",
+        )
+
+    def _segment(self, column: "exp.Column") -> Tree:
+        parts = [part.name for part in column.parts]
+        if (parts[0], len(parts)) in (("own", 2), ("received", 3)):
+            return {"field": ".".join(parts), "operator": "=", "value": True}
+        if _name(column) in self._fields:
+            raise InvalidInput(f"{_name(column)!r} is not a condition", hint=f"compare it: {_name(column)} = true")
+        raise self._unknown(column)
+
+    def _unknown(self, column: "exp.Column") -> InvalidInput:
+        return InvalidInput(
+            f"there is no segment {_name(column)[:200]!r}", hint="write own.NAME or received.PARTNER.NAME"
+        )
+
+
+_ARGUMENTS = {  # what a node may carry: a parser's next version must not slip a meaning past us
+    "Paren": {"this"},
+    "Not": {"this"},
+    "Column": {"this", "table", "db"},
+    "Like": {"this", "expression", "negate"},
+    "In": {"this", "expressions"},
+    "Between": {"this", "low", "high"},
+}
+
+
+def _check_arguments(found: "exp.Expr") -> None:
+    known = _ARGUMENTS.get(type(found).__name__, {"this", "expression"})
+    if any(value for name, value in found.args.items() if name not in known):
+        raise _unsupported(found)
+
+
+_OPERATORS = {"EQ": "=", "NEQ": "!=", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def _chain(found: "exp.Expr", kind: type) -> list["exp.Expr"]:
+    """Return the parts of a AND b AND c, which the parser nests to the left, in order."""
+    parts: list[exp.Expr] = []
+    while isinstance(found, kind):
+        parts.append(found.expression)
+        found = found.this
+    return [found, *reversed(parts)]
+
+
+def _name(column: "exp.Column") -> str:
+    return ".".join(part.name for part in column.parts)
+
+
+def _value(found: "exp.Expr") -> str | int | float | bool:
+    from sqlglot import exp
+
+    match found:
+        case exp.Boolean():
+            return bool(found.this)
+        case exp.Neg() if isinstance(found.this, exp.Literal) and not found.this.is_string:
+            number = _value(found.this)
+            return -number if isinstance(number, (int, float)) else number
+        case exp.Literal() if found.is_string:
+            return str(found.this)
+        case exp.Literal():
+            text = str(found.this)
+            number = float(text)
+            if not math.isfinite(number):
+                raise InvalidInput("a number of the rule is too large", hint=_HINT)
+            return int(text) if text.isdigit() and len(text) < 16 else number
+        case exp.Column():
+            name = _name(found)[:200]
+            raise InvalidInput(
+                f"a rule compares with a value, and {name} is none", hint="texts take single quotes: 'GB'"
+            )
+    raise _unsupported(found)
+
+
+def _unsupported(found: "exp.Expr") -> InvalidInput:
+    return InvalidInput(
+        f"a rule cannot hold {spaced(type(found).__name__)}",
+        hint="use =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT, own.X and received.PARTNER.X",
+    )
+
+
+def evaluate(
+    tree: Tree,
+    *,
+    count: int,
+    attributes: Mapping[str, Path],
+    fields: Mapping[str, Field],
+    segments: Mapping[str, BitMap],
+    columns: Mapping[Field, npt.NDArray[Any]] | None = None,
+) -> BitMap:
+    """Return the numbers, out of `count` profiles, that a tree takes in.
+
+    `attributes` are the files of the datasets, `fields` what "dataset.field" stands for, `segments` the members of each
+    reference ("own.vip"); `columns` are fields that no file has, a text or None for each profile. Files are read before
+    the database loses its access to them.
+    """
+    import duckdb
+
+    query = _Query(fields)
+    condition = query.condition(tree)
+    settings: dict[str, Any] = {
+        "memory_limit": "1GB",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "allow_community_extensions": "false",
+    }
+    try:
+        with duckdb.connect(":memory:", config=settings) as connection:
+            joins = []
+            for dataset, aliases in query.columns.items():
+                table = query.tables[dataset]
+                joins.append(f"LEFT JOIN {table} ON {table}.number = p.number")
+                if dataset not in attributes:
+                    given = {alias: (columns or {})[dataset, field] for field, alias in aliases.items()}
+                    connection.register("given", {"number": np.arange(count, dtype=np.uint32), **given})
+                    texts = ", ".join(f"CAST({alias} AS VARCHAR) AS {alias}" for alias in given)
+                    connection.execute(f"CREATE TABLE {table} AS SELECT number, {texts} FROM given")  # noqa: S608
+                    connection.unregister("given")
+                    continue
+                names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in aliases.items())
+                columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?)"  # noqa: S608 - quoted
+                connection.execute(f"CREATE TABLE {table} AS {columns_of}", [str(attributes[dataset])])
+            for name, table in query.segments.items():
+                numbers: npt.NDArray[np.uint32] = np.frombuffer(memoryview(segments[name].to_array()), np.uint32)
+                connection.register("given", {"number": numbers})
+                connection.execute(f"CREATE TABLE {table} AS FROM given")
+                connection.unregister("given")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            connection.execute("CREATE TABLE p AS SELECT CAST(range AS UINTEGER) AS number FROM range(?)", [count])
+            statement = f"SELECT p.number AS number FROM p {' '.join(joins)} WHERE {condition}"  # noqa: S608 - ours
+            found = connection.execute(statement, query.parameters).fetchnumpy()["number"]
+    except duckdb.OutOfMemoryException as error:
+        raise Failure("the rule needs more memory than it may have", hint="build it from smaller segments") from error
+    return BitMap(np.asarray(found, np.uint32))
+
+
+class _Query:
+    """The SQL of a tree: names of our own making, quoted known fields, values as parameters."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self.columns: dict[str, dict[str, str]] = {}
+        self.tables: dict[str, str] = {}
+        self.segments: dict[str, str] = {}
+        self.parameters: list[Any] = []
+
+    def condition(self, tree: Tree) -> str:
+        if "rules" in tree:
+            word = {"and": " AND ", "or": " OR "}[tree["combinator"]]
+            inner = "(" + word.join(self.condition(each) for each in tree["rules"]) + ")"
+            return f"(NOT {inner})" if tree.get("not") else inner
+        name = tree["field"]
+        if name.startswith(("own.", "received.")):
+            table = self.segments.setdefault(name, f"s{len(self.segments)}")
+            return f"(p.number IN (SELECT number FROM {table}))"  # noqa: S608 - a name of our own
+        return f"coalesce({self._comparison(self._column(name), tree['operator'], tree['value'])}, false)"
+
+    def _column(self, name: str) -> str:
+        dataset, field = self._fields[name]
+        table = self.tables.setdefault(dataset, f"t{len(self.tables)}")
+        columns = self.columns.setdefault(dataset, {})
+        return f"{table}.{columns.setdefault(field, f'c{len(columns)}')}"
+
+    def _comparison(self, column: str, operator: str, value: Any) -> str:
+        match operator:
+            case "null":
+                return f"({column} IS NULL)"
+            case "like":
+                return f"({column} LIKE {self._parameter(value)})"
+            case "in":
+                return "(" + " OR ".join(self._comparison(column, "=", each) for each in value) + ")"
+            case "between":
+                low, high = (
+                    self._comparison(column, sign, each) for sign, each in zip((">=", "<="), value, strict=True)
+                )
+                return f"({low} AND {high})"
+            case "=" | "!=" | "<" | "<=" | ">" | ">=":
+                sign = "<>" if operator == "!=" else operator
+                return f"({_typed(column, value)} {sign} {self._parameter(value)})"
+        raise ValueError(operator)
+
+    def _parameter(self, value: Any) -> str:
+        self.parameters.append(value)
+        kind = "BOOLEAN" if isinstance(value, bool) else "DOUBLE" if isinstance(value, (int, float)) else "VARCHAR"
+        return f"CAST(? AS {kind})"
+
+
+def _typed(column: str, value: Any) -> str:
+    """Read a text column as what it is compared with; text that is none of it counts as missing."""
+    if isinstance(value, bool):
+        return f"TRY_CAST({column} AS BOOLEAN)"
+    return f"TRY_CAST({column} AS DOUBLE)" if isinstance(value, (int, float)) else column

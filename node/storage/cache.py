@@ -1,0 +1,154 @@
+"""Arrays that can be computed again: per connection and epoch, encrypted at rest, gone with the epoch's secret."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, unquote
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from ..partners.key_epochs import Epoch
+from .files import write_atomically
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+SALT = 32
+PIECE = 1 << 20  # bytes that are sealed at once: all that is in memory beside the arrays
+TAG = 16
+
+
+class Cache:
+    """Named groups of arrays under home/cache/CONNECTION/EPOCH.
+
+    A file is a salt, the length of its head, the head (names, types and shapes), and the arrays' bytes in pieces. Each
+    file has a key of its own, so that pieces are sealed under their numbers.
+    """
+
+    def __init__(self, home: Path, connection_id: str, epoch: Epoch, random: Callable[[int], bytes]) -> None:
+        self._folder = home / "cache" / connection_id / str(epoch.number)
+        self._random, self._secret = random, epoch.secret
+
+    def save(self, name: str, **arrays: npt.NDArray[np.generic]) -> None:
+        write_atomically(self._path(name), self._sealed(name, {key: np.asarray(each) for key, each in arrays.items()}))
+
+    def load(self, name: str, only: Collection[str] | None = None) -> Arrays | None:
+        """Return what was saved, or `only` those arrays; None where there is nothing, or nothing that opens."""
+        try:
+            with self.open(name) as stored:
+                return stored.load(only)
+        except (FileNotFoundError, InvalidTag):
+            return None
+
+    @contextmanager
+    def open(self, name: str) -> "Iterator[Stored]":
+        """Hold on to what was saved, whatever is saved under that name meanwhile. Raises FileNotFoundError."""
+        with self._path(name).open("rb") as file:
+            yield Stored(file, self._cipher(file.read(SALT)), name.encode(), self._path(name))
+
+    def names(self, beginning: str) -> list[str]:
+        """Return the names that begin so, as they were saved."""
+        files = self._folder.glob("*") if self._folder.is_dir() else ()
+        names = (unquote(path.name) for path in files if not path.name.startswith("."))
+        return sorted(name for name in names if name.startswith(beginning))
+
+    def drop(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / quote(name, safe=" ")
+
+    def _cipher(self, salt: bytes) -> ChaCha20Poly1305:
+        return ChaCha20Poly1305(HKDF(SHA256(), 32, salt, b"vesica/1 cache").derive(self._secret))
+
+    def _sealed(self, name: str, arrays: Arrays) -> Iterator[bytes]:
+        salt = self._random(SALT)
+        cipher, about = self._cipher(salt), name.encode()
+        head = msgpack.packb([[key, each.dtype.str, each.shape] for key, each in arrays.items()])
+        yield salt + (len(head) + TAG).to_bytes(4, "big") + cipher.encrypt(_nonce(0), head, about)
+        number = 0
+        for each in arrays.values():
+            for piece in _pieces(np.ascontiguousarray(each)):
+                number += 1
+                yield cipher.encrypt(_nonce(number), piece, about)
+
+
+class Stored:
+    """One file of a cache. Its methods raise InvalidTag where it is damaged or was sealed under another secret."""
+
+    def __init__(self, file: BinaryIO, cipher: ChaCha20Poly1305, about: bytes, path: Path) -> None:
+        self._file, self._cipher, self._about, self._path = file, cipher, about, path
+
+    def load(self, only: Collection[str] | None = None) -> Arrays:
+        """Return all arrays, or `only` some, by name."""
+        arrays = {}
+        for key, kind, shape in self._head():
+            if only is None or key in only:
+                arrays[key] = self._fill(np.empty(shape, np.dtype(kind)))
+            else:
+                self._skip(kind, shape)
+        return arrays
+
+    def rows(self, name: str, count: int) -> Iterator[npt.NDArray[np.generic]]:
+        """Yield one array `count` rows at a time, of which the bytes have to fill whole pieces."""
+        for key, kind, (length, *shape) in self._head():
+            if key != name:
+                self._skip(kind, (length, *shape))
+                continue
+            for start in range(0, length, count):
+                part = np.empty((min(count, length - start), *shape), np.dtype(kind))
+                assert start + count >= length or part.nbytes % PIECE == 0
+                yield self._fill(part)
+
+    def drop(self) -> None:
+        """Delete the file, unless another took its place meanwhile."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                self._path.unlink()
+
+    def _head(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+        self._file.seek(SALT)
+        size, self._number = int.from_bytes(self._file.read(4), "big"), 0
+        yield from msgpack.unpackb(self._cipher.decrypt(_nonce(0), _read(self._file, size), self._about))
+
+    def _fill(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        for piece in _pieces(array):
+            self._number += 1
+            self._cipher.decrypt_into(_nonce(self._number), _read(self._file, len(piece) + TAG), self._about, piece)
+        return array
+
+    def _skip(self, kind: str, shape: tuple[int, ...]) -> None:
+        size = np.dtype(kind).itemsize * math.prod(shape)
+        pieces = -(-size // PIECE)
+        self._number += pieces
+        self._file.seek(size + pieces * TAG, 1)
+
+
+def destroy(home: Path, connection_id: str) -> None:
+    """Remove every cache of a connection."""
+    shutil.rmtree(home / "cache" / connection_id, ignore_errors=True)
+
+
+def _pieces(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:
+    """Yield the bytes of a contiguous array, as they lie in memory."""
+    content = array.reshape(-1).view(np.uint8).data
+    return (content[start : start + PIECE] for start in range(0, len(content), PIECE))
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    content = file.read(size)
+    if len(content) != size:
+        raise InvalidTag  # a part is missing
+    return content

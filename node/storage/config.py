@@ -1,0 +1,58 @@
+"""What a home directory is, and the few settings in its config.json.
+
+config.json   written last by `node init`: a home without it is not one
+control.db    the control rows, unless `database` names a PostgreSQL
+lock          held (flock) by the running service
+keys/         node.key and master.key, 0600
+owners/       a lock of each process that runs jobs: it shows which are alive
+data/ spool/ cache/
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from ..errors import Failure, InvalidInput, NoHome
+from .files import write_atomically
+
+MAX_ORGANISATION = 255  # bytes of UTF-8: it travels in every offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    organisation: str
+    database: str | None = field(default=None, repr=False)  # a URL, which may hold a password
+    listen: str = "127.0.0.1:8470"
+    address: str = ""  # HOST:PORT under which partners reach us; empty: we call them
+    proxy: bool = False  # TLS ends at a web server in front of us
+
+    def __post_init__(self) -> None:
+        name = self.organisation
+        if not name.strip() or not name.isprintable() or len(name.encode()) > MAX_ORGANISATION:
+            raise InvalidInput(
+                "an organisation's name has 1 to 255 printable characters", hint='for example --org "Fern Retail"'
+            )
+
+    def save(self, home: Path) -> None:
+        write_atomically(home / "config.json", json.dumps(asdict(self), indent=2).encode() + b"\n")
+
+    @classmethod
+    def load(cls, home: Path) -> "Config":
+        """Read a home's settings; raises NoHome where there is none, Failure where the file is damaged."""
+        path = home / "config.json"
+        try:
+            content = json.loads(path.read_bytes())
+            known = {each.name for each in fields(cls)}
+            return cls(**{key: value for key, value in content.items() if key in known})
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NoHome(
+                f"there is no node in {home}",
+                hint="'vesica node init --org NAME' makes one, --home names one",
+            ) from error
+        except OSError as error:
+            raise Failure(
+                f"cannot read {path}: {error.strerror}",
+                hint="run it as the user that made the node, or name another home with --home",
+            ) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Failure(f"{path} is damaged", hint="restore it from a backup") from error

@@ -1,0 +1,169 @@
+"""The control rows' database: SQLite (WAL) by default, PostgreSQL by URL; one writer at a time on both."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from .. import log
+from ..errors import DiskFull, Failure, InvalidInput, StoreBusy, StoreUnavailable
+from .migrations import HEAD, upgrade
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('vesica'), hashtext(current_schema()))"
+BUSY_SECONDS = 30  # how long an act waits for another one's transaction
+
+
+class Store:
+    """The database of one node. `begin()` is a writing transaction, `read()` a consistent look."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._thread = threading.local()
+
+    @classmethod
+    def open(cls, database: str | Path) -> "Store":
+        """Open a SQLite file or a database URL, and bring its tables up to date."""
+        store = cls(_engine(database))
+        with store._explained():
+            if store._revision() != HEAD:
+                with store.begin() as tx:
+                    upgrade(tx)
+        return store
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Hold the one writing transaction: commit at the end, roll back on an exception.
+
+        Others wait for it up to BUSY_SECONDS, then StoreBusy; what is read inside cannot change before the commit. It
+        does not nest: pass the connection on.
+        """
+        if getattr(self._thread, "writing", False):
+            raise RuntimeError("a transaction is open in this thread: pass its connection on")
+        self._thread.writing, self._thread.afterwards = True, []
+        try:
+            with self._explained(), self.engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execute(text(_LOCK))
+                yield connection
+        finally:
+            self._thread.writing = False
+        for act in self._thread.afterwards:
+            try:
+                act()
+            except OSError as error:  # the transaction stands
+                log.warning("a file stays behind", reason=str(error))
+
+    def afterwards(self, act: Callable[[], object]) -> None:
+        """Delete files once this thread's transaction is committed, and no row names them.
+
+        A rollback forgets it, and so does a kill or an OSError: `Node.sweep` finds what is left.
+        """
+        if not getattr(self._thread, "writing", False):
+            raise RuntimeError("no transaction is open in this thread")
+        self._thread.afterwards.append(act)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Look at one state of the database, without waiting for a writer; nothing is kept of what is written here."""
+        with self._explained(), self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            yield connection.execution_options(vesica_read=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _revision(self) -> str | None:
+        with self.read() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return revision
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise StoreBusy("too many acts wait for the database", hint="try again in a moment") from error
+        except DBAPIError as error:
+            explained = _explain(error, self.engine)
+            if explained is None:
+                raise
+            raise explained from error
+
+
+def _engine(database: str | Path) -> Engine:
+    if isinstance(database, Path):
+        return _sqlite(f"sqlite:///{database}")
+    try:
+        url = make_url(database)
+        if url.get_backend_name() == "sqlite":
+            return _sqlite(database)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        if url.drivername != "postgresql+psycopg":
+            raise InvalidInput(f"no database of kind {url.drivername!r}", hint="use postgresql://USER@HOST/NAME")
+        return create_engine(
+            url,
+            hide_parameters=True,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10, "options": _options(url.query.get("options"))},
+        )
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidInput("that is not a database URL", hint="use postgresql://USER@HOST/NAME") from error
+    except ModuleNotFoundError as error:
+        raise Failure("PostgreSQL needs the package psycopg", hint="pip install 'vesica[postgres]'") from error
+
+
+def _options(given: Any) -> str:
+    return f"{given if isinstance(given, str) else ''} -clock_timeout={BUSY_SECONDS}s".strip()
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is neither immediate nor there for DDL
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("vesica_read", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _explain(error: DBAPIError, engine: Engine) -> Failure | None:
+    """Return the plain words for what a database says of itself; None for a mistake in our own statement."""
+    cause = error.orig
+    state = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    where = engine.url.render_as_string(hide_password=True)
+    if state.startswith("SQLITE_FULL") or state == "53100":
+        return DiskFull(f"no space left for the database {where}", hint="make room and run the command again")
+    if state.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state == "55P03":
+        return StoreBusy(
+            f"another act held the database for {BUSY_SECONDS} seconds", hint="look at 'vesica job list' and try again"
+        )
+    if state.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StoreUnavailable(f"the database {where} is damaged", hint="restore the home from a backup")
+    if state.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_PERM")):
+        return StoreUnavailable(f"cannot open the database {where} for writing", hint="check that the file is yours")
+    if (
+        error.connection_invalidated
+        or state.startswith(("08", "57P", "28", "3D"))
+        or (not state and engine.dialect.name == "postgresql" and type(error).__name__ == "OperationalError")
+    ):
+        return StoreUnavailable(f"cannot reach the database {where}", hint="check that it runs and takes our user")
+    return None

@@ -1,0 +1,92 @@
+"""What an exchange sent and received, kept until it is over: chunk files under a key of their own, wrapped at rest."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from ..errors import Failure
+from .files import explained, write_atomically
+
+Chunk = tuple[str, int]
+_NAME = re.compile(r"([a-z-]+)\.([0-9]+)")
+_PURPOSE = b"spool"
+_NONCE = 12
+
+
+class Wrapping(Protocol):
+    """What wraps a key at rest: the node's secrets."""
+
+    def wrap(self, secret: bytes, purpose: bytes = b"") -> bytes: ...
+    def unwrap(self, wrapped: bytes, purpose: bytes = b"") -> bytes: ...
+
+
+class FileSpool(MutableMapping[Chunk, bytes]):
+    """(step, chunk) -> body, in one directory: a body that was stored once survives a kill."""
+
+    def __init__(self, directory: Path, secrets: Wrapping, random: Callable[[int], bytes]) -> None:
+        """Open the spool in `directory`, or begin one; raises DiskFull or Failure."""
+        self._directory, self._random = directory, random
+        wrapped = directory / "key"
+        try:
+            key = secrets.unwrap(wrapped.read_bytes(), _PURPOSE)
+        except FileNotFoundError:
+            key = random(32)
+            write_atomically(wrapped, secrets.wrap(key, _PURPOSE))
+        self._cipher = ChaCha20Poly1305(key)
+
+    def __getitem__(self, chunk: Chunk) -> bytes:
+        try:
+            sealed = memoryview(self._path(chunk).read_bytes())  # its slices are no copies
+        except FileNotFoundError:
+            raise KeyError(chunk) from None
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], self._path(chunk).name.encode())
+        except (InvalidTag, ValueError):
+            raise Failure(
+                f"a stored message of an exchange is damaged: {self._path(chunk)}",
+                hint=f"delete the directory {self._directory}: the exchange then starts anew",
+            ) from None
+
+    def __setitem__(self, chunk: Chunk, body: bytes) -> None:
+        nonce = self._random(_NONCE)
+        path = self._path(chunk)
+        write_atomically(path, nonce + self._cipher.encrypt(nonce, body, path.name.encode()))
+
+    def __delitem__(self, chunk: Chunk) -> None:
+        try:
+            self._path(chunk).unlink()
+        except FileNotFoundError:
+            raise KeyError(chunk) from None
+
+    def __contains__(self, chunk: object) -> bool:
+        return isinstance(chunk, tuple) and self._path((chunk[0], chunk[1])).exists()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for path in self._directory.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                yield match[1], int(match[2])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def destroy(self) -> None:
+        """Delete everything; the key first, so that what is left after a kill cannot be read."""
+        try:
+            (self._directory / "key").unlink(missing_ok=True)
+            shutil.rmtree(self._directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise explained(error, self._directory) from error
+
+    def _path(self, chunk: Chunk) -> Path:
+        step, number = chunk
+        name = f"{step}.{number}"
+        if not _NAME.fullmatch(name):
+            raise KeyError(chunk)
+        return self._directory / name
