@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 unexport PYTHONDONTWRITEBYTECODE # the demo and the tests start hundreds of processes
 
-.PHONY: demo test check assure clean
+.PHONY: demo test quick check assure clean
 
 demo: .venv/installed
 	$(BIN)/vesica demo
@@ -11,10 +11,14 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
+quick: check
+	VESICA_QUICK=1 $(BIN)/python -m pytest -q -n 2 -m 'not two_nodes'
+
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/psi tests/protocol tests/cli tests/support tests/scripts tests/node --exclude /feeds/
 
 assure: .venv/installed
 	$(BIN)/python tests/assure/assure.py

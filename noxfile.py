@@ -3,6 +3,7 @@
 import nox
 
 nox.options.sessions = ["check", "tests"]
+TYPED = [f"tests/{name}" for name in ("psi", "protocol", "cli", "support", "scripts", "node")]
 
 
 @nox.session
@@ -19,3 +20,4 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("mypy", *TYPED, "--exclude", "/feeds/")

@@ -24,8 +24,8 @@ from typing import Any
 import duckdb
 import phonenumbers  # noqa: F401 - loaded before the clock starts
 
-import node.memberships  # noqa: F401 - so is what looks for new matches after an import
-from node.imports.importer import IdentityColumn
+import node.feeds.receiving.memberships  # noqa: F401 - so is what looks for new matches after an import
+from node.imports.identity_columns import IdentityColumn
 from node.inputs.sources import Source
 from node.node import Node
 

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from cli.main import main
-from node.feeds.sending.schedule import Schedule
+from node.service import Schedule
 from protocol.exchange import Machine
 
 from .meter import Meter

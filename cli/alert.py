@@ -1,8 +1,10 @@
+"""The commands `vesica alert`: what a person should look at."""
+
 from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import letters, output
 
 if TYPE_CHECKING:
     from .main import Context
@@ -18,8 +20,7 @@ def cli() -> None:
 @click.pass_obj
 def list_(ctx: "Context", every: bool) -> None:
     """List the project's alerts, newest first."""
-    ctx.node().exchange_letters()
-    rows = [alert.as_dict() for alert in ctx.project().alerts.list(open_only=not every)]
+    rows = [alert.as_dict() for alert in ctx.project().alerts.all(open_only=not every)]
 
     def table() -> None:
         cells = [[row["id"], output.time(row["at"]), row["kind"], row["text"]] for row in rows]
@@ -28,7 +29,7 @@ def list_(ctx: "Context", every: bool) -> None:
         names = ("id", "at", "kind", "alert", "acknowledged")
         output.table(names if every else names[:-1], cells, empty="no alerts")
 
-    output.emit(ctx, rows, table)
+    letters.emit(ctx, rows, table)
 
 
 @cli.command()

@@ -1,3 +1,5 @@
+"""The commands `vesica audit`: who did what, and whether the log is whole."""
+
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +51,7 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
     \b
     Example: vesica audit list --act policy --result deny
     """
-    rows = [entry.as_dict() for entry in ctx.node().audit.list(**_query(ctx, **filters), limit=limit)]
+    rows = [entry.as_dict() for entry in ctx.node().audit.entries(**_query(ctx, **filters), limit=limit)]
     names = ("number", "at", "actor", "act", "target", "result")
     cells = ([output.time(row[name]) if name == "at" else row[name] for name in names] for row in rows)
     output.emit(ctx, rows, lambda: output.table(names, cells, empty="no acts"))
@@ -61,13 +63,12 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
 def verify(ctx: "Context", head: str | None) -> None:
     """Recompute the chain of hashes and print its head; exit code 1 if a row was changed, added or taken out.
 
-    Partners keep heads of the log. Those that can be reached are asked for them, and each must be in the log, so that
-    also a log that was written anew as a whole is found out.
+    Partners keep heads of the log, and confirm them once a day. Each that was confirmed must be in the log, so that also
+    a log that was replaced as a whole is found out. Without a service, 'vesica node sync' asks partners to confirm them.
     """
     from node.access.audit import Head
-    from node.partners import audit_heads
 
-    found, kept = audit_heads.verify(ctx.node(), upto=None if head is None else Head.parse(head))
+    found, kept = ctx.node().verify_audit(upto=None if head is None else Head.parse(head))
     rows = [each.as_dict() for each in kept]
     document = {"rows": found.number, "head": str(found), "kept": rows}
 
@@ -83,7 +84,7 @@ def verify(ctx: "Context", head: str | None) -> None:
 _STANDS = {
     "there": "yes",
     "pruned": "no: it is of rows that were pruned",
-    "restored": "no: the log was set back by a restore since; if nobody restored this node, it was written anew",
+    "restored": "no: the log was set back by a restore since; if nobody restored this node, it was replaced",
 }
 
 

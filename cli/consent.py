@@ -1,3 +1,5 @@
+"""The commands `vesica consent`: who may be shared, by the model, by what people said, and by consent policies."""
+
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -51,7 +53,7 @@ def model(ctx: "Context", model: str, dry_run: bool) -> None:
     Example: vesica consent model opt-in --dry-run
     """
     if dry_run:
-        found = ctx.project().consent.preview(model)
+        found = ctx.project().reports.preview(model)
         output.emit(ctx, {**found, "dry_run": True}, lambda: _print_preview(found))
         return
     ctx.project().consent.set_model(model)
@@ -100,7 +102,7 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
     \b
     Example: vesica consent set C1042 n --namespace email_sha256
     """
-    from node.consent.consent import read_time
+    from node.people.consent import read_time
 
     when = None if at is None else read_time(at)
     changed = ctx.project().consent.set(profile, share, namespace, when, basis)
@@ -128,6 +130,7 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
 def import_(
     ctx: "Context",
     file: str,
+    *,
     id_column: str,
     consent_column: str | None,
     tcf_column: str | None,
@@ -219,7 +222,7 @@ def _print_consent(found: dict[str, Any]) -> None:
 
 @cli.group()
 def policy() -> None:
-    """Say which people qualify for a use: IF a use, a label or a condition holds, THEN another condition must hold."""
+    """Say which people qualify for a use: IF a use, a label or a condition applies, THEN another condition must be met."""
 
 
 def _conditions(command: Callable[..., None]) -> Callable[..., None]:
@@ -252,7 +255,7 @@ def _conditions(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--enable", is_flag=True, help="Apply it from now on.")
 @click.pass_obj
 def create_policy(
-    ctx: "Context", name: str, needs: str, applies: str | None, label: str | None, action: str, enable: bool
+    ctx: "Context", name: str, *, needs: str, applies: str | None, label: str | None, action: str, enable: bool
 ) -> None:
     """Let only people qualify for a use who meet a condition, over attributes, segments and consent; off at first.
 
@@ -290,7 +293,7 @@ def preview_policy(
 @click.pass_obj
 def list_policies(ctx: "Context") -> None:
     """List the consent policies."""
-    found = [asdict(each) for each in ctx.project().consent_policies.list()]
+    found = [asdict(each) for each in ctx.project().consent_policies.all()]
     columns = ("name", "action", "label", "applies", "needs", "status")
     rows = [[each[column] for column in columns] for each in found]
     output.emit(ctx, found, lambda: output.table(("name", "action", "label", "if", "then", "status"), rows))

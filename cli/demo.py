@@ -76,11 +76,11 @@ class Side:
             return error.message.partition(": ")[2].partition(": ")[2]
         raise DemoFailed(f"{self.name}: vesica {' '.join(arguments)} should have been refused")
 
-    def until(self, holds: Callable[[Any], bool], *arguments: str) -> None:
-        """Repeat a command until its document holds: the other side's letters take a moment."""
+    def until(self, done: Callable[[Any], bool], *arguments: str) -> None:
+        """Repeat a command until its document is as awaited: the other side's letters take a moment."""
         deadline = time.monotonic() + WAIT_SECONDS
         quiet = type(self)(self.name, self.home.parent, show=False)
-        while not holds(quiet.run(*arguments)):
+        while not done(quiet.run(*arguments)):
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{self.name}: waited in vain for {' '.join(arguments)}")
             time.sleep(0.2)
@@ -235,7 +235,7 @@ def _compared(row: dict[str, Any], sample: "Sample") -> dict[str, Any]:
 
 
 def _wrong(document: dict[str, Any]) -> list[str]:
-    """Name what the protocol and the plain join disagree on; near the minimum, noise decides what is told."""
+    """Name what the protocol and the plain join disagree on; near the minimum, noise decides what is answered."""
     wrong = [f"members of {row['segment']}" for row in document["members"] if not row["equal"]]
     minimum = document["terms"]["minimum_overlap"]
     for row in document["estimates"]:

@@ -1,16 +1,18 @@
+"""The commands `vesica feed`: share segments with partners, and take or refuse what they share."""
+
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from . import feed_tables, letters, options, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
 
 PARTNER = click.option("--partner", metavar="NAME", help="Whose feed, where two partners offer one of that name.")
 NO_WAIT = click.option("--no-wait", is_flag=True, help="Only queue the work and print the ids of its jobs.")
-REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side is told.")
+REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side reads as the reason.")
 
 NAME = click.argument("name", help="The feed; 'vesica feed list' shows them.")
 
@@ -53,6 +55,7 @@ def cli() -> None:
 def create(
     ctx: "Context",
     name: str,
+    *,
     segments: tuple[str, ...],
     namespaces: tuple[str, ...],
     partners: tuple[str, ...],
@@ -69,7 +72,6 @@ def create(
     Example: vesica feed create summer --segment vip --namespace email_sha256 --partner acme \\
                  --restrict export-to-third-party
     """
-    ctx.node().exchange_letters()
     ctx.project().feeds.create(
         name,
         segments=segments,
@@ -80,7 +82,7 @@ def create(
         membership_days=membership_days,
         valid_until=None if valid_until is None else int(valid_until.replace(tzinfo=UTC).timestamp()),
     )
-    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"drafted feed {name}"))
+    output.emit(ctx, _sent(ctx, name), lambda: click.echo(f"drafted feed {name}"))
 
 
 @cli.command()
@@ -100,17 +102,17 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
     \b
     Example: vesica feed estimate summer --partner acme
     """
-    ctx.node().exchange_letters()
     with output.progress(ctx) as report:
         rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
+    rows = [remedies.of_row(row) for row in rows]
 
     def text() -> None:
         if no_wait:
-            _queued(rows)
+            feed_tables.queued(rows)
             return
-        _estimates(rows)
-        _budgets(rows)
-        _errors({(row["partner"], row["namespace"]): row for row in rows if row["status"] == "failed"})
+        feed_tables.estimates(rows)
+        feed_tables.budgets(rows)
+        feed_tables.failures({(row["partner"], row["namespace"]): row for row in rows if row["status"] == "failed"})
 
     output.emit(ctx, rows, text)
     if any(row["status"] == "failed" for row in rows):
@@ -122,31 +124,29 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
 @click.pass_obj
 def publish(ctx: "Context", name: str) -> None:
     """Offer a feed to its partners."""
-    ctx.node().exchange_letters()
     ctx.project().feeds.publish(name)
-    output.emit(ctx, ctx.project().feeds.show(name), lambda: click.echo(f"published feed {name}"))
+    output.emit(ctx, _sent(ctx, name), lambda: click.echo(f"published feed {name}"))
 
 
 @cli.command("list")
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the feeds that we share, and those that partners share with us."""
-    ctx.node().exchange_letters()
     project = ctx.project()
-    document = {"shared": project.feeds.list(), "received": project.received.list()}
+    document = {"shared": project.feeds.all(), "received": project.received.all()}
 
     def text() -> None:
         click.echo("Shared")
         output.table(
             ("feed", "status", "version", "segments", "partners"),
-            (_shared(row) for row in document["shared"]),
+            (feed_tables.shared(row) for row in document["shared"]),
             empty="no feeds are shared",
         )
         click.echo("\nReceived")
         names = ("partner", "feed", "status", "version", "offered", "members")
-        output.table(names, (_received(row) for row in document["received"]), empty="no feeds were offered")
+        output.table(names, (feed_tables.received(row) for row in document["received"]), empty="no feeds were offered")
 
-    output.emit(ctx, document, text)
+    letters.emit(ctx, document, text)
 
 
 @cli.command()
@@ -155,11 +155,10 @@ def list_(ctx: "Context") -> None:
 @click.pass_obj
 def show(ctx: "Context", name: str, partner: str | None) -> None:
     """Show a feed, ours or received: its definition and hash, states, estimates and runs."""
-    ctx.node().exchange_letters()
     project = ctx.project()
-    ours = partner is None and any(feed["name"] == name for feed in project.feeds.list())
-    document = project.feeds.show(name) if ours else project.received.show(name, partner)
-    output.emit(ctx, document, lambda: _show(document))
+    ours = partner is None and any(feed["name"] == name for feed in project.feeds.all())
+    document = _sent(ctx, name) if ours else project.received.show(name, partner)
+    letters.emit(ctx, document, lambda: feed_tables.show(document))
 
 
 @cli.command()
@@ -182,6 +181,7 @@ def show(ctx: "Context", name: str, partner: str | None) -> None:
 def edit(
     ctx: "Context",
     name: str,
+    *,
     add_segment: tuple[str, ...],
     add_namespace: tuple[str, ...],
     add_restriction: tuple[str, ...],
@@ -209,7 +209,6 @@ def edit(
     )
     if not (any(added) or any(removed) or add_partner or description is not None):
         raise click.UsageError("name what to add or to take out: --add-segment NAME, --remove-segment NAME")
-    ctx.node().exchange_letters()
     if taken := ", ".join((*remove_segment, *remove_namespace)):
         output.confirm(ctx, f"Take {taken} out of feed {name}? It is purged at its partners.", yes=yes)
     feeds = ctx.project().feeds
@@ -221,7 +220,7 @@ def edit(
         ),
         description=description,
     )
-    document = feeds.show(name)
+    document = _sent(ctx, name)
 
     def text() -> None:
         click.echo(f"feed {name} is at version {version}")
@@ -229,7 +228,7 @@ def edit(
             if row["offered_version"]:
                 click.echo(f"{row['alias']}: version {row['offered_version']} waits for the partner to enable it")
             if row["waits_for_estimate"]:
-                click.echo(f"{row['alias']}: {_asking(name, row['waits_for_estimate'])}")
+                click.echo(f"{row['alias']}: {feed_tables.asking(name, row['waits_for_estimate'])}")
             if row["status"] == "draft" and document["status"] == "published":
                 click.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
 
@@ -242,7 +241,6 @@ def edit(
 @click.pass_obj
 def enable(ctx: "Context", name: str, partner: str | None) -> None:
     """Take a feed that a partner offers, or what a new version of it adds, or go on with a paused one."""
-    ctx.node().exchange_letters()
     received = ctx.project().received
     received.enable(name, partner)
     shown = received.show(name, partner)
@@ -263,7 +261,6 @@ def enable(ctx: "Context", name: str, partner: str | None) -> None:
 @click.pass_obj
 def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
     """Pause a received feed; what came stays, the next runs are not taken."""
-    ctx.node().exchange_letters()
     ctx.project().received.disable(name, partner, reason)
     _say(ctx, name, "disabled")
 
@@ -277,7 +274,6 @@ def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None
 @click.pass_obj
 def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool, yes: bool) -> None:
     """Turn a received feed down; what it gave is purged."""
-    ctx.node().exchange_letters()
     received = ctx.project().received
     question = f"Decline what feed {name} would add?" if addition else f"Decline feed {name}? What it gave is purged."
     output.confirm(ctx, question, yes=yes)
@@ -299,23 +295,27 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str, additio
 def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
     """Exchange letters with partners, and bring our published feeds to those who enabled them.
 
-    A service does it by itself: seconds after a change, daily at the latest.
+    A service does it by itself: seconds after a change, daily at the latest. Without one, what is queued in the project
+    is done too; 'vesica node sync' does that alone.
     """
+    project = ctx.project()
     with output.progress(ctx) as report:
-        ctx.node().exchange_letters(report)
-        runs = ctx.project().feeds.sync(name, report, wait=not no_wait)
         if not no_wait:
-            ctx.node().exchange_letters(report)
+            project.sync(report)
+        runs = project.feeds.sync(name, report, wait=not no_wait)
+        if not no_wait:
+            project.sync(report)
+    runs = [remedies.of_row(run) for run in runs]
 
     def text() -> None:
         if no_wait:
-            _queued(runs)
+            feed_tables.queued(runs)
             return
         columns = ("feed", "partner", "status", "version", "revision", "sent", "without_consent")
         rows = ([run.get(column) for column in columns] for run in runs)
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
         output.table(names, rows, empty="no feed of ours is enabled by a partner")
-        _errors({(f"{run['feed']} to", run["partner"]): run for run in runs if run["status"] == "failed"})
+        feed_tables.failures({(f"{run['feed']} to", run["partner"]): run for run in runs if run["status"] == "failed"})
 
     output.emit(ctx, {"runs": runs}, text)
     if any(run["status"] == "failed" for run in runs):
@@ -329,14 +329,13 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
 def reconcile(ctx: "Context", name: str, partner: str | None) -> None:
     """Show where the people of a feed went: every identity of its segments, or of ours if it was received, is explained.
 
-    What matched is told to the receiver alone.
+    Only the receiver learns what matched.
 
     \b
     Example: vesica feed reconcile summer
     """
-    ctx.node().exchange_letters()
-    document = ctx.project().feeds.reconcile(name, partner)
-    output.emit(ctx, document, lambda: _reconciled(document))
+    document = ctx.project().reports.reconcile(name, partner)
+    letters.emit(ctx, document, lambda: feed_tables.reconciled(document))
 
 
 @cli.command()
@@ -355,8 +354,7 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
     if (segment is None) == (partner is None):
         raise click.UsageError("name what to unshare: --segment NAME or --partner NAME")
     if segment and reason:
-        raise click.UsageError("a reason is told to one partner: it goes with --partner")
-    ctx.node().exchange_letters()
+        raise click.UsageError("a reason is for one partner: it goes with --partner")
     what = f"segment {segment} from all partners of feed {name}" if segment else f"feed {name} from {partner}"
     output.confirm(ctx, f"Take {what}? It is purged there.", yes=yes)
     ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
@@ -370,268 +368,16 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
 @click.pass_obj
 def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a feed for good; every partner purges it and signs that it did."""
-    ctx.node().exchange_letters()
     output.confirm(ctx, f"End feed {name} for good? Partners purge what it gave them.", yes=yes)
     ctx.project().feeds.revoke(name, reason)
     _say(ctx, name, "revoked")
 
 
-def _errors(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Print what kept each of several tasks from its end."""
-    for task, row in failed.items():
-        said = f"{' '.join(task)}: {row['error']['message']}\nhint: {row['error']['hint']}"
-        click.echo(output.printable(said), err=True)
-
-
-def _queued(rows: list[dict[str, Any]]) -> None:
-    output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do")
-    if rows:
-        click.echo("The service does it, or the next command that talks with partners: 'vesica job show ID' tells.")
+def _sent(ctx: "Context", name: str) -> dict[str, Any]:
+    """Return one of our feeds, its steps with the commands that complete them."""
+    document = ctx.project().feeds.show(name)
+    return {**document, "steps": [remedies.with_command(step) for step in document["steps"]]}
 
 
 def _say(ctx: "Context", name: str, status: str) -> None:
     output.emit(ctx, {"feed": name, "status": status}, lambda: click.echo(f"feed {name} is {status}"))
-
-
-def _shared(row: dict[str, Any]) -> list[Any]:
-    waits = {name: f", version {version} pending" for name, version in row["offered"].items() if version}
-    partners = [f"{name}: {status}{waits.get(name, '')}" for name, status in row["partners"].items()]
-    return [row["name"], row["status"], row["version"], row["segments"], partners]
-
-
-def _received(row: dict[str, Any]) -> list[Any]:
-    members = [f"{name}: {size:,}" for name, size in row["segments"].items()]
-    return [row["partner"], row["name"], row["status"], row["accepted_version"], row["offered_version"], members]
-
-
-def _estimates(rows: list[dict[str, Any]]) -> None:
-    columns = ("partner", "segment", "namespace", "in common", "with consent", "computed")
-    output.table(
-        columns,
-        (
-            [
-                row["partner"],
-                row["segment"],
-                row["namespace"],
-                _number(row["overlap"], row["interval"], row["status"]),
-                _number(row["consented"], row["consented_interval"], row["status"]),
-                output.time(row["computed_at"]),
-            ]
-            for row in rows
-        ),
-        empty="no estimate was made yet",
-    )
-    if rows:
-        found = [each for row in rows for each in (row["interval"], row["consented_interval"]) if each]
-        ranges = " Ranges hold the truth in 95 of 100 cases." if any(low != high for low, high in found) else ""
-        click.echo(f"A person who matches in two namespaces counts once in each.{ranges}")
-
-
-def _budgets(rows: list[dict[str, Any]]) -> None:
-    for partner, budget in {row["partner"]: row["budget"] for row in rows if row["budget"]}.items():
-        back = f"what is spent comes back after {budget['window_days']} days"
-        click.echo(f"Budget left with {partner}: {output.budget(budget)} ({back}).")
-
-
-def _number(value: int | None, interval: list[int] | None, status: str) -> str:
-    if value is None or interval is None:
-        return output.words(status)
-    return f"{value:,} ({interval[0]:,} to {interval[1]:,})" if interval[0] != interval[1] else f"{value:,}"
-
-
-def _show(document: dict[str, Any]) -> None:
-    until = "" if document["valid_until"] is None else f", at the latest {output.time(document['valid_until'])}"
-    lines = [
-        ("feed", document["name"]),
-        ("status", document["status"]),
-        ("version", document["version"]),
-        ("version hash", document["hash"]),
-        ("description", document["description"] or None),
-        ("segments", [_labelled(each) for each in document["segments"]]),
-        ("namespaces", document["namespaces"]),
-        ("restricted uses", document["restricted_uses"]),
-        ("members leave", f"{document['membership_days']} days after a run{until}"),
-    ]
-    if "partner" in document:
-        output.lines([*lines, *_receiving(document)])
-        if document["offered"]:
-            _offered(document["name"], document["offered"])
-        if document["status"] == "pending":
-            click.echo(f"\nIt waits for an answer: vesica feed enable {document['name']}, or")
-            click.echo(f"vesica feed decline {document['name']}")
-    else:
-        output.lines(lines)
-        if document["status"] == "draft":
-            click.echo()
-            steps = [
-                (each["name"], each["complete"], None if each["complete"] else each["command"])
-                for each in document["steps"]
-            ]
-            output.table(("step", "done", "command"), steps)
-        for row in document["partners"]:
-            click.echo()
-            output.lines(_sending(document, row))
-            if row["waits_for_estimate"]:
-                click.echo(f"{row['alias']}: {_asking(document['name'], row['waits_for_estimate'])}")
-        if document["partners"]:
-            click.echo()
-            _estimates(document["estimates"])
-    if document["runs"]:
-        click.echo()
-        _runs(document["runs"])
-
-
-def _receiving(document: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return what is to be said of a feed that we get; what there is not yet is left out."""
-    lines = [
-        ("from", document["partner"]),
-        ("reason", document["reason"] or None),
-        *(("members", _members(name, size, document)) for name, size in document["members"].items()),
-        ("members until", output.time(document["members_until"])),
-        ("last run", _last_run(document["last_run"])),
-        ("last receipt", document["last_receipt"]),
-    ]
-    return [(name, value) for name, value in lines if value is not None]
-
-
-def _sending(document: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Return what is to be said of one partner of a feed of ours; what there is not yet is left out."""
-    accepted = row["accepted_version"] and f"{row['accepted_version']}, hash {row['accepted_hash']}"
-    lines = [
-        ("partner", row["alias"]),
-        ("status", row["status"]),
-        ("reason", row["reason"] or None),
-        ("budget left", row["budget"] and output.budget(row["budget"])),
-        ("accepted version", accepted),
-        ("lacks", [f"{output.words(noun)} {name}" for noun, name in _lacks(row)] or None),
-        ("offered version", row["offered_version"]),
-        ("declined", _declined(row)),
-        ("to offer it", _offering(document, row)),
-        ("last revision", row["last_revision"] or None),
-        ("last run", _last_run(row["last_run"])),
-        ("last receipt", row["last_receipt"]),
-        ("failure", row["failure"]),
-        ("next attempt", output.time(row["next_attempt"])),
-        *(("purged", _purged(each)) for each in row["purges"]),
-    ]
-    return [(name, value) for name, value in lines if value is not None]
-
-
-def _lacks(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what the newest version would bring a partner: a noun and a name each."""
-    return [
-        (noun.removesuffix("s"), each["name"] if noun == "segments" else each)
-        for noun, names in row["lacks"].items()
-        for each in names
-    ]
-
-
-def _declined(row: dict[str, Any]) -> str | None:
-    if row["declined_version"] is None:
-        return None
-    return f"version {row['declined_version']} declined, version {row['accepted_version']} goes on"
-
-
-def _offering(document: dict[str, Any], row: dict[str, Any]) -> str | None:
-    """Return the commands that offer a partner the newest version where nothing else waits."""
-    if not _lacks(row) or row["offered_version"] or row["waits_for_estimate"]:
-        return None
-    publish = f"vesica feed publish {document['name']}"
-    if row["declined_version"] != document["version"]:
-        return publish
-    return f"vesica feed edit {document['name']} --description TEXT, then {publish}"
-
-
-def _purged(statement: dict[str, Any]) -> str:
-    what = "the whole feed" if statement["version"] is None else f"version {statement['version']}"
-    return f"{what}, revision {statement['revision']}, signed {output.time(statement['made'])}"
-
-
-def _runs(runs: list[dict[str, Any]]) -> None:
-    names = ["revision", "version", "state", "at", "data changed", "latency"]
-    rows = [
-        [
-            run["revision"],
-            run["version"],
-            run["state"],
-            output.time(run["at"]),
-            output.time(run.get("changed_at")),
-            None if run["latency"] is None else output.span(run["latency"]),
-        ]
-        for run in runs
-    ]
-    if "partner" in runs[0]:  # of a feed of ours
-        names, rows = ["partner", *names], [[run["partner"], *row] for run, row in zip(runs, rows, strict=True)]
-    output.table(names, rows)
-
-
-def _last_run(run: dict[str, Any] | None) -> str | None:
-    """Say how old the last run is, when what it brought had changed, and how long that took."""
-    if run is None:
-        return None
-    age = f"{output.span(run['age'])} ago"
-    if run["changed_at"] is None:
-        return age
-    return f"{age}; data of {output.time(run['changed_at'])} came after {output.span(run['latency'])}"
-
-
-def _reconciled(document: dict[str, Any]) -> None:
-    if document.get("partners") == []:
-        click.echo("the feed goes to no partner")
-    for each in document.get("partners", [document]):
-        click.echo(
-            f"{each['partner']}: {each['status']}, version {each['version']}, revision {each['revision'] or '-'}"
-        )
-        if each.get("forbidden"):
-            click.echo(f"nothing may be sent: {each['forbidden']}")
-        if not each.get("open", True):
-            click.echo(
-                "the records of the last run cannot be opened any more, or none came: the next run shows what matches"
-            )
-        columns = ["namespace", *each["total"]]
-        rows = [[row[column] for column in columns] for row in each["namespaces"]]
-        total = ["all", *each["total"].values()]
-        output.table([output.words(column) for column in columns], [*rows, total])
-        if "profiles" in each:
-            click.echo(f"{each['profiles']:,} profiles are in a segment of it")
-        click.echo()
-
-
-def _asking(name: str, namespaces: list[str]) -> str:
-    command = " --namespace ".join([f"vesica feed estimate {name}", *namespaces])
-    return f"the newest version waits for an estimate of what it adds: {command}"
-
-
-def _offered(name: str, offered: dict[str, Any]) -> None:
-    """Print what a version that waits for our word would change."""
-    click.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
-    click.echo(f"vesica feed decline {name} --addition")
-    lines = [("version hash", offered["hash"]), ("description", offered["description"] or None)]
-    for which, word in (("adds", "adds"), ("takes_out", "takes out")):
-        changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}
-        lines += [(f"{word} {output.words(noun)}", names) for noun, names in changes.items() if names]
-    for row in offered["estimates"]:
-        numbers = [_answered(each) for each in row["segments"]] or [row["status"]]
-        lines.append((f"in common, {row['namespace']}", [*numbers, output.time(row["computed_at"])]))
-    output.lines(lines)
-    if offered["estimates"]:
-        click.echo(
-            "Numbers are those that we last answered this partner; which segment is which its question did not say."
-        )
-
-
-def _answered(row: dict[str, Any]) -> str:
-    if row["overlap"] is None:
-        return output.words(row["status"])
-    return f"{row['overlap']:,} ± {row['half_width']:,} ({row['consented']:,} with consent)"
-
-
-def _members(segment: str, size: int, document: dict[str, Any]) -> str:
-    from node.feeds.receiving.expiry import EXITED_DAYS
-
-    found = document["statuses"][segment]
-    return f"{segment}: {size:,}; new {found['realized']:,}; left in {EXITED_DAYS} days {found['exited']:,}"
-
-
-def _labelled(segment: dict[str, Any]) -> str:
-    return f"{segment['name']} ({', '.join(segment['labels'])})" if segment["labels"] else str(segment["name"])

@@ -1,8 +1,10 @@
+"""The commands `vesica job`: work that is queued, runs, or has ended."""
+
 from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -18,7 +20,10 @@ def cli() -> None:
 @click.pass_obj
 def list_(ctx: "Context", state: str | None) -> None:
     """List the project's jobs, newest first."""
-    rows = [job.as_dict() for job in ctx.node().jobs.list(ctx.project(), state=state)]
+    from node.operations.jobs import JobState
+
+    found = ctx.node().jobs.all(ctx.project().scope, state=JobState(state) if state else None)
+    rows = [remedies.of_row(job.as_dict()) for job in found]
 
     def show() -> None:
         columns = ("id", "kind", "by", "state", "created", "error")
@@ -37,7 +42,7 @@ def list_(ctx: "Context", state: str | None) -> None:
 @click.pass_obj
 def show(ctx: "Context", job_id: str) -> None:
     """Show one job with its progress, result or error."""
-    document = ctx.node().jobs.show(job_id).as_dict()
+    document = remedies.of_row(ctx.node().jobs.show(job_id).as_dict())
 
     def people() -> None:
         names = ("id", "kind", "submitted_by", "state")

@@ -1,3 +1,5 @@
+"""The commands `vesica label`: labels on datasets, fields and segments, which policies look at."""
+
 from typing import TYPE_CHECKING
 
 import click
@@ -7,7 +9,7 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from node.governance.labels import Kind
+    from node.governance.lineage import PlaceKind
 
     from .main import Context
 
@@ -28,7 +30,7 @@ def list_(ctx: "Context") -> None:
             "standard": label.standard,
             "applied_to": [str(origin) for origin in label.applied_to],
         }
-        for label in ctx.project().labels.list()
+        for label in ctx.project().labels.all()
     ]
     names = ("name", "description", "applied_to")
     headings = ("label", "description", "applied to")
@@ -57,10 +59,10 @@ def _place(command: "Callable[..., None]") -> "Callable[..., None]":
     return click.option("--dataset", metavar="NAME", help="A dataset, and so all its fields, such as crm.")(command)
 
 
-def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tuple[Kind, str]":
-    from node.governance.labels import Kind
+def _chosen(dataset: str | None, field: str | None, segment: str | None) -> "tuple[PlaceKind, str]":
+    from node.governance.lineage import PlaceKind
 
-    named = {Kind.DATASET: dataset, Kind.FIELD: field, Kind.SEGMENT: segment}
+    named = {PlaceKind.DATASET: dataset, PlaceKind.FIELD: field, PlaceKind.SEGMENT: segment}
     given = [(kind, target) for kind, target in named.items() if target is not None]
     if len(given) != 1:
         raise click.UsageError("name one of --dataset, --field and --segment")

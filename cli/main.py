@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
             where = f": {error.filename}" if error.filename else ""
             hint = "check the path, its permissions and the free space, then run the command again"
             return _fail(as_json, "failed", f"{error.strerror}{where}", hint)
-        name = type(error).__name__  # its text could hold data
+        name = type(error).__name__  # its text could have data in it
         return _fail(as_json, "internal", f"internal error ({name})", "VESICA_TRACEBACK=1 shows where")
 
 
@@ -191,8 +191,11 @@ def _fail(as_json: bool, code: str, message: str, hint: str, *, exit_code: int =
 
 def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
     """Print an error's document: whole as JSON; for people with the report that some carry."""
+    from . import remedies
     from .output import as_json as written
     from .output import printable, violations
+
+    error = remedies.in_words(error)
 
     if as_json:
         click.echo(written({"error": error}))

@@ -1,3 +1,5 @@
+"""The commands `vesica match`: compare two files with somebody else once, without a node."""
+
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,10 +9,10 @@ from . import output
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from node.adhoc.answers import Learned
     from node.adhoc.dialler import Outcome
-    from node.adhoc.listener import Learned
     from node.adhoc.session import Columns
-    from node.imports.importer import ImportReport
+    from node.imports.identity_columns import ImportReport
 
     from .main import Context
 
@@ -45,14 +47,14 @@ def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
                 required=True,
                 multiple=True,
                 metavar="COLUMN=NAMESPACE[/RULE][:raw|:hashed]",
-                help="What a column holds, such as email=email_sha256; may be repeated.",
+                help="What is in a column, such as email=email_sha256; may be repeated.",
             ),
             click.option("--region", metavar="CC", help="The country of phone numbers without a prefix, such as GB."),
             click.option(
                 "--minimum",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="No match of fewer identities, no count below N (default: 1000); the larger of both holds.",
+                help="No match of fewer identities, no count below N (default: 1000); the larger of both counts.",
             ),
             click.option("--exact", is_flag=True, help="A count without noise, if the other side says so too."),
         ]
@@ -82,6 +84,7 @@ def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
 @click.pass_obj
 def listen(
     ctx: "Context",
+    *,
     path: str,
     columns: tuple[str, ...],
     region: str | None,
@@ -91,7 +94,7 @@ def listen(
     bind_to: str,
     address: str | None,
 ) -> None:
-    """Print a Connect ID, answer whoever dials it, and end.
+    """Print a Connect ID, answer the one who dials it, and end.
 
     Who dials learns about how many identities both files share; with --allow members also which of its own rows they
     are. The listener learns how many identities the other side has, and, of a count, the exact number in common; where
@@ -102,6 +105,7 @@ def listen(
     Example: vesica match listen --input customers.csv --column email=email_sha256 --listen 0.0.0.0:8471 \\
                  --address match.example.com:8471
     """
+    from node.adhoc.listener import Rules
     from node.adhoc.listener import listen as run
 
     def ready(connect_id: str, where: str) -> None:
@@ -115,15 +119,13 @@ def listen(
     with output.progress(ctx) as progress:
         learned = run(
             read,
-            allow=allow,
+            Rules(allow=allow, minimum=minimum, exact=exact),
             bind_to=bind_to,
             address=address,
-            minimum=minimum,
-            exact=exact,
             ready=ready,
             progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
         )
-    output.emit(ctx, _listened(learned, report), lambda: _print(_listened(learned, report)["learned"]))
+    output.emit(ctx, listener_document(learned, report), lambda: _print(listener_document(learned, report)["learned"]))
 
 
 @cli.command()
@@ -136,6 +138,7 @@ def listen(
 def dial(
     ctx: "Context",
     connect_id: str,
+    *,
     path: str,
     columns: tuple[str, ...],
     region: str | None,
@@ -169,7 +172,7 @@ def dial(
             progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
         )
     rows = _write(outcome, read, records, target) if target is not None else 0
-    document = _dialled(outcome, report, rows, target)
+    document = dialler_document(outcome, report, rows, target)
     output.emit(ctx, document, lambda: _print(document["learned"]))
 
 
@@ -177,7 +180,7 @@ def _read(
     ctx: "Context", path: str, columns: tuple[str, ...], region: str | None
 ) -> "tuple[Columns, ImportReport, list[str]]":
     from node.adhoc.session import Column
-    from node.imports.importer import IdentityColumn, read_identities
+    from node.imports.identity_columns import IdentityColumn, read_identities
 
     with output.progress(ctx) as progress:
         wanted = [IdentityColumn.parse(each) for each in columns]
@@ -188,9 +191,9 @@ def _read(
     if not ctx.json:
         for name, column in read.items():
             click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
-        for reason, found in report.rejected.items():
-            first = ", ".join(map(str, found["lines"][:5]))
-            click.echo(f"rejected, {reason}: {found['count']:,}, first in lines {first}", err=True)
+        for reason, tally in report.rejected.items():
+            first = ", ".join(map(str, tally["lines"][:5]))
+            click.echo(f"rejected, {reason}: {tally['count']:,}, first in lines {first}", err=True)
     return read, report, records
 
 
@@ -207,7 +210,8 @@ def _write(outcome: "Outcome", read: "Columns", records: list[str], target: str)
     return len(rows)
 
 
-def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
+def listener_document(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
+    """Return what both sides learned, as the side that listened prints it."""
     from protocol.estimate import MAX_ASKED
 
     counted = learned.mode == "count"
@@ -222,10 +226,10 @@ def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
     if learned.mode == "count":
         other = ["The number of your identities, rounded up with points that stand for nobody."]
         other += [
-            f"Of what it asked about: {_told(name, told.overlap, told.half_width)}"
+            f"Of what it asked about: {_overlap_words(name, answer.overlap, answer.half_width)}"
             if name in sampled
-            else _told(name, told.overlap, told.half_width)
-            for name, told in learned.told.items()
+            else _overlap_words(name, answer.overlap, answer.half_width)
+            for name, answer in learned.answered.items()
         ]
     else:
         other = ["The number of your identities, and which of its own are among them.", "No identity that it had not."]
@@ -246,7 +250,8 @@ def _listened(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
     }
 
 
-def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str | None) -> dict[str, Any]:
+def dialler_document(outcome: "Outcome", report: "ImportReport", rows: int, target: str | None) -> dict[str, Any]:
+    """Return what both sides learned, as the side that dialled prints it."""
     from protocol.estimate import MAX_ASKED
 
     terms = outcome.agreement.terms
@@ -266,7 +271,7 @@ def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str 
                 "status": "below_minimum" if each.overlap is None else "ok",
             }
         )
-        you.append(_told(each.namespace, each.overlap, each.half_width))
+        you.append(_overlap_words(each.namespace, each.overlap, each.half_width))
         you.append(f"The other side has at most {each.theirs_at_most:,} identities in {each.namespace}.")
         other.append(
             f"You have {each.ours:,} identities in {each.namespace}; how many of them it has, exactly."
@@ -305,7 +310,7 @@ def _dialled(outcome: "Outcome", report: "ImportReport", rows: int, target: str 
     }
 
 
-def _told(namespace: str, overlap: int | None, half_width: int | None) -> str:
+def _overlap_words(namespace: str, overlap: int | None, half_width: int | None) -> str:
     if overlap is None:
         return f"In {namespace}: below minimum, so no number."
     if not half_width:

@@ -1,8 +1,10 @@
+"""The commands `vesica node`: make, run, back up and restore an organisation's home."""
+
 from typing import TYPE_CHECKING
 
 import click
 
-from . import output
+from . import letters, output, remedies
 from .project import HOLD
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def cli() -> None:
 @click.option("--proxy", is_flag=True, help="TLS ends at a web server in front of the service.")
 @click.pass_obj
 def init(
-    ctx: "Context", organisation: str, database: str | None, listen: str | None, address: str, proxy: bool
+    ctx: "Context", *, organisation: str, database: str | None, listen: str | None, address: str, proxy: bool
 ) -> None:
     """Make a home with fresh keys and the project "default".
 
@@ -39,7 +41,7 @@ def init(
 
     made = Node.create(ctx.home, organisation, database=database, listen=listen, address=address, proxy=proxy)
     with made as node:
-        document = {"home": str(node.home), "organisation": organisation, "key": node.key.hex()}
+        document = {"home": str(node.home.path), "organisation": organisation, "key": node.key.hex()}
     output.emit(ctx, document, lambda: output.lines(document.items()))
 
 
@@ -53,12 +55,39 @@ def serve(ctx: "Context", listen: str | None) -> None:
     """
     from node.service import serve as run
 
-    node = ctx.unsigned_node()
+    home = ctx.unsigned_node().home
 
     def ready(address: str) -> None:
         output.emit(ctx, {"address": address}, lambda: click.echo(f"listening on {address}"))
 
-    run(node, listen or node.config.listen, ready=ready)
+    run(home, listen, ready=ready)
+
+
+@cli.command()
+@click.pass_obj
+def sync(ctx: "Context") -> None:
+    """Deliver and fetch letters, and do what is queued, in every project; where a service runs, it does this itself.
+
+    What time brings is done too: members leave, alerts are raised. Each job runs in the name of who asked for it.
+    """
+    with output.progress(ctx) as report:
+        document = ctx.node().sync(report)
+    document["jobs"] = [remedies.of_row(job) for job in document["jobs"]]
+
+    def text() -> None:
+        if document["serving"]:
+            click.echo("the service does it")
+            return
+        columns = ("project", "id", "kind", "submitted_by", "state")
+        cells = ([*(job[name] for name in columns), (job["error"] or {}).get("message")] for job in document["jobs"])
+        output.table(("project", "job", "kind", "by", "state", "error"), cells, empty="nothing was queued")
+        if document["other_jobs"]:
+            click.echo(f"jobs of others that ran: {document['other_jobs']:,}")
+        for each in document["out_of_reach"]:
+            said = f"partner {each['partner']} of project {each['project']} is out of reach: letters wait"
+            click.echo(output.printable(said), err=True)
+
+    output.emit(ctx, document, text)
 
 
 @cli.command()
@@ -66,7 +95,8 @@ def serve(ctx: "Context", listen: str | None) -> None:
 @click.pass_obj
 def status(ctx: "Context", count: int) -> None:
     """Show the node, its projects, open jobs and the newest alerts."""
-    document = ctx.node().status(alerts=count)
+    node = ctx.node()
+    document = node.status(alerts=count)
 
     def show() -> None:
         head = ("organisation", "home", "key", "address", "serving", "kernel")
@@ -80,6 +110,10 @@ def status(ctx: "Context", count: int) -> None:
         click.echo()
         alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
         output.table(("at", "project", "alert"), alerts, empty="no alerts")
+        if not document["serving"] and any(each["open_jobs"] for each in document["projects"]):
+            click.echo("no service runs, so the open jobs wait: vesica node sync", err=True)
+        for project in node.projects():
+            letters.remind(project)
 
     output.emit(ctx, document, show)
 
@@ -90,7 +124,7 @@ def status(ctx: "Context", count: int) -> None:
 def backup(ctx: "Context", target: str) -> None:
     """Write a backup of the home, also while the service runs: a directory, or one file if TARGET ends in .tar.
 
-    It holds the rows (of SQLite and PostgreSQL alike), the keys and the data. The keys are under the passphrase if there
+    It has the rows (of SQLite and PostgreSQL alike), the keys and the data. The keys are under the passphrase if there
     is one, else as they are: guard the backup as you guard the home. The secrets of key epochs are left out.
 
     \b
@@ -108,7 +142,7 @@ def backup(ctx: "Context", target: str) -> None:
 def restore(ctx: "Context", source: str, database: str | None) -> None:
     """Make a home of a backup, in an empty or new directory; a backup that is not whole is refused, with what is missing.
 
-    The node of the backup must not run any more. Partners are told. What was done since the backup is gone, withdrawals
+    The node of the backup must not run any more. Partners are notified. What was done since the backup is gone, withdrawals
     too, so every project is on hold: nothing is shared and no estimate is asked for or answered until you say 'vesica
     project resume'. Import consent again, revoke and disconnect again, before that. Tokens of users and Connect IDs have
     ended. What partners used up since is not known: no partner evaluates anything until you say 'vesica partner allow',
@@ -126,6 +160,10 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
         output.lines((output.words(name), value) for name, value in shown.items())
         click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
         click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
-        click.echo("Partners have used up all evaluations, as far as is known: vesica partner allow NAME")
+        known = (
+            document["notified"] if len(document["on_hold"]) == 1 else []
+        )  # else whose partner a name is, is not known
+        commands = ", ".join(f"vesica partner allow {name}" for name in known or ["NAME"])
+        click.echo(f"Until you say so, partners get no new evaluations: {commands}")
 
     output.emit(ctx, document, text)

@@ -125,7 +125,7 @@ def span(seconds: int) -> str:
 
 
 def budget(known: Mapping[str, Any] | None) -> str:
-    """Say how much epsilon is left for estimates."""
+    """Return in words how much epsilon is left for estimates."""
     if known is None:
         return "not needed, counts have no noise"
     left, of = (each and f"{float(Fraction(each)):g}" for each in (known["left"], known["of"]))

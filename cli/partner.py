@@ -1,8 +1,10 @@
+"""The commands `vesica partner`: connections with other organisations."""
+
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from . import letters, options, output
 from .project import terms_of
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def id_(ctx: "Context", regenerate: bool) -> None:
 
     def text() -> None:
         click.echo(connect_id.encode())
-        click.echo(f"expires {output.time(connect_id.expires)}; whoever has it may ask to connect", err=True)
+        click.echo(f"expires {output.time(connect_id.expires)}; who has it may ask to connect", err=True)
 
     output.emit(ctx, document, text)
 
@@ -84,11 +86,10 @@ def _differences(shown: dict[str, Any]) -> list[tuple[str, str]]:
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List partners with their status, the number of segments shared and received, and why a connection ended."""
-    ctx.node().exchange_letters()
-    rows = ctx.project().partners.list()
+    rows = ctx.project().reports.partners()
     columns = ("alias", "organisation", "project", "status", "segments_shared", "segments_received", "reason")
     names = ("partner", "organisation", "project", "status", "shared", "received", "reason")
-    output.emit(
+    letters.emit(
         ctx,
         rows,
         lambda: output.table(names, ([row[column] for column in columns] for row in rows), empty="no partners"),
@@ -100,9 +101,8 @@ def list_(ctx: "Context") -> None:
 @click.pass_obj
 def show(ctx: "Context", name: str) -> None:
     """Show how things stand with a partner: what was agreed, what is used up, what waits, whether its key changed."""
-    ctx.node().exchange_letters()
-    document = ctx.project().partners.show(name)
-    output.emit(ctx, document, lambda: output.lines(_overview(document)))
+    document = ctx.project().reports.partner(name)
+    letters.emit(ctx, document, lambda: output.lines(_overview(document)))
 
 
 def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -129,7 +129,7 @@ def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("restored", output.time(document["restored"])),
         ("we keep", _heads(document["heads"]["we_keep"], "its audit log")),
         ("it keeps", _heads(document["heads"]["they_keep"], "our audit log")),
-        ("pre-flight", _compared(document["preflight"])),
+        ("pre-flight", _compared(document["alias"], document["preflight"])),
     ]
 
 
@@ -138,9 +138,9 @@ def _heads(kept: dict[str, Any], log: str) -> str:
     return f"heads of {log}: {kept['count']}{newest}"
 
 
-def _compared(preflight: dict[str, Any] | None) -> str:
+def _compared(name: str, preflight: dict[str, Any] | None) -> str:
     if preflight is None:
-        return "not asked yet: vesica partner preflight NAME"
+        return f"not asked yet: vesica partner preflight {name}"
     if preflight["status"] == "asked":
         return "asked; the partner has not answered yet"
     if preflight["difference"] is None:
@@ -158,9 +158,8 @@ def preflight(ctx: "Context", name: str) -> None:
 
     The identities are fixed in the program. Run it before the first estimate.
     """
-    ctx.node().exchange_letters()
     document = ctx.project().partners.preflight(name)
-    output.emit(ctx, document, lambda: click.echo(_compared(document)))
+    output.emit(ctx, document, lambda: click.echo(_compared(name, document)))
 
 
 @cli.command()
@@ -170,14 +169,15 @@ def preflight(ctx: "Context", name: str) -> None:
 def allow(ctx: "Context", name: str, yes: bool) -> None:
     """Let a partner that receives from us evaluate its whole universe once more in this epoch.
 
-    It has to after it was restored from a backup, or connected anew; without it the partner is refused
+    It has to after it was restored from a backup, or connected again; without it the partner is refused
     (evaluations_spent) until the epoch's length is over.
     """
-    ctx.node().exchange_letters()
     question = f"Let {name} ask once more about as many people as it has? What it asked before counts no more."
     output.confirm(ctx, question, yes=yes)
     ctx.project().partners.allow(name)
-    output.emit(ctx, {"alias": name, "allowed": True}, lambda: click.echo(f"partner {name} may evaluate anew"))
+    output.emit(
+        ctx, {"alias": name, "allowed": True}, lambda: click.echo(f"partner {name} may evaluate its universe again")
+    )
 
 
 @cli.command()
@@ -185,30 +185,27 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
 @click.pass_obj
 def accept(ctx: "Context", name: str) -> None:
     """Accept a partner's request: both sides are active then, and either may share."""
-    ctx.node().exchange_letters()
     ctx.project().partners.accept(name)
     _done(ctx, name, "active")
 
 
 @cli.command()
 @NAME
-@click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
+@click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason.")
 @click.pass_obj
 def decline(ctx: "Context", name: str, reason: str) -> None:
     """Turn a partner's request down."""
-    ctx.node().exchange_letters()
     ctx.project().partners.decline(name, reason)
     _done(ctx, name, "declined")
 
 
 @cli.command()
 @NAME
-@click.option("--reason", default="", metavar="TEXT", help="What the partner is told.")
+@click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason.")
 @options.YES
 @click.pass_obj
 def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a connection: feeds stop, and memberships are purged on both sides. Takes back an unanswered request too."""
-    ctx.node().exchange_letters()
     question = f"End the connection with {name}? Feeds stop, and what was shared is purged on both sides."
     output.confirm(ctx, question, yes=yes)
     ctx.project().partners.disconnect(name, reason)
@@ -220,16 +217,15 @@ def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
 @options.YES
 @click.pass_obj
 def rotate(ctx: "Context", name: str, yes: bool) -> None:
-    """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything anew.
+    """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything again.
 
     What was received stays readable meanwhile, and the partner follows by itself. A partner that shares with you must
-    agree by the same command: until then its runs wait, since your people are evaluated anew. Estimates that it asks
+    agree by the same command: until then its runs wait, since your people are evaluated again. Estimates that it asks
     wait until a day after you last showed it a new universe. At most once a day.
 
     \b
     Example: vesica partner rotate acme
     """
-    ctx.node().exchange_letters()
     output.confirm(ctx, f"End the key epoch with {name}? Its secret and caches are destroyed.", yes=yes)
     document = {"alias": name, **ctx.project().partners.rotate(name)}
 

@@ -1,13 +1,13 @@
+"""The commands `vesica policy`: which labels keep segments out of which marketing actions."""
+
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from . import options, output
+from . import options, output, remedies
 
 if TYPE_CHECKING:
-    from node.governance.policies import Status
-
     from .main import Context
 
 NAME = click.argument("name", help="The policy; 'vesica policy list' shows them.")
@@ -22,7 +22,7 @@ def cli() -> None:
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the policies."""
-    rows = [asdict(policy) for policy in ctx.project().policies.list()]
+    rows = [asdict(policy) for policy in ctx.project().policies.all()]
     names = ("name", "action", "expression", "status")
     output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
 
@@ -47,7 +47,11 @@ def create(ctx: "Context", name: str, action: str, expression: str, draft: bool)
     \b
     Example: vesica policy create no-legal-hold --action segment-match --when "legal-hold OR (C3 AND C7)"
     """
-    policy = ctx.project().policies.create(name, action, expression, status="draft" if draft else "enabled")
+    from node.governance.policies import PolicyStatus
+
+    policy = ctx.project().policies.create(
+        name, action, expression, status=PolicyStatus.DRAFT if draft else PolicyStatus.ENABLED
+    )
     output.emit(ctx, asdict(policy), lambda: click.echo(f"{name} is {policy.status}"))
 
 
@@ -85,7 +89,9 @@ def edit(ctx: "Context", name: str, action: str | None, expression: str | None, 
     """
     if not (action or expression or draft):
         raise click.UsageError("Name what to change.")
-    status: Status | None = "draft" if draft else None
+    from node.governance.policies import PolicyStatus
+
+    status = PolicyStatus.DRAFT if draft else None
     policy = ctx.project().policies.edit(name, action=action, expression=expression, status=status)
     output.emit(
         ctx,
@@ -128,7 +134,7 @@ def check(
     namespaces: tuple[str, ...],
     include_draft: bool,
 ) -> None:
-    """Tell whether a marketing action is allowed for segments, each by its own labels; exit code 1 if not.
+    """Check whether a marketing action is allowed for segments, each by its own labels; exit code 1 if not.
 
     \b
     Example: vesica policy check high-value --action segment-match
@@ -139,7 +145,7 @@ def check(
     found = ctx.project().governance.check(
         segments, feeds=feeds, action=action, namespaces=namespaces, include_draft=include_draft
     )
-    violations = [violation.as_dict() for violation in found]
+    violations = [remedies.violation(each.document()) for each in found]
 
     def show() -> None:
         for line in output.violations(violations) or [f"{action} is allowed"]:

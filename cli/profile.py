@@ -1,3 +1,5 @@
+"""The commands `vesica profile`: import people, and see who is known."""
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +9,7 @@ from . import output
 from .consent import tcf_options
 
 if TYPE_CHECKING:
-    from node.imports.importer import ImportReport
+    from node.imports.identity_columns import ImportReport
     from node.imports.other_products import ExportReport
 
     from .main import Context
@@ -45,6 +47,7 @@ def cli() -> None:
 def import_(
     ctx: "Context",
     file: str | None,
+    *,
     sql: str | None,
     database: str | None,
     dataset: str,
@@ -69,7 +72,7 @@ def import_(
     Example: vesica profile import crm.csv --dataset crm --id customer \\
                  --identity email=email_sha256 --identity mobile=phone_sha256 --region GB --consent share
     """
-    from node.imports.importer import IdentityColumn
+    from node.imports.identity_columns import IdentityColumn
     from node.imports.tcf import PURPOSES, Needed
     from node.inputs.queries import given
 

@@ -1,8 +1,10 @@
+"""The commands `vesica project`: isolated data spaces of a node, and the terms that they ask of partners."""
+
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -44,7 +46,8 @@ def list_(ctx: "Context") -> None:
 def show(ctx: "Context", name: str | None) -> None:
     """Show a project: namespaces, consent model, sharing label and policy, terms, and what sharing still needs."""
     project = ctx.node().project(name or ctx.project_name)
-    document = project.show()
+    document = project.reports.project()
+    document["prerequisites"] = [remedies.with_command(each) for each in document["prerequisites"]]
 
     def people() -> None:
         output.lines([("project", document["name"]), ("id", document["id"])])

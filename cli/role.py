@@ -1,3 +1,5 @@
+"""The commands `vesica role`: sets of permissions that users are given."""
+
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +23,7 @@ def cli() -> None:
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the roles, the ready-made ones first."""
-    rows = [_document(role) for role in ctx.node().roles.list()]
+    rows = [_document(role) for role in ctx.node().roles.all()]
     cells = ((row["name"], row["permissions"], "all" if row["labels"] is None else row["labels"]) for row in rows)
     output.emit(ctx, rows, lambda: output.table(("role", "permissions", "labels"), cells))
 

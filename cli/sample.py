@@ -91,13 +91,15 @@ class Sample:
     def estimate(self, segment: str, namespace: str) -> tuple[int, int]:
         """Return the true overlap and consented overlap: distinct identities, as a plain join counts them."""
         known = {value for _, value in self._known(namespace)}
-        holders = defaultdict(list)
+        owners = defaultdict(list)
         for person in self.retailer:
             for kind, value in person.identities():
                 if kind == namespace:
-                    holders[value].append(person)
-        both = [held for value, held in holders.items() if value in known and any(segment in p.segments for p in held)]
-        return len(both), sum(all(_may_be_shared(person) for person in held) for held in both)
+                    owners[value].append(person)
+        both = [
+            those for value, those in owners.items() if value in known and any(segment in p.segments for p in those)
+        ]
+        return len(both), sum(all(_may_be_shared(person) for person in those) for those in both)
 
     def members(self, segment: str) -> set[str]:
         """Return the ids of the publisher's people that the release may make members of `segment`."""

@@ -1,3 +1,5 @@
+"""The commands `vesica segment`: sets of profiles, from rules or from lists."""
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +10,8 @@ from . import options, output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from node.governance.labels import Trace
-    from node.segments.segments import Segment
+    from node.governance.lineage import Trace
+    from node.segments.records import Segment
 
     from .main import Context
 
@@ -72,7 +74,7 @@ def update(ctx: "Context", name: str, rule: str | None, tree: Path | None, membe
 def list_(ctx: "Context") -> None:
     """List the segments, ours and received."""
     project = ctx.project()
-    _print_all(ctx, [*(each.as_dict() for each in project.segments.list()), *project.received.segments()])
+    _print_all(ctx, [*(each.as_dict() for each in project.segments.all()), *project.received.segments()])
 
 
 @cli.command()
@@ -84,7 +86,7 @@ def list_(ctx: "Context") -> None:
 def show(ctx: "Context", name: str, tree: str | None) -> None:
     """Show a segment: its rule, what the rule reads, its size and labels; a received one (received.PARTNER.NAME) without
     a rule, but with what its sender restricts."""
-    from node.governance.labels import Kind
+    from node.governance.lineage import PlaceKind
 
     if name.startswith("received."):
         if tree is not None:
@@ -96,7 +98,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
     if tree is not None and not ctx.json:
         click.echo(segment.written(tree))
     else:
-        _print_one(ctx, segment, ctx.project().labels.traces(Kind.SEGMENT, name))
+        _print_one(ctx, segment, ctx.project().labels.traces(PlaceKind.SEGMENT, name))
 
 
 @cli.command()
@@ -104,7 +106,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
 @click.pass_obj
 def evaluate(ctx: "Context", name: str | None) -> None:
     """Evaluate a segment with what it is composed of, or all of them."""
-    _print_all(ctx, [each.as_dict() for each in ctx.project().segments.evaluate(name)])
+    _print_all(ctx, [each.as_dict() for each in ctx.project().segments.evaluate(*([name] if name else []))])
 
 
 @cli.command()
@@ -127,7 +129,7 @@ def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
     \b
     Example: vesica segment export summer-buyers buyers.csv --use onsite-personalisation
     """
-    size = ctx.project().segments.export(name, file, uses=uses)
+    size = ctx.project().files.export(name, file, uses=uses)
     document = {"segment": name, "file": file, "size": size, "uses": sorted(set(uses))}
     output.emit(ctx, document, lambda: click.echo(f"wrote {size:,} ids to {file}"))
 

@@ -1,3 +1,5 @@
+"""The commands `vesica user`: who may use the node, with which roles and tokens."""
+
 from typing import TYPE_CHECKING
 
 import click
@@ -5,8 +7,8 @@ import click
 from . import options, output
 
 if TYPE_CHECKING:
+    from node.access.scope import Scope
     from node.access.users import Token, User
-    from node.project import Project
 
     from .main import Context
 
@@ -32,19 +34,19 @@ def cli() -> None:
 def create(ctx: "Context", name: str, roles: tuple[str, ...], days: int) -> None:
     """Add a user, and print its first token: it is shown only now.
 
-    With --project the roles hold in that project alone. The first user must be an administrator of the whole node.
+    With --project the user has the roles in that project alone. The first user must be an administrator of the whole node.
 
     \b
     Example: vesica user create ann --role administrator
     """
-    _print_token(ctx, ctx.node().users.create(name, roles, project=_chosen(ctx), days=days))
+    _print_token(ctx, ctx.node().users.create(name, roles, scope=_chosen(ctx), days=days))
 
 
 @cli.command("list")
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the users with their roles."""
-    found = ctx.node().users.list()
+    found = ctx.node().users.all()
     rows = [(user.name, _roles(user), len(user.tokens)) for user in found]
     columns = ("user", "roles", "tokens")
     output.emit(ctx, [user.as_dict() for user in found], lambda: output.table(columns, rows, empty="no users"))
@@ -74,9 +76,9 @@ def grant(ctx: "Context", name: str, role: str) -> None:
     \b
     Example: vesica user grant ann shares --project loyalty
     """
-    project = _chosen(ctx)
-    ctx.node().users.grant(name, role, project=project)
-    _say(ctx, name, role, project, "has the role")
+    scope = _chosen(ctx)
+    ctx.node().users.grant(name, role, scope=scope)
+    _say(ctx, name, role, scope, "has the role")
 
 
 @cli.command()
@@ -85,9 +87,9 @@ def grant(ctx: "Context", name: str, role: str) -> None:
 @click.pass_obj
 def deny(ctx: "Context", name: str, role: str) -> None:
     """Take a role from a user where it was granted: for the whole node, or in the project of --project."""
-    project = _chosen(ctx)
-    ctx.node().users.deny(name, role, project=project)
-    _say(ctx, name, role, project, "no longer has the role")
+    scope = _chosen(ctx)
+    ctx.node().users.deny(name, role, scope=scope)
+    _say(ctx, name, role, scope, "no longer has the role")
 
 
 @cli.command()
@@ -143,17 +145,17 @@ def reset(ctx: "Context", name: str, days: int, yes: bool) -> None:
     _print_token(ctx, ctx.unsigned_node().users.reset(name, days))
 
 
-def _chosen(ctx: "Context") -> "Project | None":
-    return ctx.project() if ctx.project_chosen else None
+def _chosen(ctx: "Context") -> "Scope | None":
+    return ctx.project().scope if ctx.project_chosen else None
 
 
 def _roles(user: "User") -> list[str]:
     return [role if project is None else f"{role} in {project}" for role, project in user.roles]
 
 
-def _say(ctx: "Context", name: str, role: str, project: "Project | None", what: str) -> None:
-    document = {"name": name, "role": role, "project": None if project is None else project.name}
-    where = "for the whole node" if project is None else f"in project {project.name}"
+def _say(ctx: "Context", name: str, role: str, scope: "Scope | None", what: str) -> None:
+    document = {"name": name, "role": role, "project": None if scope is None else scope.name}
+    where = "for the whole node" if scope is None else f"in project {scope.name}"
     output.emit(ctx, document, lambda: click.echo(f"{name} {what} {role} {where}"))
 
 

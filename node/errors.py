@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from psi.errors import VesicaError
+from protocol.errors import REMEDIES
+from psi.errors import Remedy, VesicaError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -21,94 +22,137 @@ class Failure(VesicaError):
 
 
 class InvalidName(VesicaError):
+    """A name with characters that names here may not have."""
+
     code = "invalid_name"
 
 
 class InvalidInput(VesicaError):
+    """A value, file or expression that cannot be used as it is."""
+
     code = "invalid_input"
 
 
 class NotFound(VesicaError):
+    """There is nothing of that name, or the caller may not see it."""
+
     code = "not_found"
 
 
 class AlreadyExists(VesicaError):
+    """There is something of that name already."""
+
     code = "already_exists"
 
 
-class Refused(VesicaError):
+class NotAllowed(VesicaError):
     """An act that a rule of this node forbids."""
 
     code = "refused"
 
 
 class NoHome(VesicaError):
+    """There is no node in the directory."""
+
     code = "no_home"
 
 
 class WrongPassphrase(VesicaError):
+    """The keys of the home cannot be opened with the passphrase that was given, or without one."""
+
     code = "wrong_passphrase"
 
 
-class TokenNeeded(Refused):
+class TokenNeeded(NotAllowed):
     """The node has users, and nobody signed in."""
 
     code = "token_needed"
 
 
-class InvalidToken(Refused):
+class NoCaller(Failure):
+    """In a service, code that names no caller may do nothing: a fault of ours, not of who asked."""
+
+    code = "no_caller"
+
+
+class InvalidToken(NotAllowed):
+    """A token that is unknown, revoked or expired."""
+
     code = "invalid_token"
 
 
 class AuditBroken(VesicaError):
+    """Rows of the audit log were changed, added or taken out."""
+
     code = "audit_broken"
 
 
 class DiskFull(Failure):
+    """There is no room left where the home is."""
+
     code = "disk_full"
 
 
 class StoreUnavailable(Failure):
+    """The database cannot be reached or used."""
+
     code = "store_unavailable"
 
 
 class StoreBusy(Failure):
+    """Another process kept the database locked for too long; nothing was changed."""
+
     code = "store_busy"
 
 
 class PeerUnreachable(Failure):
+    """The partner does not answer at its address."""
+
     code = "unreachable"
 
 
 class WrongPeerKey(VesicaError):
-    """Whoever answers at the partner's address holds another key than the pinned one."""
+    """What answers at the partner's address has another key than the pinned one."""
 
     code = "wrong_key"
 
 
-class PeerRefused(VesicaError):
-    """The partner understood and said no: `code` is its word for the reason."""
+class RefusedByPartner(VesicaError):
+    """The partner understood and said no: `code` is its word for the reason.
+
+    A partner sends words only, so the remedy is the one that this node knows for the code.
+    """
 
     def __init__(self, code: str, message: str, *, status: int, hint: str = "", detail: int | None = None) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, remedy=REMEDIES.get(code))
         self.code = code
         self.status = status
         self.detail = detail
 
 
-class Unwelcome(VesicaError):
+class UnknownCaller(VesicaError):
     """The caller is nobody we know, or not allowed here."""
 
     code = "unwelcome"
 
 
-class Refusal(VesicaError):
-    """What a partner is told, word for word: a reason to refuse that holds nothing of ours."""
+class RefusedToPartner(VesicaError):
+    """A reason to refuse that is sent to a partner word for word: it has nothing of ours in it.
+
+    A remedy is not sent: it is for our own user, where the same reason refuses an act of ours.
+    """
 
     def __init__(
-        self, code: str, message: str, *, hint: str = "", status: int = 403, detail: int | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        hint: str = "",
+        remedy: Remedy | None = None,
+        status: int = 403,
+        detail: int | None = None,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, remedy=remedy)
         self.code = code
         self.status = status
         self.detail = detail
@@ -118,7 +162,8 @@ class JobFailed(Failure):
     """A job that ended with an error somewhere else: it carries that error's document."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        super().__init__(document.get("message", "the job failed"), hint=document.get("hint", ""))
+        remedy = Remedy.from_document(document["remedy"]) if "remedy" in document else None
+        super().__init__(document.get("message", "the job failed"), hint=document.get("hint", ""), remedy=remedy)
         self.code = document.get("code", Failure.code)
         self._document = document
 

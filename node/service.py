@@ -1,4 +1,4 @@
-"""A node's process: its endpoint, its jobs, and the post, until it is told to stop."""
+"""A node's process: it answers partners, runs jobs and carries letters, until it is stopped."""
 
 import gc
 import logging
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from sqlalchemy import select
 from starlette.applications import Starlette
@@ -16,58 +16,62 @@ from starlette.applications import Starlette
 from psi.errors import VesicaError
 
 from . import log
-from .access.guard import ITSELF
-from .errors import Refused, Unwelcome
-from .exchanges import http
-from .exchanges.exchanges import NodeAnswers, register
-from .exchanges.http import CONNECT_PATH, Answering
-from .feeds.sending import schedule
-from .operations.jobs import service_lock
-from .partners import letters
-from .storage.files import explained
+from .access.scope import Home
+from .errors import Failure, NotAllowed, UnknownCaller
+from .exchanges.answering import NodeAnswers
+from .exchanges.http import Answering
+from .feeds.receiving import new_people
+from .feeds.receiving.memberships import Memberships
+from .feeds.sending import due
+from .operations.alerts import AlertKind, Alerts
+from .operations.jobs import Jobs
+from .partners import connecting, delivery
+from .partners.letters import CORRESPONDING
+from .segments.upkeep import Evaluated, evaluate_changed
+from .storage.files import failure_of
+from .storage.locks import service_lock
 from .storage.tables import connections
-from .transport import tls
-from .transport.endpoint import Call, Route, address_of, application, bind, server
-
-if TYPE_CHECKING:
-    from .node import Node
+from .transport import paths, tls
+from .transport.endpoint import address_of, application, bind, server
+from .wiring import sweep, wire
 
 JOB_WORKERS = 2  # one waits for a partner while the other computes
 IDLE_SECONDS = 0.3
 KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
 UPKEEP_SECONDS = 600.0
 STOP_SECONDS = 5.0
+TICK_SECONDS = 1.0
 
 
-def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], None]) -> None:
+def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]) -> None:
     """Answer partners, run jobs, and carry letters, until SIGTERM or SIGINT.
 
-    `ready` is told the address once it is bound. Raises Refused if a service has this home, and Failure if the address
+    `ready` gets the address once it is bound. Raises NotAllowed if a service has this home, and Failure if the address
     cannot be had.
     """
-    with service_lock(node.home) as holder:
+    wire()
+    with service_lock(home.path) as holder:
         if holder is not None:
-            raise Refused(
+            raise NotAllowed(
                 f"a service is running on this home already (pid {holder})",
                 hint=f"stop it first: kill {holder}",
             )
         log.show(logging.INFO)
-        node.guard.signed_in = ITSELF
-        register()
+        home.guard.expect_callers()
         gc.freeze()  # what was imported stays: the collector need not look at it again
-        node.sweep()
-        bound = bind(listen or node.config.listen)
-        context = tls.server_context(node.secrets.signing_key, node.now())
-        endpoint = server(answering(node), context)
+        home.guard.as_itself(sweep)(home)
+        bound = bind(listen or home.config.listen)
+        context = tls.server_context(home.keys.signing_key, home.now())
+        endpoint = server(answering(home), context)
         stop = threading.Event()
 
         work: list[Callable[[], None]] = [
-            letters.Post(node, stop).run,
-            lambda: schedule.Schedule(node).run(stop),
-            lambda: _keep_up(node, context, stop),
+            delivery.LetterCarrier(home, stop).run,
+            lambda: Schedule(home).run(stop),
+            lambda: _keep_up(home, context, stop),
         ]
-        work += [lambda: _run_jobs(node, stop)] * JOB_WORKERS
-        threads = [threading.Thread(target=each, daemon=True) for each in work]
+        work += [lambda: _run_jobs(home, stop)] * JOB_WORKERS
+        threads = [threading.Thread(target=home.guard.as_itself(each), daemon=True) for each in work]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)  # the server raises what it caught again when it has ended
         for thread in threads:
@@ -83,68 +87,97 @@ def serve(node: "Node", listen: str | None = None, *, ready: Callable[[str], Non
                 thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _keep_up(node: "Node", context: ssl.SSLContext, stop: threading.Event) -> None:
+class Schedule:
+    """What a node does by itself as time passes: it evaluates rules, runs its feeds, and asks partners to run theirs."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._evaluated: dict[str, Evaluated] = {}
+        self._asked: dict[str, new_people.Asked] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Look every second, until `stop`."""
+        while not stop.wait(TICK_SECONDS):
+            try:
+                self.tick()
+            except VesicaError as error:
+                log.warning("the schedule waits", code=error.code)
+            except Exception as error:  # its text may name anything; feeds must go on
+                log.error("the schedule failed", kind=type(error).__name__)
+
+    def tick(self) -> None:
+        """Do what is due now."""
+        for scope in self._home.scopes():
+            if scope.on_hold:
+                continue
+            try:
+                evaluate_changed(scope, self._evaluated, lambda each, tx: Memberships(each).stamp(tx))
+            except VesicaError as error:
+                if isinstance(error, Failure):
+                    raise
+                log.warning("rules cannot be evaluated", project=scope.name, code=error.code)
+            due.submit_due(scope)
+            new_people.ask_for_new(scope, self._asked)
+
+
+def _keep_up(home: Home, context: ssl.SSLContext, stop: threading.Event) -> None:
     renewed = time.monotonic()
     while not stop.wait(UPKEEP_SECONDS):
         if time.monotonic() - renewed > tls.RENEW_SECONDS:
             try:
-                tls.renew(context, node.secrets.signing_key, node.now())
+                tls.renew(context, home.keys.signing_key, home.now())
                 renewed = time.monotonic()
             except OSError as error:  # two thirds of its life are left to try again
-                tell_ending(node, explained(error, node.home))
-        node.sweep()
+                alert_ending(home, failure_of(error, home.path))
+        sweep(home)
 
 
-def tell_ending(node: "Node", error: VesicaError) -> None:
+def alert_ending(home: Home, error: VesicaError) -> None:
     """Raise an alert in every project: the service's certificate ends and cannot be renewed."""
     log.error("the certificate cannot be renewed", code=error.code)
-    for project in node.projects():
-        with suppress(VesicaError), node.store.begin() as tx:
-            project.alerts.add(tx, "certificate_ending", f"the certificate cannot be renewed: {error}")
+    for scope in home.scopes():
+        with suppress(VesicaError), home.begin() as tx:
+            Alerts(scope).add(tx, AlertKind.CERTIFICATE_ENDING, f"the certificate cannot be renewed: {error}")
 
 
-def answering(node: "Node") -> Starlette:
-    """Return the application that answers a node's partners."""
-
-    def connect(call: Call) -> bytes:
-        from .partners.partners import answer
-
-        return answer(node, call.caller, call.body)
-
-    routes = [Route("POST", CONNECT_PATH, connect), *letters.routes(node), *Answering(NodeAnswers(node)).routes()]
-    return application(node, routes, Doorkeeper(node))
+def answering(home: Home) -> Starlette:
+    """Return the application that answers a node's partners: what they ask for is the node's own work."""
+    routes = [*connecting.routes(home), *delivery.routes(home), *Answering(NodeAnswers(home)).routes()]
+    own = [replace(route, handler=home.guard.as_itself(route.handler)) for route in routes]
+    return application(home, own, Doorkeeper(home))
 
 
 class Doorkeeper:
-    """Lets in whoever asks to connect, and the keys of connections; what they may do there is the handlers' matter.
+    """Lets in all who ask to connect, and the keys of connections; what they may do there is for the handlers to decide.
 
     Two more doors are open because their handlers raise an alert where a stranger names one of our connections.
     """
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._known: dict[bytes, float] = {}
 
     def __call__(self, caller: bytes, path: str) -> None:
-        if path in (CONNECT_PATH, letters.PATH, http.PATH) or self._known.get(caller, 0.0) > time.monotonic():
+        if path in (paths.CONNECT, paths.LETTERS, paths.EXCHANGES) or self._known.get(caller, 0.0) > time.monotonic():
             return
         query = select(connections.c.id).where(
-            connections.c.peer_key == caller, connections.c.status.in_(letters.CORRESPONDING)
+            connections.c.peer_key == caller, connections.c.status.in_(CORRESPONDING)
         )
-        with self._node.store.read() as reading:
+        with self._home.database.read() as reading:
             if reading.execute(query).first() is None:
-                raise Unwelcome("there is no connection with the caller")
+                raise UnknownCaller("there is no connection with the caller")
         self._known[caller] = time.monotonic() + KNOWN_SECONDS
 
 
-def _run_jobs(node: "Node", stop: threading.Event) -> None:
+def _run_jobs(home: Home, stop: threading.Event) -> None:
+    jobs = Jobs(home)
     while not stop.is_set():
         try:
-            job = node.jobs.claim_next()
+            job = jobs.claim_next()
         except VesicaError as error:
             log.warning("jobs wait", code=error.code)
             job = None
         if job is None:
             stop.wait(IDLE_SECONDS)
         else:
-            node.jobs.execute(job)
+            jobs.execute(job)

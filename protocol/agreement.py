@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, ClassVar, Self
 
+from psi.errors import Remedy
+
 from .connectid import check_address
 from .errors import InvalidConnectId, LocalProtocolError, Malformed
 from .wire import Digest, Document, Id, Limit, Message, Moment, Namespace, Number, PublicKey, Short
@@ -18,10 +20,10 @@ class Terms(Message):
     """What one side insists on. Minimums and the maximum count distinct identities of one side in one
     namespace.
 
-    `epsilon` is spent by each published count, `budget` is the epsilon of one peer in `window_days`; None publishes
-    exact counts, which needs both sides' word. `generations` are universes shown in an epoch; `evaluations` are points
-    evaluated in an epoch, as a multiple of the universe agreed for it. A window is no shorter than an epoch: what a
-    partner lost by cheating comes back when the universes that it probed are gone.
+    Each published count spends `epsilon`; None publishes exact counts, which both sides have to want. `budget` is what
+    one partner may spend in `window_days`. `generations` limits the universes shown in an epoch; `evaluations` limits
+    the points evaluated in an epoch, as a multiple of the universe agreed for it. A window is no shorter than an epoch:
+    budget that a partner lost by cheating comes back only when the universes that it probed are gone.
     """
 
     TYPE: ClassVar[str] = "terms"
@@ -51,7 +53,9 @@ class Terms(Message):
             return cls.from_document({**cls().document(), **fields})
         except Malformed as error:
             raise LocalProtocolError(
-                f"these terms cannot be used: {error}", hint="'vesica project terms' shows those that hold"
+                f"these terms cannot be used: {error}",
+                hint="see the terms that are set now",
+                remedy=Remedy("project.terms"),
             ) from error
 
 
@@ -131,7 +135,7 @@ class Agreement(Message):
 
 
 def mismatches(ours: Offer, theirs: Offer) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
-    """Return (namespace, our rules, their rules) for each namespace that both have under no common rule."""
+    """Return (namespace, our rules, their rules) for each namespace that both have, but under no common rule."""
     our_rules, their_rules = _rules(ours), _rules(theirs)
     return [
         (namespace, our_rules[namespace], their_rules[namespace])

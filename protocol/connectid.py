@@ -29,7 +29,7 @@ class ConnectId:
     """Who can be asked, where, and until when.
 
     `address` is HOST:PORT, `key` the node's Ed25519 public key (32), `project` 16 bytes, `expires` Unix seconds. Who
-    holds `secret` (16) may ask for a connection; it never travels.
+    holds `secret` (16) may ask for a connection; no message contains it.
     """
 
     flags: int
@@ -59,7 +59,7 @@ class ConnectId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what `text` says, but for white space around it. Raise InvalidConnectId if one character is wrong."""
+        """Return the Connect ID that `text` is, white space around it aside. Raise InvalidConnectId if a character is wrong."""
         text = text.strip()
         if not text.startswith(PREFIX):
             raise InvalidConnectId(f"this is not a Connect ID: it does not start with {PREFIX}", hint=_ASK)
@@ -93,12 +93,12 @@ class ConnectId:
         return parsed
 
     def check_expiry(self, now: int) -> None:
-        """Raise InvalidConnectId when it is over at `now` (Unix seconds)."""
+        """Raise InvalidConnectId if it has expired at `now` (Unix seconds)."""
         if now >= self.expires:
             raise InvalidConnectId("this Connect ID has expired", hint=_ASK)
 
 
-_ASK = "ask the partner for its current Connect ID (vesica partner id)"
+_ASK = "ask the partner for its current Connect ID"
 _COPY = "copy it again, whole; every character counts"
 
 

@@ -1,6 +1,6 @@
 """Who broke the protocol: we (a bug, or too early) or the partner (refuse, audit, end the exchange)."""
 
-from psi.errors import VesicaError
+from psi.errors import Remedy, VesicaError
 
 
 class LocalProtocolError(VesicaError):
@@ -24,16 +24,18 @@ class InvalidConnectId(LocalProtocolError):
 class RemoteProtocolError(VesicaError):
     """The partner sent what it may not send. `code` says what: HINTS lists the codes of this package.
 
-    Programs may pass codes that a partner's refusal carried.
+    Without a `hint` the code's own hint and remedy are used. Programs may pass codes that a partner's refusal carried.
     """
 
-    def __init__(self, code: str, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint or HINTS.get(code, ""))
+    def __init__(self, code: str, message: str, *, hint: str = "", remedy: Remedy | None = None) -> None:
+        if not hint:
+            hint, remedy = HINTS.get(code, ""), remedy or REMEDIES.get(code)
+        super().__init__(message, hint=hint, remedy=remedy)
         self.code = code
 
 
 class Malformed(RemoteProtocolError):
-    """Bytes that are no message of ours."""
+    """Bytes that are not a message of this protocol."""
 
     def __init__(self, message: str) -> None:
         super().__init__("malformed", message)
@@ -54,14 +56,14 @@ HINTS = {
     "version": _UPGRADE,
     "type": _UPGRADE,
     "too_large": _UPGRADE,
-    "truncated": "the line broke or was too slow: run it again",
+    "truncated": "the connection broke or was too slow: run it again",
     "session": _RETRY,
     "step": _RETRY,
     "direction": _RETRY,
     "chunk": _RETRY,
     "out_of_order": _RETRY,
     "chunk_changed": "nothing was accepted; ask the partner whether it was restored from a backup",
-    "namespace": "compare the agreed namespaces on both sides (vesica partner list --json)",
+    "namespace": "compare the agreed namespaces on both sides",
     "points": _RETRY,
     "proof": "the partner used another key than it signed for; nothing was stored, ask it to explain",
     "tags": "the partner answered for more or other points than it was sent; nothing was answered",
@@ -70,11 +72,17 @@ HINTS = {
     "question": _RETRY,
     "answer": _RETRY,
     "revision": "the partner must send a data revision above the last one",
-    "manifest": "compare the accepted feed version on both sides (vesica feed show)",
+    "manifest": "compare the accepted feed version on both sides",
     "records": _RETRY,
-    "receipt": "both sides count different things; compare vesica audit list on both sides",
+    "receipt": "both sides count different things; compare the audit logs of both",
     "signature": "check that the partner's key is the one you accepted",
     "connect_id_proof": "ask the partner for its current Connect ID",
     "agreement": "terms changed meanwhile: send the request again",
     "epoch": _RETRY,
+}
+
+REMEDIES = {  # the acts of ours that go with some of the hints
+    "namespace": Remedy("partner.show"),
+    "manifest": Remedy("feed.show"),
+    "receipt": Remedy("audit.list"),
 }

@@ -53,7 +53,7 @@ def commit(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What an asker asked and the true numbers, which only the answerer may see.
+    """What an asker asked, and the true numbers, which only the answerer may see.
 
     `points` uint8 (n, 32) sorted; `segments` bool (k, n); `consented` bool (n,); hits and `sizes` int64 (k,).
     `universe_digest` is that of the generation it was asked against.
@@ -69,7 +69,7 @@ class Question:
 
     @property
     def digest(self) -> bytes:
-        """What an identical question has too (32 bytes): universe, points, segments, consent."""
+        """The digest of universe, points, segments and consent (32 bytes): identical questions have the same."""
         flags = _pack_flags(self.segments, self.consented)
         return _sha256(b"vesica/1 question", self.universe_digest, self.points.tobytes(), flags.tobytes())
 
@@ -108,7 +108,7 @@ class CountAsker(Role):
 
     @property
     def result(self) -> Answer:
-        """The sanitised numbers, one entry for each row of `segments`. Raise NotReady before they came."""
+        """The sanitised numbers, one entry for each row of `segments`. Raise NotReady before they have come."""
         if self._answer is None:
             raise NotReady("the count is not answered yet")
         return self._answer
@@ -174,7 +174,7 @@ class CountAsker(Role):
 class CountAnswerer(Role):
     """Answers a count. Learns the true numbers, the sizes and the joint histogram of nameless segments, consent, hits.
 
-    `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `check_asker` is told
+    `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `check_asker` gets
     the asker's public key before its tags are looked at, and refuses a second key to one universe: questions under
     several keys could not be compared. `sanitise` charges the asker's budget and returns what it may know; it must give
     the same answer to the same Question.

@@ -1,7 +1,7 @@
 """The exchange engine: one table-driven machine for both roles, sans-I/O, that a crash cannot confuse.
 
 Each step's message travels in chunks with numbers; every transfer is idempotent. What came and what was handed out is
-in the spool, byte for byte, so a machine built anew over the same spool goes on where the last one stopped. A driver
+in the spool, byte for byte, so a new machine over the same spool goes on where the last one stopped. A driver
 that is the HTTP client does
 
     while not isinstance(action := machine.next(), Done):
@@ -16,7 +16,7 @@ and the one that is the server answers PUTs with `put` and GETs with `get`, one 
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, NamedTuple
@@ -53,6 +53,10 @@ class Opening(Message):
             raise Malformed("opening: this part does not occur in this kind of exchange")
         check_subject(self.kind, self.subject)
 
+    def accept(self, random: Callable[[int], bytes]) -> "Opened":
+        """Return the server's yes to this opening, with a nonce of its own."""
+        return Opened(exchange=self.exchange, epoch=self.epoch, nonce=random(32))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened(Message):
@@ -80,8 +84,8 @@ def session(opening: Opening, opened: Opened) -> bytes:
 class Role(ABC):
     """What one part does in one kind of exchange. The machine decides when; a role decides what is in a message.
 
-    A role made anew is shown all that its predecessor received, and not asked again for what that one produced. So
-    callbacks that charge or decide must give the same answer to the same input.
+    After a restart a new role receives again all that the one before it received, and is not asked again for what that
+    one produced. So callbacks that charge or decide must give the same answer to the same input.
     """
 
     kind: ClassVar[Kind]
@@ -159,7 +163,7 @@ class Machine:
         return all(self._complete(name) for name in self._steps)
 
     def retire(self) -> None:
-        """Let go of the role and what it holds: a machine that is done only repeats what it said."""
+        """Release the role and its data: a machine that is done only repeats what it said."""
         assert self.done
         del self.role
 
@@ -181,9 +185,9 @@ class Machine:
     def put(self, step: str, chunk: int, body: bytes) -> None:
         """Take a chunk of the partner's. The same bytes again do nothing.
 
-        Raise RemoteProtocolError for a body of another session, direction, step, chunk, type or version, one that comes
-        too early, and, as ChunkChanged, other bytes for a chunk that we have: the exchange stands. Once the content is
-        refused the exchange is over, and every later call raises the same error.
+        Raise RemoteProtocolError for a body of another session, direction, step, chunk, type or version, for one that
+        comes too early, and, as ChunkChanged, for other bytes of a chunk that we have: the exchange can go on. Once a
+        chunk's content is refused the exchange is over, and every later call raises the same error.
         """
         row = self._row(step, ours=False)
         if chunk in self._have[step]:
@@ -225,7 +229,7 @@ class Machine:
                         self.role.receive(name, chunk, payload)
                         self._take(name, chunk, header.of)
                 else:
-                    self._hold(name, header.of)
+                    self._made_whole(name, header.of)
 
     def _row(self, name: str, *, ours: bool) -> Step:
         if self._failure:
@@ -270,7 +274,7 @@ class Machine:
         if self._complete(name):
             self.role.complete(name)
 
-    def _hold(self, name: str, of: int) -> None:
+    def _made_whole(self, name: str, of: int) -> None:
         self._of[name] = of
         self._have[name] = set(range(of))
 
@@ -284,7 +288,7 @@ class Machine:
         payloads = self.role.produce(step.name)
         for number in reversed(range(len(payloads))):  # chunk 0 last: where it is in the spool, the whole step is
             self._spool[step.name, number] = self._body(step, number, len(payloads), payloads[number])
-        self._hold(step.name, len(payloads))
+        self._made_whole(step.name, len(payloads))
 
     def _body(self, step: Step, chunk: int, of: int, payload: Message) -> bytes:
         assert isinstance(payload, step.message)
@@ -293,7 +297,7 @@ class Machine:
 
     @contextmanager
     def _ending_on_error(self, step: str, chunk: int) -> Iterator[None]:
-        """End the exchange on any error inside; what only a partner can cause becomes RemoteProtocolError."""
+        """End the exchange on any error inside; an error that only a partner can cause becomes RemoteProtocolError."""
         try:
             yield
         except _FROM_PARTNER as error:

@@ -8,7 +8,7 @@ from .wire import Id, Limit, Message, Moment, Name, Namespace, Short, Text
 
 MAX_SEGMENTS = 512  # a record carries a bitmap of the feed's segments
 MEMBERSHIP_DAYS, MAX_DAYS = 30, 3_650
-MARKETING_USES = (  # what a sender can forbid the receiver to do
+MARKETING_USES = (  # the uses that a sender can forbid to the receiver
     "analytics",
     "combine-with-pii",
     "cross-site-targeting",
@@ -67,4 +67,4 @@ class Definition(Message):
             if len(set(items)) != len(items):
                 raise Malformed(f"feed: repeated {name}")
         if not set(self.restricted_uses) <= set(MARKETING_USES):
-            raise Malformed("feed: a restricted use is none of the ten marketing uses")
+            raise Malformed("feed: a restricted use is not one of the ten marketing uses")

@@ -25,7 +25,7 @@ from .wire import Digest, Id, Message, PublicKey, Signature, Text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Message):
-    """The requester at the door. Shows that it holds the secret of project `project`'s Connect ID."""
+    """The requester's first message. Shows that it holds the secret of project `project`'s Connect ID."""
 
     TYPE: ClassVar[str] = "hello"
     key: PublicKey
@@ -36,7 +36,7 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply(Message):
-    """The accepter's offer, by one that holds the secret too."""
+    """The accepter's offer, with the proof that it holds the secret too."""
 
     TYPE: ClassVar[str] = "reply"
     offer: Offer
@@ -66,7 +66,7 @@ class Accept(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decline(Message):
-    """The accepter's no to the agreement with digest `agreement`."""
+    """The accepter's refusal of the agreement with digest `agreement`."""
 
     TYPE: ClassVar[str] = "decline"
     agreement: Digest

@@ -1,4 +1,4 @@
-"""Heads of audit logs: each side keeps some of the other's, so that nobody can write a log anew unnoticed."""
+"""Heads of audit logs: each side keeps some of the other's, so that nobody can rewrite a log unnoticed."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -10,8 +10,8 @@ HEADS_KEPT = 32  # of one log: the newest of each day, so a month
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHead(Message):
-    """The newest row of a node's audit log when it was `made`: its number, which tells how many rows there are, and its
-    digest (`row`), which tells nothing."""
+    """The newest row of a node's audit log at the time `made`: its number, which shows how many rows there are, and its
+    digest (`row`), which shows nothing."""
 
     TYPE: ClassVar[str] = "audit-head"
     connection: Id
@@ -22,7 +22,7 @@ class AuditHead(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedHead(Message):
-    """A head, signed by the node whose log it is: whoever keeps it can't make up another one."""
+    """A head, signed by the node whose log it is: the node that keeps it cannot make up another one."""
 
     TYPE: ClassVar[str] = "signed-head"
     head: AuditHead
@@ -30,7 +30,7 @@ class SignedHead(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldHeads(Message):
+class KeptHeads(Message):
     """The heads of the other side's log that a node keeps, newest first."""
 
     TYPE: ClassVar[str] = "held-heads"
@@ -41,8 +41,8 @@ class HeldHeads(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedHeads(Message):
-    """Held heads, signed by the node that keeps them."""
+    """Kept heads, signed by the node that keeps them."""
 
     TYPE: ClassVar[str] = "signed-heads"
-    held: HeldHeads
+    held: KeptHeads
     signature: Signature

@@ -32,9 +32,9 @@ class FeedVersion(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedAccept(Message):
-    """The receiver takes the version whose digest is `definition`.
+    """The receiver accepts the version whose digest is `definition`.
 
-    `universes` are its identities in each namespace: what the limit of evaluations is a multiple of.
+    `universes` are the numbers of its identities in each namespace: the limit of evaluations is a multiple of them.
     """
 
     TYPE: ClassVar[str] = "feed-accept"
@@ -77,8 +77,8 @@ class Wanted(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored(Message):
-    """This node came from a backup: it has the partner's letters up to `received`, and its own go on from this one's
-    number, which may be far above the last."""
+    """This node was restored from a backup: it has the partner's letters up to `received`, and its own letters go on
+    from the number of this one, which may be far above the last."""
 
     TYPE: ClassVar[str] = "restored"
     received: Number
@@ -86,9 +86,9 @@ class Restored(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedHeld(Message):
-    """What a node holds of a feed, for a partner that came from a backup: the accepted version and the last receipt,
-    which the partner knows by its own signature."""
+class FeedReport(Message):
+    """What a node has of a feed, for a partner that was restored from a backup: the accepted version and the last
+    receipt, which the partner recognises by its own signature."""
 
     TYPE: ClassVar[str] = "feed-held"
     definition: Definition
@@ -120,7 +120,7 @@ KINDS: dict[str, type[Message]] = {
     "feed.revoke": FeedNotice,
     "feed.unshare": FeedVersion,
     "feed.purged": Purged,
-    "feed.held": FeedHeld,
+    "feed.held": FeedReport,
     "exchange.wanted": Wanted,
     "preflight.ask": Preflight,
     "preflight.answer": Preflight,

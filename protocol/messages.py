@@ -28,7 +28,7 @@ Sha512 = Annotated[bytes, Limit(64, 64)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commitment(Message):
-    """The answerer's word on one whole universe generation, before any question: it cannot be chosen afterwards.
+    """The answerer's commitment to one whole universe generation, before any question: it cannot choose it afterwards.
 
     `context` binds both keys, the connection and the namespace. `count` points, canaries among them, in chunks of
     CHUNK_POINTS whose SHA-512 are `chunks`.
@@ -120,7 +120,7 @@ class SegmentAnswer(Message):
 class Answer(Message):
     """answer: one entry for each asked segment, in the order of the question's bits; `computed_at` in Unix seconds.
 
-    `budget_spent` is what the asker's organisation has used up in the window with this answer, in thousandths of
+    `budget_spent` is what the asker's organisation has spent in the window, this answer included, in thousandths of
     epsilon: only the answerer's ledger knows it. None where nothing is charged.
     """
 
@@ -132,7 +132,7 @@ class Answer(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatement(Message):
-    """The sender's word on its key s of one epoch: `public` is s*G, `proof` that it knows s."""
+    """The sender's statement of its key s of one epoch: `public` is s*G, `proof` shows that it knows s."""
 
     TYPE: ClassVar[str] = "key-statement"
     context: Digest
@@ -169,10 +169,10 @@ class Evaluated(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Message):
-    """manifest: what is about to come. `width` bytes of bitmap a record; a revision that is not `full` holds changes.
+    """manifest: what the release will send. `width` bytes of bitmap a record; a revision that is not `full` holds changes.
 
     `definition` is the digest of the accepted feed version, `previous` that of the feed's last receipt. `changed` is when
-    the sender's data changed; None: nothing did, and the revision says that the last one still stands.
+    the sender's data changed; None means that nothing changed, and the revision says that the last one is still right.
     """
 
     TYPE: ClassVar[str] = "manifest"

@@ -1,4 +1,4 @@
-"""What both sides sign after a release, and a receiver after a purge. No number about matches is in either."""
+"""What both sides sign after a release, and what a receiver signs after a purge. Neither holds a number of matches."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -56,7 +56,7 @@ class SignedReceipt(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgeStatement(Message):
-    """The receiver's word that it removed memberships: what `version` took out, or of the whole feed if that is 0."""
+    """The receiver's statement that it removed memberships: of what `version` took out, or of the whole feed if that is 0."""
 
     TYPE: ClassVar[str] = "purge"
     connection: Id

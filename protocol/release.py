@@ -79,7 +79,7 @@ class EvaluateReceiver(Role):
 
     @property
     def result(self) -> Evaluation:
-        """The PRF values and the key they hang on. Raise NotReady before every proof was checked."""
+        """The PRF values and the key that made them. Raise NotReady before every proof has been checked."""
         if not self._complete or self._statement is None:
             raise NotReady("the evaluation is not complete")
         return Evaluation(self._values, self._prf, self._statement)
@@ -214,8 +214,8 @@ def manifest(
 class ReleaseSender(Role):
     """Sends the sealed records of one data revision. Learns that they arrived; nothing about matches.
 
-    `records` are what `membership.seal` gave for each namespace of the manifest, uint8 (n, 16 + width). `check` may
-    refuse before the first of them leaves: the receiver may have waited.
+    `records` are what `membership.seal` returned for each namespace of the manifest, uint8 (n, 16 + width). `check` may
+    refuse before the first of them leaves, since the receiver may have waited.
     """
 
     kind = Kind.RELEASE
@@ -270,7 +270,7 @@ class ReleaseSender(Role):
 class EvaluationTally(NamedTuple):
     """What a receiver knows of the evaluations in one namespace: the key s*G behind them, and the points of this epoch.
 
-    `unsure` more were sent in exchanges that did not end: the sender may have counted them, or some, or none.
+    `unsure` more were sent in exchanges that did not end: the sender may have counted all of them, some, or none.
     """
 
     public: bytes
@@ -279,7 +279,7 @@ class EvaluationTally(NamedTuple):
 
 
 class Released(NamedTuple):
-    """What a receiver holds after a release: for each namespace all records, sealed as they came, uint8 (n, 16 + width).
+    """What a receiver has after a release: for each namespace all records, sealed as they came, uint8 (n, 16 + width).
 
     A revision that is not `full` holds changes; an all-zero bitmap takes a member out.
     """
@@ -308,9 +308,9 @@ class ReleaseReceiver(Role):
     """Takes the records of a feed, which only F of its own identities opens. Learns how many there are.
 
     `definition` is the accepted feed version, `evaluations` covers exactly the namespaces that were evaluated for it.
-    `previous` holds the digests that the chain may go on from: of the last receipt, and of any signed by us since.
-    `most` bounds the records of a namespace. `check` is told each manifest that is right in itself, and may refuse it;
-    `signing` is told each receipt before our signature of it leaves.
+    `previous` are the digests that the next receipt may follow: of the last receipt, and of any that we signed since.
+    `most` bounds the records of a namespace. `check` gets each manifest that passed all other checks, and may refuse it;
+    `signing` gets each receipt before our signature of it leaves.
     """
 
     kind = Kind.RELEASE
@@ -398,7 +398,7 @@ class ReleaseReceiver(Role):
                 )
             known = self._evaluations[tally.namespace]
             if tally.public != known.public:
-                raise RemoteProtocolError("key_changed", f"{tally.namespace}: the records hang on another key")
+                raise RemoteProtocolError("key_changed", f"{tally.namespace}: the records were made with another key")
             if not known.evaluated <= tally.evaluated <= known.evaluated + known.unsure:
                 raise RemoteProtocolError("receipt", f"{tally.namespace}: the sides count different evaluations")
         if manifest.previous not in self._previous:

@@ -109,7 +109,7 @@ class Message:
     TYPE: ClassVar[str]  # on the wire beside the version; empty for parts of other messages
 
     def check(self) -> None:
-        """Raise Malformed where fields contradict each other; the types and limits hold already."""
+        """Raise Malformed where fields contradict each other; their types and limits have been checked already."""
 
     def encode(self) -> bytes:
         """Return the canonical bytes. Raise LocalProtocolError if a field is outside its limits."""

@@ -96,8 +96,8 @@ class Sodium:
         return _earliest(_strict(elements, valid), _first((elements == 0).all(axis=1)))
 
     def multi_scalar_vartime(self, sum: U8, scalars: U8, elements: U8) -> int | None:
-        """One multiplication and one addition an element: the library's addition costs a quarter of a multiplication,
-        so that Pippenger's buckets would lose."""
+        """Multiply and add element by element: the library's addition costs a quarter of a multiplication, so
+        Pippenger's buckets would be slower."""
         products = np.empty_like(elements)
         refused = self.multiply(products, elements, scalars)
         return self.sum(sum, products) if refused is None else refused
@@ -158,7 +158,7 @@ def _each(function: Callable[..., int], *arrays: U8, expected: int = 0) -> int |
 
 
 def _strict(elements: U8, refused: int | None) -> int | None:
-    """Refuse, too, what has bit 255 set: libsodium 1.0.18 drops it, against RFC 9496, section 4.3.1."""
+    """Refuse also elements with bit 255 set: libsodium 1.0.18 ignores it, against RFC 9496, section 4.3.1."""
     return _earliest(refused, _first(elements[:, 31] > 127))
 
 

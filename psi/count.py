@@ -7,16 +7,16 @@
                                                     <--- ask: H(x)^a, sorted, with A's segments as bitmaps
     count_hits: which tag(H(x)^ab) are among the tags
 
-A does not count. It sees B's points and never which of its own values hit, because whoever counts can mark its
-own points under different keys and read names out of the number. B counts, and sees the hits of pseudonyms H(x)^a
+A does not count. It sees B's points, and never which of its own values hit: a side that counts could mark its own
+points with different keys and read names out of the number. B counts, and sees the hits of pseudonyms H(x)^a
 that it cannot link to its own rows: the tags come back in the order of their bytes over the whole universe.
 
 B's canaries are points like any other whose tags only an honest A gets right: B knows their discrete logarithms d, and
-d*(a*G) is the point that A must have tagged. A that swaps tags, to have one point answered many times, destroys those
-of the points that it swaps, and cannot tell which of them are canaries.
+d*(a*G) is the point that A must have tagged. If A swaps tags, to have one point answered many times, it destroys the
+tags of the points that it swaps, and it cannot tell which of them are canaries.
 
-Against a B that lies about its universe there is no such check, since its points hide what they are made of.
-SECURITY.md says what it gets; tests/psi/test_count_attacks.py shows it.
+There is no such check of a B that lies about its universe, since its points hide what they are made of. SECURITY.md
+says what such a B learns; tests/psi/test_count_attacks.py shows it.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from .values import U8, Bools, Indices, Values
 
 TAG_BYTES = 16
 CHUNK_POINTS = 30_720  # 960 KiB of points: proxies stop at 1 MiB a body
-PADDING = 4096  # the universe's size is told in multiples of it
+PADDING = 4096  # the asker sees the universe's size in multiples of this
 MIN_CANARIES = 64
 VALUES_PER_CANARY = 63  # one point in 64: t swapped tags pass with chance (63/64)^t at most, however large the universe
 
@@ -73,10 +73,15 @@ def build_universe(context: bytes, values: Values, key: Key, random: Callable[[i
 
     There are at least 64 canaries, and at least one for every 63 values. Raises DuplicatePoint for a repeated value.
     """
-    least = len(values) + max(MIN_CANARIES, -(-len(values) // VALUES_PER_CANARY))
-    canaries = random_scalars(-least % PADDING + least - len(values), random)
+    canaries = random_scalars(canaries_for(len(values)), random)
     points = np.concatenate([oprf.blind(context, values, key), kernel.multiply_base(canaries)])
     return Universe(points=sort_points(points)[0], canaries=canaries, size=len(values))
+
+
+def canaries_for(size: int) -> int:
+    """Return how many canaries a universe of `size` values gets: enough of them, and up to a multiple of 4,096 points."""
+    least = size + max(MIN_CANARIES, -(-size // VALUES_PER_CANARY))
+    return -(-least // PADDING) * PADDING - size
 
 
 def chunk_digests(points: U8) -> list[bytes]:
@@ -98,18 +103,18 @@ def tag_context(context: bytes, direction: bytes, epoch: int, digest: bytes) -> 
 def ask_tags(points: U8, key: Key, tag_context: bytes) -> U8:
     """Return the asker's tags of the answerer's whole universe, uint8 (m, 16), sorted.
 
-    The universe must be sorted and hold no point twice: raises InvalidPoint, DuplicatePoint. `key` is derived from
-    the universe's digest, so that a changed universe meets another key.
+    The universe must be sorted and hold no point twice: raises InvalidPoint, DuplicatePoint. `key` has to be derived
+    from the universe's digest, so that a changed universe meets another key.
     """
     _check_sorted(points)
     return sort_points(_tags(kernel.multiply(points, key.scalar), tag_context))[0]
 
 
 def check_tags(tags: U8, count: int, canaries: U8, asker_public: bytes, tag_context: bytes) -> None:
-    """Refuse tags that are not one for each of the `count` points of the universe under the asker's one key.
+    """Refuse tags unless there is one for each of the universe's `count` points, all under one key of the asker.
 
-    Raises InvalidTags: a wrong number, unsorted, repeated, or a canary's tag missing (which an honest asker cannot
-    cause). Raises InvalidPoint for an `asker_public` that is no element.
+    Raises InvalidTags for a wrong number of tags, for unsorted or repeated ones, and where a canary's tag is missing
+    (which an honest asker cannot cause). Raises InvalidPoint for an `asker_public` that is no element.
     """
     if len(tags) != count:
         raise InvalidTags(f"{len(tags)} tags for {count} points")
@@ -124,7 +129,7 @@ def check_tags(tags: U8, count: int, canaries: U8, asker_public: bytes, tag_cont
 
 
 def ask(context: bytes, values: Values, key: Key) -> tuple[U8, Indices]:
-    """Return the asker's blinded values, sorted, and the permutation to bring its bitmaps into the same order.
+    """Return the asker's blinded values, sorted, and the permutation that brings its bitmaps into the same order.
 
     Raises DuplicatePoint for a repeated value.
     """
@@ -135,7 +140,7 @@ def count_hits(points: U8, key: Key, tags: U8, tag_context: bytes, segments: Boo
     """Count, for each segment, the asker's points that are in the answerer's universe.
 
     `points` is uint8 (n, 32), sorted; `tags` have passed `check_tags`; `segments` is bool (k, n) and `consented`
-    bool (n,), columns in the order of the points. The numbers are exact: they are the answerer's alone until they are
+    bool (n,), columns in the order of the points. The numbers are exact: only the answerer may see them before they are
     sanitised. Raises InvalidPoint, DuplicatePoint, WrongCount.
     """
     if segments.shape[1:] != points.shape[:1] or consented.shape != points.shape[:1]:

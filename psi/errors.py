@@ -1,24 +1,49 @@
 """What can go wrong in Vesica, from the bottom up: every error says what happened and what to do."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What to do about an error: an act of the product and its arguments, which each front end says in its own way."""
+
+    act: str  # "feed.show", "consent.policy.delete": dotted, as the command groups have it
+    arguments: Mapping[str, str | int | bool | Sequence[str]] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return the remedy as JSON has it; `from_document` reads it again."""
+        arguments = {
+            name: value if isinstance(value, str | int) else list(value) for name, value in self.arguments.items()
+        }
+        return {"act": self.act, "arguments": arguments}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(document["act"], document["arguments"])
 
 
 class VesicaError(Exception):
     """The base of every error that a user or a partner may see.
 
-    `code` is a stable word for programs (the CLI's JSON, HTTP bodies); the text is for people and
-    never holds an identity or a secret; `hint` says what to do next.
+    `code` is a stable word for programs (the CLI's JSON, HTTP bodies). The text is for people and never has an
+    identity or a secret. `hint` says in words what to do next; `remedy` is the act that does it, where there is one.
     """
 
     code = "error"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", remedy: Remedy | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        self.remedy = remedy
 
     def document(self) -> dict[str, Any]:
         """Return the error as JSON has it; an error that has more to say to programs adds to it."""
-        return {"code": self.code, "message": str(self), "hint": self.hint}
+        document: dict[str, Any] = {"code": self.code, "message": str(self), "hint": self.hint}
+        if self.remedy is not None:
+            document["remedy"] = self.remedy.document()
+        return document
 
 
 class UnknownKernel(VesicaError):
@@ -28,12 +53,13 @@ class UnknownKernel(VesicaError):
 
     def __init__(self, wanted: str, available: list[str]) -> None:
         super().__init__(
-            f"no kernel {wanted!r} here", hint=f"set VESICA_KERNEL to one of {', '.join(available)}, or not at all"
+            f"there is no kernel {wanted!r} here",
+            hint=f"set VESICA_KERNEL to one of {', '.join(available)}, or not at all",
         )
 
 
 class InvalidPoint(VesicaError):
-    """An element of a batch that the strict decoding refuses: `index` says which, `reason` why."""
+    """An element of a batch that strict decoding refuses: `index` says which, `reason` why."""
 
     code = "invalid_point"
 
@@ -51,13 +77,13 @@ class DuplicatePoint(VesicaError):
     def __init__(self, index: int) -> None:
         super().__init__(
             f"element {index} of the batch repeats an earlier one",
-            hint="a batch holds each identity once: remove repetitions before blinding; a correct partner has done so",
+            hint="a batch has each identity once: remove repetitions before blinding; a correct partner has done so",
         )
         self.index = index
 
 
 class InvalidScalar(VesicaError):
-    """A scalar outside 1 .. L-1, L the order of the group."""
+    """A scalar outside 1 .. L-1, where L is the order of the group."""
 
     code = "invalid_scalar"
 
@@ -72,7 +98,7 @@ class InvalidProof(VesicaError):
 
 
 class WrongCount(VesicaError):
-    """A batch with more or fewer rows than its partner array, or than is allowed."""
+    """A batch that has not as many rows as the array that goes with it, or more than are allowed."""
 
     code = "wrong_count"
 

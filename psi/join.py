@@ -1,9 +1,9 @@
-"""Order and joins over fixed-width rows: points, tags, records.
+"""Sorting and joining fixed-width rows: points, tags, records.
 
 Rows are compared as big-endian numbers, which is the order of their bytes. All that is compared here is either random
-to begin with (hash outputs, group elements) or came from a partner, who may have chosen it to collide: so the first
-64 bits decide as long as they differ, and what does not differ there is compared whole, in linear memory and
-n log n time whatever the input.
+to begin with (hash outputs, group elements) or came from a partner, who may have chosen it to collide: so rows
+are sorted by their first 64 bits, and those that agree there are compared whole, in linear memory and n log n time
+whatever the input.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from .values import U8, Indices
 SLICE = 65_536  # rows that are worked on at once, where a copy of all would cost memory
 
 
-def order(rows: U8) -> Indices:
+def join_order(rows: U8) -> Indices:
     """Return the permutation that sorts `rows`, uint8 (n, a multiple of 8), by their bytes; it is stable."""
     prefixes = _prefixes(rows)
-    by_first = kernel.order(prefixes)
+    by_first = kernel.sort_order(prefixes)
     prefixes = prefixes[by_first]
     if (prefixes[1:] == prefixes[:-1]).any():
         return np.lexsort(_words(rows).T[::-1])
@@ -33,7 +33,7 @@ def sort_points(points: U8) -> tuple[U8, Indices]:
     Sorting is the shuffle: blinded points are random, so their order says nothing about the order of the identities.
     The permutation is the sender's secret.
     """
-    permutation = order(points)
+    permutation = join_order(points)
     return points[permutation], permutation
 
 
@@ -53,7 +53,7 @@ def first_disorder(rows: U8) -> tuple[int, bool] | None:
 
 def distinct(rows: U8) -> U8:
     """Return the rows sorted, each once."""
-    arranged = rows[order(rows)]
+    arranged = rows[join_order(rows)]
     first = np.ones(len(arranged), np.bool_)
     first[1:] = (arranged[1:] != arranged[:-1]).any(axis=1)
     return arranged[first]
@@ -67,7 +67,7 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
     if not len(left):
         return np.empty(0, np.intp), np.empty(0, np.intp)
     prefixes, wanted = _prefixes(left), _prefixes(right)
-    by_prefix = kernel.order(wanted)  # a search goes up through the prefixes once
+    by_prefix = kernel.sort_order(wanted)  # a search goes up through the prefixes once
     places = np.empty(len(wanted), np.intp)
     places[by_prefix] = np.searchsorted(prefixes, wanted[by_prefix])
     np.minimum(places, len(left) - 1, out=places)
@@ -83,7 +83,7 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
 
 
 def _search(left: U8, rows: U8, low: Indices, high: Indices) -> Indices:
-    """Return for each row the first place in left[low:high] whose row is not below it: somebody made prefixes collide."""
+    """Return for each row the first place in left[low:high] whose row is not below it, where prefixes collide."""
     wanted = _words(rows)
     while (searching := low < high).any():
         middle = np.where(searching, (low + high) // 2, 0)

@@ -2,13 +2,14 @@
 
 ristretto255 (RFC 9496) with SHA-512, as RFC 9497 uses them. A batch is a C-contiguous uint8 array, one row an
 element: points and scalars have 32 bytes, hashes 64. Values come as `psi.values.Values`, with a prefix that stands
-before each of them. Every function takes batches of any size, also none. SHA-256 of an import's texts and the order of
-64-bit keys go the same way, each in one call.
+before each of them. Every function takes batches of any size, also empty ones. SHA-256 of an import's texts and the
+sorting of 64-bit keys go the same way, each in one call.
 
-The C extension answers (`psi._kernel`) with the fastest instructions that the processor has, or libsodium
+The C extension (`psi._kernel`) answers with the fastest instructions that the processor has, or libsodium
 (`psi._sodium`) where the extension was not built: the same bytes either way. VESICA_KERNEL forces one of them (ifma,
-avx2, portable, libsodium). Their calls drop the GIL, so the chunks of a batch run in `threads` threads. Scalars and values
-are treated in constant time, but for lengths; keys to be sorted are not, and what is named `vartime` takes public scalars.
+avx2, portable, libsodium). Their calls drop the GIL, so the chunks of a batch run in `threads` threads. The time that a
+call takes depends on the lengths of scalars and values, never on their content, except in functions whose name has
+`vartime`: they take public scalars only. Sorting may depend on the keys.
 
 An element decodes in one way only: canonically, and never to the identity. Whatever else arrives raises InvalidPoint
 with the index of the first such row. Scalars are 1 .. L-1, little-endian; others raise InvalidScalar.
@@ -71,7 +72,7 @@ def backend() -> "Backend | Sodium":
 
 
 def name() -> str:
-    """Return which backend answers; libsodium with its version."""
+    """Return the name of the backend that answers; libsodium's has its version."""
     return backend().name
 
 
@@ -151,7 +152,7 @@ def multi_scalar_vartime(scalars: U8, points: U8) -> bytes:
     """
     scalars, points = check_scalars(scalars), _batch(points, 32)
     _same_count("scalars", points, scalars)
-    size = max(CHUNK, -(-len(points) // threads))  # a sum costs the less an element, the more it has
+    size = max(CHUNK, -(-len(points) // threads))  # the more elements a sum has, the less each of them costs
     sums = np.zeros((-(-len(points) // size), 32), np.uint8)
 
     def sum_chunk(start: int, stop: int) -> int | None:
@@ -275,7 +276,7 @@ def sha256(data: bytes, starts: Indices, ends: Indices) -> U8:
     return hashes
 
 
-def order(keys: npt.NDArray[np.uint64]) -> Indices:
+def sort_order(keys: npt.NDArray[np.uint64]) -> Indices:
     """Return the permutation that sorts the keys, uint64 (n,); it is stable."""
     keys = np.ascontiguousarray(keys, np.uint64)
     if keys.ndim != 1:

@@ -1,7 +1,7 @@
 """Keys: one scalar for one purpose, in one direction of one connection, for one namespace and epoch.
 
-Two purposes never share a key: whoever could make the key of a count answer a release's points, or the other way
-round, would turn one protocol into an oracle for the other.
+Two purposes never share a key: if the key of a count could be made to answer a release's points, or the other way
+round, one protocol would be an oracle for the other.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ class Key:
         purpose: Purpose,
         extra: bytes = b"",
     ) -> "Key":
-        """Return the key that an epoch's 32-byte secret holds for one purpose: HKDF-SHA512, then DeriveKeyPair.
+        """Return the key of one purpose, made from an epoch's 32-byte secret: HKDF-SHA512, then DeriveKeyPair.
 
         `direction` is the fingerprints of the two nodes' keys, from || to. `extra` binds a key to what it may be used
         on: the asker of a count gives the digest of the answerer's universe.

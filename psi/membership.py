@@ -3,10 +3,10 @@
     tag = SHA-512(TAG_LABEL, F(x), feed)[:16]        record = tag || bitmap XOR pad
     pad = SHA-512(PAD_LABEL, F(x), feed, version, data revision)[:w]
 
-F(x) is 64 bytes of the keyed function in `psi.oprf`. Without it a record is random bytes, and so are to the receiver
-all records of values that are not its own; an all-zero bitmap, which takes a member out, looks like any other. A pad
-is used once, since the data revision only grows. Tags stay the same within a feed and epoch: whoever keeps two
-revisions sees which records came and went, not whose. Two feeds share no tag.
+F(x) is 64 bytes of the keyed function in `psi.oprf`. Without it a record looks like random bytes; to the receiver, so
+does every record of a value that is not its own. An all-zero bitmap, which takes a member out, looks like any other. A
+pad is used once, since the data revision only grows. Tags stay the same within a feed and epoch: a receiver that keeps
+two revisions sees which records came and went, not whose they are. Two feeds share no tag.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from . import kernel
 from .errors import InvalidTags
 from .hashing import PAD_LABEL, TAG_LABEL, length_prefixed, number
-from .join import SLICE, first_disorder, match, order
+from .join import SLICE, first_disorder, join_order, match
 from .values import U8, Indices
 
 TAG_BYTES = 16
@@ -29,7 +29,7 @@ def seal(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U
     """
     pads = _pads(prf, bitmaps.shape[1], feed, version, revision)
     records = np.concatenate([tags_of(prf, feed), bitmaps ^ pads], axis=1)
-    records = records[order(records[:, :TAG_BYTES])]
+    records = records[join_order(records[:, :TAG_BYTES])]
     check_order(records)
     return records
 

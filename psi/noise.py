@@ -1,4 +1,4 @@
-"""Noise for the numbers that are told, and how wide it makes them.
+"""Noise for the counts that a partner is shown, and how wide it makes their intervals.
 
 A count gets discrete Laplace noise, P(z) proportional to exp(-epsilon |z|), drawn with integers only: floating point
 would leave patterns from which the true count can be read (Mironov, CCS 2012). The sampler is algorithm 2 of Canonne,
@@ -17,7 +17,7 @@ import numpy as np
 
 from . import kernel
 from .hashing import NOISE_LABEL, SAMPLE_LABEL, length_prefixed, number
-from .join import order
+from .join import join_order
 from .values import Indices, Values
 
 CONFIDENCE = Fraction(19, 20)
@@ -115,7 +115,7 @@ def sample(values: Values, key: bytes, limit: int) -> Indices:
     if len(values) <= limit:
         return np.arange(len(values))
     hashes = kernel.digests(length_prefixed(SAMPLE_LABEL, key), values, size=16)
-    return np.sort(order(hashes)[:limit])
+    return np.sort(join_order(hashes)[:limit])
 
 
 def _tail_of_one(p: Decimal, h: int) -> Decimal:

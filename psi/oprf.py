@@ -48,7 +48,7 @@ def finalize(context: bytes, values: Values, points: U8) -> U8:
 
 
 def prf(context: bytes, values: Values, key: Key, mode: Mode = Mode.VOPRF) -> U8:
-    """Return F(value), uint8 (n, 64), for whoever holds the key (the RFC's Evaluate)."""
+    """Return F(value), uint8 (n, 64), as the holder of the key computes it (the RFC's Evaluate)."""
     return finalize(context, values, kernel.hash_and_multiply(context, values, key.scalar, mode))
 
 

@@ -1,6 +1,6 @@
 """Two proofs of knowledge, both of the form (challenge, response) = (c, z), 32 bytes each.
 
-`prove_key` shows that whoever states a public key for an epoch knows its scalar (Schnorr). `prove` shows that one
+`prove_key` shows that the node that states a public key for an epoch knows its scalar (Schnorr). `prove` shows that one
 scalar turned a whole batch of points into another, the one behind the public key (RFC 9497, section 2.2): a sender
 that uses a second key for a single element is caught.
 

@@ -47,12 +47,12 @@ class Values:
         return np.array_equal(self.rows, other.rows) and np.array_equal(self.lengths, other.lengths)
 
     def digest(self) -> bytes:
-        """Return what tells two lists of identities of one namespace apart (32 bytes)."""
+        """Return SHA-256 over the values (32 bytes): two lists of one namespace that differ have different digests."""
         lengths = b"" if self.lengths is None else self.lengths.tobytes()
         return hashlib.sha256(length_prefixed(self.rows.tobytes(), lengths)).digest()
 
     def arrays(self) -> dict[str, U8]:
-        """Return the arrays by name, to be kept in a file; `of_arrays` reads them."""
+        """Return the arrays by name, to be stored in a file; `of_arrays` reads them."""
         return {"rows": self.rows} if self.lengths is None else {"rows": self.rows, "lengths": self.lengths}
 
     @classmethod

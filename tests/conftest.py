@@ -1,21 +1,25 @@
 """A node on a temporary home with a clock that a test sets, seeded randomness, and either database."""
 
 import gc
-import hashlib
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
+from clock import Clock, SeededRandom
+from hypothesis import settings
+from quick import FEW, QUICK
+from sides import Side
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from node.node import Node
+from node.storage.database import Database
+from node.wiring import wire
 
 MEMORY = "/dev/shm"
 if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2**30:
@@ -23,45 +27,43 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 gc.set_threshold(50_000)  # modules and collected tests stay
 
+if QUICK:
+    settings.register_profile("quick", max_examples=FEW)
+    settings.load_profile("quick")
+wire()  # before a test replaces a table of handlers
 POSTGRES = os.environ.get("VESICA_TEST_POSTGRES", "")
 
 
 LONGEST = ("test_month.py", "test_killed_anywhere.py", "test_kills.py", "test_nodes.py")
 
 
+# Fixtures with nodes that reach each other over TLS; `living` chooses one of the others.
+TWO_NODES = {"pair", "idle_pair", "quiet_receiver", "pair_type", "living"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest: at the end the other processes would wait for them."""
+    """Mark what starts two nodes, and begin with the longest: at the end the other processes would wait for them."""
+    for item in items:
+        if TWO_NODES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("two_nodes")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
-
-
-class Clock:
-    """Unix seconds that move only when a test says so."""
-
-    def __init__(self, now: int = 1_800_000_000) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, *, days: int = 0, seconds: int = 0) -> None:
-        self.now += days * 86_400 + seconds
-
-
-class SeededRandom:
-    """The same bytes in every run, for whoever takes `random: Callable[[int], bytes]`."""
-
-    def __init__(self, seed: str = "vesica") -> None:
-        self._seed = seed.encode()
-        self._numbers = count(1)  # no two threads get the same
-
-    def __call__(self, size: int) -> bytes:
-        return hashlib.shake_256(self._seed + next(self._numbers).to_bytes(8, "big")).digest(size)
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VESICA_HOME", "VESICA_PROJECT", "VESICA_PASSPHRASE", "VESICA_TOKEN", "VESICA_TRACEBACK"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _two_nodes_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is not marked from serving, so that `make quick` stays quick."""
+
+    def refuse(_: Side) -> None:
+        raise AssertionError("a test that starts two nodes has to be marked two_nodes")
+
+    if request.node.get_closest_marker("two_nodes") is None:
+        monkeypatch.setattr(Side, "serving", refuse)
 
 
 @pytest.fixture
@@ -79,9 +81,19 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="session")
+def new_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and no rows: a copy of it takes a tenth of the time of the steps that make it."""
+    file = tmp_path_factory.mktemp("tables") / "control.db"
+    Database.open(file).close()
+    return file
+
+
 @pytest.fixture
-def node(home: Path, clock: Clock, random: SeededRandom) -> Iterator[Node]:
+def node(home: Path, clock: Clock, random: SeededRandom, new_tables: Path) -> Iterator[Node]:
     """A fresh node of the organisation Fern, on SQLite."""
+    home.mkdir(mode=0o700)
+    shutil.copy(new_tables, home / "control.db")
     with Node.create(home, "Fern", now=clock, random=random) as node:
         yield node
 
@@ -121,7 +133,9 @@ def _schema() -> Iterator[str]:
 
 
 @pytest.fixture
-def either_node(database_url: str, home: Path, clock: Clock, random: SeededRandom) -> Iterator[Node]:
+def either_node(database_url: str, home: Path, clock: Clock, random: SeededRandom, new_tables: Path) -> Iterator[Node]:
     """A fresh node on each kind of database."""
+    if file := make_url(database_url).database if database_url.startswith("sqlite:") else None:
+        shutil.copy(new_tables, file)
     with Node.create(home, "Fern", database=database_url, now=clock, random=random) as node:
         yield node

@@ -28,7 +28,7 @@ from cli.sample import Sample
 from protocol import wire
 from protocol.errors import HINTS
 from protocol.letters import KINDS
-from protocol.states import STEPS, SUBJECTS, Kind, Step
+from protocol.states import STEPS, SUBJECTS, Kind, Part, Step
 from protocol.wire import Limit, Message
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidProof, InvalidScalar, InvalidTags, WrongCount
 
@@ -74,8 +74,11 @@ def test_a_documented_command_is_understood(line: str) -> None:
 
 
 def test_the_targets_of_make_exist() -> None:
+    """Those that the README gives on lines of their own, and CONTRIBUTING.md between backticks."""
     made = set(re.findall(r"^make (\w+)$", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= made
+    made |= set(re.findall(r"`make (\w+)`", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert {"quick", "check", "assure"} <= made
     assert made <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -120,6 +123,7 @@ def service(arguments: list[str]) -> Iterator[None]:
         assert process.wait(30) == 0
 
 
+@pytest.mark.two_nodes
 def test_two_nodes_do_what_the_readme_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +196,32 @@ def test_the_steps_of_an_exchange_stand_in_order(kind: Kind) -> None:
 
 def spelled_step(step: Step) -> str:
     return f"`{step.message.TYPE}`" + (f", chunk for chunk of `{step.replies_to}`" if step.replies_to else "")
+
+
+SIDES = {Part.ASKER: "A", Part.SENDER: "A", Part.ANSWERER: "B", Part.RECEIVER: "B"}
+
+
+def drawn() -> dict[str, list[tuple[str, str]]]:
+    """Return what the diagram of the overview draws: under each phase, who sends which message, in order."""
+    (diagram,) = (text for language, text in FENCE.findall(SPEC) if language == "mermaid")
+    phases: dict[str, list[tuple[str, str]]] = {}
+    for line in diagram.splitlines():
+        if note := re.match(r" *Note over A,B: ([a-z]+)", line):
+            arrows = phases.setdefault(note[1], [])
+        elif arrow := re.match(r" *([AB])->>[AB]: ([a-z.]+): ", line):
+            arrows.append((arrow[1], arrow[2]))
+        else:
+            assert "->>" not in line, line
+    return phases
+
+
+def test_the_diagram_shows_the_steps_of_each_exchange() -> None:
+    phases = drawn()
+    for kind in Kind:
+        assert phases.pop(kind) == [(SIDES[step.sender], step.name) for step in STEPS[kind]]
+    known = {*KINDS, *(title(message) for message in messages())}
+    assert list(phases) == ["connect", "offer"]
+    assert {name for arrows in phases.values() for _, name in arrows} <= known
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -291,9 +321,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
+REFERENCE = re.compile(r"^\[([\w-]+)\]: (\S+)$", re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text()))
+    text = FENCE.sub("", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + [link for _, link in REFERENCE.findall(text)]
     for link in (each for each in links if "://" not in each):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -307,7 +341,49 @@ def test_files_named_in_the_pages_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+LYING = ROOT / "docs" / "lying-partner.md"
+
+
+def test_the_tests_named_for_each_lie_exist() -> None:
+    """A paragraph names the tests that show what a lie gets, or says that there is none."""
+    text = LYING.read_text()
+    files = dict(REFERENCE.findall(text))
+    shown = {
+        reference: {each.name for each in ast.parse((LYING.parent / path).read_text()).body if hasattr(each, "name")}
+        for reference, path in files.items()
+    }
+    named = re.findall(r"\[`(test_\w+)`\]\[([\w-]+)\]", text)
+    assert [(test, reference) for test, reference in named if test not in shown.get(reference, ())] == []
+    assert text.count("[`") == len(named)
+    assert {reference for _, reference in named} == files.keys()
+    lies = re.findall(r"^\*\*It .+?(?=\n\n)|^\*\*Either .+?(?=\n\n)", text, re.MULTILINE | re.DOTALL)
+    assert len(lies) > 40
+    assert [
+        lie for lie in lies if not re.search(r"^Tests?(, of honest nodes)?: |^No test[.:]", lie, re.MULTILINE)
+    ] == []
+
+
+def glossary() -> list[tuple[list[str], str]]:
+    """Return the words that each entry of the glossary explains, and its text without code and links."""
+    body = (ROOT / "docs" / "glossary.md").read_text().partition("\n## ")[2]
+    plain = re.sub(r"`[^`]*`|\[SPEC\]\([^)]*\)|^#+ .*$", "", body, flags=re.MULTILINE)
+    return [(re.findall(r"\*\*(.+?)\*\*", entry), entry) for entry in re.split(r"^- ", plain, flags=re.MULTILINE)[1:]]
+
+
+def test_a_word_of_the_glossary_is_explained_before_it_is_used() -> None:
+    entries = glossary()
+    early = [
+        (word, earlier[0][0])
+        for place, (words, _) in enumerate(entries)
+        for word in words
+        for earlier in entries[:place]
+        if re.search(rf"\b{re.escape(word)}s?\b", earlier[1])
+    ]
+    assert early == []
+    assert all(words for words, _ in entries)
+
+
 def test_the_architecture_is_one_page() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    assert len(text.splitlines()) <= 100
+    assert len(text.splitlines()) <= 110  # the drawing included
     assert len(text) <= 8_100  # tables of files included

@@ -8,9 +8,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import node.dialler
-import node.importer
-import node.listener  # noqa: F401 - the commands import it when they run
+import node.adhoc.dialler
+import node.adhoc.listener
+import node.imports.identity_columns  # noqa: F401 - the commands import it when they run
 from cli.main import main
 from psi import kernel
 

@@ -1,6 +1,6 @@
 """The audit log: who did what to what, when, and what came of it; each row carries the hash of the one before.
 
-Rows hold names and numbers, never an identity or a secret. They are only ever added.
+Rows have names and numbers in them, never an identity or a secret. They are only ever added.
 """
 
 import csv
@@ -11,21 +11,23 @@ import json
 import re
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import delete, func, select
 
+from psi.errors import Remedy
 from psi.hashing import length_prefixed
 
-from ..errors import AuditBroken, InvalidInput, Refused
-from ..storage.database import Store
+from ..errors import AuditBroken, InvalidInput, NotAllowed
+from ..storage.database import Tx
+from ..storage.records import Document, record
 from ..storage.tables import DAY
 from ..storage.tables import audit as rows
-
-Result = Literal["allow", "deny", "fail"]
 
 KEPT_DAYS = 365
 PRUNE, RESTORE = "audit.prune", "node.restore"  # the acts whose rows explain why others are not there
@@ -35,19 +37,36 @@ _START = bytes(32)  # the hash before the first row
 _MAX_TARGET = 400  # the column's width
 
 
+class Result(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"  # a rule refused the act
+    FAIL = "fail"  # the machine could not do it
+
+
+class Standing(StrEnum):
+    """How the log stands to a head of it that was noted earlier."""
+
+    THERE = "there"
+    PRUNED = "pruned"  # it is from before the log begins
+    RESTORED = "restored"  # a later restore set the log back behind it, which only people can judge
+    CHANGED = "changed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
+    """A row of the log, without the hash of the row before it."""
+
     number: int
     at: int
     project_id: str | None
     actor: str
     act: str
     target: str
-    result: str
-    detail: dict[str, Any]
+    result: Result
+    detail: Document
     digest: bytes
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Document:
         return {
             "number": self.number,
             "at": date(self.at),
@@ -63,7 +82,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of the chain: whoever keeps one can later tell whether the rows up to it are still the same."""
+    """The end of the chain: with a head that was noted one can later tell whether the rows up to it are still the same."""
 
     number: int
     digest: bytes
@@ -76,37 +95,46 @@ class Head:
         number, _, digest = text.partition(":")
         if number.isascii() and number.isdigit() and re.fullmatch("[0-9a-f]{64}", digest):
             return cls(int(number), bytes.fromhex(digest))
-        raise InvalidInput("that is no head of an audit log", hint="'vesica audit verify' prints one: NUMBER:HEX")
+        raise InvalidInput(
+            "that is no head of an audit log",
+            hint="one reads NUMBER:HEX; this shows the present one",
+            remedy=Remedy("audit.verify"),
+        )
 
 
 class Audit:
-    """`actor` names who acts; `check` raises unless whoever acts may read a project's rows, or with None all of them."""
+    """`actor` names the caller; `check` raises unless the caller may read a project's rows, or with None all of them."""
 
     def __init__(
-        self, store: Store, now: Callable[[], int], *, actor: Callable[[], str], check: Callable[[str | None], None]
+        self,
+        read: Callable[[], AbstractContextManager[Tx]],
+        now: Callable[[], int],
+        *,
+        actor: Callable[[], str],
+        check: Callable[[str | None], None],
     ) -> None:
-        self._store = store
+        self._read = read
         self._now = now
         self._actor = actor
         self._check = check
 
     def record(
         self,
-        tx: Connection,
+        tx: Tx,
         act: str,
         target: str,
         *,
         project_id: str | None,
-        result: Result = "allow",
+        result: Result = Result.ALLOW,
         detail: Mapping[str, Any] | None = None,
         actor: str | None = None,
     ) -> None:
-        """Add a row in the caller's transaction, so that the change and its row are kept or lost together.
+        """Add a row in the given transaction, so that the change and its row are kept or lost together.
 
-        `actor` is whoever acts through this node unless given (a partner's alias).
+        `actor` is the caller unless given (a partner's alias).
         """
         end = last(tx)
-        values: dict[str, Any] = {
+        values: Document = {
             "number": end.number + 1,
             "at": self._now(),
             "project_id": project_id,
@@ -117,15 +145,15 @@ class Audit:
             "detail": dict(detail or {}),
             "previous": end.digest,
         }
-        tx.execute(rows.insert().values(**values, digest=_digest(**values)))
+        tx.execute(rows.insert().values(**values, digest=row_digest(values)))
 
-    def list(
+    def entries(
         self,
         *,
         project_id: str | None = None,
         act: str | None = None,
         actor: str | None = None,
-        result: str | None = None,
+        result: Result | None = None,
         since: int | None = None,
         until: int | None = None,
         limit: int | None = None,
@@ -148,12 +176,12 @@ class Audit:
             query = query.where(rows.c.at < until)
         if limit is not None:
             query = query.limit(limit)
-        with self._store.read() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+        with self._read() as tx:
+            return [record(Entry, row) for row in tx.execute(query)]
 
     def head(self) -> Head:
-        with self._store.read() as connection:
-            return last(connection)
+        with self._read() as tx:
+            return last(tx)
 
     def verify(self, *, upto: Head | None = None) -> Head:
         """Recompute the whole chain and return its head; raises AuditBroken with the first number that is wrong.
@@ -165,20 +193,20 @@ class Audit:
         previous, number, begins = _START, 0, None
         met = upto is None or upto == Head(0, _START)
         pruned: set[str] = set()
-        with self._store.read() as connection:
-            for row in connection.execute(select(rows).order_by(rows.c.number)).yield_per(1_000):
+        with self._read() as tx:
+            for row in tx.execute(select(rows).order_by(rows.c.number)).yield_per(1_000):
                 if begins is None:
                     begins = Head(row.number - 1, row.previous)
                     previous, number, met = row.previous, row.number - 1, met or upto == begins
                 number += 1
                 content = row._asdict()
                 digest = content.pop("digest")
-                if row.number != number or row.previous != previous or _digest(**content) != digest:
+                if row.number != number or row.previous != previous or row_digest(content) != digest:
                     raise AuditBroken(
                         f"the audit log was changed: row {number} does not follow from the rows before it",
                         hint="compare it with an earlier export or backup",
                     )
-                if (row.act, row.result) == (PRUNE, "allow"):
+                if (row.act, row.result) == (PRUNE, Result.ALLOW):
                     pruned.add(row.detail.get("begins_after"))
                 previous = digest
                 met = met or upto == Head(number, digest)
@@ -189,21 +217,22 @@ class Audit:
             )
         if not met:
             raise AuditBroken(
-                "the audit log does not hold the head that was noted",
+                "the audit log does not have the head that was noted",
                 hint="rows were replaced or cut off its end, or the head is older than what was pruned",
             )
         return Head(number, previous)
 
-    def prune(self, tx: Connection, before: int) -> Mapping[str, Any]:
-        """Delete the rows up to the first one that is not from before a time, and return what the act's row has to say.
+    def prune(self, tx: Tx, before: int) -> Mapping[str, Any]:
+        """Delete the rows from before a time, up to the first that is not, and return the detail of the act's own row.
 
-        Refused for a time that is not KEPT_DAYS ago. What stays verifies, since the act's row names the head before it.
+        Refused for a time that is not KEPT_DAYS ago. What stays verifies, since that detail names the head before it.
         """
         latest = self._now() - KEPT_DAYS * DAY
         if before > latest:
-            raise Refused(
+            raise NotAllowed(
                 f"rows of the audit log are kept for {KEPT_DAYS} days",
-                hint=f"vesica audit prune --before {date(latest)[:10]}",
+                hint="delete what is older",
+                remedy=Remedy("audit.prune", {"before": date(latest)[:10]}),
             )
         first = tx.scalar(select(func.min(rows.c.number)).where(rows.c.at >= before))
         gone = rows.c.number < (last(tx).number if first is None else first)  # the newest stays: the next one names it
@@ -215,8 +244,8 @@ class Audit:
         return {"rows": count, "begins_after": str(Head(head.number, head.digest)) if head else None}
 
     def export(self, format: Literal["csv", "json"], **filters: Any) -> str:
-        """Return what `list` finds, oldest first, as one text: CSV with a header line, or a JSON array."""
-        documents = [entry.as_dict() for entry in reversed(self.list(**filters))]
+        """Return what `entries` finds, oldest first, as one text: CSV with a header line, or a JSON array."""
+        documents = [entry.as_dict() for entry in reversed(self.entries(**filters))]
         if format == "json":
             return json.dumps(documents, indent=2) + "\n"
         file = io.StringIO(newline="")
@@ -234,69 +263,49 @@ def date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def last(connection: Connection) -> Head:
+def last(tx: Tx) -> Head:
     """Return the head of the log, as this transaction sees it."""
-    row = connection.execute(select(rows.c.number, rows.c.digest).order_by(rows.c.number.desc()).limit(1)).first()
+    row = tx.execute(select(rows.c.number, rows.c.digest).order_by(rows.c.number.desc()).limit(1)).first()
     return Head(row.number, row.digest) if row else Head(0, _START)
 
 
-def stands(connection: Connection, head: Head, *, made: int) -> str:
-    """Say how the log stands to a head of it that was noted when it was `made`.
-
-    "there"; "pruned" if it is from before the log begins; "restored" if a later restore set the log back behind it, which
-    only people can judge; else "changed".
-    """
-    found = connection.scalar(select(rows.c.digest).where(rows.c.number == head.number))
+def stands(tx: Tx, head: Head, *, made: int) -> Standing:
+    """Return how the log stands to a head of it that was noted when it was `made`."""
+    found = tx.scalar(select(rows.c.digest).where(rows.c.number == head.number))
     if found == head.digest or head == Head(0, _START):
-        return "there"
-    begins = connection.execute(select(rows.c.number, rows.c.previous).order_by(rows.c.number).limit(1)).first()
+        return Standing.THERE
+    begins = tx.execute(select(rows.c.number, rows.c.previous).order_by(rows.c.number).limit(1)).first()
     if found is None and begins is not None and head.number < begins.number:
         known = head.number < begins.number - 1 or head.digest == begins.previous
-        return "pruned" if known else "changed"
-    back = select(rows.c.number).where(rows.c.act == RESTORE, rows.c.result == "allow", rows.c.at >= made)
-    return "restored" if connection.execute(back.where(rows.c.number <= head.number)).first() else "changed"
+        return Standing.PRUNED if known else Standing.CHANGED
+    back = select(rows.c.number).where(rows.c.act == RESTORE, rows.c.result == Result.ALLOW, rows.c.at >= made)
+    restored = tx.execute(back.where(rows.c.number <= head.number)).first() is not None
+    return Standing.RESTORED if restored else Standing.CHANGED
 
 
-def _entry(row: Row[Any]) -> Entry:
-    content = row._asdict()
-    del content["previous"]
-    return Entry(**content)
-
-
-def _digest(
-    *,
-    number: int,
-    at: int,
-    project_id: str | None,
-    actor: str,
-    act: str,
-    target: str,
-    result: str,
-    detail: dict[str, Any],
-    previous: bytes,
-) -> bytes:
-    content = json.dumps(detail, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    words = (project_id or "", actor, act, target, result, content)
+def row_digest(row: Mapping[str, Any]) -> bytes:
+    """Return the digest of a row's other columns, the digest of the row before it among them."""
+    content = json.dumps(row["detail"], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    words = (row["project_id"] or "", row["actor"], row["act"], row["target"], row["result"], content)
+    numbers = (number.to_bytes(8, "big") for number in (row["number"], row["at"]))
     return hashlib.sha256(
-        length_prefixed(
-            _LABEL, previous, number.to_bytes(8, "big"), at.to_bytes(8, "big"), *(word.encode() for word in words)
-        )
+        length_prefixed(_LABEL, row["previous"], *numbers, *(word.encode() for word in words))
     ).digest()
 
 
 def _clean(text: str) -> str:
-    """Keep what every database can hold: no NUL, no half of a surrogate pair."""
+    """Return what every database can store: no NUL, no half of a surrogate pair."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _cell(value: Any) -> Any:
-    """Keep a spreadsheet from running a partner's name as a formula."""
+    """Return a cell that no spreadsheet runs as a formula, since partners choose their names."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 @cache
 def process_user() -> str:
-    """Return the name of who runs this process."""
+    """Return the user who runs this process, at its machine."""
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container's user without a passwd entry

@@ -1,115 +1,169 @@
 """Who acts through an open node, and whether they may.
 
-It is the node itself (its service, its jobs, what partners ask of it), a user who signed in with a token, or nobody by
-name: whoever opened the home, who may do everything as long as the node has no users.
+The caller is a context variable, one for each open home: every thread, and every task of an event loop, has its own.
+Code that does not name a caller acts as the default. In a command that is the operator, who opened the home and may do
+everything as long as the node has no users. In a service it is nobody, who may do nothing.
 """
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
+from ..errors import NoCaller
+from ..storage.database import Tx
 from ..storage.tables import projects, users
 from . import audit, permissions
 from .permissions import Grants, Permission, PermissionDenied
 
 if TYPE_CHECKING:
-    from ..node import Node
-    from ..project import Project
+    from .scope import Home, Scope
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """`name` is what the audit log writes, None for the user of this process; `token` is the digest of a user's."""
+    """Who acts: the audit log writes `name`, or the user of this process where it is None.
+
+    `token` is the digest of a user's token. `itself` is the node: its service, its jobs, what partners ask of it.
+    """
 
     name: str | None = None
     token: bytes | None = None
     itself: bool = False
+    unknown: bool = False
 
 
-ANYBODY = Caller()
-ITSELF = Caller(itself=True)
+OPERATOR = Caller()  # the operator, who opened the home
+NOBODY = Caller(name="nobody", unknown=True)  # code that named no caller
 
 
 class Guard:
     """The one place that decides, for an open node, whether an act may be done."""
 
-    def __init__(self, node: "Node") -> None:
-        self._node = node
-        self._thread = threading.local()
-        self.signed_in = ANYBODY
+    def __init__(self, home: "Home", default: Caller = OPERATOR) -> None:
+        self._home = home
+        self._default = default
+        self._caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
     @property
     def caller(self) -> Caller:
-        own: Caller | None = getattr(self._thread, "caller", None)
-        return own or self.signed_in
+        return self._caller.get() or self._default
+
+    def expect_callers(self) -> None:
+        """Make nobody the default, in every thread: a service begins with this."""
+        self._default = NOBODY
+        self._caller.set(None)
 
     @contextmanager
-    def itself(self, name: str | None = None) -> Iterator[None]:
-        """Let this thread do the node's own work meanwhile, in the name of whoever has asked for it, if anybody has."""
-        before = getattr(self._thread, "caller", None)
-        self._thread.caller = Caller(name=name, itself=True)
+    def acting_as(self, caller: Caller) -> Iterator[None]:
+        """Act for `caller` while the body runs, in this thread or task alone: threads that the body starts name their own."""
+        before = self._caller.set(caller)
         try:
             yield
         finally:
-            self._thread.caller = before
+            self._caller.reset(before)
+
+    @contextmanager
+    def itself(self, name: str | None = None) -> Iterator[None]:
+        """Do the node's own work while the body runs, in the `name` of the user who asked for it, if one did."""
+        with self.acting_as(Caller(name=name, itself=True)):
+            yield
+
+    def as_itself(self, work: Callable[P, R]) -> Callable[P, R]:
+        """Return `work` as the node's own: for threads of the service, and for what answers partners."""
+
+        @wraps(work)
+        def own(*arguments: P.args, **options: P.kwargs) -> R:
+            with self.itself():
+                return work(*arguments, **options)
+
+        return own
 
     def actor(self) -> str:
-        """Return who acts, as the audit log writes it."""
+        """Return the caller as the audit log writes it."""
         return self.caller.name or audit.process_user()
 
     def sign_in(self, token: str | None) -> None:
-        """Act for the user whose token this is from now on; as long as there are no users nobody needs one.
+        """Act for the user whose token this is, from now on in this thread; a node without users needs no token.
 
-        Raises TokenNeeded, or InvalidToken for one that is unknown, revoked or expired.
+        Raises TokenNeeded, or InvalidToken for one that is unknown, revoked or expired: then nobody is signed in. In a
+        service a thread serves many: there it raises NoCaller, and `acting_as` is the way.
         """
-        with self._node.refusals("user.sign-in", "node"), self._node.store.read() as connection:
-            if _has_users(connection):
-                self.signed_in = self._node.users.identify(connection, token)
+        from .users import Users
 
-    def grants(self, connection: Connection) -> Grants | None:
-        """Return the roles of whoever acts, as they are now; None: everything is allowed."""
-        caller = self.caller
-        if caller.itself or (caller.token is None and not _has_users(connection)):
+        if self._default.unknown:
+            raise NoCaller(
+                "a service signs nobody in for a whole thread", hint="a fault of this program: please report it"
+            )
+        self._caller.set(None)
+        with self._home.refusals("user.sign-in", "node"), self._home.database.read() as tx:
+            if _has_users(tx):
+                self._caller.set(Users(self._home).identify(tx, token))
+
+    def known(self) -> Caller:
+        """Return the caller; raises NoCaller for nobody, the default of a service."""
+        if self.caller.unknown:
+            raise NoCaller(
+                "this part of the service named no caller, so it may do nothing",
+                hint="a fault of this program: please report it",
+            )
+        return self.caller
+
+    def grants(self, tx: Tx) -> Grants | None:
+        """Return the roles of the caller, as they are now; None: everything is allowed."""
+        from .users import Users
+
+        caller = self.known()
+        if caller.itself or (caller.token is None and not _has_users(tx)):
             return None
-        return self._node.users.grants(connection, caller.token)
+        return Users(self._home).grants(tx, caller.token)
 
-    def check(self, connection: Connection, act: str, project_id: str | None) -> None:
-        """Raise PermissionDenied unless whoever acts may do an act; it sees what the connection sees."""
+    def check(self, tx: Tx, act: str, project_id: str | None) -> None:
+        """Raise PermissionDenied unless the caller may do an act; it sees what the transaction sees."""
+        self.known()
         permission = permissions.permission_for(act)
-        grants = None if permission is None else self.grants(connection)
-        if permission is not None and grants is not None and not permissions.holds(grants, permission, project_id):
-            name = connection.scalar(select(projects.c.name).where(projects.c.id == project_id))
+        grants = None if permission is None else self.grants(tx)
+        if permission is not None and grants is not None and not permissions.permits(grants, permission, project_id):
+            name = tx.scalar(select(projects.c.name).where(projects.c.id == project_id))
             raise PermissionDenied(self.actor(), act, permission, name)
 
     def require(self, act: str, target: str, project_id: str | None, **detail: Any) -> None:
         """Check what is no change of state, so leaves a row in the audit log only where it is refused."""
         with (
-            self._node.refusals(act, target, project_id=project_id, detail=detail),
-            self._node.store.read() as connection,
+            self._home.refusals(act, target, project_id=project_id, detail=detail),
+            self._home.database.read() as tx,
         ):
-            self.check(connection, act, project_id)
+            self.check(tx, act, project_id)
 
-    def viewable(self, found: "list[Project]") -> "list[Project]":
-        """Return the projects that whoever acts may view."""
-        with self._node.store.read() as connection:
-            grants = self.grants(connection)
-        return [each for each in found if grants is None or permissions.holds(grants, Permission.VIEW, each.id)]
+    def viewable(self, found: "list[Scope]") -> "list[Scope]":
+        """Return the projects that the caller may view."""
+        with self._home.database.read() as tx:
+            grants = self.grants(tx)
+        return [each for each in found if grants is None or permissions.permits(grants, Permission.VIEW, each.id)]
 
     def reaches(self, project_id: str) -> bool:
-        """Tell whether whoever acts has a role in a project: else it is not there."""
-        with self._node.store.read() as connection:
-            grants = self.grants(connection)
+        """Return whether the caller has a role in a project: else it is not there."""
+        with self._home.database.read() as tx:
+            grants = self.grants(tx)
         return grants is None or permissions.reaches(grants, project_id)
 
-    def cleared(self, connection: Connection, project_id: str) -> frozenset[str] | None:
-        """Return the labels that whoever acts may see in a project; None: every one."""
-        grants = self.grants(connection)
+    def cleared(self, tx: Tx, project_id: str) -> frozenset[str] | None:
+        """Return the labels that the caller may see in a project; None: every one."""
+        grants = self.grants(tx)
         return None if grants is None else permissions.cleared(grants, project_id)
 
+    def limited(self, tx: Tx, project_id: str) -> bool:
+        """Return whether there are labels that the caller may not see in a project."""
+        return self.cleared(tx, project_id) is not None
 
-def _has_users(connection: Connection) -> bool:
-    return connection.execute(select(users.c.id).limit(1)).first() is not None
+
+def _has_users(tx: Tx) -> bool:
+    return tx.execute(select(users.c.id).limit(1)).first() is not None

@@ -1,10 +1,12 @@
-"""Who may do what: permissions, roles, and the permission that each act needs. Pure decisions; node/guard.py asks them."""
+"""Who may do what: permissions, roles, and the permission that each act needs. Pure decisions; guard.py asks them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..errors import Refused
+from psi.errors import Remedy
+
+from ..errors import NotAllowed
 
 
 class Permission(StrEnum):
@@ -20,7 +22,7 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A set of permissions. `labels` are those that its holder may see; None: every label."""
+    """A set of permissions. `labels` are those that it lets a user see; None: every label."""
 
     name: str
     permissions: frozenset[Permission]
@@ -92,7 +94,8 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "label.remove": _G,
     "node.backup": Permission.ADMINISTER,
     "node.init": Permission.ADMINISTER,
-    "node.restore": None,  # by whoever has the files: nobody can have signed in
+    "node.restore": None,  # by the operator, who has the files: nobody can have signed in
+    "node.sync": _S,
     "partner.accept": _C,
     "partner.allow": _C,
     "partner.called": None,
@@ -137,14 +140,14 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
 }
 OWN_WORK = ("exchange.", "letter.")  # how the names of more acts of the node's own begin
 
-JOBS: Mapping[str, str] = {  # the act that whoever submits a job of this kind does
+JOBS: Mapping[str, str] = {  # the act that submitting a job of this kind is
     "estimate": "feed.estimate",
     "release": "feed.sync",
     "wanted": "feed.run",
 }
 
 
-class PermissionDenied(Refused):
+class PermissionDenied(NotAllowed):
     """A user has no role with the permission that an act needs."""
 
     code = "permission_denied"
@@ -153,10 +156,11 @@ class PermissionDenied(Refused):
         self.permission = permission
         where = f"project {project}" if project else "the whole node"
         role = next(role.name for role in READY_MADE.values() if permission in role.permissions)
-        grant = f"vesica user grant {user} {role}" + (f" --project {project}" if project else "")
+        arguments = {"name": user, "role": role, **({"project": project} if project else {})}
         super().__init__(
             f"{user} may not do {act}: it needs the permission {permission} for {where}",
-            hint=f"ask an administrator for a role that has it: {grant}",
+            hint="ask an administrator for a role that has it",
+            remedy=Remedy("user.grant", arguments),
         )
 
 
@@ -165,20 +169,20 @@ def permission_for(act: str) -> Permission | None:
     return None if act.startswith(OWN_WORK) else ACTS.get(act, Permission.ADMINISTER)
 
 
-def holds(grants: Grants, permission: Permission, project_id: str | None) -> bool:
-    """Tell whether a role gives a permission in a project; None is the node, where a role in one project gives nothing."""
+def permits(grants: Grants, permission: Permission, project_id: str | None) -> bool:
+    """Return whether a role gives a permission in a project; None is the node, where a role in one project gives nothing."""
     return any(permission in grant.role.permissions for grant in _there(grants, project_id))
 
 
 def reaches(grants: Grants, project_id: str) -> bool:
-    """Tell whether any role is held in a project: to whoever has none there it is not there."""
+    """Return whether there is a role in a project: to a user without one the project is not there."""
     return any(True for _ in _there(grants, project_id))
 
 
 def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
-    """Return what a role gives beyond what is held in a project: nobody grants more than they have; None: nothing."""
+    """Return what a role gives beyond these grants in a project, None for nothing: nobody grants more than they have."""
     for permission in sorted(role.permissions):
-        if not holds(grants, permission, project_id):
+        if not permits(grants, permission, project_id):
             return f"the permission {permission}"
     limit = cleared(grants, project_id)
     narrower = limit is None or (role.labels is not None and role.labels <= limit)
@@ -186,7 +190,7 @@ def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
 
 
 def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
-    """Return the labels that the roles with which a project may be viewed let their holder see; None: every label."""
+    """Return the labels that may be seen in a project, by the roles that let it be viewed; None: every label."""
     found: set[str] = set()
     for grant in _there(grants, project_id):
         if Permission.VIEW in grant.role.permissions:
@@ -197,7 +201,7 @@ def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
 
 
 def clears(cleared: frozenset[str] | None, labels: Iterable[str]) -> bool:
-    """Tell whether what carries `labels` is there for somebody: every one of them must be cleared."""
+    """Return whether something with these labels may be seen: every one of them must be cleared."""
     return cleared is None or cleared.issuperset(labels)
 
 

@@ -3,68 +3,78 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
-from ..errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
-from ..governance.labels import STANDARD
+from protocol.labels import STANDARD_LABELS, spelled_label
+from psi.errors import Remedy
+
+from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from ..storage import tables
+from ..storage.database import Tx
 from .permissions import READY_MADE, Permission, Role
 
 if TYPE_CHECKING:
-    from ..node import Node
+    from .scope import Home
 
 
 class Roles:
-    def __init__(self, node: "Node") -> None:
-        self._node = node
+    """The roles that a node's users may be given: the ready-made ones, and those that the node adds."""
 
-    def list(self) -> list[Role]:
+    def __init__(self, home: "Home") -> None:
+        self._home = home
+
+    def all(self) -> list[Role]:
         """Return every role, the ready-made ones first."""
-        with self._node.store.read() as connection:
-            self._node.guard.grants(connection)  # nobody is told who has not signed in
-            return [*self.known(connection).values()]
+        with self._home.read() as tx:
+            self._home.guard.grants(tx)  # raises where the caller has to sign in
+            return [*self.known(tx).values()]
 
     def create(self, name: str, permissions: Iterable[str], *, labels: Iterable[str] | None = None) -> Role:
-        """Add a role. With `labels` its holder sees only segments all of whose labels are among them, and unlabelled ones."""
+        """Add a role. With `labels` it shows only segments without labels, or all of whose labels are among them."""
         given, limit = sorted(set(permissions)), None if labels is None else sorted({_label(each) for each in labels})
-        with self._node.act("role.create", name, detail={"permissions": given, "labels": limit}) as tx:
+        with self._home.act("role.create", name, detail={"permissions": given, "labels": limit}) as tx:
             check_name(name, "role")
             if name in self.known(tx):
-                raise AlreadyExists(f"there is a role {name!r} already", hint="'vesica role list' shows them")
-            unknown = [each for each in given if each not in list_(Permission)]
+                raise AlreadyExists(
+                    f"there is a role {name!r} already", hint="see which there are", remedy=Remedy("role.list")
+                )
+            unknown = [each for each in given if each not in list(Permission)]
             if unknown or not given:
                 said = f"there is no permission {unknown[0][:80]!r}" if unknown else "a role needs a permission"
                 raise InvalidInput(said, hint=f"the permissions are {', '.join(Permission)}")
             unlimited = sorted({Permission.ADMINISTER, Permission.AUDIT} & set(given))
-            if unlimited and limit is not None:  # such a holder could lift the limit, or read around it
+            if unlimited and limit is not None:  # these lift the limit, or read around it
                 raise InvalidInput(
                     f"a role with {unlimited[0]} cannot be limited to labels",
                     hint="leave the labels or the permission out",
                 )
             tx.execute(
                 tables.roles.insert().values(
-                    id=self._node.new_id(), name=name, permissions=given, labels=limit, created=self._node.now()
+                    id=self._home.new_id(), name=name, permissions=given, labels=limit, created=self._home.now()
                 )
             )
             return self.get(tx, name)
 
     def delete(self, name: str) -> None:
         """Take a role of the node's own away; refused while a user has it."""
-        rows, held = tables.roles, tables.grants
-        with self._node.act("role.delete", name) as tx:
+        rows, grants = tables.roles, tables.grants
+        with self._home.act("role.delete", name) as tx:
             self.get(tx, name)
             if name in READY_MADE:
-                raise Refused(f"role {name} is ready-made", hint="do not grant it")
-            query = select(tables.users.c.name).join(held, held.c.user_id == tables.users.c.id)
-            users = sorted(set(tx.scalars(query.where(held.c.role == name))))
+                raise NotAllowed(f"role {name} is ready-made", hint="do not grant it")
+            query = select(tables.users.c.name).join(grants, grants.c.user_id == tables.users.c.id)
+            users = sorted(set(tx.scalars(query.where(grants.c.role == name))))
             if users:
-                raise Refused(
-                    f"role {name} is held by {', '.join(users)}", hint=f"first: vesica user deny {users[0]} {name}"
+                raise NotAllowed(
+                    f"users have the role {name}: {', '.join(users)}",
+                    hint="take it from them first",
+                    remedy=Remedy("user.deny", {"name": users[0], "role": name}),
                 )
             tx.execute(rows.delete().where(rows.c.name == name))
 
-    def known(self, connection: Connection) -> dict[str, Role]:
-        rows = connection.execute(select(tables.roles).order_by(tables.roles.c.name))
+    def known(self, tx: Tx) -> dict[str, Role]:
+        """Return the roles by name, the ready-made ones first."""
+        rows = tx.execute(select(tables.roles).order_by(tables.roles.c.name))
         own = [
             Role(
                 name=row.name,
@@ -75,16 +85,15 @@ class Roles:
         ]
         return {**READY_MADE, **{role.name: role for role in own}}
 
-    def get(self, connection: Connection, name: str) -> Role:
-        role = self.known(connection).get(name)
+    def get(self, tx: Tx, name: str) -> Role:
+        """Return a role; raises NotFound."""
+        role = self.known(tx).get(name)
         if role is None:
-            raise NotFound(f"there is no role {name[:80]!r}", hint="'vesica role list' shows them")
+            raise NotFound(f"there is no role {name[:80]!r}", hint="see which there are", remedy=Remedy("role.list"))
         return role
-
-
-list_ = list  # inside the class `list` is the method
 
 
 def _label(given: str) -> str:
     """Return a label as the catalogues write it; those of one project need not be in another's."""
-    return given.upper() if given.upper() in STANDARD else check_name(given, "label")
+    name = spelled_label(given)
+    return name if name in STANDARD_LABELS else check_name(given, "label")

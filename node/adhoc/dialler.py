@@ -18,8 +18,9 @@ from psi.keys import Purpose
 from psi.values import Indices
 
 from ..errors import PeerUnreachable
-from ..exchanges.http import CONNECT_PATH, drive, open_at
+from ..exchanges.http import drive, open_at
 from ..operations.jobs import Progress, no_progress
+from ..transport import paths
 from ..transport.client import PeerClient
 from .session import DONE_PATH, EPOCH, Between, Columns, Party, check_common, check_sizes, fingerprint, offer, terms
 
@@ -28,7 +29,7 @@ FIRST_CONTACT_SECONDS = 5.0  # a listener that is not there by then has gone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """What the dialler was told about one namespace; `overlap` is None below the minimum."""
+    """What the dialler learned about one namespace; `overlap` is None below the minimum."""
 
     namespace: str
     ours: int
@@ -72,7 +73,7 @@ def dial(
 ) -> Outcome:
     """Call the listener that a Connect ID names, and return what we learned from one session.
 
-    Raises InvalidConnectId, PeerUnreachable, WrongPeerKey, PeerRefused (it allows less), Refused (nothing in common, or
+    Raises InvalidConnectId, PeerUnreachable, WrongPeerKey, RefusedByPartner (it allows less), NotAllowed (nothing in common, or
     too few identities), RemoteProtocolError.
     """
     connect_id, party = check(text), Party()
@@ -86,7 +87,7 @@ def dial(
             ) from None
         client.patience = patience
         between = Between(agreement, fingerprint(connect_id.key), party.fingerprint, party.random(32))
-        session = _Dialling(client, party, connect_id, between, columns, progress)
+        session = Dialling(client, party, connect_id, between, columns, progress)
         outcome = session.members() if members else session.count()
         client.post(DONE_PATH, b"")
     return outcome
@@ -94,7 +95,7 @@ def dial(
 
 def _agree(client: PeerClient, party: Party, connect_id: ConnectId, columns: Columns, ours: Terms) -> Agreement:
     hello = handshake.hello(connect_id, key=party.key, nonce=party.random(32))
-    reply = handshake.Reply.decode(client.post(CONNECT_PATH, hello.encode()))
+    reply = handshake.Reply.decode(client.post(paths.CONNECT, hello.encode()))
     theirs = handshake.check_reply(reply, hello, connect_id)
     mine = offer(party, party.random(16), "", ours, columns, party.random(32))
     request = handshake.request(
@@ -102,13 +103,15 @@ def _agree(client: PeerClient, party: Party, connect_id: ConnectId, columns: Col
     )
     check_common(request.agreement, mine, theirs)
     check_sizes(request.agreement, columns)
-    accept = handshake.Accept.decode(client.post(CONNECT_PATH, request.encode()))
+    accept = handshake.Accept.decode(client.post(paths.CONNECT, request.encode()))
     handshake.check_accept(accept, request.agreement, key=connect_id.key)
     return request.agreement
 
 
 @dataclass(frozen=True, slots=True)
-class _Dialling:
+class Dialling:
+    """One session as its dialler runs it: a count of every agreed namespace, or the members."""
+
     client: PeerClient
     party: Party
     connect_id: ConnectId

@@ -23,8 +23,8 @@ from psi.hashing import context
 from psi.keys import Key, Purpose
 from psi.values import U8, Indices, Values
 
-from ..errors import Refused
-from ..people.data import begins, order
+from ..errors import NotAllowed
+from ..people.identity_rows import begins, sort_rows
 
 DONE_PATH = "/vesica/1/done"
 EPOCH = 1
@@ -66,7 +66,7 @@ def fingerprint(key: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The distinct identities of one namespace in a file; row i of the file's accepted rows holds `values[of[i]]`."""
+    """The distinct identities of one namespace in a file; row i of the file's accepted rows has `values[of[i]]`."""
 
     values: Values
     rows: Indices  # file rows, one for each identity read
@@ -74,14 +74,14 @@ class Column:
 
     @classmethod
     def of_rows(cls, values: Values, rows: Indices) -> "Column":
-        arranged = order(values)
+        arranged = sort_rows(values)
         new = begins(values, by=arranged)
         of = np.empty(len(values), np.intp)
         of[arranged] = np.cumsum(new) - 1
         return cls(values.take(arranged[new]), np.asarray(rows, np.intp), of)
 
     def rows_with(self, values: Indices) -> Indices:
-        """Return the file rows that hold one of the distinct values with these indices."""
+        """Return the file rows that have one of the distinct values with these indices."""
         chosen = np.zeros(len(self.values), np.bool_)
         chosen[values] = True
         return self.rows[chosen[self.of]] if len(self.of) else self.rows
@@ -116,30 +116,30 @@ def offer(party: Party, project: bytes, address: str, ours: Terms, columns: Colu
 
 
 def check_common(agreement: Agreement, ours: Offer, theirs: Offer) -> None:
-    """Raise Refused, saying which rules differ, where the two files have nothing to compare."""
+    """Raise NotAllowed, saying which rules differ, where the two files have nothing to compare."""
     if agreement.namespaces:
         return
     differing = [f"{name}: {'/'.join(a)} here, {'/'.join(b)} there" for name, a, b in mismatches(ours, theirs)]
     if differing:
-        raise Refused(
+        raise NotAllowed(
             f"both sides normalise differently: {'; '.join(differing)}",
-            hint="agree on one rule, and name it: --column COLUMN=NAMESPACE/RULE",
+            hint="agree on one rule, and name it on both sides: NAMESPACE/RULE",
         )
-    raise Refused(
+    raise NotAllowed(
         f"the two files have no namespace in common: {', '.join(ours.namespaces)} here, "
         f"{', '.join(theirs.namespaces)} there",
-        hint="give a column that both have: --column COLUMN=NAMESPACE",
+        hint="name a column of a namespace that both have",
     )
 
 
 def check_sizes(agreement: Agreement, columns: Columns) -> None:
-    """Raise Refused where our file is below the agreed minimum: a match with few people speaks about persons."""
+    """Raise NotAllowed where our file is below the agreed minimum: a match with few people speaks about persons."""
     least = agreement.terms.minimum_universe
     for namespace in agreement.namespaces:
         if (have := len(columns[namespace].values)) < least:
-            raise Refused(
+            raise NotAllowed(
                 f"the file has {have:,} identities in {namespace}, fewer than the agreed minimum of {least:,}",
-                hint="match larger files, or lower the minimum on both sides: --minimum N",
+                hint="match larger files, or lower the minimum on both sides",
             )
 
 

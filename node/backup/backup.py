@@ -1,8 +1,8 @@
 """Backups: a home's rows, keys and data as one directory or tar file, with a list of all files written last.
 
-A service may run meanwhile: the data files are pinned by links while nobody can take one away, and the rows are read as
-they were then. What must not come back is left out: the secrets of key epochs, and with them caches, spools, and the
-records that only they open.
+A service may run meanwhile: data files are linked while nobody can remove one, and the rows are read as they were then.
+What must not come back is left out: the secrets of key epochs, and with them caches, spools, and the records that only
+they open.
 """
 
 import hashlib
@@ -14,24 +14,23 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Select, Table, select
 
-from psi.errors import VesicaError
+from psi.errors import Remedy, VesicaError
 
+from ..access.scope import Home
 from ..errors import AlreadyExists, Failure
-from ..people import data
-from ..storage.database import Store
-from ..storage.files import explained, is_old, sync_directory, write_atomically
+from ..people.manifests import Manifest
+from ..storage.database import Database, Tx
+from ..storage.files import failure_of, is_old, sync_directory, write_atomically
 from ..storage.keys import under_passphrase
+from ..storage.records import Document, record
 from ..storage.tables import connections as connections_table
 from ..storage.tables import manifests, memberships, metadata, received_feeds
-
-if TYPE_CHECKING:
-    from ..node import Node
 
 FORMAT = "vesica backup 1"
 MANIFEST = "manifest.json"
@@ -50,77 +49,87 @@ class BackupIncomplete(VesicaError):
     code = "backup_incomplete"
 
 
-def write(node: "Node", target: Path) -> dict[str, Any]:
-    """Write a backup to a directory, or to one file if `target` ends in ".tar", and return what it holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A row of `manifests`: a generation of a project's people."""
+
+    id: str
+    project_id: str
+    content: Document
+
+
+def write(home: Home, target: Path) -> Document:
+    """Write a backup to a directory, or to one file if `target` ends in ".tar", and return what is in it.
 
     Nothing is a backup before its list of files is there. Raises AlreadyExists where something is in the way.
     """
-    node.guard.require("node.backup", str(target), None)  # before a key is copied, not after
+    home.guard.require("node.backup", str(target), None)  # before a key is copied, not after
     try:
-        document = _write(node, target)
+        document = _write(home, target)
     except Exception:
-        with node.act("node.backup", str(target)):
+        with home.act("node.backup", str(target)):
             raise
-    with node.act("node.backup", str(target), detail={"files": document["files"]}):
+    with home.act("node.backup", str(target), detail={"files": document["files"]}):
         return document
 
 
-def _write(node: "Node", target: Path) -> dict[str, Any]:
+def _write(home: Home, target: Path) -> Document:
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
     if target.exists():
         raise AlreadyExists(f"there is something at {target} already", hint="name a new file or directory")
-    for old in node.home.glob(".backup.*"):
+    for old in home.path.glob(".backup.*"):
         if is_old(old):
             shutil.rmtree(old, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(dir=node.home, prefix=".backup.") as folder:
+        with tempfile.TemporaryDirectory(dir=home.path, prefix=".backup.") as folder:
             scratch = Path(folder)
-            made = _collect(node, scratch)
+            made = _collect(home, scratch)
             files = {name: _described(scratch / name) for name in sorted(_names(scratch))}
             listed = {
                 "format": FORMAT,
                 "made": made,
-                "organisation": node.config.organisation,
-                "key": node.key.hex(),
+                "organisation": home.config.organisation,
+                "key": home.key.hex(),
                 "files": files,
             }
             write_atomically(scratch / MANIFEST, json.dumps(listed, indent=1).encode() + b"\n")
             pack = _pack_tar if target.suffix == ".tar" else _pack_directory
             pack(scratch, [*files, MANIFEST], target)
     except OSError as error:
-        raise explained(error, target) from error
+        raise failure_of(error, target) from error
     return {
         "backup": str(target),
         "made": made,
         "files": len(files),
         "bytes": sum(size for size, _ in files.values()),
-        "keys": "under the passphrase" if under_passphrase(node.home) else "as they are",
+        "keys": "under the passphrase" if under_passphrase(home.path) else "as they are",
     }
 
 
-def _collect(node: "Node", scratch: Path) -> int:
-    """Put what a backup holds into a directory, by links where that goes; return as of when."""
-    with node.store.read() as reading:
-        with node.store.begin():  # who would take a data file away has to wait
-            made = node.now()
+def _collect(home: Home, scratch: Path) -> int:
+    """Put what belongs into a backup into a directory, as links where possible; return the time as of which it is."""
+    with home.read() as reading:
+        with home.begin():  # whatever would remove a data file has to wait
+            made = home.now()
             for name in _data_files(reading):
-                _link(node.home / "data" / name, scratch / "data" / name)
+                _link(home.path / "data" / name, scratch / "data" / name)
         for name in ("node.key", "master.key"):
-            _link(node.home / "keys" / name, scratch / "keys" / name)
-        store = Store.open(scratch / ROWS)
+            _link(home.path / "keys" / name, scratch / "keys" / name)
+        store = Database.open(scratch / ROWS)
         try:
             with store.begin() as tx:
                 copy_rows(reading, tx)
         finally:
             store.close()
-    replace(node.config, database=None).save(scratch)
+    replace(home.config, database=None).save(scratch)
     return made
 
 
-def _data_files(reading: Connection) -> Iterator[str]:
-    for row in _newest(reading):
-        yield from (f"{row.project_id}/{name}" for name in data.files_of(row.content))
+def _data_files(reading: Tx) -> Iterator[str]:
+    for generation in _newest(reading):
+        files = Manifest.from_document(generation.content).files
+        yield from (f"{generation.project_id}/{name}" for name in files)
     query = (
         select(connections_table.c.project_id, received_feeds.c.id, memberships.c.file, memberships.c.changes)
         .join(received_feeds, received_feeds.c.id == memberships.c.feed_id)
@@ -130,14 +139,14 @@ def _data_files(reading: Connection) -> Iterator[str]:
         yield from (f"{project_id}/received/{feed_id}/{name}" for name in names)
 
 
-def _newest(reading: Connection) -> list[Row[Any]]:
+def _newest(reading: Tx) -> list[Generation]:
     query = select(manifests).order_by(manifests.c.project_id, manifests.c.generation)
-    return list({row.project_id: row for row in reading.execute(query)}.values())
+    return list({row.project_id: record(Generation, row) for row in reading.execute(query)}.values())
 
 
-def copy_rows(reading: Connection, tx: Connection) -> None:
+def copy_rows(reading: Tx, tx: Tx) -> None:
     """Copy the rows of one database into another one that has none, but for what a backup leaves out."""
-    newest = {row.id for row in _newest(reading)}
+    newest = {each.id for each in _newest(reading)}
     for table in metadata.sorted_tables:
         if table.name in LEFT_OUT:
             continue
@@ -148,7 +157,7 @@ def copy_rows(reading: Connection, tx: Connection) -> None:
                 tx.execute(table.insert(), kept)
 
 
-def _ordered(table: Table) -> Any:
+def _ordered(table: Table) -> Select[Any]:
     return select(table).order_by(*table.primary_key.columns)
 
 
@@ -212,7 +221,7 @@ def copy_file(source: IO[bytes], target: Path, *, at_most: int | None = None) ->
     return size, digest.hexdigest()
 
 
-# Reading one: it came from somewhere, and whoever wrote it may have meant harm
+# Reading one: it may have been written to do harm
 
 
 class Backup:
@@ -224,7 +233,7 @@ class Backup:
         self.files: Files = {name: (int(size), str(sha)) for name, (size, sha) in self.document["files"].items()}
 
     def copy(self, name: str, target: Path) -> bool:
-        """Copy a file out; says whether it was there, and as the list says."""
+        """Copy a file out, and return whether it was there and is as the list says."""
         file = self._file(name)
         if file is None:
             return False
@@ -262,7 +271,7 @@ class Backup:
         return document
 
     def _file(self, name: str) -> IO[bytes] | None:
-        """Open a regular file; a link, or what lies behind one, is not there."""
+        """Open a regular file; a link, or what is behind one, counts as missing."""
         try:
             if self._tar is not None:
                 member = self._tar.getmember(name)
@@ -287,7 +296,9 @@ def opened(source: Path) -> Iterator[Backup]:
     try:
         tar = tarfile.open(source, mode="r:")  # noqa: SIM115 - no compression: it could hide any size
     except FileNotFoundError as error:
-        raise Failure(f"there is nothing at {source}", hint="name a backup that 'vesica node backup' wrote") from error
+        raise Failure(
+            f"there is nothing at {source}", hint="name a backup that was written", remedy=Remedy("node.backup")
+        ) from error
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BackupIncomplete(f"{source} is no backup, or not whole", hint="use another one") from error
     with tar:

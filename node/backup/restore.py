@@ -1,48 +1,52 @@
 """Restoring a home from a backup, and what has to be different in it afterwards.
 
-Partners have gone on since the backup was made, and a node that is set back must not repeat itself: key epochs begin
-anew, letters and data revisions go on far above the old numbers, what partners may use up counts as spent. What was
-taken back since the backup is back: consent, feeds, tokens. So tokens and Connect IDs end, and every project is on hold
-until a person says that it goes on. Partners are told; what they answer is in `node.resuming`.
+Partners kept what came after the backup, and a restored node must not use a number twice: new key epochs begin, letters
+and data revisions get numbers far above the old ones, what partners may use up counts as spent. What was taken back since
+the backup is there again: consent, feeds, tokens. So tokens and Connect IDs end, and every project is on hold until a
+person resumes it. A letter notifies partners; what they do about it is in restored_partners.py.
 """
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import delete, select, update
 
 from protocol.letters import Restored
 
 from ..access.audit import RESTORE, date
-from ..errors import AlreadyExists, Refused
+from ..access.scope import Home
+from ..errors import AlreadyExists, NotAllowed
+from ..feeds.runs import RunState
+from ..operations.alerts import AlertKind, Alerts
+from ..operations.jobs import OPEN, JobState
+from ..partners import key_epochs
+from ..partners.connections import BEGUN, note, with_status
+from ..partners.letters import Letters
 from ..storage.config import Config
-from ..storage.database import Store
-from ..storage.files import explained, sync_directory
-from ..storage.tables import DAY, connections, epochs, feed_partners, feeds, jobs, projects, runs, tokens
+from ..storage.database import Database
+from ..storage.files import failure_of, sync_directory
+from ..storage.records import Document
+from ..storage.tables import DAY, feed_partners, feeds, jobs, projects, runs, tokens
 from .backup import ROWS, Backup, BackupIncomplete, copy_rows, opened
 
-if TYPE_CHECKING:
-    from ..node import Node
-
-A_SECOND = 1_000  # letters or revisions that no node makes in one second
-TOLD = ("pending", "requested", "active")
+A_SECOND = 1_000  # letters or revisions: more than a node makes in one second
 NAMED = 5  # files that an error names
 
-Open = Callable[[Path, Config, Store], "Node"]
+Open = Callable[[Path, Config, Database], Home]
 
 
-def restore(source: Path, home: Path, *, database: str | None, node: Open) -> dict[str, Any]:
+def restore(source: Path, home: Path, *, database: str | None, open_home: Open) -> Document:
     """Make a home of a backup, whole or not at all, and return what is in it.
 
-    The rows go into SQLite, or into an empty PostgreSQL if `database` names one. `node` opens a home. Raises
+    The rows go into SQLite, or into an empty PostgreSQL if `database` names one. `open_home` opens one. Raises
     BackupIncomplete with the names of what is missing.
     """
     home = home.absolute()
     if home.exists() and any(home.iterdir()):
-        raise AlreadyExists(f"there is something in {home} already", hint="name a new directory with --home")
+        raise AlreadyExists(f"there is something in {home} already", hint="name a new directory")
     staging = home.with_name(f".{home.name}.restoring")
     try:
         shutil.rmtree(staging, ignore_errors=True)
@@ -55,8 +59,8 @@ def restore(source: Path, home: Path, *, database: str | None, node: Open) -> di
         config = replace(Config.load(staging), database=database)
         (staging / "config.json").unlink()
         store = _rows(staging, database)
-        with node(staging, config, store) as restored:
-            done = _begin_anew(restored, made, source)
+        with closing(open_home(staging, config, store)) as restored:
+            done = _set_right(restored, made, source)
             key = restored.key.hex()
         if database is not None:
             (staging / ROWS).unlink()
@@ -65,7 +69,7 @@ def restore(source: Path, home: Path, *, database: str | None, node: Open) -> di
         staging.replace(home)
         sync_directory(home.parent)
     except OSError as error:
-        raise explained(error, home) from error
+        raise failure_of(error, home) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return {"home": str(home), "organisation": config.organisation, "key": key, "made": made, **done}
@@ -81,16 +85,16 @@ def _copy(backup: Backup, source: Path, staging: Path) -> None:
         )
 
 
-def _rows(staging: Path, database: str | None) -> Store:
-    """Return the store of the home: the backup's own, or the one named, with the backup's rows in it."""
-    own = Store.open(staging / ROWS)
+def _rows(staging: Path, database: str | None) -> Database:
+    """Return the database of the home: the backup's own, or the one named, with the backup's rows in it."""
+    own = Database.open(staging / ROWS)
     if database is None:
         return own
-    store = Store.open(database)
+    store = Database.open(database)
     try:
         with own.read() as reading, store.begin() as tx:
             if tx.execute(select(projects.c.id).limit(1)).first() is not None:
-                raise Refused("that database holds a node already", hint="name an empty one with --database")
+                raise NotAllowed("that database has a node in it already", hint="name an empty one")
             copy_rows(reading, tx)
     except BaseException:
         store.close()
@@ -100,53 +104,36 @@ def _rows(staging: Path, database: str | None) -> Store:
     return store
 
 
-def _begin_anew(node: "Node", made: int, source: Path) -> dict[str, Any]:
+def _set_right(home: Home, made: int, source: Path) -> Document:
     """Change what must not be as it was, in one transaction, as the node's own work: its users have no tokens yet.
 
-    Returns the partners that will be told, the projects that are on hold, and how many tokens have ended.
+    Returns the partners that get a letter about it, the projects that are on hold, and how many tokens have ended.
     """
-    now = node.now()
+    now = home.now()
     passed = max(0, now - made) + 1
-    told: list[str] = []
-    held = node.all_projects()
-    detail: dict[str, Any] = {"made": made, "partners": told}
+    partners: list[str] = []
+    scopes = home.all_scopes()
+    detail: Document = {"made": made, "partners": partners}
     reason = {"code": "restored", "message": "the home was restored from a backup", "hint": "run the command again"}
-    with node.act(RESTORE, str(source), detail=detail) as tx:
+    with home.act(RESTORE, str(source), detail=detail) as tx:
         tx.execute(update(projects).values(restored=now, resumed=None, connect_secret=None, connect_expires=None))
         detail["tokens"] = tx.execute(delete(tokens)).rowcount
         tx.execute(update(feeds).values(revision=feeds.c.revision + A_SECOND * passed))
-        tx.execute(update(feed_partners).values(anew=True))
-        tx.execute(update(runs).where(runs.c.ours, runs.c.state == "prepared").values(state="failed", changed=now))
+        tx.execute(update(feed_partners).values(full=True))
         tx.execute(
-            update(jobs)
-            .where(jobs.c.state.in_(("queued", "running")))
-            .values(state="failed", error=reason, changed=now)
+            update(runs)
+            .where(runs.c.ours, runs.c.state == RunState.PREPARED)
+            .values(state=RunState.FAILED, changed=now)
         )
-        _end_epochs(node, tx, now, passed)
-        for project in held:
+        tx.execute(update(jobs).where(jobs.c.state.in_(OPEN)).values(state=JobState.FAILED, error=reason, changed=now))
+        key_epochs.end_all_after_restore(home, tx, days=passed // DAY)
+        for scope in scopes:
             text = f"on hold since a restore from a backup of {date(made)}: nothing is shared or answered"
-            project.alerts.add(tx, "on_hold", f"{text} until you say so: vesica project resume {project.name}")
-            mine = (connections.c.project_id == project.id, connections.c.status.in_(TOLD))
-            for row in tx.execute(select(connections).where(*mine).order_by(connections.c.alias)).all():
-                number = row.letters_sent + A_SECOND * passed
-                sent = update(connections).where(connections.c.id == row.id)
-                tx.execute(sent.values(letters_sent=number, head_sent=None))
-                message = Restored(received=row.letters_received, made=made)
-                project.letters.send(tx, row.id, "connect.restored", message)
-                told.append(row.alias)
-    return {"told": told, "on_hold": [project.name for project in held], "tokens_ended": detail["tokens"]}
-
-
-def _end_epochs(node: "Node", tx: Connection, now: int, passed: int) -> None:
-    """End the running epochs, and let the next ones have numbers that the partner has most likely not reached."""
-    tx.execute(update(epochs).where(epochs.c.ended.is_(None)).values(secret=b"", ended=now))
-    last = dict(
-        map(
-            tuple,
-            tx.execute(select(epochs.c.connection_id, func.max(epochs.c.number)).group_by(epochs.c.connection_id)),
-        )
-    )
-    for connection_id in tx.scalars(select(connections.c.id).where(connections.c.status.in_(TOLD))).all():
-        number = last.get(connection_id, 0) + 1 + passed // DAY
-        skipped = {"id": node.new_id(), "connection_id": connection_id, "number": number, "secret": b""}
-        tx.execute(insert(epochs).values(**skipped, started=now, ended=now))
+            Alerts(scope).add(tx, AlertKind.ON_HOLD, f"{text} until a person resumes project {scope.name}")
+            for connection in with_status(scope, *BEGUN, tx=tx):
+                number = connection.letters_sent + A_SECOND * passed
+                note(tx, connection, letters_sent=number, head_sent=None)
+                message = Restored(received=connection.letters_received, made=made)
+                Letters(scope).send(tx, connection.id, "connect.restored", message)
+                partners.append(connection.alias)
+    return {"notified": partners, "on_hold": [scope.name for scope in scopes], "tokens_ended": detail["tokens"]}

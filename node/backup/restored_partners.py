@@ -1,126 +1,128 @@
-"""Going on with a partner that was restored from a backup: what it forgot it gets again, by what it signed itself."""
+"""After a restore from a backup: its partners send it again what it forgot, proved by its own signature."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import func, select, update
 
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
-from protocol.letters import Disconnect, FeedHeld, FeedNotice, Restored
+from protocol.letters import Disconnect, FeedNotice, FeedReport, Restored
 from protocol.receipt import SignedReceipt
 from protocol.wire import Message
 
 from ..access.audit import date
+from ..access.scope import Scope
 from ..feeds import versions
-from ..feeds.receiving.received import ALIVE
-from ..feeds.sending import attempts, edits
-from ..feeds.sending.edits import GOING
+from ..feeds.receiving import received_feeds
+from ..feeds.receiving.received_feeds import ALIVE
+from ..feeds.sending import attempts, recipients
+from ..feeds.sending.recipients import Recipient
+from ..feeds.states import FeedStatus, RecipientStatus
+from ..operations.alerts import AlertKind, Alerts
+from ..partners.connections import Connection, ConnectionStatus, note
 from ..partners.key_epochs import FURTHEST
-from ..partners.letters import HANDLERS as LETTERS
-from ..storage.tables import connections, feed_partners, feed_versions, feeds, letters, received_feeds, runs
-
-if TYPE_CHECKING:
-    from ..project import Project
+from ..partners.letters import Letters, send_again
+from ..storage.database import Tx
+from ..storage.ids import stored_id
+from ..storage.tables import feed_partners, feed_versions, feeds, runs
 
 CORRECTED_AT_MOST = 16  # new versions of a feed since a restore, before partners can't cause another
 
 
-def restored(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle connect.restored: our letters come again, and we say what we hold of each feed between us, or that it is over."""
+def restored(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
+    """Handle connect.restored: send our letters again, and report what we have of each feed, or that all is over."""
     assert isinstance(message, Restored)
-    tx.execute(update(connections).where(connections.c.id == row.id).values(restored=project.node.now()))
-    lost = (letters.c.connection_id == row.id, letters.c.number > message.received)
-    tx.execute(update(letters).where(*lost).values(delivered=None))
-    if row.status == "disconnected":  # its own word, perhaps: then no letter of ours says so
-        project.letters.send_once(tx, row.id, "connect.disconnect", Disconnect(reason=row.reason or ""))
+    note(tx, connection, restored=scope.home.now())
+    send_again(tx, connection, after=message.received)
+    if (
+        connection.status is ConnectionStatus.DISCONNECTED
+    ):  # perhaps by the partner itself: then it got no letter of ours about it
+        Letters(scope).send_once(tx, connection.id, "connect.disconnect", Disconnect(reason=connection.reason or ""))
         return
-    text = f"{row.alias} was restored from a backup of {date(min(message.made, project.node.now()))}"
-    hint = f"once you know that it is true, let it evaluate anew: vesica partner allow {row.alias}"
-    project.alerts.add(tx, "restored", f"{text}; {hint}")
-    if row.status != "active":
-        return
-    ours = select(feed_partners).where(feed_partners.c.connection_id == row.id, feed_partners.c.status != "draft")
-    for state in tx.execute(ours).all():
-        feed = tx.execute(select(feeds).where(feeds.c.id == state.feed_id)).one()
-        if state.status in GOING:
-            attempts.begin_anew(project, tx, row, feed.id)
-            _tell(project, tx, row, edits.holds(tx, state), feed.id, ours=True)
-        else:  # it may have again what it once purged
-            notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=state.reason or state.status)
-            project.letters.send(tx, row.id, "feed.revoke", notice)
-    theirs = select(received_feeds).where(
-        received_feeds.c.connection_id == row.id,
-        received_feeds.c.status.in_(ALIVE),
-        received_feeds.c.accepted_version.is_not(None),
+    text = f"{connection.alias} was restored from a backup of {date(min(message.made, scope.home.now()))}"
+    Alerts(scope).add(
+        tx, AlertKind.RESTORED, f"{text}; once you know that this is true, allow it to evaluate its people again"
     )
-    for feed in tx.execute(theirs).all():
-        _tell(project, tx, row, versions.get(tx, feed.id, feed.accepted_version), feed.id, ours=False)
+    if connection.status is not ConnectionStatus.ACTIVE:
+        return
+    ours = select(feed_partners).where(
+        feed_partners.c.connection_id == connection.id, feed_partners.c.status != RecipientStatus.DRAFT
+    )
+    for recipient in map(recipients.read, tx.execute(ours).all()):
+        feed = recipients.feed_of(tx, recipient.feed_id)
+        if recipient.live:
+            attempts.request_full_revision(scope, tx, connection, feed.id)
+            _report(scope, tx, connection, recipients.in_force(tx, recipient), feed.id, ours=True)
+        else:  # it may have again what it once purged
+            notice = FeedNotice(feed=feed.wire_id, version=feed.version, reason=recipient.reason or recipient.status)
+            Letters(scope).send(tx, connection.id, "feed.revoke", notice)
+    for received in received_feeds.of_connection(tx, connection.id):
+        if received.status in ALIVE and received.accepted_version is not None:
+            _report(scope, tx, connection, received_feeds.definition(tx, received), received.id, ours=False)
 
 
-def _tell(
-    project: "Project", tx: Connection, row: Row[Any], definition: Definition, feed_id: str, *, ours: bool
-) -> None:
+def _report(scope: Scope, tx: Tx, connection: Connection, definition: Definition, feed_id: str, *, ours: bool) -> None:
     query = select(runs.c.receipt).where(
-        runs.c.connection_id == row.id, runs.c.feed_id == feed_id, runs.c.ours == ours, runs.c.receipt.is_not(None)
+        runs.c.connection_id == connection.id,
+        runs.c.feed_id == feed_id,
+        runs.c.ours == ours,
+        runs.c.receipt.is_not(None),
     )
     receipt = tx.scalar(query.order_by(runs.c.revision.desc()).limit(1))
     signed = None if receipt is None else SignedReceipt.decode(receipt)
-    project.letters.send(tx, row.id, "feed.held", FeedHeld(definition=definition, receipt=signed))
+    Letters(scope).send(tx, connection.id, "feed.held", FeedReport(definition=definition, receipt=signed))
 
 
-def held(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.held: go on from the receipt that we signed and forgot, and from the version that was accepted."""
-    assert isinstance(message, FeedHeld)
-    if project.row(tx).restored is None:
+def reported(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
+    """Handle feed.held, which partners send to a restored node: take over the last receipt and the accepted version."""
+    assert isinstance(message, FeedReport)
+    if scope.row(tx).restored is None:
         raise RemoteProtocolError("out_of_order", "nothing was restored here")
     feed, receipt = message.definition.feed, message.receipt
-    state = tx.execute(attempts.state_query(row.id, feed.hex())).first()
+    recipient = recipients.find(tx, connection.id, stored_id(feed))
     if receipt is not None:
-        keys = (row.peer_key, project.node.key) if state is not None else (project.node.key, row.peer_key)
+        keys = (connection.peer_key, scope.home.key) if recipient is not None else (scope.home.key, connection.peer_key)
         receipt.verify_both(receiver_key=keys[0], sender_key=keys[1])
-        if (receipt.receipt.connection.hex(), receipt.receipt.feed) != (row.id, feed):
+        if (receipt.receipt.connection, receipt.receipt.feed) != (connection.wire_id, feed):
             raise RemoteProtocolError("receipt", "the receipt is of another connection or feed")
-    if state is not None:
-        _held_by_receiver(project, tx, row, state, message)
+    if recipient is not None:
+        _reported_by_receiver(scope, tx, connection, recipient, message)
     else:
-        _held_by_sender(project, tx, row, message)
+        _reported_by_sender(scope, tx, connection, message)
 
 
-def _held_by_receiver(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], message: FeedHeld) -> None:
+def _reported_by_receiver(
+    scope: Scope, tx: Tx, connection: Connection, recipient: Recipient, message: FeedReport
+) -> None:
     signed = message.receipt
-    if signed is not None and signed.receipt.revision > state.last_revision:
-        values = {"last_revision": signed.receipt.revision, "last_receipt": signed.receipt.digest()}
-        project.feeds.change_state(tx, state, **values)
-        behind = (feeds.c.id == state.feed_id, feeds.c.revision < signed.receipt.revision)
+    if signed is not None and signed.receipt.revision > recipient.last_revision:
+        receipt = signed.receipt
+        recipients.change_state(scope, tx, recipient, last_revision=receipt.revision, last_receipt=receipt.digest())
+        behind = (feeds.c.id == recipient.feed_id, feeds.c.revision < signed.receipt.revision)
         tx.execute(update(feeds).where(*behind).values(revision=signed.receipt.revision))
-    feed = tx.execute(select(feeds).where(feeds.c.id == state.feed_id)).one()
-    ours, theirs = project.feeds.definition(feed, tx), message.definition
-    if feed.status == "revoked" or theirs.version < ours.version or theirs == ours:
+    feed = recipients.feed_of(tx, recipient.feed_id)
+    ours, theirs = versions.get(tx, feed.id, feed.version), message.definition
+    if feed.status is FeedStatus.REVOKED or theirs.version < ours.version or theirs == ours:
         return
-    made = (feed_versions.c.feed_id == feed.id, feed_versions.c.created >= project.row(tx).restored)
+    made = (feed_versions.c.feed_id == feed.id, feed_versions.c.created >= scope.row(tx).restored)
     often = tx.scalar(select(func.count()).where(*made)) or 0
     if theirs.version > ours.version + FURTHEST or often >= CORRECTED_AT_MOST:
         raise RemoteProtocolError("manifest", "the partner speaks of a version that no edit can have made")
-    after = replace(ours, version=theirs.version + 1, created=project.node.now())
-    versions.keep(project, tx, feed.id, after)
-    project.feeds.change(tx, feed, version=after.version)
-    lost = f"{row.alias} has version {theirs.version} of feed {feed.name}, which was made after the backup"
-    text = f"{lost}: nothing is released to it until you have made that edit again (vesica feed edit {feed.name})"
-    project.alerts.add(tx, "feed_version_lost", text)
+    after = replace(ours, version=theirs.version + 1, created=scope.home.now())
+    versions.keep(scope, tx, feed.id, after)
+    recipients.change_feed(scope, tx, feed.id, version=after.version)
+    lost = f"{connection.alias} has version {theirs.version} of feed {feed.name}, which was made after the backup"
+    Alerts(scope).add(
+        tx, AlertKind.FEED_VERSION_LOST, f"{lost}: nothing is released to it until you have made that edit again"
+    )
 
 
-def _held_by_sender(project: "Project", tx: Connection, row: Row[Any], message: FeedHeld) -> None:
-    query = select(received_feeds).where(received_feeds.c.id == versions.local(row.id, message.definition.feed))
-    feed = tx.execute(query).first()
+def _reported_by_sender(scope: Scope, tx: Tx, connection: Connection, message: FeedReport) -> None:
+    feed = received_feeds.find(tx, connection.id, message.definition.feed)
     signed = message.receipt
     if feed is None:
         raise RemoteProtocolError("manifest", "there is no such feed between us")
     if signed is not None and signed.receipt.revision > feed.last_revision:
-        project.received.change(
-            tx, feed, last_revision=signed.receipt.revision, last_receipt=signed.receipt.digest(), records=None
+        received_feeds.change(
+            scope, tx, feed, last_revision=signed.receipt.revision, last_receipt=signed.receipt.digest(), records=None
         )
-
-
-LETTERS["connect.restored"] = restored
-LETTERS["feed.held"] = held

@@ -12,22 +12,22 @@ from protocol.errors import NotReady, RemoteProtocolError
 from protocol.exchange import Done, Fetch, Machine, Opened, Opening, Role, Send
 from psi.errors import VesicaError
 
-from ..errors import Refusal, Unwelcome
+from ..errors import RefusedToPartner, UnknownCaller
 from ..operations.jobs import Progress, no_progress
+from ..storage.ids import stored_id, wire_id
+from ..transport import paths
 
 if TYPE_CHECKING:
     from ..transport.client import PeerClient
     from ..transport.endpoint import Call, Route
 
-PATH = "/vesica/1/exchanges"
-CONNECT_PATH = "/vesica/1/connect"
 OPEN_PER_CALLER = 64
 IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
 
 
 def open_at(client: "PeerClient", opening: Opening) -> Opened:
-    """Ask the partner to take part; raises PeerRefused with its reason."""
-    return Opened.decode(client.post(PATH, opening.encode()))
+    """Ask the partner to take part; raises RefusedByPartner with its reason."""
+    return Opened.decode(client.post(paths.EXCHANGES, opening.encode()))
 
 
 def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Progress = no_progress) -> None:
@@ -36,7 +36,7 @@ def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Pro
     The chunk after the one that is being worked on is fetched meanwhile, and while the partner works on a chunk of ours
     we make the next: so both sides compute at the same time.
     """
-    base = f"{PATH}/{exchange.hex()}"
+    base = f"{paths.EXCHANGES}/{stored_id(exchange)}"
     totals: dict[str, int] = {}
     ahead: dict[Fetch, Future[bytes]] = {}
     made: dict[Send, bytes] = {}
@@ -47,11 +47,11 @@ def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Pro
             progress(step, chunk, totals.get(step))
             if isinstance(action, Send):
                 body = made.pop(action, None) or machine.get(step, chunk)
-                going = pool.submit(client.put, f"{base}/{step}/{chunk}", body, status=base)
+                sending = pool.submit(client.put, f"{base}/{step}/{chunk}", body, status=base)
                 totals.setdefault(step, _chunks(body))
                 if chunk + 1 < totals[step]:
                     made[Send(step, chunk + 1)] = machine.get(step, chunk + 1)
-                going.result()
+                sending.result()
                 machine.sent(step, chunk)
             else:
                 waiting = ahead.pop(action, None)
@@ -77,27 +77,27 @@ class Answers(Protocol):
     """What stands behind the exchanges that others open: a node's store, or one ad hoc session."""
 
     def begin(self, caller: bytes, opening: Opening) -> tuple[Opened, Machine]:
-        """Take part in a new exchange, or in one from before a restart; raises Unwelcome or Refusal."""
+        """Take part in a new exchange, or in one from before a restart; raises UnknownCaller or RefusedToPartner."""
         ...
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         """Return an exchange from before a restart, or from before we failed; raises NotFound."""
         ...
 
-    def given_up(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
-        """Return those of these exchanges that go on no more, whoever ended them."""
+    def those_over(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
+        """Return those of these exchanges that are over."""
         ...
 
     def finished(self, opening: Opening, role: Role) -> None:
-        """Every step is complete here; may be told again after a restart."""
+        """Note that every step is complete here; called again after a restart."""
         ...
 
     def failed(self, opening: Opening, error: VesicaError) -> None:
-        """The partner broke the protocol, or was refused: this exchange is over."""
+        """Note that the partner broke the protocol, or was refused: this exchange is over."""
         ...
 
 
-_ENDING = (RemoteProtocolError, Refusal)
+_ENDING = (RemoteProtocolError, RefusedToPartner)
 
 
 @dataclass(slots=True)
@@ -120,15 +120,25 @@ class Answering:
         self._live: dict[bytes, _Live] = {}
         self._lock = threading.Lock()
 
+    def in_memory(self) -> frozenset[bytes]:
+        """Return the ids of the exchanges whose machines are in memory."""
+        with self._lock:
+            return frozenset(self._live)
+
+    def forget_all(self) -> None:
+        """Forget every machine, as a restart does: what partners go on with is read from its rows."""
+        with self._lock:
+            self._live.clear()
+
     def routes(self) -> "list[Route]":
         from ..transport.endpoint import Route
 
-        chunk = PATH + "/{exchange}/{step}/{chunk}"
+        chunk = paths.EXCHANGES + "/{exchange}/{step}/{chunk}"
         return [
-            Route("POST", PATH, self._open),
+            Route("POST", paths.EXCHANGES, self._open),
             Route("PUT", chunk, self._put),
             Route("GET", chunk, self._get),
-            Route("GET", PATH + "/{exchange}", self._status),
+            Route("GET", paths.EXCHANGES + "/{exchange}", self._status),
         ]
 
     def _open(self, call: "Call") -> bytes:
@@ -143,7 +153,7 @@ class Answering:
                     raise
                 live.opening, live.opened = opening, opened.encode()
             elif live.opening != opening:
-                raise RemoteProtocolError("session", "this exchange was opened with other words")
+                raise RemoteProtocolError("session", "this exchange was opened before, with other contents")
             return live.opened
 
     def _put(self, call: "Call") -> bytes:
@@ -161,7 +171,7 @@ class Answering:
             if isinstance(live.error, _ENDING):
                 raise live.error
             live.error = None
-            if self._answers.given_up([exchange]):
+            if self._answers.those_over([exchange]):
                 self._drop(exchange, live)
                 raise over()
             if live.machine is None or live.opening is None:
@@ -183,7 +193,7 @@ class Answering:
             return body
 
     def _status(self, call: "Call") -> bytes:
-        """Wait for the work on an exchange, and tell how it ended: the answer to a PUT that took long."""
+        """Wait for the work on an exchange, and return how it ended: the answer to a PUT that took long."""
         live = self._found(_exchange(call), call.caller)
         with live.lock:
             if live.error is not None:
@@ -197,11 +207,11 @@ class Answering:
         with self._lock:
             open_now = sum(live.caller == caller and not live.finished for live in self._live.values())
             if exchange not in self._live and open_now >= OPEN_PER_CALLER:
-                raise Refusal("too_many", "too many exchanges are open at once", status=409)
+                raise RefusedToPartner("too_many", "too many exchanges are open at once", status=409)
             live = self._live.setdefault(exchange, _Live(caller))
             live.used = now
         if live.caller != caller:
-            raise Unwelcome("this exchange is another partner's")
+            raise UnknownCaller("this exchange is another partner's")
         return live
 
     def _found(self, exchange: bytes, caller: bytes) -> _Live:
@@ -218,10 +228,10 @@ class Answering:
         return live
 
     def _forget(self, now: float) -> None:
-        """Let go of what nobody asked about for long, and of what was given up: a machine may hold a universe."""
+        """Forget what nobody asked about for long, and what was given up: a machine may have a universe in memory."""
         with self._lock:
             resting = {other: live for other, live in self._live.items() if not live.lock.locked()}
-        over = self._answers.given_up(resting)
+        over = self._answers.those_over(resting)
         with self._lock:
             for other, live in resting.items():
                 left = now - live.used > IDLE_SECONDS or (other in over and live.error is None)
@@ -234,18 +244,18 @@ class Answering:
                 del self._live[exchange]
 
 
-def over() -> Refusal:
-    """Return how a caller is told that an exchange goes on no more."""
-    return Refusal("over", "this exchange is over", status=409)
+def over() -> RefusedToPartner:
+    """Return the refusal of an exchange that is over."""
+    return RefusedToPartner("over", "this exchange is over", status=409)
 
 
 def _exchange(call: "Call") -> bytes:
     text = call.parameters["exchange"]
     try:
-        exchange = bytes.fromhex(text)
+        exchange = wire_id(text)
     except ValueError:
         exchange = b""
-    if len(exchange) != 16 or exchange.hex() != text:
+    if len(exchange) != 16 or stored_id(exchange) != text:
         raise RemoteProtocolError("session", "an exchange's id has 32 lower-case hex digits")
     return exchange
 

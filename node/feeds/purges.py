@@ -1,71 +1,72 @@
 """Signed statements that memberships are gone: receivers make them, senders keep one for everything they took back."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import insert, select
 
 from protocol.letters import Purged
 from protocol.receipt import PurgeStatement
 
+from ..access.scope import Scope
+from ..partners.connections import Connection
+from ..partners.letters import Letters
+from ..storage.database import Tx
+from ..storage.ids import stored_id
+from ..storage.records import Document, Documents
 from ..storage.tables import purges
 from . import versions
 
-if TYPE_CHECKING:
-    from ..project import Project
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOut:
+    """What a version of a feed does not have any more."""
+
+    version: int
+    segments: tuple[bytes, ...]
+    namespaces: tuple[str, ...]
 
 
 def sign(
-    project: "Project",
-    tx: Connection,
-    connection: Row[Any],
-    feed: bytes,
-    revision: int,
-    *,
-    version: int = 0,
-    segments: tuple[bytes, ...] = (),
-    namespaces: tuple[str, ...] = (),
+    scope: Scope, tx: Tx, connection: Connection, feed: bytes, revision: int, taken_out: TakenOut | None = None
 ) -> None:
-    """Tell a sender, signed, that what `version` took out of its feed is gone; without a version, the whole feed."""
+    """Send a sender our signed statement that what a version took out of its feed is gone, or the whole feed."""
     statement = PurgeStatement(
-        connection=bytes.fromhex(connection.id),
+        connection=connection.wire_id,
         feed=feed,
-        version=version,
+        version=taken_out.version if taken_out else 0,
         revision=revision,
-        segments=segments,
-        namespaces=namespaces,
-        made=project.node.now(),
+        segments=taken_out.segments if taken_out else (),
+        namespaces=taken_out.namespaces if taken_out else (),
+        made=scope.home.now(),
     )
-    letter = Purged(statement=statement, signature=statement.sign(project.node.sign))
-    project.letters.send(tx, connection.id, "feed.purged", letter)
+    letter = Purged(statement=statement, signature=statement.sign(scope.home.sign))
+    Letters(scope).send(tx, connection.id, "feed.purged", letter)
 
 
-def keep(project: "Project", tx: Connection, feed: Row[Any], row: Row[Any], message: Purged) -> bool:
-    """Keep a partner's statement unless there is one about the same version, or a partner could fill the store.
-
-    Says whether it was kept.
-    """
+def keep(scope: Scope, tx: Tx, feed_id: str, connection: Connection, message: Purged) -> bool:
+    """Keep a partner's statement, one for each version, so that no partner can fill the store; return whether it was kept."""
     version = message.statement.version
     if version:
-        versions.get(tx, feed.id, version)
+        versions.get(tx, feed_id, version)
     known = select(purges.c.id).where(
-        purges.c.feed_id == feed.id, purges.c.connection_id == row.id, purges.c.version == version
+        purges.c.feed_id == feed_id, purges.c.connection_id == connection.id, purges.c.version == version
     )
     if tx.execute(known).first() is not None:
         return False
     tx.execute(
         insert(purges).values(
-            id=project.node.new_id(),
-            feed_id=feed.id,
-            connection_id=row.id,
+            id=scope.home.new_id(),
+            feed_id=feed_id,
+            connection_id=connection.id,
             version=version,
             statement=message.encode(),
-            at=project.node.now(),
+            at=scope.home.now(),
         )
     )
     return True
 
 
-def documents(tx: Connection, feed_id: str, connection_id: str) -> list[dict[str, Any]]:
+def documents(tx: Tx, feed_id: str, connection_id: str) -> Documents:
     """Return what a partner signed about one of our feeds, oldest first, for people and programs."""
     query = select(purges.c.statement).where(purges.c.feed_id == feed_id, purges.c.connection_id == connection_id)
     return [
@@ -73,11 +74,11 @@ def documents(tx: Connection, feed_id: str, connection_id: str) -> list[dict[str
     ]
 
 
-def _document(purged: Purged) -> dict[str, Any]:
+def _document(purged: Purged) -> Document:
     return {
         "version": purged.statement.version or None,
         "revision": purged.statement.revision,
-        "segments": [segment.hex() for segment in purged.statement.segments],
+        "segments": [stored_id(segment) for segment in purged.statement.segments],
         "namespaces": list(purged.statement.namespaces),
         "made": purged.statement.made,
         "signature": purged.signature.hex(),

@@ -1,59 +1,224 @@
 """Runs as both sides show and log them: one row for each feed, partner and data revision."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row, Select, insert, select, update
 
 from .. import log
+from ..access.scope import Scope
+from ..storage.database import Tx
+from ..storage.records import Document
 from ..storage.tables import runs
 
-INTERNAL = ("content", "epoch", "base", "changes_since", "generation")  # of a run's report
 SHOWN = 20
+NO_BASE = "no_base"  # the code with which a receiver refuses changes that it could add to nothing
+FULL_AFTER = (
+    32  # revisions of changes, after which a full one comes: a receiver keeps all of them, and opens each again
+)
 
 
-def shown(run: Row[Any]) -> dict[str, Any]:
-    """Return a run as a document; `latency` is from the change of the sender's data to the receipt, in seconds."""
-    report = {key: value for key, value in run.report.items() if key not in INTERNAL}
-    return {
-        "version": run.version,
-        "revision": run.revision,
-        "state": run.state,
-        "at": run.changed,
-        **report,
-        "latency": latency(run),
-    }
+class RunState(StrEnum):
+    """How far a run has come."""
+
+    PREPARED = "prepared"  # sealed on the sender's disk
+    SIGNED = "signed"  # by the receiver, whose signature may have left
+    DONE = "done"
+    FAILED = "failed"
 
 
-def latency(run: Row[Any]) -> int | None:
-    changed = run.report.get("changed_at")
-    return None if changed is None or run.state != "done" else max(0, run.changed - changed)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a sender notes of a run: numbers to show, and what the next run has to know."""
+
+    considered: int
+    without_consent: int
+    in_small_segments_only: int
+    sent: int
+    small_segments: list[str]
+    records: int
+    changed_at: int | None  # when what it brings changed; None if it only confirms that nothing has
+    generation: int  # of the project's data
+    content: str  # digest of what is released
+    epoch: int
+    base: int | None  # the revision that its changes are added to; None for a full one
+    changes_since: int  # revisions of changes since the last full one
+
+    def shown(self) -> Document:
+        """Return what people see of it."""
+        return {name: value for name, value in asdict(self).items() if name not in _INTERNAL}
 
 
-def recent(tx: Connection, feed_id: str, *, ours: bool) -> list[Row[Any]]:
-    """Return the newest runs of a feed, to or from whomever, newest first."""
+_INTERNAL = ("content", "epoch", "base", "changes_since", "generation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedReport:
+    """What a receiver notes of a run that came to its end; the numbers are by namespace."""
+
+    whole: bool  # a full revision; people see this name
+    changed_at: int | None
+    records: dict[str, int]
+    evaluated: dict[str, int]
+
+    def shown(self) -> Document:
+        """Return what people see of it."""
+        return asdict(self)
+
+
+Report = TypeVar("Report", bound=RunReport | ReceivedReport | None, covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[Report]):
+    """One data revision of a feed over one connection, as the row of `runs` has it."""
+
+    id: str
+    connection_id: str
+    feed_id: str
+    ours: bool  # we are the sender
+    version: int
+    revision: int
+    digest: bytes
+    state: RunState
+    report: Report
+    receipt: bytes | None = None
+    created: int
+    changed: int
+
+    @property
+    def latency(self) -> int | None:
+        """Seconds from the change of the sender's data to the receipt."""
+        changed_at = None if self.report is None else self.report.changed_at
+        return None if changed_at is None or self.state is not RunState.DONE else max(0, self.changed - changed_at)
+
+    def shown(self) -> Document:
+        """Return the run as a document."""
+        return {
+            "version": self.version,
+            "revision": self.revision,
+            "state": self.state.value,
+            "at": self.changed,
+            **({} if self.report is None else self.report.shown()),
+            "latency": self.latency,
+        }
+
+
+SentRun = Run[RunReport]
+ReceivedRun = Run[ReceivedReport | None]  # None until both signed
+AnyRun = Run[RunReport | ReceivedReport | None]
+
+
+def sent(row: Row[Any]) -> SentRun:
+    """Return a row of a run that we sent."""
+    return Run(**_values(row, RunReport(**row.report)))
+
+
+def received(row: Row[Any]) -> ReceivedRun:
+    """Return a row of a run that came to us."""
+    return Run(**_values(row, ReceivedReport(**row.report) if row.report else None))
+
+
+def _values(row: Row[Any], report: RunReport | ReceivedReport | None) -> Document:
+    return {**row._mapping, "state": RunState(row.state), "report": report}
+
+
+def keep(tx: Tx, run: AnyRun) -> None:
+    """Store a new run."""
+    values = {each.name: getattr(run, each.name) for each in fields(run)}
+    tx.execute(insert(runs).values(**{**values, "report": _document(run.report)}))
+
+
+def change(
+    scope: Scope, tx: Tx, run_id: str, *, state: RunState, receipt: bytes | None = None, report: Any = None
+) -> None:
+    """Set how far a run has come; a receipt and a report are set where they are given."""
+    more: Document = {} if receipt is None else {"receipt": receipt}
+    more |= {} if report is None else {"report": _document(report)}
+    tx.execute(update(runs).where(runs.c.id == run_id).values(state=state, changed=scope.home.now(), **more))
+
+
+def note(tx: Tx, run_id: str, report: RunReport) -> None:
+    """Store another report of a run, whose time stays."""
+    tx.execute(update(runs).where(runs.c.id == run_id).values(report=asdict(report)))
+
+
+def _document(report: RunReport | ReceivedReport | None) -> Mapping[str, Any]:
+    return {} if report is None else asdict(report)
+
+
+def last_sent(tx: Tx, connection_id: str, feed_id: str) -> SentRun | None:
+    """Return the run that a partner took last."""
+    row = tx.execute(_newest(connection_id, feed_id, runs.c.ours, runs.c.state == RunState.DONE).limit(1)).first()
+    return None if row is None else sent(row)
+
+
+def prepared(tx: Tx, connection_id: str, feed_id: str) -> list[SentRun]:
+    """Return the runs to a partner that were made ready and not finished, oldest first."""
+    rows = tx.execute(_newest(connection_id, feed_id, runs.c.ours, runs.c.state == RunState.PREPARED))
+    return [sent(row) for row in rows][::-1]
+
+
+def needed(tx: Tx, connection_id: str) -> set[str]:
+    """Return the ids of our runs to a partner whose records and content are still needed: those that may go out, and
+    of each feed the last one that is done, for a receiver that lost the end of it."""
+    mine = (runs.c.connection_id == connection_id, runs.c.ours)
+    found = set(tx.scalars(select(runs.c.id).where(*mine, runs.c.state == RunState.PREPARED)))
+    done = select(runs.c.feed_id, runs.c.id).where(*mine, runs.c.state == RunState.DONE).order_by(runs.c.revision)
+    return found | set(dict(map(tuple, tx.execute(done))).values())
+
+
+def with_revision(tx: Tx, connection_id: str, feed_id: str, revision: int) -> SentRun | None:
+    """Return our run of a data revision."""
+    row = tx.execute(_newest(connection_id, feed_id, runs.c.ours, runs.c.revision == revision)).first()
+    return None if row is None else sent(row)
+
+
+def taken(tx: Tx, connection_id: str, feed_id: str, revision: int) -> ReceivedRun | None:
+    """Return the run that brought us a data revision."""
+    row = tx.execute(_newest(connection_id, feed_id, ~runs.c.ours, runs.c.revision == revision)).first()
+    return None if row is None else received(row)
+
+
+def signed_only(tx: Tx, connection_id: str, feed_id: str) -> list[bytes]:
+    """Return the digests of the revisions that we signed and whose end never came."""
+    rows = tx.execute(_newest(connection_id, feed_id, ~runs.c.ours, runs.c.state == RunState.SIGNED))
+    return [row.digest for row in rows]
+
+
+def recent(tx: Tx, feed_id: str, *, ours: bool) -> list[AnyRun]:
+    """Return the newest runs of a feed, over any connection, newest first."""
     query = select(runs).where(runs.c.feed_id == feed_id, runs.c.ours == ours)
-    return list(tx.execute(query.order_by(runs.c.revision.desc()).limit(SHOWN)))
+    rows = tx.execute(query.order_by(runs.c.revision.desc()).limit(SHOWN))
+    return [sent(row) if ours else received(row) for row in rows]
 
 
-def last(tx: Connection, connection_id: str, feed_id: str, now: int) -> dict[str, Any] | None:
-    """Return when the last run came to its end and how long ago, and when what came last had changed, and its latency.
+def last(tx: Tx, connection_id: str, feed_id: str, now: int) -> Document | None:
+    """Return when the last run ended and how long ago, and of the last one that brought a change, when and its latency.
 
-    A run that only said that nothing had changed has an age, and no change.
+    A run that only confirms that nothing has changed brings none.
     """
-    query = select(runs).where(runs.c.connection_id == connection_id, runs.c.feed_id == feed_id, runs.c.state == "done")
-    done = tx.execute(query.order_by(runs.c.revision.desc()).limit(SHOWN)).all()
+    query = _newest(connection_id, feed_id, runs.c.state == RunState.DONE).limit(SHOWN)
+    done = [sent(row) if row.ours else received(row) for row in tx.execute(query)]
     if not done:
         return None
-    brought = next((run for run in done if run.report.get("changed_at") is not None), None)
+    brought = next((run for run in done if run.report is not None and run.report.changed_at is not None), None)
     return {
         "revision": done[0].revision,
         "at": done[0].changed,
         "age": now - done[0].changed,
-        "changed_at": None if brought is None else brought.report["changed_at"],
-        "latency": None if brought is None else latency(brought),
+        "changed_at": None if brought is None or brought.report is None else brought.report.changed_at,
+        "latency": None if brought is None else brought.latency,
     }
 
 
-def tell(direction: str, partner: str, status: str, **values: Any) -> None:
+def _newest(connection_id: str, feed_id: str, *conditions: Any) -> Select[Any]:
+    query = select(runs).where(runs.c.connection_id == connection_id, runs.c.feed_id == feed_id, *conditions)
+    return query.order_by(runs.c.revision.desc())
+
+
+def log_run(direction: str, partner: str, status: str, **values: Any) -> None:
     """Write a run's one line of the log. It names no identity, and nothing that both sides do not know."""
     log.info("run", direction=direction, partner=partner, status=status, **values)

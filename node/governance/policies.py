@@ -1,29 +1,34 @@
 """Data usage policies: a marketing action, and the labels that forbid it.
 
-An expression is over label names with AND, OR and parentheses, AND binding tighter: `C1 OR (C3 AND C7)`. It is asked of
-one segment's labels at a time (`node.governance`), so labels on different segments never combine.
+A condition is a label expression (expressions.py). It is checked against one segment's labels at a time (governance.py),
+so labels on different segments never combine.
 """
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from enum import StrEnum
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import select
 
-from ..errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
+from psi.errors import Remedy
+
+from ..access.scope import Scope
+from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from ..storage import tables
-from .labels import STANDARD, Kind, Origin
-
-if TYPE_CHECKING:
-    from ..project import Project
+from ..storage.database import Tx
+from ..storage.records import record
+from .expressions import labels_of, parse, written
+from .lineage import Place, PlaceKind
 
 SHARING = "segment-match"  # the marketing action of every feed
-MAX_EXPRESSION = 1_000  # characters
-MAX_DEPTH = 50  # parentheses inside one another
 
-Status = Literal["enabled", "disabled", "draft"]
+
+class PolicyStatus(StrEnum):
+    """Whether a policy is applied: a draft by those checks alone that ask for drafts."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    DRAFT = "draft"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,7 @@ class Policy:
     name: str
     action: str
     expression: str
-    status: Status
+    status: PolicyStatus
 
 
 _STANDARD = (  # only the one on sharing is on in a new project
@@ -48,74 +53,40 @@ _STANDARD = (  # only the one on sharing is on in a new project
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    operator: Literal["AND", "OR"]
-    parts: "tuple[Expression, ...]"
-
-
-Expression = str | Group  # a str is one label
-
-
-@lru_cache(1_000)  # a check of all feeds asks for the same ones
-def parse(text: str) -> Expression:
-    """Parse a label expression; raises InvalidInput that says where it stops making sense."""
-    if len(text) > MAX_EXPRESSION:
-        raise _invalid(text, f"it is longer than {MAX_EXPRESSION} characters")
-    words = [match[0] for match in re.finditer(r"[()]|[^()\s]+", text)]
-    expression, rest = _alternatives(words, text, 0)
-    if rest:
-        raise _invalid(text, f"{rest[0][:40]!r} does not belong there")
-    return expression
-
-
-def labels_of(expression: Expression) -> set[str]:
-    if isinstance(expression, str):
-        return {expression}
-    return set().union(*(labels_of(part) for part in expression.parts))
-
-
-def met_by(expression: Expression, labels: Iterable[str]) -> set[str] | None:
-    """Return the labels that meet an expression, None where they do not."""
-    held = labels if isinstance(labels, set) else set(labels)
-    if isinstance(expression, str):
-        return {expression} if expression in held else None
-    found = [met_by(part, held) for part in expression.parts]
-    if (all if expression.operator == "AND" else any)(part is not None for part in found):
-        return set().union(*(part for part in found if part is not None))
-    return None
-
-
 class Policies:
-    def __init__(self, project: "Project") -> None:
-        self._project = project
+    """The data usage policies of a project."""
 
-    def list(self, connection: Connection | None = None) -> list[Policy]:
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def all(self, tx: Tx | None = None) -> list[Policy]:
         """Return every policy, those of the standard catalogue included, by name."""
-        if connection is None:
-            with self._project.node.store.read() as reading:
-                return self.list(reading)
-        rows = tables.policies
-        query = select(rows).where(rows.c.project_id == self._project.id).order_by(rows.c.name)
-        return [_policy(row) for row in connection.execute(query)]
+        with self._scope.read(tx) as tx:
+            rows = tables.policies
+            query = select(rows).where(rows.c.project_id == self._scope.id).order_by(rows.c.name)
+            return [record(Policy, row) for row in tx.execute(query)]
 
-    def create(self, name: str, action: str, expression: str, *, status: Status = "enabled") -> Policy:
-        """Add a policy of the project's own; refused where a published feed would break it (`node.governance`)."""
+    def create(self, name: str, action: str, expression: str, *, status: PolicyStatus = PolicyStatus.ENABLED) -> Policy:
+        """Add a policy of the project's own; refused where a published feed would break it."""
+        from .governance import Governance
+
         detail = {"action": action, "status": status}
-        with self._project.governance.act("policy.create", name, _place(name), detail=detail) as tx:
+        with Governance(self._scope).act("policy.create", name, _place(name), detail=detail) as tx:
             check_name(name, "policy")
-            if any(policy.name == name for policy in self.list(tx)):
+            if any(policy.name == name for policy in self.all(tx)):
                 raise AlreadyExists(f"there is a policy {name!r} already", hint="choose another name")
             policy = self._checked(tx, Policy(name=name, action=action, expression=expression, status=status))
-            _insert(tx, policy, self._project.id, self._project.node.new_id())
+            _insert(tx, policy, self._scope.id, self._scope.home.new_id())
         return policy
 
     def edit(
-        self, name: str, *, action: str | None = None, expression: str | None = None, status: Status | None = None
+        self, name: str, *, action: str | None = None, expression: str | None = None, status: PolicyStatus | None = None
     ) -> Policy:
         """Change a policy of the project's own, also to a draft or back; refused where a published feed would break it."""
+        from .governance import Governance
+
         detail = {"action": action, "expression": expression, "status": status}
-        with self._project.governance.act("policy.edit", name, _place(name), detail=detail) as tx:
+        with Governance(self._scope).act("policy.edit", name, _place(name), detail=detail) as tx:
             before = self._own(tx, name)
             policy = self._checked(
                 tx,
@@ -128,51 +99,56 @@ class Policies:
             )
             values = {"action": policy.action, "expression": policy.expression, "status": policy.status}
             rows = tables.policies
-            tx.execute(rows.update().where(rows.c.project_id == self._project.id, rows.c.name == name).values(**values))
+            tx.execute(rows.update().where(rows.c.project_id == self._scope.id, rows.c.name == name).values(**values))
         return policy
 
     def delete(self, name: str) -> None:
-        """Take a policy of the project's own away."""
+        """Delete a policy of the project's own."""
         rows = tables.policies
-        with self._project.act("policy.delete", name) as tx:
+        with self._scope.act("policy.delete", name) as tx:
             self._own(tx, name)
-            tx.execute(rows.delete().where(rows.c.project_id == self._project.id, rows.c.name == name))
+            tx.execute(rows.delete().where(rows.c.project_id == self._scope.id, rows.c.name == name))
 
     def enable(self, name: str) -> None:
-        """Apply a policy from now on; refused where a published feed would break it."""
-        self._set_status("policy.enable", name, "enabled")
+        """Apply a policy from now on; refused where a published feed breaks it."""
+        self._set_status("policy.enable", name, PolicyStatus.ENABLED)
 
     def disable(self, name: str) -> None:
-        self._set_status("policy.disable", name, "disabled")
+        self._set_status("policy.disable", name, PolicyStatus.DISABLED)
 
-    def _checked(self, tx: Connection, policy: Policy) -> Policy:
-        """Return a policy as it is stored; raises InvalidInput or NotFound where it makes no sense."""
+    def _checked(self, tx: Tx, policy: Policy) -> Policy:
+        """Return a policy as it is stored; raises InvalidInput for its action or expression, NotFound for a label."""
+        from .labels import Labels
+
         check_action(policy.action)
         parsed = parse(policy.expression)
         for label in labels_of(parsed):
-            self._project.labels.resolve(tx, label)
-        return replace(policy, expression=_written(parsed))
+            Labels(self._scope).resolve(tx, label)
+        return replace(policy, expression=written(parsed))
 
-    def _get(self, tx: Connection, name: str) -> Policy:
-        for policy in self.list(tx):
+    def _get(self, tx: Tx, name: str) -> Policy:
+        for policy in self.all(tx):
             if policy.name == name:
                 return policy
-        raise NotFound(f"there is no policy {name!r}", hint="'vesica policy list' shows them")
+        raise NotFound(f"there is no policy {name!r}", hint="look at the policies", remedy=Remedy("policy.list"))
 
-    def _own(self, tx: Connection, name: str) -> Policy:
+    def _own(self, tx: Tx, name: str) -> Policy:
         if name in (standard for standard, _, _ in _STANDARD):
-            raise Refused(
+            raise NotAllowed(
                 f"policy {name} is of the standard catalogue: it can be enabled and disabled",
-                hint="vesica policy create NAME --action USE --when LABELS makes one of your own",
+                hint="make one of your own",
+                remedy=Remedy("policy.create"),
             )
         return self._get(tx, name)
 
-    def _set_status(self, act: str, name: str, status: Status) -> None:
+    def _set_status(self, act: str, name: str, status: PolicyStatus) -> None:
+        from .governance import Governance
+
         rows = tables.policies
-        with self._project.governance.act(act, name, _place(name)) as tx:
+        with Governance(self._scope).act(act, name, _place(name)) as tx:
             self._get(tx, name)
             tx.execute(
-                rows.update().where(rows.c.project_id == self._project.id, rows.c.name == name).values(status=status)
+                rows.update().where(rows.c.project_id == self._scope.id, rows.c.name == name).values(status=status)
             )
 
 
@@ -186,14 +162,14 @@ def check_action(action: str) -> None:
         )
 
 
-def insert_standard(tx: Connection, project_id: str, new_id: Callable[[], str]) -> None:
+def insert_standard(tx: Tx, project_id: str, new_id: Callable[[], str]) -> None:
     """Give a new project the standard policies."""
     for name, action, expression in _STANDARD:
-        status: Status = "enabled" if action == SHARING else "disabled"
+        status = PolicyStatus.ENABLED if action == SHARING else PolicyStatus.DISABLED
         _insert(tx, Policy(name=name, action=action, expression=expression, status=status), project_id, new_id())
 
 
-def _insert(tx: Connection, policy: Policy, project_id: str, policy_id: str) -> None:
+def _insert(tx: Tx, policy: Policy, project_id: str, policy_id: str) -> None:
     tx.execute(
         tables.policies.insert().values(
             id=policy_id,
@@ -206,60 +182,5 @@ def _insert(tx: Connection, policy: Policy, project_id: str, policy_id: str) -> 
     )
 
 
-def _place(name: str) -> Origin:
-    return Origin(kind=Kind.POLICY, target=name)
-
-
-def _policy(row: Row[Any]) -> Policy:
-    return Policy(name=row.name, action=row.action, expression=row.expression, status=row.status)
-
-
-def _alternatives(words: list[str], text: str, depth: int) -> tuple[Expression, list[str]]:
-    return _chain(words, text, depth, "OR", _conjunction)
-
-
-def _conjunction(words: list[str], text: str, depth: int) -> tuple[Expression, list[str]]:
-    return _chain(words, text, depth, "AND", _atom)
-
-
-def _chain(
-    words: list[str], text: str, depth: int, operator: Literal["AND", "OR"], part: "_Parser"
-) -> tuple[Expression, list[str]]:
-    first, rest = part(words, text, depth)
-    parts = [first]
-    while rest and rest[0].upper() == operator:
-        following, rest = part(rest[1:], text, depth)
-        parts.append(following)
-    return (parts[0] if len(parts) == 1 else Group(operator, tuple(parts))), rest
-
-
-def _atom(words: list[str], text: str, depth: int) -> tuple[Expression, list[str]]:
-    if not words:
-        raise _invalid(text, "it ends where a label is missing")
-    word, rest = words[0], words[1:]
-    if word == "(":
-        if depth == MAX_DEPTH:
-            raise _invalid(text, f"it is nested more than {MAX_DEPTH} deep")
-        expression, rest = _alternatives(rest, text, depth + 1)
-        if not rest or rest[0] != ")":
-            raise _invalid(text, "a ')' is missing")
-        return expression, rest[1:]
-    if word == ")" or word.upper() in ("AND", "OR", "NOT"):
-        raise _invalid(text, f"{word!r} stands where a label is missing")
-    return (word.upper() if word.upper() in STANDARD else word), rest
-
-
-_Parser = Callable[[list[str], str, int], tuple[Expression, list[str]]]
-
-
-def _written(expression: Expression) -> str:
-    if isinstance(expression, str):
-        return expression
-    parts = (f"({_written(part)})" if isinstance(part, Group) else part for part in expression.parts)
-    return f" {expression.operator} ".join(parts)
-
-
-def _invalid(text: str, reason: str) -> InvalidInput:
-    return InvalidInput(
-        f"cannot read the label expression {text[:80]!r}: {reason}", hint="for example 'C1 OR (C3 AND C7)'"
-    )
+def _place(name: str) -> Place:
+    return Place(kind=PlaceKind.POLICY, target=name)

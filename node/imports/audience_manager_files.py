@@ -13,9 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from psi.errors import Remedy
+
 from ..errors import InvalidInput
-from ..inputs.sources import Progress, Source
-from .other_products import Export, Extent, Identity, Names, Namespace, Person
+from ..inputs.sources import ReadProgress, Source
+from .records import Export, Extent, Identity, Namespace, Person
+from .segment_names import Names
 
 KIND = "Audience Manager"
 
@@ -24,7 +27,12 @@ _INBOUND = re.compile(r"ftp_dpm_(?P<source>\d+)(?:_(?P<target>\d+))?_\d+\.(?P<mo
 _OUTBOUND = re.compile(
     r"(?:ftp|s3|http)(?:_[\w-]*?)?(?:_(?P<source>\d+))?(?:_[\w-]+?)??_(?P<mode>iter|full)_\d+\.\w+(?:\.gz)?"
 )
-_EXTENTS: Mapping[str, Extent] = {"sync": "changes", "overwrite": "people", "iter": "changes", "full": "whole"}
+_EXTENTS = {
+    "sync": Extent.CHANGES,
+    "overwrite": Extent.PEOPLE,
+    "iter": Extent.CHANGES,
+    "full": Extent.WHOLE,
+}
 _TOKEN = re.compile(
     r"""\s*(?:"(?P<quoted>[^"]*)"|(?P<plain>[^",;|=]*))\s*"""
     r"""(?:==?\s*(?:"(?P<quoted_value>[^"]*)"|(?P<value>[^",;|]*)))?\s*(?:[,;|]|$)"""
@@ -66,7 +74,7 @@ def open_export(
     *,
     namespace: str = "",
     own_ids: bool = False,
-    progress: Progress | None = None,
+    progress: ReadProgress | None = None,
 ) -> Export:
     """Open a data file, whose name says what its ids are unless `namespace` does; with `own_ids` they are profile ids.
 
@@ -78,14 +86,15 @@ def open_export(
     if not text and not own_ids:
         raise InvalidInput(
             f"the name {source.name} does not say what the ids are",
-            hint="give --namespace NAME, or --own-ids if they are your own profile ids",
+            hint="say that they are your own profile ids, or give their namespace",
+            remedy=Remedy("profile.import-from.audience-manager", {"file": str(path), "namespace": "NAME"}),
         )
     kind = Namespace.parse(text) if text and not own_ids else None
     dropped: dict[str, list[int]] = defaultdict(list)
     return Export(
         source=source,
         people=_people(source, names, kind, dropped, progress),
-        extent=said.extent or "changes",
+        extent=said.extent or Extent.CHANGES,
         dropped=dropped,
     )
 
@@ -95,7 +104,7 @@ def _people(
     names: Names,
     kind: Namespace | None,
     dropped: Mapping[str, list[int]],
-    progress: Progress | None,
+    progress: ReadProgress | None,
 ) -> Iterator[Person]:
     """Yield each person once, with the memberships of all their lines."""
     first: dict[str, int] = {}

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..consent.consent import CODES, UNDATED, UNKNOWN, Word, read_codes, read_time
 from ..errors import InvalidInput
-from ..inputs.sources import Batch, Progress, Source
-from ..people.data import NUMBER
-from .other_products import Export, Identity, Namespace, Person
+from ..inputs.sources import Batch, ReadProgress, Source
+from ..people.consent import CODES, UNDATED, UNKNOWN, Word, read_codes, read_time
+from ..people.snapshots import NUMBER
+from .records import Export, Extent, Identity, Namespace, Person
 
 KIND = "Experience Platform profiles"
 
@@ -43,7 +43,7 @@ Record = Mapping[str, Any]
 
 
 class Broken(Exception):
-    """Why a record costs itself."""
+    """Why a record is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Mapped:
         return [*_ROOTS, *(path.split(".")[0] for path in paths)]
 
 
-def open_export(path: Path | str, mapped: Mapped, now: int, progress: Progress | None = None) -> Export:
+def open_export(path: Path | str, mapped: Mapped, now: int, progress: ReadProgress | None = None) -> Export:
     """Open a file of profiles; its people are read when they are asked for. Raises InvalidInput."""
     source = Source.of_records(path, mapped.roots)
     source.kind = f"{KIND} ({source.kind})"
@@ -95,7 +95,7 @@ def open_export(path: Path | str, mapped: Mapped, now: int, progress: Progress |
     return Export(
         source=source,
         people=people(),
-        extent="people",  # a profile's record holds all its memberships
+        extent=Extent.PEOPLE,  # a profile's record has all its memberships
         dropped=dropped,
         attributes=list(mapped.attributes),
     )
@@ -187,7 +187,7 @@ def _word(consents: Any, metadata_time: Any, now: int) -> Word | None:
     at = now if time is None else read_time(str(time))
     if not 0 <= at <= now:
         raise Broken("not a time, or one to come")
-    return (code, at, UNDATED if time is None else 0) if code else None
+    return Word(code, at, UNDATED if time is None else 0) if code else None
 
 
 def _stricter(kept: Word | None, word: Word) -> Word:
@@ -195,8 +195,9 @@ def _stricter(kept: Word | None, word: Word) -> Word:
     if any word is, another only if all are."""
     if kept is None:
         return word
-    code = max(kept[0], word[0])
-    return code, max(kept[1], word[1]), (min if CODES[code] in ("n", "dn") else max)(kept[2], word[2])
+    code = max(kept.code, word.code)
+    basis = min if CODES[code] in ("n", "dn") else max
+    return Word(code, max(kept.at, word.at), basis(kept.basis, word.basis))
 
 
 def _records(batch: Batch) -> Iterator[tuple[int, Record]]:

@@ -1,35 +1,67 @@
 """Profiles: people's records, by id."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import select
 
-from ..access import permissions
 from ..access.audit import date
-from ..consent.consent import CODES
-from ..errors import NotFound
+from ..access.scope import Scope
+from ..governance.lineage import Place, PlaceKind
+from ..governance.visibility import Visibility
 from ..inputs.queries import Query
-from ..inputs.sources import Progress
-from ..people.data import NUMBER, Snapshot
-from ..storage.tables import datasets, fields
-from .importer import ImportReport, import_file
+from ..inputs.sources import ReadProgress
+from ..people.changes import announce
+from ..people.consent import CODES
+from ..people.datasets import DatasetField, fields_where
+from ..people.snapshots import NUMBER, Snapshot
+from ..segments.segments import Segments
+from ..storage.records import Document, Documents
+from .identity_columns import IdentityColumn, ImportReport
+from .people_files import PeopleFile, import_file
+from .tcf import NEEDED, Needed
 
 if TYPE_CHECKING:
-    from ..project import Project
     from .other_products import ExportReport
+    from .records import Export
+    from .segment_names import Names
 
 
 class Profiles:
-    def __init__(self, project: "Project") -> None:
-        self._project = project
+    """The profiles of a project: imported, counted and shown."""
 
-    def import_(self, path: Path | str | Query, **options: Any) -> ImportReport:
-        """Bring a file's or a query's people in, with the options of `node.importer.import_file`."""
-        report = import_file(self._project, path, **options)
-        self._project.memberships.join_all()
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def import_(
+        self,
+        path: Path | str | Query,
+        *,
+        dataset: str,
+        id_column: str,
+        identities: Sequence[IdentityColumn],
+        consent_column: str | None = None,
+        tcf_column: str | None = None,
+        needed: Needed = NEEDED,
+        attributes: Sequence[str] = (),
+        region: str | None = None,
+        progress: ReadProgress | None = None,
+    ) -> ImportReport:
+        """Bring a file's or a query's people in, as people_files.py does."""
+        file = PeopleFile(
+            path=path,
+            dataset=dataset,
+            id_column=id_column,
+            identities=identities,
+            consent_column=consent_column,
+            tcf_column=tcf_column,
+            needed=needed,
+            attributes=attributes,
+            region=region,
+        )
+        report = import_file(self._scope, file, progress)
+        announce(self._scope)
         return report
 
     def import_segment_match(
@@ -43,19 +75,17 @@ class Profiles:
         segments: Path | str | None = None,
         region: str | None = None,
         into: Iterable[str] = (),
-        progress: Progress | None = None,
+        progress: ReadProgress | None = None,
     ) -> "ExportReport":
-        """Bring in a profile export of Experience Platform, as `node.xdm` reads it; `segments` is a file of names, and
-        `into` are lists of ours that it may change."""
+        """Bring in a profile export of Experience Platform; `segments` is a file of names, and `into` are lists of ours
+        that it may change."""
         from . import experience_platform, other_products
 
-        def opened(_: other_products.Names) -> other_products.Export:
+        def opened(_: "Names") -> "Export":
             mapped = experience_platform.Mapped.parse(namespaces=namespaces, attributes=attributes, id_path=id_path)
-            return experience_platform.open_export(path, mapped, self._project.node.now(), progress)
+            return experience_platform.open_export(path, mapped, self._scope.home.now(), progress)
 
-        return other_products.take_over(
-            self._project, opened, dataset=dataset, names=segments, region=region, into=into
-        )
+        return other_products.take_over(self._scope, opened, dataset=dataset, names=segments, region=region, into=into)
 
     def import_audience_manager(
         self,
@@ -67,90 +97,84 @@ class Profiles:
         segments: Path | str | None = None,
         region: str | None = None,
         into: Iterable[str] = (),
-        progress: Progress | None = None,
+        progress: ReadProgress | None = None,
     ) -> "ExportReport":
-        """Bring in a data file of Audience Manager, as `node.audiencemanager` reads it; `segments` is a file of names, and
-        `into` are lists of ours that it may change."""
+        """Bring in a data file of Audience Manager; `segments` is a file of names, and `into` are lists of ours that it
+        may change."""
         from . import audience_manager_files, other_products
 
-        def opened(names: other_products.Names) -> other_products.Export:
+        def opened(names: "Names") -> "Export":
             return audience_manager_files.open_export(
                 path, names, namespace=namespace, own_ids=own_ids, progress=progress
             )
 
-        return other_products.take_over(
-            self._project, opened, dataset=dataset, names=segments, region=region, into=into
-        )
+        return other_products.take_over(self._scope, opened, dataset=dataset, names=segments, region=region, into=into)
 
-    def count(self) -> dict[str, Any]:
+    def count(self) -> Document:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""
-        snapshot = Snapshot.open(self._project)
+        snapshot = Snapshot.open(self._scope)
         namespaces = {}
         for name in snapshot.namespaces:
-            held = snapshot.identities(name)
+            found = snapshot.identities(name)
             namespaces[name] = {
                 "identities": len(snapshot.starts(name)),
-                "profiles": int(np.count_nonzero(np.bincount(held.profiles, minlength=1))),
+                "profiles": int(np.count_nonzero(np.bincount(found.profiles, minlength=1))),
             }
         return {"profiles": snapshot.profile_count, "namespaces": namespaces}
 
-    def show(self, profile: str) -> dict[str, Any]:
+    def show(self, profile: str) -> Document:
         """Return one profile: its identities as they are stored (hashes in hex), consent, attributes and segments."""
-        import duckdb
-
-        snapshot = Snapshot.open(self._project)
-        number = int(snapshot.numbers(np.array([profile.encode()], np.bytes_))[0])
-        if number < 0:
-            raise NotFound("there is no profile with that id", hint="the ids are those of the imported --id column")
-        identities = []
-        for name in snapshot.namespaces:
-            held = snapshot.identities(name)
-            visible = snapshot.given_outside(name, self._hidden(name, snapshot))
-            where = np.flatnonzero((held.profiles == number) & visible)
-            primary = snapshot.primary(name)
-            text = name.endswith(("/opaque-v1", "ecid/digits-v1"))
-            for row in where.tolist():
-                value, code = held.values[row], CODES[held.consent[row]]
-                shown = value.decode(errors="replace") if text else value.hex()
-                identities.append(
-                    {"namespace": name, "value": shown, "primary": bool(primary[row]), "share": code or None}
-                )
-        attributes = {}
-        with duckdb.connect(":memory:") as connection:
-            for dataset, path in snapshot.attributes.items():
-                query = f'SELECT * FROM read_parquet(?) WHERE "{NUMBER}" = ?'  # noqa: S608 - a name of our own
-                found = connection.execute(query, [str(path), number])
-                names = [column[0] for column in found.description or []]
-                for cells in found.fetchall():
-                    pairs = zip(names[1:], cells[1:], strict=True)
-                    attributes[dataset] = {field: cell for field, cell in pairs if self._visible(f"{dataset}.{field}")}
-        said = snapshot.profile_consent[number]
-        segments = self._project.segments.list()
+        with self._scope.read() as tx:
+            visibility = Visibility(self._scope, tx)
+            snapshot = Snapshot.open(self._scope, tx)
+            number = snapshot.number(profile)
+            word = snapshot.word(number)
+            hidden = [each for each in fields_where(self._scope, tx) if not _sees(visibility, each.path)]
+            identities = [each for name in snapshot.namespaces for each in _identities(snapshot, name, number, hidden)]
+            attributes = _attributes(snapshot, number, visibility)
         return {
             "id": profile,
             "identities": identities,
-            "share": CODES[said] or None,
-            "share_at": date(int(snapshot.profile_consent_at[number])) if said else None,
-            "share_basis": snapshot.basis(int(snapshot.profile_consent_basis[number])),
+            "share": CODES[word.code] or None,
+            "share_at": date(word.at) if word.code else None,
+            "share_basis": snapshot.basis(word.basis),
             "attributes": attributes,
-            "segments": [each.name for each in segments if number in snapshot.members(each.id)],
+            "segments": [each.name for each in Segments(self._scope).all() if number in snapshot.members(each.id)],
         }
 
-    def _hidden(self, namespace: str, snapshot: Snapshot) -> list[int]:
-        """Return the datasets, as identity rows name them, whose field of a namespace is not there for whoever acts."""
-        numbers = {name: number for number, name in enumerate(snapshot.content.get("sources", []))}
-        query = (
-            select(datasets.c.name, fields.c.name)
-            .join(datasets, datasets.c.id == fields.c.dataset_id)
-            .where(datasets.c.project_id == self._project.id, fields.c.rule == namespace)
-        )
-        with self._project.node.store.read() as reading:
-            found = [(dataset, f"{dataset}.{field}") for dataset, field in reading.execute(query)]
-        return [numbers[dataset] for dataset, field in found if dataset in numbers and not self._visible(field)]
 
-    def _visible(self, field: str) -> bool:
-        """Tell whether whoever acts may see the labels of a field."""
-        project = self._project
-        with project.node.store.read() as reading:
-            cleared = project.node.guard.cleared(reading, project.id)
-            return cleared is None or permissions.clears(cleared, project.labels.labels_of_field(field, reading))
+def _identities(snapshot: Snapshot, namespace: str, number: int, hidden: Sequence[DatasetField]) -> Documents:
+    """Return a profile's identities in one namespace, without those that only hidden fields gave."""
+    sources = {name: place for place, name in enumerate(snapshot.content.sources)}
+    unseen = [sources[each.dataset] for each in hidden if each.rule == namespace and each.dataset in sources]
+    found, primary = snapshot.identities(namespace), snapshot.primary(namespace)
+    visible = snapshot.given_outside(namespace, unseen)
+    is_text = namespace.endswith(("/opaque-v1", "ecid/digits-v1"))
+    return [
+        {
+            "namespace": namespace,
+            "value": found.values[row].decode(errors="replace") if is_text else found.values[row].hex(),
+            "primary": bool(primary[row]),
+            "share": CODES[found.consent[row]] or None,
+        }
+        for row in np.flatnonzero((found.profiles == number) & visible).tolist()
+    ]
+
+
+def _attributes(snapshot: Snapshot, number: int, visibility: Visibility) -> dict[str, Document]:
+    import duckdb
+
+    attributes = {}
+    with duckdb.connect(":memory:") as connection:
+        for dataset, path in snapshot.attributes.items():
+            query = f'SELECT * FROM read_parquet(?) WHERE "{NUMBER}" = ?'  # noqa: S608 - a name of our own
+            found = connection.execute(query, [str(path), number])
+            names = [column[0] for column in found.description or []]
+            for cells in found.fetchall():
+                pairs = zip(names[1:], cells[1:], strict=True)
+                attributes[dataset] = {name: cell for name, cell in pairs if _sees(visibility, f"{dataset}.{name}")}
+    return attributes
+
+
+def _sees(visibility: Visibility, field: str) -> bool:
+    return visibility.sees(Place(kind=PlaceKind.FIELD, target=field))

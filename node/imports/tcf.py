@@ -1,4 +1,4 @@
-"""TCF strings: what a person told a consent banner, as IAB Europe's Transparency & Consent Framework v2.2 and v2.3
+"""TCF strings: what a person answered in a consent banner, as IAB Europe's Transparency & Consent Framework v2.2 and v2.3
 writes it.
 
 Source: IAB Tech Lab, "Consent string and vendor list formats v2" (core string, vendor sections, publisher restrictions,
@@ -13,21 +13,21 @@ import numpy.typing as npt
 
 from psi.values import U8
 
-from ..consent.consent import CODES, UNKNOWN
 from ..errors import InvalidInput
+from ..people.consent import CODES, UNKNOWN
 
 # Who receives a segment stores it with its own records of a person (1, store or access information on a device), makes
 # it part of a profile (3, create profiles for personalised advertising) and chooses advertisements by it (4, use
 # profiles to select personalised advertising). Matching itself is feature 1, which asks for no consent.
 PURPOSES = (1, 3, 4)
 
-MAX_PURPOSE, MAX_VENDOR = 24, (1 << 16) - 1  # what the fields can hold
+MAX_PURPOSE, MAX_VENDOR = 24, (1 << 16) - 1  # what the fields have room for
 MAX_TEXT = 1 << 16  # characters; two vendor sections of one bit a vendor are a third of it
 DECISECONDS = 10
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _SEXTETS = {ord(sign): format(value, "06b") for value, sign in enumerate(_ALPHABET)}
-_DISCLOSED = 1  # the segment that lists the vendors a person was told of
+_DISCLOSED = 1  # the segment that lists the vendors that a person was shown
 _NOT_ALLOWED, _NEEDS_INTEREST = 0, 2  # restriction types: the publisher forbids the purpose, or takes consent away
 
 
@@ -94,18 +94,18 @@ class Consent:
     disclosed: Vendors | None
 
     def allows(self, needed: Needed) -> bool:
-        """Say whether all needed purposes, and the vendor if there is one, have consent."""
+        """Return whether all needed purposes, and the vendor if there is one, have consent."""
         if not self.purposes.issuperset(needed.purposes):
             return False
         vendor = needed.vendor
         if vendor is None:
             return True
-        told = self.disclosed is None or vendor in self.disclosed
+        shown = self.disclosed is None or vendor in self.disclosed
         forbidden = any(
             each.kind in (_NOT_ALLOWED, _NEEDS_INTEREST) and each.purpose in needed.purposes and vendor in each.vendors
             for each in self.restrictions
         )
-        return told and vendor in self.vendors and not forbidden
+        return shown and vendor in self.vendors and not forbidden
 
 
 def read_strings(texts: Sequence[str], needed: Needed) -> tuple[U8, npt.NDArray[np.int64]]:

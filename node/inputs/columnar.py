@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
-from ..people.attributes import quoted
+from .sql import quoted
 
 ROWS = 1 << 16  # rows read at a time
 ARROW_FILE = b"ARROW1"
@@ -71,7 +71,7 @@ def _fetch(found: Any) -> Iterator[Sequence[Row]]:
 
 
 def _as_text(types: Sequence[tuple[Any, ...]]) -> str:
-    """Return what selects every column as text: bytes in hex, lists and structures as JSON."""
+    """Return the SQL that selects every column as text: bytes in hex, lists and structures as JSON."""
     texts = []
     for name, kind, *_ in types:
         if kind == "BLOB":
@@ -106,7 +106,7 @@ def _checked(batch: Any) -> Any:
 
 @contextmanager
 def _arrow_reader(path: Path) -> Iterator[Any]:
-    """Give a reader of record batches, each checked before anyone looks into it."""
+    """Open a reader of record batches, each of which is checked before it is used."""
     try:
         import pyarrow as pa
     except ModuleNotFoundError as error:

@@ -80,7 +80,7 @@ class Rule:
 
     @property
     def hashed(self) -> bool:
-        """The identity is a SHA-256 of something personal, so that a column may come hashed already."""
+        """Whether the identity is a SHA-256 of something personal, so that a column may come hashed already."""
         return self.namespace in ("email_sha256", "phone_sha256")
 
 
@@ -154,8 +154,8 @@ class Normalised:
 def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, region: str | None = None) -> Normalised:
     """Return a column's identities by `rule`.
 
-    Without a `form`, hashes and raw values are both taken and counted: whether that is a mixture is for the caller to
-    say, who sees the whole file.
+    Without a `form`, hashes and raw values are both taken and counted: whether that is a mixture only the whole file shows,
+    which the code that calls this has.
     """
     if rule.name == "opaque-v1":
         return _opaque(column)
@@ -215,7 +215,7 @@ def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | Non
 
 
 def encode(texts: Sequence[str]) -> list[bytes]:
-    """Return each text in UTF-8, all in one go where no text holds a line break."""
+    """Return each text in UTF-8, all in one go where no text has a line break."""
     encoded = "\n".join(texts).encode("utf-8", "surrogatepass").split(b"\n") if texts else []
     if len(encoded) == len(texts):
         return encoded

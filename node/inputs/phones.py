@@ -3,7 +3,7 @@
 A whole column goes through the patterns at once; what none of them takes goes to phonenumbers itself, one by one. In
 region GB "+447400123456" is what it is (`_international`), "07400123456" loses the 0 that is dialled before national
 numbers (`_dialled_at_home`), "+4407400123456" loses it between country code and number (`_dialled_abroad`), and "+44123",
-which is a number neither with nor without, is told to be none by the same reading's `never`.
+which is a number neither with nor without it, is known to be none by the `never` of the same reading.
 """
 
 import re
@@ -21,7 +21,7 @@ _PUNCTUATION = " .()-\u00a0"  # what people put into numbers and phonenumbers ta
 _NOTHING = "(?!)"  # the pattern that never matches
 _MAX_PHONE = 250  # characters; phonenumbers does not look at more
 _DONE = "="  # before a line that is a number in E.164
-_RARE = 32  # a country with fewer than one in so many numbers is not worth a pass over the column
+RARE = 32  # a country with fewer than one in so many numbers is not worth a pass over the column
 
 
 def e164(texts: Sequence[str], given: Lines, wanted: Bools, region: str | None) -> Lines:
@@ -72,7 +72,7 @@ def _common_prefixes(bare: Lines) -> list[str]:
         prefix = f"+{code:03}"
         country = _country(prefix)
         found[country] = (int(counts[code]) + found.get(country, (0, ""))[0], prefix)
-    return [prefix for country, (count, prefix) in found.items() if country and count * _RARE >= len(bare)]
+    return [prefix for country, (count, prefix) in found.items() if country and count * RARE >= len(bare)]
 
 
 @lru_cache(maxsize=1 << 17)

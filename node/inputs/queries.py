@@ -1,7 +1,7 @@
 """A SQL query as an input: run on a read-only connection, its rows fetched in batches.
 
-The URL may hold a password. Nothing of it gets into messages, the audit or reprs but the kind of database; of a query
-that fails only the kind of error is told, since a database's own words quote values.
+The URL may have a password in it: of the URL only the kind of database gets into messages, the audit log and reprs. Of a
+query that fails only the kind of error is named, since a database's own messages quote values.
 """
 
 import json
@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from psi.errors import Remedy
 
 from ..errors import InvalidInput, spaced
 from .columnar import ROWS, Row, Table
@@ -37,7 +39,7 @@ class Query:
     def _parts(self) -> Iterator[Sequence[Row]]:
         with self._run() as result:
             for part in result.partitions(ROWS):
-                yield [[_text(cell) for cell in row] for row in part]
+                yield [[cell_text(cell) for cell in row] for row in part]
 
     @contextmanager
     def _run(self) -> Iterator[Any]:
@@ -64,13 +66,18 @@ class Query:
 
 
 def given(file: str | None, sql: str | None, database: str | None) -> "str | Query":
-    """Return the input that somebody named: a file, or a query and its database."""
+    """Return the input that was given: a file, or a query and its database; raises InvalidInput."""
+    remedy = Remedy("profile.import", {"sql": "QUERY", "database": "URL"})
     if (file is None) == (sql is None):
-        raise InvalidInput("people come from a file or from a query", hint="give FILE, or --sql QUERY --database URL")
+        raise InvalidInput(
+            "people come from a file or from a query",
+            hint="name a file, or give a query and its database",
+            remedy=remedy,
+        )
     if sql is None:
         return file or ""
     if not database:
-        raise InvalidInput("a query needs a database", hint="--database URL, or set VESICA_SOURCE_URL")
+        raise InvalidInput("a query needs a database", hint="set VESICA_SOURCE_URL, or give the URL", remedy=remedy)
     return Query(sql=sql, database=database)
 
 
@@ -128,8 +135,8 @@ def _authorize(action: int, _first: str | None, second: str | None, *_: str | No
 _READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
-def _text(cell: Any) -> str | None:
-    """Return a cell as the same text that other inputs have for it."""
+def cell_text(cell: Any) -> str | None:
+    """Return a cell as the text that other inputs would have for it."""
     if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, bool):

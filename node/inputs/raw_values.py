@@ -16,7 +16,7 @@ _PHONE = re.compile(r"^\s*(?:tel:)?\+[1-9][\d .()/-]{6,18}\s*$", re.ASCII | re.I
 
 
 def refuse_personal(texts: Sequence[str], column: str, lines: npt.NDArray[np.int64]) -> None:
-    """Refuse a column that is kept as it is and holds an e-mail address or an international phone number."""
+    """Refuse a column that is kept as it is and has an e-mail address in it or an international phone number."""
     joined = "\n".join(texts)
     for sign, pattern, noun in (("@", _EMAIL, "e-mail addresses"), ("+", _PHONE, "phone numbers")):
         if sign in joined:
@@ -38,7 +38,7 @@ def refuse_phones(texts: Sequence[str], column: str, region: str | None) -> None
 
 def _personal_data(column: str, noun: str, where: str) -> InvalidInput:
     return InvalidInput(
-        f"column {column!r} holds {noun}{where}: raw personal data is not kept",
-        hint=f"leave it out, or give it as an identity: --identity {column}="
+        f"column {column!r} has {noun}{where}: raw personal data is not kept",
+        hint=f"leave it out, or give it as an identity: {column}="
         + ("email_sha256" if noun.startswith("e-mail") else "phone_sha256"),
     )

@@ -1,4 +1,4 @@
-"""A column of texts as the lines of one buffer, so that what is done to each of them is done once."""
+"""A column of texts as the lines of one buffer, so that all of them are worked on in one go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Lines:
         return [self.data[start:end].decode("utf-8", "surrogatepass") for start, end in places]
 
     def begin(self, sign: str) -> Bools:
-        """Say which of the lines begin with a sign, one of ASCII."""
+        """Return which of the lines begin with a sign, one of ASCII."""
         first = np.frombuffer(self.data, np.uint8)[self.starts]  # the line break, of an empty line
         return np.asarray(first == ord(sign), bool)
 

@@ -1,128 +1,174 @@
 """What a person should look at: a connection request, a feed, a run that fails, a key that changed, a partner that cheats."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, select, update
 
+from psi.errors import Remedy
+
+from ..access.scope import Scope
 from ..errors import InvalidInput, NotFound
+from ..storage.database import Tx
+from ..storage.records import Document, record
 from ..storage.tables import DAY
 from ..storage.tables import alerts as rows
 
-if TYPE_CHECKING:
-    from ..project import Project
-
 KEPT_DAYS = 365
 KEPT_OF_KIND = 1_000  # partners choose some of the words: they must neither fill the disk nor wash other kinds away
-LASTING = ("key_changed", "audit_log", "restored")  # never too many: each comes once a day, or hour, for a partner
-BROKEN = "exchange."  # begins the kinds that say how a partner broke the protocol, which last too
+BROKEN = "exchange."  # begins the kinds that say how a partner broke the protocol; the code of the error ends them
 
-NAMELESS = (  # the kinds that name no feed and no segment: what is there for those whom labels limit
-    "audit_log",
-    "certificate_ending",
-    "connection_accepted",
-    "connection_declined",
-    "connection_request",
-    "disconnected",
-    "key_changed",
-    "preflight",
-    "restored",
+
+class AlertKind(StrEnum):
+    AUDIT_LOG = "audit_log"
+    CERTIFICATE_ENDING = "certificate_ending"
+    CONNECTION_ACCEPTED = "connection_accepted"
+    CONNECTION_DECLINED = "connection_declined"
+    CONNECTION_REQUEST = "connection_request"
+    DISCONNECTED = "disconnected"
+    FEED_CHANGED = "feed_changed"
+    FEED_DECLINED = "feed_declined"
+    FEED_DISABLED = "feed_disabled"
+    FEED_ENABLED = "feed_enabled"
+    FEED_EXPIRED = "feed_expired"
+    FEED_OFFERED = "feed_offered"
+    FEED_PURGED = "feed_purged"
+    FEED_REVOKED = "feed_revoked"
+    FEED_STALE = "feed_stale"
+    FEED_VERSION_DECLINED = "feed_version_declined"
+    FEED_VERSION_LOST = "feed_version_lost"
+    KEY_CHANGED = "key_changed"
+    ON_HOLD = "on_hold"
+    OVERLAP_JUMP = "overlap_jump"
+    POLICY_VIOLATION = "policy_violation"
+    PREFLIGHT = "preflight"
+    RESTORED = "restored"
+    RUN_FAILED = "run_failed"
+    RUN_OVERDUE = "run_overdue"
+    SEGMENT_EMPTIED = "segment_emptied"
+
+
+LASTING = frozenset(  # never too many: each comes once a day, or an hour, for a partner
+    {AlertKind.KEY_CHANGED, AlertKind.AUDIT_LOG, AlertKind.RESTORED}
+)
+NAMELESS = frozenset(  # the kinds that name no feed and no segment: a caller whom labels limit sees these alone
+    {
+        AlertKind.AUDIT_LOG,
+        AlertKind.CERTIFICATE_ENDING,
+        AlertKind.CONNECTION_ACCEPTED,
+        AlertKind.CONNECTION_DECLINED,
+        AlertKind.CONNECTION_REQUEST,
+        AlertKind.DISCONNECTED,
+        AlertKind.KEY_CHANGED,
+        AlertKind.PREFLIGHT,
+        AlertKind.RESTORED,
+    }
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
+    """`kind` is an AlertKind, or BROKEN with the code of an error."""
+
     id: str
     kind: str
     text: str
     at: int
     acknowledged: int | None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Document:
         return asdict(self)
 
 
 class Alerts:
-    def __init__(self, project: "Project") -> None:
-        self._project = project
+    """The alerts of a project: rooms add and settle them, people acknowledge them."""
 
-    def add(self, tx: Connection, kind: str, text: str, *, alike: str = "") -> bool:
-        """Add an alert in the caller's transaction, unless there was the same one within a day; says whether it did.
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
-        `text` names no identity. Where a partner chooses what it ends with, `alike` is how it begins: one that began so
+    def add(self, tx: Tx, kind: AlertKind, text: str, *, alike: str = "") -> bool:
+        """Add an alert in the caller's transaction, unless the same one was added within a day; return whether it was added.
+
+        `text` names no identity. Where a partner chooses how it ends, `alike` is how it begins: an alert that began so
         within a day gets the new words instead, and is open again.
         """
-        node = self._project.node
+        return self._add(tx, kind, text, alike)
+
+    def add_broken(self, tx: Tx, code: str, text: str, *, alike: str) -> bool:
+        """Add an alert that a partner broke the protocol, by the error's code; see `add`."""
+        return self._add(tx, f"{BROKEN}{code}", text, alike)
+
+    def settle(self, tx: Tx, kind: AlertKind, beginning: str) -> None:
+        """Close the open alerts of a kind that begin so: what they were about is settled.
+
+        They say so from then on, so that the same trouble another time is an alert of its own.
+        """
+        open_ = (rows.c.project_id == self._scope.id, rows.c.kind == kind, rows.c.acknowledged.is_(None))
+        settled = update(rows).where(*open_, rows.c.text.startswith(beginning, autoescape=True))
+        tx.execute(settled.values(text=rows.c.text + " (settled)", acknowledged=self._scope.home.now()))
+
+    def all(self, *, open_only: bool = False) -> "list[Alert]":
+        """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged.
+
+        A caller whom labels limit sees no kind that names feeds or segments.
+        """
+        query = select(rows).order_by(rows.c.at.desc(), rows.c.id)
+        if open_only:
+            query = query.where(rows.c.acknowledged.is_(None))
+        with self._scope.read() as tx:
+            return [record(Alert, row) for row in tx.execute(query.where(self._mine(tx)))]
+
+    def acknowledge(self, *ids: str, every: bool = False) -> int:
+        """Note that the caller has seen alerts, by id or all that are open, and return how many."""
+        detail: Document = {}
+        with self._scope.act("alert.acknowledge", "all" if every else ", ".join(ids)[:400], detail=detail) as tx:
+            if every == bool(ids):
+                raise InvalidInput(
+                    "name the alerts",
+                    hint="by their ids, or all that are open",
+                    remedy=Remedy("alert.acknowledge", {"every": True}),
+                )
+            mine = self._mine(tx)
+            for each in ids:
+                if tx.execute(select(rows.c.id).where(mine, rows.c.id == each)).first() is None:
+                    raise NotFound(
+                        f"there is no alert {each[:40]!r}", hint="see which there are", remedy=Remedy("alert.list")
+                    )
+            wanted = mine if every else mine & rows.c.id.in_(ids)
+            now = self._scope.home.now()
+            seen = tx.execute(update(rows).where(wanted, rows.c.acknowledged.is_(None)).values(acknowledged=now))
+            detail["alerts"] = seen.rowcount
+        return int(seen.rowcount)
+
+    def _add(self, tx: Tx, kind: str, text: str, alike: str) -> bool:
+        home = self._scope.home
         words = rows.c.text.startswith(alike, autoescape=True) if alike else rows.c.text == text
-        same = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.at > node.now() - DAY)
+        same = (rows.c.project_id == self._scope.id, rows.c.kind == kind, rows.c.at > home.now() - DAY)
         known = tx.execute(select(rows.c.id, rows.c.text).where(*same, words)).first()
         if known is not None:
             if known.text != text:
                 tx.execute(update(rows).where(rows.c.id == known.id).values(text=text, acknowledged=None))
             return False
-        tx.execute(
-            rows.insert().values(id=node.new_id(), project_id=self._project.id, kind=kind, text=text, at=node.now())
-        )
+        values = {"id": home.new_id(), "project_id": self._scope.id, "kind": kind, "text": text, "at": home.now()}
+        tx.execute(rows.insert().values(**values))
         return True
 
-    def settle(self, tx: Connection, kind: str, beginning: str) -> None:
-        """Close the open alerts of a kind that begin so, as what they told has been settled.
-
-        They say so from then on, so that the same trouble another time is an alert of its own.
-        """
-        open_ = (rows.c.project_id == self._project.id, rows.c.kind == kind, rows.c.acknowledged.is_(None))
-        settled = update(rows).where(*open_, rows.c.text.startswith(beginning, autoescape=True))
-        tx.execute(settled.values(text=rows.c.text + " (settled)", acknowledged=self._project.node.now()))
-
-    def list(self, *, open_only: bool = False) -> "list_[Alert]":
-        """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged.
-
-        Whom labels limit sees none of a kind that names feeds or segments.
-        """
-        query = select(rows).order_by(rows.c.at.desc(), rows.c.id)
-        if open_only:
-            query = query.where(rows.c.acknowledged.is_(None))
-        with self._project.node.store.read() as connection:
-            query = query.where(self._mine(connection))
-            return [
-                Alert(id=row.id, kind=row.kind, text=row.text, at=row.at, acknowledged=row.acknowledged)
-                for row in connection.execute(query)
-            ]
-
-    def acknowledge(self, *ids: str, every: bool = False) -> int:
-        """Note that somebody has seen alerts, by id or all that are open; the audit says who. Returns how many."""
-        detail: dict[str, Any] = {}
-        with self._project.act("alert.acknowledge", "all" if every else ", ".join(ids)[:400], detail=detail) as tx:
-            if every == bool(ids):
-                raise InvalidInput("name the alerts", hint="vesica alert acknowledge ID, or --all")
-            mine = self._mine(tx)
-            for each in ids:
-                if tx.execute(select(rows.c.id).where(mine, rows.c.id == each)).first() is None:
-                    raise NotFound(f"there is no alert {each[:40]!r}", hint="'vesica alert list' shows them")
-            wanted = mine if every else mine & rows.c.id.in_(ids)
-            now = self._project.node.now()
-            seen = tx.execute(update(rows).where(wanted, rows.c.acknowledged.is_(None)).values(acknowledged=now))
-            detail["alerts"] = seen.rowcount
-        return int(seen.rowcount)
-
-    def _mine(self, connection: Connection) -> ColumnElement[bool]:
-        """Return what holds of the alerts that are there for whoever acts."""
-        cleared = self._project.node.guard.cleared(connection, self._project.id)
-        mine = rows.c.project_id == self._project.id
-        return mine if cleared is None else mine & rows.c.kind.in_(NAMELESS)
-
-    def forget_old(self) -> None:
-        """Delete alerts of more than a year ago, and of a kind that came very often first what was acknowledged, then the
-        oldest; but not what says that a partner is not who it was, or cheats."""
-        mine, old = rows.c.project_id == self._project.id, rows.c.at < self._project.node.now() - KEPT_DAYS * DAY
-        with self._project.node.store.begin() as tx:
-            tx.execute(rows.delete().where(mine, old))
-            for kind in tx.scalars(select(rows.c.kind).where(mine).distinct()).all():
-                if kind in LASTING or kind.startswith(BROKEN):
-                    continue
-                first = select(rows.c.id).where(mine, rows.c.kind == kind)
-                first = first.order_by(rows.c.acknowledged.is_not(None), rows.c.at.desc(), rows.c.id)
-                tx.execute(rows.delete().where(rows.c.id.in_(first.offset(KEPT_OF_KIND))))
+    def _mine(self, tx: Tx) -> ColumnElement[bool]:
+        """Return the condition on the alerts that are there for the caller."""
+        mine = rows.c.project_id == self._scope.id
+        limited = self._scope.home.guard.limited(tx, self._scope.id)
+        return mine & rows.c.kind.in_(NAMELESS) if limited else mine
 
 
-list_ = list  # inside the class `list` is the method
+def forget_old(scope: Scope) -> None:
+    """Delete alerts of more than a year ago, and the surplus of a kind that came very often: first what was
+    acknowledged, then the oldest. What says that a partner is not who it was, or cheats, stays."""
+    mine, old = rows.c.project_id == scope.id, rows.c.at < scope.home.now() - KEPT_DAYS * DAY
+    with scope.begin() as tx:
+        tx.execute(rows.delete().where(mine, old))
+        for kind in tx.scalars(select(rows.c.kind).where(mine).distinct()).all():
+            if kind in LASTING or kind.startswith(BROKEN):
+                continue
+            first = select(rows.c.id).where(mine, rows.c.kind == kind)
+            first = first.order_by(rows.c.acknowledged.is_not(None), rows.c.at.desc(), rows.c.id)
+            tx.execute(rows.delete().where(rows.c.id.in_(first.offset(KEPT_OF_KIND))))

@@ -1,26 +1,23 @@
 """Pre-flight: both sides put the same test identities through their normalisers, before anybody is matched.
 
 The identities stand here, in a set with a number: mail at reserved domains (and at gmail.com, under names too short to
-exist), numbers reserved for fiction, ids that no device has. A partner cannot add one, so nobody hashes what the other
-chose. Both sides keep the first difference.
+exist), numbers reserved for fiction, ids that no device has. A partner cannot add one, so neither side hashes what the other
+chose. Both sides store the first difference.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Connection, Row, update
-
-from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 from protocol.wire import Message
 
-from ..errors import Refused
+from ..access.scope import Scope
+from ..errors import NotAllowed
 from ..inputs.normalise import normalise, rule
-from ..storage.tables import HOUR, connections
-from .letters import HANDLERS as LETTERS
-
-if TYPE_CHECKING:
-    from ..project import Project
+from ..operations.alerts import AlertKind, Alerts
+from ..storage.database import Tx
+from ..storage.records import Document
+from ..storage.tables import HOUR
+from .connections import Connection, ConnectionStatus, named, note
+from .letters import Letters
 
 SET = 1
 
@@ -75,8 +72,8 @@ IDENTITIES = {  # of set 1, by namespace: never change one, make another set
 _OPAQUE = ("Member 7", " member 7 ", "", "caf\u00e9", "cafe\u0301")  # of every custom namespace
 
 
-def results(project: "Project", namespaces: tuple[str, ...]) -> dict[str, tuple[bytes, ...]]:
-    """Return what our normaliser makes of the test identities of each namespace; empty for what it drops."""
+def results(namespaces: tuple[str, ...]) -> dict[str, tuple[bytes, ...]]:
+    """Return what our normaliser makes of the test identities of each namespace; b"" for those it drops."""
     made = {}
     for namespace in namespaces:
         done = normalise(rule(namespace), _texts(namespace))
@@ -84,8 +81,13 @@ def results(project: "Project", namespaces: tuple[str, ...]) -> dict[str, tuple[
     return made
 
 
-def compare(ours: Preflight, theirs: Preflight) -> dict[str, Any] | None:
-    """Return the first difference, or None: a pure function of what both sides said."""
+def ours(connection: Connection) -> Preflight:
+    """Return what our normaliser makes of the test identities, as the partner gets it."""
+    return Preflight(set=SET, results=results(connection.agreed.namespaces))
+
+
+def compare(ours: Preflight, theirs: Preflight) -> Document | None:
+    """Return the first difference between what both sides said, or None."""
     if ours.set != theirs.set:
         return {"what": f"test identities: set {ours.set} here, set {theirs.set} there"}
     for namespace in sorted(ours.results.keys() | theirs.results.keys()):
@@ -104,68 +106,60 @@ def compare(ours: Preflight, theirs: Preflight) -> dict[str, Any] | None:
     return None
 
 
-def ask(project: "Project", alias: str) -> dict[str, Any]:
-    """Tell a partner our results and ask for its own; return what is known so far, which is "asked" until it answers."""
-    with project.act("partner.preflight", alias) as tx:
-        row = project.partners.get(alias, tx, status="active")
-        project.letters.send(tx, row.id, "preflight.ask", _ours(project, row))
-        state = {"status": "asked", "set": SET, "at": project.node.now(), "difference": None}
-        _store(tx, row, {**state, "waiting": True, "answered": _state(row)["answered"]})
-    with project.node.guard.itself():
-        project.letters.sync(row)
-    return document(project.partners.get(alias)) or {}
+def ask(scope: Scope, alias: str) -> Document:
+    """Send a partner our results and ask for its own; return what is known so far: "asked" until it answers."""
+    with scope.act("partner.preflight", alias) as tx:
+        connection = named(scope, alias, tx, status=ConnectionStatus.ACTIVE)
+        Letters(scope).send(tx, connection.id, "preflight.ask", ours(connection))
+        state = {"status": "asked", "set": SET, "at": scope.home.now(), "difference": None}
+        note(tx, connection, preflight={**state, "waiting": True, "answered": _state(connection)["answered"]})
+    with scope.home.guard.itself():
+        Letters(scope).sync(connection)
+    return document(named(scope, alias)) or {}
 
 
-def asked(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+def asked(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle preflight.ask: compare, and answer with our own results, once an hour."""
-    now = project.node.now()
-    if now - _state(row)["answered"] < HOUR:
-        raise Refused("that was answered less than an hour ago", hint="the results do not change; ask later")
-    ours = _keep(project, tx, row, message, {**_state(row), "answered": now})
-    project.letters.send(tx, row.id, "preflight.answer", ours)
+    now = scope.home.now()
+    if now - _state(connection)["answered"] < HOUR:
+        raise NotAllowed("that was answered less than an hour ago", hint="the results do not change; ask later")
+    ours = _keep(scope, tx, connection, message, {**_state(connection), "answered": now})
+    Letters(scope).send(tx, connection.id, "preflight.answer", ours)
 
 
-def answered(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+def answered(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle preflight.answer."""
-    if not _state(row)["waiting"]:
+    if not _state(connection)["waiting"]:
         raise RemoteProtocolError("out_of_order", "nothing was asked")
-    _keep(project, tx, row, message, {**_state(row), "waiting": False})
+    _keep(scope, tx, connection, message, {**_state(connection), "waiting": False})
 
 
-def document(row: Row[Any]) -> dict[str, Any] | None:
+def document(connection: Connection) -> Document | None:
     """Return how the normalisers of both sides compared, or None where that was not asked."""
-    return row.preflight and {key: row.preflight[key] for key in ("status", "set", "at", "difference")}
+    return connection.preflight and {key: connection.preflight[key] for key in ("status", "set", "at", "difference")}
 
 
-def _keep(project: "Project", tx: Connection, row: Row[Any], message: Message, state: dict[str, Any]) -> Preflight:
+def _keep(scope: Scope, tx: Tx, connection: Connection, message: Message, state: Document) -> Preflight:
     assert isinstance(message, Preflight)
-    if not message.results.keys() <= set(Agreement.decode(row.agreement).namespaces):
+    if not message.results.keys() <= set(connection.agreed.namespaces):
         raise RemoteProtocolError("namespace", "results in a namespace that was not agreed on")
-    ours = _ours(project, row)
-    difference = compare(ours, message)
+    mine = ours(connection)
+    difference = compare(mine, message)
     status = "same" if difference is None else "different"
-    _store(tx, row, {**state, "status": status, "set": SET, "at": project.node.now(), "difference": difference})
+    note(
+        tx,
+        connection,
+        preflight={**state, "status": status, "set": SET, "at": scope.home.now(), "difference": difference},
+    )
     if difference is not None:
-        text = f"{row.alias} normalises otherwise, so people will be missed: {difference['what']}"
-        project.alerts.add(tx, "preflight", f"{text}; see vesica partner show {row.alias}")
-    return ours
+        text = f"{connection.alias} normalises otherwise, so people will be missed: {difference['what']}"
+        Alerts(scope).add(tx, AlertKind.PREFLIGHT, text)
+    return mine
 
 
-def _state(row: Row[Any]) -> dict[str, Any]:
-    return row.preflight or {"waiting": False, "answered": 0}
-
-
-def _store(tx: Connection, row: Row[Any], state: dict[str, Any]) -> None:
-    tx.execute(update(connections).where(connections.c.id == row.id).values(preflight=state))
-
-
-def _ours(project: "Project", row: Row[Any]) -> Preflight:
-    return Preflight(set=SET, results=results(project, Agreement.decode(row.agreement).namespaces))
+def _state(connection: Connection) -> Document:
+    return connection.preflight or {"waiting": False, "answered": 0}
 
 
 def _texts(namespace: str) -> tuple[str, ...]:
     return IDENTITIES.get(namespace.partition("/")[0], _OPAQUE)
-
-
-LETTERS["preflight.ask"] = asked
-LETTERS["preflight.answer"] = answered

@@ -8,20 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DiskFull
-from .data import NUMBER, Draft
+from ..inputs.sql import quoted
+from .drafts import Draft
+from .snapshots import NUMBER
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
 def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns: Mapping[str, Sequence[str]]) -> None:
-    """Write a dataset's attributes: row i of `columns` is about profile `numbers[i]`.
+    """Write attributes over those of a dataset: row i of `columns` is about profile `numbers[i]`.
 
     A profile's last row wins; columns that are not given stay as they were.
     """
     import duckdb
 
-    last = np.full(int(draft.content["count"]), -1, np.int64)
+    last = np.full(draft.content.count, -1, np.int64)
     last[numbers] = np.arange(len(numbers))
     profiles = np.flatnonzero(last >= 0)
     rows = last[profiles].tolist()
@@ -29,7 +31,7 @@ def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns
     for index, texts in enumerate(columns.values()):
         table[f"c{index}"] = np.array([texts[row].strip() or None for row in rows], object)
     old = draft.base.attributes.get(dataset)
-    written = draft.project.data_directory / f".{draft.project.node.random(8).hex()}.parquet"
+    written = draft.scope.data_directory / f".{draft.scope.home.random(8).hex()}.parquet"
     written.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with duckdb.connect(":memory:", config={"memory_limit": "2GB"}) as connection:
@@ -42,7 +44,7 @@ def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns
         raise DiskFull("the attributes could not be written", hint="make room and run the import again") from error
     finally:
         written.unlink(missing_ok=True)
-    draft.content.setdefault("attributes", {})[dataset] = draft.save_bytes("attributes.parquet", data)
+    draft.set_attributes(dataset, data)
 
 
 def _merged(connection: "DuckDBPyConnection", names: Sequence[str], old: Path | None) -> str:
@@ -62,8 +64,3 @@ def _merged(connection: "DuckDBPyConnection", names: Sequence[str], old: Path | 
         f"SELECT {number} AS {quoted(NUMBER)}, {', '.join(columns)} FROM old o "  # noqa: S608 - quoted names
         f"FULL JOIN given g ON g.number = o.{quoted(NUMBER)} ORDER BY 1"
     )
-
-
-def quoted(name: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'

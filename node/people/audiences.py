@@ -1,7 +1,7 @@
 """Who enters a match, and who may be released: pure functions of a pinned snapshot.
 
-An identity that several profiles hold counts once. It is consented only if every holder may be shared: releasing a
-household's phone would otherwise speak about the member who said no.
+An identity that several profiles have counts once. It is consented only if each of them may be shared: otherwise the
+phone of a household would be released although one member said no.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap
 
 from psi.values import U8, Bools, Indices, Values
 
-from ..consent import consent
+from . import consent
 
 if TYPE_CHECKING:
-    from .data import Snapshot
+    from .snapshots import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
     """The distinct identities of one namespace that are in at least one of k segments.
 
-    `segments` is bool (k, n); `consented` is bool (n,): every holder may be shared. `qualified` is bool (k, n): every
-    holder meets the consent policies on that segment; None where there is no such policy.
+    `segments` is bool (k, n); `consented` is bool (n,): every profile that has the identity may be
+    shared. `qualified` is bool (k, n): each of them meets the consent policies on that segment; None where there is no
+    such policy.
     """
 
     values: Values
@@ -47,8 +49,10 @@ class Audience:
         return may.take(np.asarray(self.consented & segments.any(axis=0)))
 
     def as_one(self) -> "Audience":
-        """Return the same with one consent for all segments, where a question has room for one: an identity that
-        fails a policy of one of its segments counts as not consented in any."""
+        """Return the same with one consent for all segments, for questions that have room for one.
+
+        An identity that fails a policy of one of its segments counts as not consented in any.
+        """
         if self.qualified is None:
             return self
         all_met = (self.qualified | ~self.segments).all(axis=0)
@@ -72,20 +76,20 @@ def audience(
 
     `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
     """
-    held = snapshot.identities(namespace)
+    given = snapshot.identities(namespace)
     values, starts = snapshot.distinct(namespace)
     if not len(starts):
         return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
-    rows = np.zeros((len(members), len(held.profiles)), bool)
+    rows = np.zeros((len(members), len(given.profiles)), bool)
     for row, segment in zip(rows, members, strict=True):
-        row[:] = _mask(segment, snapshot.profile_count)[held.profiles]
+        row[:] = _mask(segment, snapshot.profile_count)[given.profiles]
     segments = np.logical_or.reduceat(rows, starts, axis=1)
     met = None
     if any(each is not None for each in qualified):
         met = np.ones_like(segments)
         for row, each in zip(met, qualified, strict=True):
             if each is not None:
-                row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[held.profiles], starts)
+                row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[given.profiles], starts)
     everyone = Audience(
         values=values, segments=segments, consented=consented(snapshot, namespace, model), qualified=met
     )
@@ -93,40 +97,45 @@ def audience(
 
 
 def consented(snapshot: "Snapshot", namespace: str, model: str) -> Bools:
-    """Say which of the distinct identities in `namespace` may be shared: those whose every holder may be."""
-    held = snapshot.identities(namespace)
+    """Return which of the distinct identities in `namespace` may be shared: every profile that has one may be."""
+    given = snapshot.identities(namespace)
     _, starts = snapshot.distinct(namespace)
     if not len(starts):
         return np.zeros(0, bool)
-    allowed = consent.may_share(model, snapshot.profile_consent[held.profiles], held.consent)
+    allowed = consent.may_share(model, snapshot.profile_consent[given.profiles], given.consent)
     return np.asarray(np.logical_and.reduceat(allowed, starts))
 
 
 def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
-    """Return the distinct identities that may be matched against, and their places among the snapshot's distinct ones.
+    """Return the distinct identities to match against, and their places among the snapshot's distinct ones.
 
-    Nobody's who has opted out is among them, whatever the consent model.
+    Those of people who have opted out are left out, whatever the consent model.
     """
-    held = snapshot.identities(namespace)
+    given = snapshot.identities(namespace)
     values, starts = snapshot.distinct(namespace)
     if not len(starts):
         return values, starts
-    out = consent.opted_out(snapshot.profile_consent[held.profiles], held.consent)
+    out = consent.opted_out(snapshot.profile_consent[given.profiles], given.consent)
     kept = np.flatnonzero(~np.logical_or.reduceat(out, starts))
     return values if len(kept) == len(values) else values.take(kept), kept
 
 
 def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
-    """Return the profiles that hold one of the distinct identities at `places`."""
-    held = snapshot.identities(namespace)
+    """Return the profiles that have one of the distinct identities at `places`."""
+    given = snapshot.identities(namespace)
     _, starts = snapshot.distinct(namespace)
     wanted = np.zeros(len(starts), bool)
     wanted[places] = True
-    lengths = np.diff(np.append(starts, len(held.profiles)))
-    return BitMap(held.profiles[np.repeat(wanted, lengths)])
+    lengths = np.diff(np.append(starts, len(given.profiles)))
+    return BitMap(given.profiles[np.repeat(wanted, lengths)])
+
+
+def numbers(profiles: BitMap) -> npt.NDArray[np.uint32]:
+    """Return the profile numbers of a bitmap, ascending."""
+    return np.array(profiles.to_array(), np.uint32)
 
 
 def _mask(members: BitMap, size: int) -> Bools:
     mask = np.zeros(size, bool)
-    mask[np.array(members.to_array(), np.uint32)] = True
+    mask[numbers(members)] = True
     return mask

@@ -1,7 +1,7 @@
 """What another consent model would change, before anyone chooses it: who would leave, and who would come."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +10,17 @@ from pyroaring import BitMap
 from psi.join import match
 from psi.values import Bools, sort_keys
 
+from ..access.scope import Scope
+from ..feeds.sending.feeds import Feeds
 from ..feeds.sending.selection import Selection, select_members
+from ..partners.connections import Connection
 from ..people import audiences
-from ..people.data import Snapshot
+from ..people.snapshots import Snapshot
+from ..segments.segments import Segments
+from ..storage.records import Document
 
 if TYPE_CHECKING:
-    from sqlalchemy import Row
-
     from protocol.feed import Definition
-
-    from ..project import Project
 
 Places = npt.NDArray[np.intp]
 
@@ -39,19 +40,19 @@ class Moves:
         )
 
 
-def preview(project: "Project", model: str) -> dict[str, Any]:
+def preview(scope: Scope, model: str) -> Document:
     """Return the moves of people and of identities: of all that may be shared, and of what goes out in each feed.
 
     Feeds are counted as a run would release them now, segments as they were last evaluated. A person moves with the
     last or the first of their identities.
     """
-    snapshot, before = Snapshot.open(project), project.consent_model
+    snapshot, before = Snapshot.open(scope), scope.consent_model
     profiles = [np.zeros(snapshot.profile_count, bool) for _ in range(2)]
     namespaces = {}
     for name in snapshot.namespaces:
         masks = [_consented(snapshot, name, each) for each in (before, model)]
         for shared, mask in zip(profiles, masks, strict=True):
-            shared[_numbers(audiences.holders(snapshot, name, np.flatnonzero(mask)))] = True
+            shared[audiences.numbers(audiences.holders(snapshot, name, np.flatnonzero(mask)))] = True
         namespaces[name] = asdict(Moves.of(masks[0], masks[1]))
     return {
         "model": model,
@@ -61,42 +62,42 @@ def preview(project: "Project", model: str) -> dict[str, Any]:
         "feeds": [
             {
                 "feed": feed,
-                "partner": row.alias,
+                "partner": connection.alias,
                 "status": status,
-                **_feed(project, row, definition, snapshot, before, model),
+                **_feed(scope, connection, definition, snapshot, before, model),
             }
-            for feed, row, status, definition in project.feeds.going()
+            for feed, connection, status, definition in Feeds(scope).recipients()
         ],
     }
 
 
 def _consented(snapshot: Snapshot, namespace: str, model: str | None) -> Bools:
-    """Say which distinct identities may be shared; none while no model is chosen."""
+    """Return which distinct identities may be shared; none while no model is chosen."""
     if model is None:
         return np.zeros(len(snapshot.starts(namespace)), bool)
     return audiences.consented(snapshot, namespace, model)
 
 
 def _feed(
-    project: "Project",
-    connection: "Row[Any]",
+    scope: Scope,
+    connection: Connection,
     definition: "Definition",
     snapshot: Snapshot,
     before: str | None,
     after: str,
-) -> dict[str, Any]:
+) -> Document:
     selections = [
-        None if model is None else select_members(project, connection, definition, snapshot, model)
+        None if model is None else select_members(scope, connection, definition, snapshot, model)
         for model in (before, after)
     ]
-    members = BitMap().union(*(project.segments.members(each.name, snapshot) for each in definition.segments))
+    members = BitMap().union(*(Segments(scope).members(each.name, snapshot) for each in definition.segments))
     profiles = [np.zeros(snapshot.profile_count, bool) for _ in selections]
     namespaces = {}
     for name in definition.namespaces:
         masks = []
         for shared, selection in zip(profiles, selections, strict=True):
             places = _places(snapshot, name, selection)
-            shared[_numbers(audiences.holders(snapshot, name, places) & members)] = True
+            shared[audiences.numbers(audiences.holders(snapshot, name, places) & members)] = True
             mask = np.zeros(len(snapshot.starts(name)), bool)
             mask[places] = True
             masks.append(mask)
@@ -111,7 +112,3 @@ def _places(snapshot: Snapshot, namespace: str, selection: Selection | None) -> 
     values, _ = snapshot.distinct(namespace)
     places, _ = match(sort_keys(values), sort_keys(selection.audiences[namespace].values))
     return places
-
-
-def _numbers(profiles: BitMap) -> npt.NDArray[np.uint32]:
-    return np.array(profiles.to_array(), np.uint32)

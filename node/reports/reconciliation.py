@@ -1,35 +1,40 @@
-"""Where the people of a feed went: at the sender each identity of its segments with what became of it, at the receiver
-each of its own.
+"""What became of the identities of a feed: at the sender those of its segments, at the receiver its own.
 
-Every column sums to the identities. The sender's side is made of what it decided and sent, the receiver's of what it
-opened, and neither goes anywhere: no number about matches is in the sender's.
+Every column sums to the identities. The sender counts what it decided and sent, the receiver what it opened, and neither
+learns the other's numbers: there is no number of matches at the sender.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyroaring import BitMap
-from sqlalchemy import Row, select
 
-from protocol.agreement import Agreement
 from protocol.feed import Definition
 from psi.join import match
 from psi.values import Bools, Values, sort_keys
 
-from ..errors import Refused
-from ..feeds import evaluations, versions
-from ..feeds.receiving import expiry
-from ..feeds.receiving.memberships import open_chain
+from ..access.scope import Scope
+from ..consent.consent_policies import ConsentPolicies
+from ..consent.consents import Consents
+from ..errors import NotAllowed
+from ..exchanges.channels import cache_of
+from ..feeds import lifetimes, runs, versions
+from ..feeds.receiving import evaluations, received_feeds
+from ..feeds.receiving.joining import open_chain
+from ..feeds.receiving.membership_files import MembershipFiles
+from ..feeds.receiving.received import Received
+from ..feeds.runs import SentRun
 from ..feeds.sending import revisions
+from ..feeds.sending.feeds import Feeds
+from ..feeds.states import RecipientStatus
+from ..governance.governance import Governance
 from ..partners import key_epochs
+from ..partners.connections import Connection
 from ..people import audiences
-from ..people.data import Snapshot
-from ..storage.tables import runs
-
-if TYPE_CHECKING:
-    from ..project import Project
+from ..people.snapshots import Snapshot
+from ..segments.segments import Segments
+from ..storage.records import Document, Documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,29 +50,28 @@ class Decided:
     allowed: Values
 
 
-def decide(
-    snapshot: Snapshot,
-    definition: Definition,
-    members: Sequence[BitMap],
-    *,
-    model: str,
-    minimum: int,
-    forbidden: bool,
-    qualified: Sequence[BitMap | None] = (),
-) -> list[Decided]:
-    """Say for every identity of the feed's members, in every namespace, why it stays; the first reason counts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What decides, beside what people said."""
 
-    `members` are those of the definition's segments, `minimum` the least identities of a segment; `forbidden` says that a
-    label or policy keeps the whole feed back, `qualified` for each segment who meets its consent policies. A pure
-    function of the snapshot.
+    model: str  # of consent
+    minimum: int  # identities of a segment
+    forbidden: bool  # a label or policy forbids the feed
+    qualified: Sequence[BitMap | None] = ()  # for each segment who meets its consent policies
+
+
+def decide(snapshot: Snapshot, definition: Definition, members: Sequence[BitMap], rules: Rules) -> list[Decided]:
+    """Return for every namespace why identities of the feed's members are not sent; the first reason counts.
+
+    `members` are those of the definition's segments. A pure function of the snapshot.
     """
     found = {
-        each: audiences.audience(snapshot, each, members, model=model, qualified=qualified)
+        each: audiences.audience(snapshot, each, members, model=rules.model, qualified=rules.qualified)
         for each in snapshot.namespaces
     }
     may = {each: found[each].shareable() for each in definition.namespaces if each in found}
     sizes = [allowed.segments.sum(axis=1) for allowed in may.values()]
-    large = np.max(sizes, axis=0, initial=0) >= max(1, minimum) if sizes else np.zeros(len(members), bool)
+    large = np.max(sizes, axis=0, initial=0) >= max(1, rules.minimum) if sizes else np.zeros(len(members), bool)
     rows = []
     for namespace, audience in found.items():
         count = len(audience.values)
@@ -82,99 +86,100 @@ def decide(
                 namespace=namespace,
                 identities=count,
                 consent=count - len(allowed),
-                label=len(allowed) if forbidden else 0,
-                small=0 if forbidden else len(allowed) - int(fitting.sum()),
-                allowed=allowed.take(fitting & (not forbidden)),
+                label=len(allowed) if rules.forbidden else 0,
+                small=0 if rules.forbidden else len(allowed) - int(fitting.sum()),
+                allowed=allowed.take(fitting & (not rules.forbidden)),
             )
         )
     return rows
 
 
-def reconcile(project: "Project", name: str, partner: str | None = None) -> dict[str, Any]:
+def reconcile(scope: Scope, name: str, partner: str | None = None) -> Document:
     """Return where the people of a feed went: of ours for each partner, or of one that a partner shares with us."""
-    theirs = [row for row in project.received.list() if row["name"] == name and partner in (None, row["partner"])]
+    theirs = [feed for feed in Received(scope).all() if feed["name"] == name and partner in (None, feed["partner"])]
     ours = [
-        row for row in project.feeds.list() if row["name"] == name and (partner is None or partner in row["partners"])
+        feed for feed in Feeds(scope).all() if feed["name"] == name and (partner is None or partner in feed["partners"])
     ]
-    return _received(project, name, partner) if theirs and not ours else _sent(project, name, partner)
+    return _received(scope, name, partner) if theirs and not ours else _sent(scope, name, partner)
 
 
-def _sent(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
-    feed = project.feeds.get(name)
+def _sent(scope: Scope, name: str, partner: str | None) -> Document:
+    feed = Feeds(scope).get(name)
     documents = []
-    for row, state in project.feeds.partners_of(feed):
-        if partner not in (None, row.alias) or state.status == "revoked":
+    for connection, recipient in Feeds(scope).partners_of(feed):
+        if partner not in (None, connection.alias) or recipient.status is RecipientStatus.REVOKED:
             continue
-        with project.node.store.read() as tx:
-            definition = versions.get(tx, feed.id, state.accepted_version or feed.version)
-            snapshot = Snapshot.open(project, tx)
-            model = project.consent.require_model(tx)
+        with scope.read() as tx:
+            definition = versions.get(tx, feed.id, recipient.accepted_version or feed.version)
+            snapshot = Snapshot.open(scope, tx)
+            model = Consents(scope).require_model(tx)
             reason = None
             try:
-                project.governance.check_feed(definition, tx)
-            except Refused as error:
+                Governance(scope).check_feed(definition, tx)
+            except NotAllowed as error:
                 reason = str(error)
-            done = (runs.c.connection_id == row.id, runs.c.feed_id == feed.id, runs.c.ours, runs.c.state == "done")
-            last = tx.execute(select(runs).where(*done).order_by(runs.c.revision.desc()).limit(1)).first()
+            last = runs.last_sent(tx, connection.id, feed.id)
         decided = decide(
             snapshot,
             definition,
-            [project.segments.members(segment.name, snapshot) for segment in definition.segments],
-            model=model,
-            minimum=Agreement.decode(row.agreement).terms.minimum_segment,
-            forbidden=reason is not None,
-            qualified=project.consent_policies.qualified([each.name for each in definition.segments], snapshot),
+            [Segments(scope).members(segment.name, snapshot) for segment in definition.segments],
+            Rules(
+                model=model,
+                minimum=connection.terms.minimum_segment,
+                forbidden=reason is not None,
+                qualified=ConsentPolicies(scope).qualified([each.name for each in definition.segments], snapshot),
+            ),
         )
         documents.append(
             {
-                "partner": row.alias,
-                "status": state.status,
+                "partner": connection.alias,
+                "status": recipient.status,
                 "version": definition.version,
                 "revision": None if last is None else last.revision,
                 "sent_at": None if last is None else last.changed,
                 "forbidden": reason,
-                **_columns(_went(project, row, last, decided, definition)),
+                **_columns(_went(scope, connection, last, decided, definition)),
             }
         )
     return {"feed": name, "side": "sender", "partners": documents}
 
 
 def _went(
-    project: "Project", row: Row[Any], last: Row[Any] | None, decided: Sequence[Decided], definition: Definition
-) -> list[dict[str, Any]]:
+    scope: Scope, connection: Connection, last: SentRun | None, decided: Sequence[Decided], definition: Definition
+) -> Documents:
     """Split what a run may send into what the last one sent, what it sent too long ago, and what waits for the next."""
-    before = {} if last is None else _contents(project, row, last)
-    old = last is not None and expiry.ended(definition, last.changed, project.node.now()) is not None
+    before = {} if last is None else _contents(scope, connection, last)
+    old = last is not None and lifetimes.ended(definition, last.changed, scope.home.now()) is not None
     rows = []
     for each in decided:
         sent = before.get(each.namespace)
         count = 0 if sent is None else len(match(sort_keys(sent), sort_keys(each.allowed))[0])
-        numbers = {key: value for key, value in _fields(each).items() if key != "allowed"}
+        numbers = {name: getattr(each, name) for name in _DECIDED}
         went = {"waiting": len(each.allowed) - count, "expired": count if old else 0, "sent": 0 if old else count}
         rows.append({**numbers, **went})
     return rows
 
 
-def _contents(project: "Project", row: Row[Any], last: Row[Any]) -> dict[str, Values]:
+def _contents(scope: Scope, connection: Connection, last: SentRun) -> dict[str, Values]:
     """Return what the partner took last, by namespace; nothing where the epoch of that run is over."""
-    with project.node.store.read() as tx:
-        epoch = key_epochs.running(project, tx, row)
-    if epoch is None or epoch.number != last.report["epoch"]:
+    with scope.read() as tx:
+        epoch = key_epochs.running(scope, tx, connection)
+    if epoch is None or epoch.number != last.report.epoch:
         return {}
-    kept = revisions.load(evaluations.cache_of(project, row, epoch), last.id)
+    kept = revisions.load(cache_of(scope, connection, epoch), last.id)
     return {namespace: content.values for namespace, content in kept.items()}
 
 
-def _received(project: "Project", name: str, partner: str | None) -> dict[str, Any]:
-    with project.node.store.read() as tx:
-        row, feed = project.received.get(name, partner, tx)
+def _received(scope: Scope, name: str, partner: str | None) -> Document:
+    with scope.read() as tx:
+        connection, feed = received_feeds.get(scope, tx, name, partner)
         version = feed.accepted_version or feed.offered_version
         definition = versions.get(tx, feed.id, version)
-        snapshot = Snapshot.open(project, tx)
-        epoch = key_epochs.running(project, tx, row)
-        chain = project.memberships.chain(feed)
+        snapshot = Snapshot.open(scope, tx)
+        epoch = key_epochs.running(scope, tx, connection)
+        chain = MembershipFiles(scope, feed).chain()
         then = versions.get(tx, feed.id, chain[-1].version) if chain else definition
-    rows: list[dict[str, Any]] = []
+    rows: Documents = []
     people = BitMap()
     for namespace in snapshot.namespaces:
         everyone, _ = snapshot.distinct(namespace)
@@ -185,14 +190,14 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
         universe, _ = audiences.universe(snapshot, namespace)
         numbers |= {"opted_out": len(everyone) - len(universe), "not_asked": len(universe)}
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
-            with evaluations.known(project, row, epoch, namespace, snapshot) as known:
+            with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:
                 bitmaps, opened = open_chain(chain, namespace, known, then)
             matched = np.flatnonzero(bitmaps.any(axis=1))
-            people |= audiences.holders(snapshot, namespace, known.groups[matched])
+            people |= audiences.holders(snapshot, namespace, known.places_in_snapshot[matched])
             numbers |= {
                 "not_asked": len(known.missing),
                 "matched": len(matched),
-                "not_matched": len(known.groups) - len(matched),
+                "not_matched": len(known.places_in_snapshot) - len(matched),
                 "records": sum(len(sealed.records[namespace]) for sealed in chain),
                 "opened": int(opened.sum()),
             }
@@ -201,7 +206,7 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
     return {
         "feed": name,
         "side": "receiver",
-        "partner": row.alias,
+        "partner": connection.alias,
         "status": feed.status,
         "version": version,
         "revision": feed.last_revision,
@@ -212,13 +217,10 @@ def _received(project: "Project", name: str, partner: str | None) -> dict[str, A
     }
 
 
+_DECIDED = ("namespace", "identities", "not_carried", "consent", "label", "small")
 _COLUMNS = ("identities", "not_carried", "opted_out", "not_asked", "not_matched", "matched", "records", "opened")
 
 
-def _fields(decided: Decided) -> dict[str, Any]:
-    return {name: getattr(decided, name) for name in decided.__slots__}
-
-
-def _columns(rows: Collection[dict[str, Any]]) -> dict[str, Any]:
+def _columns(rows: Collection[Document]) -> Document:
     names = [key for key in next(iter(rows), {}) if key != "namespace"]
     return {"namespaces": list(rows), "total": {key: sum(row[key] for row in rows) for key in names}}

@@ -1,7 +1,7 @@
 """Segment rules: an expression as our own tree, and the query that is built from the tree.
 
-The text is hostile: sqlglot only parses it, what is not on the list below is refused, and nothing of it reaches the
-database but values as parameters and names that are known fields. A tree is read through its text (`node.trees`).
+The text is hostile: sqlglot only parses it, what is not on the list below is refused, and only values, as parameters, and
+names of known fields reach the database. A tree is read through its text (trees.py).
 A comparison with a missing value is false, so that NOT takes in the profiles that have none.
 """
 
@@ -17,24 +17,24 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from ..errors import Failure, InvalidInput, spaced
-from ..people.attributes import quoted
-from ..people.data import NUMBER
+from ..governance.lineage import REFERENCES, place_of
+from ..inputs.sql import quoted
+from ..people.snapshots import NUMBER
+from ..storage.records import Document
 from . import trees
+from .references import NAMES, PATTERN
 from .trees import Tree
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-Field = tuple[str, str]  # dataset, column
+FieldPath = tuple[str, str]  # dataset, column
 
 MAX_EXPRESSION = 10_000  # characters: no person writes more, and a parser's stack is finite
 MAX_DEPTH = 40
 MAX_LIST = 1_000  # values of an IN
 
-_SEGMENT = re.compile(
-    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b(own)\.([a-z0-9][a-z0-9._-]*)"""
-    r"""|\b(received)\.([a-z0-9][a-z0-9_-]*)\.([a-z0-9][a-z0-9._-]*)"""
-)
+_SEGMENT = re.compile(rf"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b({PATTERN})""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Rule:
         return sorted({leaf["field"] for leaf in leaves(self.tree)})
 
 
-def parse(expression: str, fields: Mapping[str, Field]) -> Rule:
+def parse(expression: str, fields: Mapping[str, FieldPath]) -> Rule:
     """Read an expression over `fields` (every name that may be written, and what it stands for) and over segments."""
     import sqlglot
     from sqlglot.errors import SqlglotError
@@ -58,7 +58,7 @@ def parse(expression: str, fields: Mapping[str, Field]) -> Rule:
     if not expression.strip():
         raise InvalidInput("the rule is empty", hint=_HINT)
     if not storable(expression):
-        raise InvalidInput("the rule holds what is no text", hint=_HINT)
+        raise InvalidInput("the rule has characters that are no text", hint=_HINT)
     try:
         found = sqlglot.parse(_SEGMENT.sub(_quote_segment, expression), read="duckdb")
         if len(found) != 1 or found[0] is None:
@@ -69,7 +69,7 @@ def parse(expression: str, fields: Mapping[str, Field]) -> Rule:
 
 
 def storable(text: str) -> bool:
-    """Tell whether a text can be stored and sent: no NUL and no half of a surrogate pair."""
+    """Return whether a text can be stored and sent: no NUL and no half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
@@ -86,14 +86,16 @@ _HINT = "write for example: orders >= 5 AND (country IN ('GB', 'IE') OR own.vip)
 
 
 def _quote_segment(match: re.Match[str]) -> str:
-    """Quote the names of a segment reference: they may hold '-' and '.'."""
-    if match[1]:
-        return f'own."{match[2]}"'
-    return f'received."{match[4]}"."{match[5]}"' if match[3] else match[0]
+    """Quote the names of a segment reference: they may have '-' and '.'."""
+    place = place_of(match[1] or "")
+    if place is None:
+        return match[0]
+    word, *names = match[0].split(".", NAMES[place.kind])
+    return ".".join([word, *(f'"{name}"' for name in names)])
 
 
 class _Parser:
-    def __init__(self, fields: Mapping[str, Field]) -> None:
+    def __init__(self, fields: Mapping[str, FieldPath]) -> None:
         self._fields = fields
 
     def node(self, found: "exp.Expr", depth: int) -> Tree:
@@ -149,7 +151,7 @@ class _Parser:
         if name in self._fields:
             dataset, field = self._fields[name]
             return {"field": f"{dataset}.{field}", "operator": operator, "value": value}
-        if name.startswith(("own.", "received.")):
+        if place_of(name) is not None:
             raise InvalidInput(f"{name[:200]} is a segment, not a value", hint=f"write {name[:200]} alone, or NOT")
         known = ", ".join(sorted(name for name in self._fields if "." in name)[:20]) or "none yet"
         raise InvalidInput(
@@ -159,7 +161,7 @@ class _Parser:
 
     def _segment(self, column: "exp.Column") -> Tree:
         parts = [part.name for part in column.parts]
-        if (parts[0], len(parts)) in (("own", 2), ("received", 3)):
+        if parts[0] in REFERENCES and len(parts) == 1 + NAMES[REFERENCES[parts[0]]]:
             return {"field": ".".join(parts), "operator": "=", "value": True}
         if _name(column) in self._fields:
             raise InvalidInput(f"{_name(column)!r} is not a condition", hint=f"compare it: {_name(column)} = true")
@@ -171,7 +173,7 @@ class _Parser:
         )
 
 
-_ARGUMENTS = {  # what a node may carry: a parser's next version must not slip a meaning past us
+_ARGUMENTS = {  # what a node may have: a later version of the parser could add something that changes the meaning
     "Paren": {"this"},
     "Not": {"this"},
     "Column": {"this", "table", "db"},
@@ -231,7 +233,7 @@ def _value(found: "exp.Expr") -> str | int | float | bool:
 
 def _unsupported(found: "exp.Expr") -> InvalidInput:
     return InvalidInput(
-        f"a rule cannot hold {spaced(type(found).__name__)}",
+        f"a rule cannot have {spaced(type(found).__name__)}",
         hint="use =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT, own.X and received.PARTNER.X",
     )
 
@@ -241,9 +243,9 @@ def evaluate(
     *,
     count: int,
     attributes: Mapping[str, Path],
-    fields: Mapping[str, Field],
+    fields: Mapping[str, FieldPath],
     segments: Mapping[str, BitMap],
-    columns: Mapping[Field, npt.NDArray[Any]] | None = None,
+    columns: Mapping[FieldPath, npt.NDArray[Any]] | None = None,
 ) -> BitMap:
     """Return the numbers, out of `count` profiles, that a tree takes in.
 
@@ -255,7 +257,7 @@ def evaluate(
 
     query = _Query(fields)
     condition = query.condition(tree)
-    settings: dict[str, Any] = {
+    settings: Document = {
         "memory_limit": "1GB",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -293,9 +295,9 @@ def evaluate(
 
 
 class _Query:
-    """The SQL of a tree: names of our own making, quoted known fields, values as parameters."""
+    """The SQL of a tree: names made here, known fields quoted, values as parameters."""
 
-    def __init__(self, fields: Mapping[str, Field]) -> None:
+    def __init__(self, fields: Mapping[str, FieldPath]) -> None:
         self._fields = fields
         self.columns: dict[str, dict[str, str]] = {}
         self.tables: dict[str, str] = {}
@@ -308,7 +310,7 @@ class _Query:
             inner = "(" + word.join(self.condition(each) for each in tree["rules"]) + ")"
             return f"(NOT {inner})" if tree.get("not") else inner
         name = tree["field"]
-        if name.startswith(("own.", "received.")):
+        if place_of(name) is not None:
             table = self.segments.setdefault(name, f"s{len(self.segments)}")
             return f"(p.number IN (SELECT number FROM {table}))"  # noqa: S608 - a name of our own
         return f"coalesce({self._comparison(self._column(name), tree['operator'], tree['value'])}, false)"
@@ -344,7 +346,7 @@ class _Query:
 
 
 def _typed(column: str, value: Any) -> str:
-    """Read a text column as what it is compared with; text that is none of it counts as missing."""
+    """Return a text column as the type that it is compared with; text that cannot be read so counts as missing."""
     if isinstance(value, bool):
         return f"TRY_CAST({column} AS BOOLEAN)"
     return f"TRY_CAST({column} AS DOUBLE)" if isinstance(value, (int, float)) else column

@@ -1,7 +1,7 @@
 """A rule's tree in react-querybuilder's JSON shape: read from JSON or YAML, and written as JSON, YAML or text.
 
-A tree from a file is as hostile as a text. It is checked here, written as text, and read by the parser of texts: so a
-tree can say nothing that a text cannot (`node.rules`).
+A tree from a file is as hostile as a text. It is checked here, written as text, and read by the parser of texts, so that
+a tree can say nothing that a text cannot (rules.py).
 """
 
 import json
@@ -12,15 +12,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from psi.errors import Remedy
+
 from ..errors import InvalidInput
-from ..people.attributes import quoted
+from ..inputs.sql import quoted
+from ..storage.records import Document
+from .references import PATTERN
 
 Tree = dict[str, Any]
 
 MAX_FILE = 256 * 1024  # bytes, many times what the parser of texts takes
 MAX_NODES = 2_000  # groups and comparisons
 MAX_NESTED = 40  # groups in one another: no deeper than a text may be
-SHAPE = "'vesica segment show NAME --tree yaml' shows how one looks"
+_HINT, _REMEDY = "see how one looks", Remedy("segment.show", {"tree": "yaml"})
 
 COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 _NEGATED = {  # react-querybuilder's words for the opposite
@@ -32,11 +36,11 @@ _NEGATED = {  # react-querybuilder's words for the opposite
     "doesNotEndWith": "endsWith",
 }
 _PATTERNS = {"contains": "%{}%", "beginsWith": "{}%", "endsWith": "%{}"}
-REFERENCE = re.compile(r"own\.[a-z0-9][a-z0-9._-]*|received\.[a-z0-9][a-z0-9_-]*\.[a-z0-9][a-z0-9._-]*")
+REFERENCE = re.compile(PATTERN)
 
 
 def load(path: Path) -> object:
-    """Return what a JSON or YAML file holds; raises InvalidInput."""
+    """Return the content of a JSON or YAML file; raises InvalidInput."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -48,13 +52,15 @@ def load(path: Path) -> object:
         raise InvalidInput(f"{path.name} is over {MAX_FILE // 1024} KiB", hint="build it from smaller segments")
     try:
         text = content.decode("utf-8-sig")
-        return json.loads(text) if text.lstrip().startswith("{") else _yaml(text)
+        return json.loads(text) if text.lstrip().startswith("{") else from_yaml(text)
     except (ValueError, RecursionError) as error:  # also of JSON, of numbers, and of UTF-8
-        raise InvalidInput(f"{path.name} is neither JSON nor YAML that can be read", hint=SHAPE) from error
+        raise InvalidInput(
+            f"{path.name} is neither JSON nor YAML that can be read", hint=_HINT, remedy=_REMEDY
+        ) from error
 
 
 def read(document: object) -> Tree:
-    """Return the canonical tree that a document holds; raises InvalidInput for everything that is none."""
+    """Return the canonical tree of a document; raises InvalidInput for what is no tree."""
     return canonical(_node(document, 0, [0]))
 
 
@@ -81,7 +87,7 @@ def dumped(tree: Tree, form: str) -> str:
         return json.dumps(tree, indent=2, ensure_ascii=False)
     import yaml
 
-    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(tree, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
     return text.rstrip("\n")
 
 
@@ -177,14 +183,14 @@ def _check_keys(found: Mapping[Any, Any], known: set[str]) -> None:
 
 
 def _short(found: object) -> str:
-    """Return what a message can hold of something of any size."""
+    """Return what a message may show of something of any size."""
     if isinstance(found, str | bool) or found is None:
         return repr(found if not isinstance(found, str) else found[:40])
     return f"a {type(found).__name__}"
 
 
 def _no_tree(reason: str) -> InvalidInput:
-    return InvalidInput(f"the tree cannot be read: {reason}", hint=SHAPE)
+    return InvalidInput(f"the tree cannot be read: {reason}", hint=_HINT, remedy=_REMEDY)
 
 
 @cache
@@ -194,7 +200,7 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's way
+        yaml_implicit_resolvers: Document = {}  # noqa: RUF012 - PyYAML's way
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -211,7 +217,8 @@ def _loader() -> Any:
     return Loader
 
 
-def _yaml(text: str) -> object:
+def from_yaml(text: str) -> object:
+    """Return what a YAML text contains; raises ValueError."""
     import yaml
 
     try:
@@ -221,6 +228,22 @@ def _yaml(text: str) -> object:
 
 
 # Writing
+
+
+@cache
+def _dumper() -> Any:
+    """Return PyYAML's safe dumper that quotes every line break of Unicode: unquoted, the reader makes a space of it."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def represent_str(self, data: str) -> Any:
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if _BREAK.search(data) else None)
+
+    Dumper.add_representer(str, Dumper.represent_str)
+    return Dumper
+
+
+_BREAK = re.compile("[\x85\u2028\u2029]")
 
 
 def _comparison(leaf: Tree) -> str:
@@ -241,7 +264,7 @@ def _comparison(leaf: Tree) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether a name can be written without quotes: words and dots, none of which means something else."""
+    """Return whether a name can be written without quotes: words and dots, none of which means something else."""
     from sqlglot import TokenType, tokenize
 
     if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", name, re.ASCII) is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
@@ -17,13 +18,20 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..partners.key_epochs import Epoch
 from .files import write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 SALT = 32
 PIECE = 1 << 20  # bytes that are sealed at once: all that is in memory beside the arrays
 TAG = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A key epoch of a connection that is open."""
+
+    number: int
+    secret: bytes = field(repr=False)
 
 
 class Cache:
@@ -50,7 +58,7 @@ class Cache:
 
     @contextmanager
     def open(self, name: str) -> "Iterator[Stored]":
-        """Hold on to what was saved, whatever is saved under that name meanwhile. Raises FileNotFoundError."""
+        """Open what was saved; it stays readable if something else is saved under that name. Raises FileNotFoundError."""
         with self._path(name).open("rb") as file:
             yield Stored(file, self._cipher(file.read(SALT)), name.encode(), self._path(name))
 

@@ -2,7 +2,7 @@
 
 config.json   written last by `node init`: a home without it is not one
 control.db    the control rows, unless `database` names a PostgreSQL
-lock          held (flock) by the running service
+lock          locked (flock) by the running service
 keys/         node.key and master.key, 0600
 owners/       a lock of each process that runs jobs: it shows which are alive
 data/ spool/ cache/
@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from psi.errors import Remedy
+
 from ..errors import Failure, InvalidInput, NoHome
 from .files import write_atomically
 
@@ -20,8 +22,10 @@ MAX_ORGANISATION = 255  # bytes of UTF-8: it travels in every offer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
+    """The settings of a home: what config.json says."""
+
     organisation: str
-    database: str | None = field(default=None, repr=False)  # a URL, which may hold a password
+    database: str | None = field(default=None, repr=False)  # a URL, which may have a password in it
     listen: str = "127.0.0.1:8470"
     address: str = ""  # HOST:PORT under which partners reach us; empty: we call them
     proxy: bool = False  # TLS ends at a web server in front of us
@@ -30,7 +34,7 @@ class Config:
         name = self.organisation
         if not name.strip() or not name.isprintable() or len(name.encode()) > MAX_ORGANISATION:
             raise InvalidInput(
-                "an organisation's name has 1 to 255 printable characters", hint='for example --org "Fern Retail"'
+                "an organisation's name has 1 to 255 printable characters", hint='for example "Fern Retail"'
             )
 
     def save(self, home: Path) -> None:
@@ -47,12 +51,13 @@ class Config:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NoHome(
                 f"there is no node in {home}",
-                hint="'vesica node init --org NAME' makes one, --home names one",
+                hint="name another directory, or make one",
+                remedy=Remedy("node.init"),
             ) from error
         except OSError as error:
             raise Failure(
                 f"cannot read {path}: {error.strerror}",
-                hint="run it as the user that made the node, or name another home with --home",
+                hint="run it as the user that made the node, or name another home",
             ) from error
         except (ValueError, TypeError, AttributeError) as error:
             raise Failure(f"{path} is damaged", hint="restore it from a backup") from error

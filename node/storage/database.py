@@ -11,15 +11,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from psi.errors import Remedy
+
 from .. import log
 from ..errors import DiskFull, Failure, InvalidInput, StoreBusy, StoreUnavailable
 from .migrations import HEAD, upgrade
+
+Tx = Connection  # what a transaction, or a consistent look, sees and changes the rows through
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('vesica'), hashtext(current_schema()))"
 BUSY_SECONDS = 30  # how long an act waits for another one's transaction
 
 
-class Store:
+class Database:
     """The database of one node. `begin()` is a writing transaction, `read()` a consistent look."""
 
     def __init__(self, engine: Engine) -> None:
@@ -27,24 +31,24 @@ class Store:
         self._thread = threading.local()
 
     @classmethod
-    def open(cls, database: str | Path) -> "Store":
+    def open(cls, database: str | Path) -> "Database":
         """Open a SQLite file or a database URL, and bring its tables up to date."""
-        store = cls(_engine(database))
-        with store._explained():
-            if store._revision() != HEAD:
-                with store.begin() as tx:
+        opened = cls(_engine(database))
+        with opened._explained():
+            if opened._revision() != HEAD:
+                with opened.begin() as tx:
                     upgrade(tx)
-        return store
+        return opened
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """Hold the one writing transaction: commit at the end, roll back on an exception.
+    def begin(self) -> Iterator[Tx]:
+        """Open the one writing transaction: commit at the end, roll back on an exception.
 
         Others wait for it up to BUSY_SECONDS, then StoreBusy; what is read inside cannot change before the commit. It
-        does not nest: pass the connection on.
+        does not nest: pass the transaction on.
         """
         if getattr(self._thread, "writing", False):
-            raise RuntimeError("a transaction is open in this thread: pass its connection on")
+            raise RuntimeError("a transaction is open in this thread: pass it on")
         self._thread.writing, self._thread.afterwards = True, []
         try:
             with self._explained(), self.engine.begin() as connection:
@@ -69,7 +73,7 @@ class Store:
         self._thread.afterwards.append(act)
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[Tx]:
         """Look at one state of the database, without waiting for a writer; nothing is kept of what is written here."""
         with self._explained(), self.engine.connect() as connection:
             if connection.dialect.name == "postgresql":
@@ -138,9 +142,9 @@ def _sqlite(url: str) -> Engine:
         connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        reading = connection.get_execution_options().get("vesica_read", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    def _begin(tx: Tx) -> None:
+        reading = tx.get_execution_options().get("vesica_read", False)
+        tx.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 
@@ -154,7 +158,9 @@ def _explain(error: DBAPIError, engine: Engine) -> Failure | None:
         return DiskFull(f"no space left for the database {where}", hint="make room and run the command again")
     if state.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state == "55P03":
         return StoreBusy(
-            f"another act held the database for {BUSY_SECONDS} seconds", hint="look at 'vesica job list' and try again"
+            f"another act had the database for {BUSY_SECONDS} seconds",
+            hint="try again, or see what runs",
+            remedy=Remedy("job.list"),
         )
     if state.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return StoreUnavailable(f"the database {where} is damaged", hint="restore the home from a backup")

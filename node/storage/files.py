@@ -32,7 +32,7 @@ def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | mem
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        raise explained(error, path) from error
+        raise failure_of(error, path) from error
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -43,7 +43,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def is_old(path: Path) -> bool:
-    """Tell whether nobody can be writing there any more; what has just gone is not old."""
+    """Return whether nobody can be writing there any more; a file that has just gone is not old."""
     try:
         return time.time() - path.stat().st_mtime > OLD_SECONDS
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def explained(error: OSError, path: Path) -> Failure:
+def failure_of(error: OSError, path: Path) -> Failure:
     """Return what an OSError about `path` means to a person."""
     if error.errno in _NO_SPACE:
         return DiskFull(f"no space left to write {path}", hint="make room on that disk and run the command again")

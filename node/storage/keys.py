@@ -1,7 +1,7 @@
 """The node's own keys on disk: an Ed25519 signing key, and a master key that wraps every other secret.
 
-keys/master.key holds the master key, as it is or under the passphrase in VESICA_PASSPHRASE (scrypt, ChaCha20-Poly1305).
-keys/node.key holds the Ed25519 seed, wrapped by the master key. Nothing here is ever part of a repr or an error.
+keys/master.key has the master key, as it is or under the passphrase in VESICA_PASSPHRASE (scrypt, ChaCha20-Poly1305).
+keys/node.key has the Ed25519 seed, wrapped by the master key. Nothing here is ever part of a repr or an error.
 """
 
 import os
@@ -23,7 +23,7 @@ _SALT, _NONCE, _KEY = 16, 12, 32
 _SCRYPT_COST = 1 << 16  # 64 MiB and about 0.2 s: once per process
 
 
-class Secrets:
+class Keys:
     """One home's keys; unlocked at first use, so that what needs no secret asks for no passphrase."""
 
     def __init__(self, home: Path, random: Callable[[int], bytes] = os.urandom) -> None:
@@ -92,7 +92,7 @@ class Secrets:
 
 
 def under_passphrase(home: Path) -> bool:
-    """Tell whether a home's keys are of no use without a passphrase."""
+    """Return whether a home's keys are of no use without a passphrase."""
     return _read(home / "keys" / "master.key").startswith(_SCRYPT)
 
 

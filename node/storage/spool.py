@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from ..errors import Failure
-from .files import explained, write_atomically
+from .files import failure_of, write_atomically
 
 Chunk = tuple[str, int]
 _NAME = re.compile(r"([a-z-]+)\.([0-9]+)")
@@ -49,7 +49,7 @@ class FileSpool(MutableMapping[Chunk, bytes]):
         except (InvalidTag, ValueError):
             raise Failure(
                 f"a stored message of an exchange is damaged: {self._path(chunk)}",
-                hint=f"delete the directory {self._directory}: the exchange then starts anew",
+                hint=f"delete the directory {self._directory}: the exchange then starts again",
             ) from None
 
     def __setitem__(self, chunk: Chunk, body: bytes) -> None:
@@ -82,7 +82,7 @@ class FileSpool(MutableMapping[Chunk, bytes]):
         except FileNotFoundError:
             return
         except OSError as error:
-            raise explained(error, self._directory) from error
+            raise failure_of(error, self._directory) from error
 
     def _path(self, chunk: Chunk) -> Path:
         step, number = chunk

@@ -14,7 +14,7 @@ from protocol import wire
 from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError
 
-from ..errors import InvalidInput, PeerRefused, PeerUnreachable, WrongPeerKey, printable
+from ..errors import InvalidInput, PeerUnreachable, RefusedByPartner, WrongPeerKey, printable
 from . import signatures, tls
 from .signatures import Signer
 
@@ -105,10 +105,11 @@ class PeerClient:
                 on=_worth_retrying, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=3.0
             ):
                 with attempt:
-                    return self._once(method, path, body)
+                    return self.attempt(method, path, body)
         raise AssertionError("retry_context ends with a return or an exception")
 
-    def _once(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def attempt(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """Send one signed request, and return the status and the body of its verified answer; tests watch traffic here."""
         request = signatures.Request(method=method, url=f"https://{self._address}{path}", body=body)
         request.headers["content-type"] = "application/msgpack"
         signatures.sign(request, self._us, self._peer_key)  # inside the retry: every attempt has its own nonce
@@ -130,7 +131,7 @@ class PeerClient:
         if answer.status_code in (ACCEPTED, NOTHING_YET, TOO_MANY):
             return answer.status_code, b""
         if answer.status_code != 200:
-            raise _refusal(answer.status_code, content)
+            raise refusal(answer.status_code, content)
         return 200, content
 
 
@@ -153,7 +154,7 @@ def _explained(address: str) -> Iterator[None]:
     except httpx2.TransportError as error:
         if _is_wrong_key(error):
             raise WrongPeerKey(
-                f"whoever answers at {address} holds another key than the partner's",
+                f"what answers at {address} has another key than the partner's",
                 hint="ask the partner, on another line than this, for a new Connect ID, if its key has changed",
             ) from None
         raise PeerUnreachable(
@@ -165,7 +166,7 @@ def _explained(address: str) -> Iterator[None]:
 
 
 def _what_broke(error: httpx2.TransportError) -> str:
-    """Say how a connection failed, without the library's names."""
+    """Return how a connection failed, without the library's names."""
     if isinstance(error, httpx2.TimeoutException):
         return "timed out"
     if isinstance(error, TurnedAway):
@@ -192,13 +193,13 @@ def _bounded(answer: httpx2.Response) -> bytes:
     return bytes(content)
 
 
-def _refusal(status: int, content: bytes) -> VesicaError:
+def refusal(status: int, content: bytes) -> VesicaError:
     try:
         body = wire.unpack(content)
     except RemoteProtocolError:
         return RemoteProtocolError("malformed", f"the partner answered with HTTP status {status} and no reason")
     detail = body.get("detail")
-    return PeerRefused(
+    return RefusedByPartner(
         _words(body.get("code"), 40) or "refused",
         _words(body.get("message"), MAX_TEXT) or f"the partner refused ({_words(body.get('code'), 40)})",
         status=status,

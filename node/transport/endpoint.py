@@ -28,7 +28,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from psi.errors import VesicaError
 
 from .. import log
-from ..errors import Failure, InvalidInput, NotFound, Refusal, Refused, Unwelcome
+from ..errors import Failure, InvalidInput, NotAllowed, NotFound, RefusedToPartner, UnknownCaller
 from . import signatures
 from .signatures import BadSignature, Signer
 
@@ -37,7 +37,7 @@ KEPT_SECONDS = 120.0  # how long a finished piece of work waits for its caller
 WORKERS = 8
 WORKERS_PER_CALLER = 3  # one partner must not keep the others waiting
 BODY_SECONDS = 60.0  # for a whole body to arrive
-DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that whoever sends a little too much hears why
+DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that a caller that sends a little too much hears why
 MAX_WAIT_SECONDS = 25.0  # a long poll; proxies often stop at 30
 LOOK_SECONDS = 0.5  # how often a long poll looks
 CONNECTIONS = 200
@@ -47,6 +47,8 @@ GRACE_SECONDS = 5
 
 
 class TooLarge(VesicaError):
+    """A request whose body is larger than any message may be."""
+
     code = "too_large"
 
 
@@ -75,7 +77,7 @@ class Route:
 def application(us: Signer, routes: Sequence[Route], admit: Callable[[bytes, str], None]) -> Starlette:
     """Return the ASGI application that answers `routes` for `us`.
 
-    `admit(caller's key, path)` raises for a key that is not welcome there, before anything is done for it.
+    `admit(caller's key, path)` raises for a key that may not call there, before anything is done for it.
     """
     service = _Service(us, admit)
     return Starlette(
@@ -186,7 +188,7 @@ class _Later(Exception):
 
 def describe(error: Exception) -> tuple[int, bytes]:
     """Return the status and body that a partner gets: a code always, a text only where it is about the partner."""
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedToPartner):
         return error.status, _error(error.code, str(error), error.hint, error.detail)
     for kind, status in _STATUS:
         if isinstance(error, kind):
@@ -196,15 +198,15 @@ def describe(error: Exception) -> tuple[int, bytes]:
             return status, _error(error.code, text, "")
     if isinstance(error, VesicaError):
         log.warning("request failed", code=error.code, kind=type(error).__name__)
-    else:  # the text of a foreign exception may hold anything, so only its kind is written
+    else:  # the text of a foreign exception may name anything, so only its kind is written
         log.error("request failed", kind=type(error).__name__, where=_where(error))
     return 500, _error("internal", "the partner could not do it; its operator finds the reason in its log", "")
 
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (BadSignature, 401),
-    (Unwelcome, 403),
-    (Refused, 403),
+    (UnknownCaller, 403),
+    (NotAllowed, 403),
     (TooLarge, 413),
     (NotFound, 404),
     (LocalProtocolError, 409),
@@ -278,7 +280,7 @@ def bind(listen: str) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such host"
         raise Failure(
-            f"cannot listen on {listen}: {reason}", hint="choose another address with --listen HOST:PORT"
+            f"cannot listen on {listen}: {reason}", hint="choose another address to listen on, HOST:PORT"
         ) from None
     bound.setblocking(False)
     return bound
@@ -305,7 +307,7 @@ def address_of(bound: socket.socket) -> str:
 
 
 class _Prompt(H11Protocol):
-    """HTTP/1.1 that hangs up on whoever connects and does not ask: connections are few, and strangers can make them."""
+    """HTTP/1.1 that hangs up on callers that connect and do not ask: connections are few, and strangers can make them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

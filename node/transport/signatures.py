@@ -25,7 +25,7 @@ RESPONSE = ("@status", '"@method";req', '"@path";req', '"signature";req', "conte
 
 
 class Signer(Protocol):
-    """Whoever speaks: a node, or one side of an ad hoc session."""
+    """The side that speaks: a node, or one side of an ad hoc session."""
 
     @property
     def key(self) -> bytes: ...
@@ -42,6 +42,8 @@ class BadSignature(VesicaError):
 
 @dataclass(slots=True, kw_only=True)
 class Request:
+    """A request as its signature covers it."""
+
     method: str
     url: str
     body: bytes
@@ -50,6 +52,8 @@ class Request:
 
 @dataclass(slots=True, kw_only=True)
 class Response:
+    """An answer as its signature covers it, with the request that it answers."""
+
     status_code: int
     body: bytes
     request: Request
@@ -118,8 +122,13 @@ class Replays:
         self._seen: OrderedDict[Verified, int] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        """Return how many requests are remembered."""
+        with self._lock:
+            return len(self._seen)
+
     def check(self, request: Verified) -> None:
-        """Raise `BadSignature` if this very request was here before."""
+        """Raise `BadSignature` if this very request has come before."""
         now = self._now()
         with self._lock:
             while self._seen and (

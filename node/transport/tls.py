@@ -17,7 +17,7 @@ RENEW_SECONDS = CERTIFICATE_SECONDS // 3
 
 
 class WrongKey(ssl.SSLCertVerificationError):
-    """The peer's certificate holds another key than the pinned one; raised before any request byte is sent."""
+    """The peer's certificate has another key than the pinned one; raised before any request byte is sent."""
 
 
 def certificate(key: Ed25519PrivateKey, now: int) -> bytes:
@@ -72,7 +72,7 @@ def client_context(pin: bytes) -> ssl.SSLContext:
     def check(certificate: bytes | None) -> None:
         if not hmac.compare_digest(_public_key(certificate or b""), pin):
             # two arguments, as OpenSSL's own: one alone leaves errno empty and breaks callers
-            raise WrongKey(1, "the certificate holds another key than the pinned one")
+            raise WrongKey(1, "the certificate has another key than the pinned one")
 
     class PinnedSocket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:

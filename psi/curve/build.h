@@ -2,11 +2,11 @@
 #ifndef VESICA_BUILD_H
 #define VESICA_BUILD_H
 
-/* A field operation has to melt into its formula: registers, no copies. A point operation stands apart, once. */
+/* A field operation is inlined into its formula, so that elements stay in registers. A point operation is compiled once. */
 #define FIELD static inline __attribute__((always_inline, unused))
 #define APART static __attribute__((noinline, unused))
 
-/* Before a loop over limbs: while it is a loop, its element stays in memory. */
+/* Before a loop over limbs: unless the loop is unrolled, its element stays in memory. */
 #define UNROLLED _Pragma("GCC unroll 10")
 
 #ifdef VESICA_BOUNDS

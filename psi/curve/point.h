@@ -2,7 +2,7 @@
 
    The curve is -x^2 + y^2 = 1 + d x^2 y^2 over 2^255 - 19. A point is (X : Y : Z : T), x = X/Z, y = Y/Z, T = XY/Z
    (extended coordinates; Hisil, Wong, Carter, Dawson 2008: "HWCD"). Their addition is complete here (-1 is a square and
-   d is none), so that no point needs a branch. ristretto255 (RFC 9496) is the quotient of twice the curve by its four
+   d is not), so that no point needs a branch. ristretto255 (RFC 9496) is the quotient of twice the curve by its four
    points of order 1, 2, 4: eight curve points stand for one element, and an encoding picks one of them.
 
    Multiplication. A scalar k of 253 bits becomes 64 signed digits, sum digit_i 16^i, -8 <= digit_i <= 8. The table has

@@ -1,4 +1,4 @@
-/* Which row of 32 bytes is the first that occurs before it? A table of row numbers with open addressing.
+/* Finds the first row of 32 bytes that equals an earlier one: a table of row numbers with open addressing.
 
    Rows come from a partner, who may have chosen them to collide: so a row's place is (w0 + k0)(w1 + k1) + (w2 + k2)(w3 +
    k3) mod 2^64 with a secret key that was drawn for this call, and its upper bits (Carter, Wegman 1981; Thorup 2009,

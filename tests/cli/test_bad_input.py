@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[i
 
 
 @pytest.fixture
-def refused(run: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+def refused(run: Callable[..., tuple[int, str]], home: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
     """Run a command that must fail, as JSON and for people; returns the error after a look for its audit row."""
 
     def refused(*arguments: str, act: str | None = None) -> dict[str, str]:
@@ -45,7 +44,7 @@ def refused(run: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> Refused
         assert err == f"vesica: error: {error['message']}\nvesica: hint: {error['hint']}\n"
         if act is not None:
             with Node.open(home) as node:
-                rows = [row for row in node.audit.list(act=act) if row.result in ("deny", "fail")]
+                rows = [row for row in node.audit.entries(act=act) if row.result in ("deny", "fail")]
             assert len(rows) == 2
         return error
 
@@ -86,7 +85,9 @@ def test_a_file_that_is_no_table(tmp_path: Path, refused: Refused, content: byte
         pytest.param(b"id,mail\np1,p1@x.com\np2,p2@x.com,x,y\n", 1, [3], id="a row with too many cells"),
     ],
 )
-def test_a_file_with_a_mess(tmp_path: Path, run: Any, content: bytes, accepted: int, lines: list[int]) -> None:
+def test_a_file_with_a_mess(
+    tmp_path: Path, run: Callable[..., tuple[int, str]], content: bytes, accepted: int, lines: list[int]
+) -> None:
     file = tmp_path / "people.csv"
     file.write_bytes(content)
     code, out = run(*load(file))
@@ -112,7 +113,9 @@ def test_columns_and_namespaces_that_are_not_there(tmp_path: Path, refused: Refu
 
 @pytest.mark.feature("ID2")
 @pytest.mark.feature("ID6")
-def test_hashes_and_phones_that_are_wrong_are_counted_by_line(tmp_path: Path, run: Any) -> None:
+def test_hashes_and_phones_that_are_wrong_are_counted_by_line(
+    tmp_path: Path, run: Callable[..., tuple[int, str]]
+) -> None:
     file = tmp_path / "people.csv"
     file.write_text(f"id,mail,phone\np1,{HASH},07400 123456\np2,{HASH[:-1]},+447400123456\np3,{HASH}00,\np4,{HASH},\n")
     code, out = run(*load(file, "--identity", "phone=phone_sha256", identity="mail=email_sha256:hashed"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Document
 
 from cli.main import main
 
@@ -26,7 +27,7 @@ def _node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
+def run(capsys: pytest.CaptureFixture[str]) -> Document:
     def run(*arguments: str, code: int = 0) -> Any:
         assert main([*arguments, "--json"]) == code
         return json.loads(capsys.readouterr().out)
@@ -36,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.mark.feature("GV5")
 @pytest.mark.feature("GV9")
-def test_a_refusal_shows_its_report(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_shows_its_report(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run("label", "apply", "C12", "--dataset", "crm")
     error = run("segment", "export", "buyers", "out.csv", code=1)["error"]
     assert (error["code"], list(error)[:3]) == ("policy_violation", ["code", "message", "hint"])
@@ -61,7 +62,7 @@ def test_a_refusal_shows_its_report(run: Any, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.feature("GV4")
-def test_policies_are_drafted_checked_edited_and_deleted(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_policies_are_drafted_checked_edited_and_deleted(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run("label", "apply", "C3", "--field", "crm.orders")
     run("policy", "create", "soon", "--action", "analytics", "--when", "C1 OR (C3 AND C7)", "--draft")
     check = ("policy", "check", "buyers", "--action", "analytics")
@@ -87,7 +88,7 @@ def test_policies_are_drafted_checked_edited_and_deleted(run: Any, capsys: pytes
         assert main(usage) == 2
 
 
-def test_a_rule_goes_out_as_a_tree_and_comes_in_again(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rule_goes_out_as_a_tree_and_comes_in_again(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run("segment", "create", "s", "--rule", "country = 'NO' OR NOT own.buyers")
     for form in ("yaml", "json"):
         assert main(["segment", "show", "s", "--tree", form]) == 0
@@ -101,21 +102,24 @@ def test_a_rule_goes_out_as_a_tree_and_comes_in_again(run: Any, capsys: pytest.C
     error = run("segment", "update", "s", "--tree", "rule", code=1)["error"]
     assert (error["code"], error["hint"]) == (
         "invalid_input",
-        "'vesica segment show NAME --tree yaml' shows how one looks",
+        "see how one looks: vesica segment show NAME --tree yaml",
     )
     for usage in (["segment", "update", "s"], ["segment", "create", "t", "--rule", "orders > 1", "--tree", "rule"]):
         assert main(usage) == 2
 
 
 @pytest.mark.feature("GV8")
-def test_an_export_says_what_it_is_for(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_says_what_it_is_for(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run("label", "apply", "C4", "--field", "crm.orders")
     assert run("segment", "show", "buyers")["labels"] == ["C4"]
     assert main(["segment", "show", "buyers"]) == 0
     assert "C4 from field crm.orders > segment buyers" in capsys.readouterr().out
     run("policy", "enable", "restrict-email-targeting")
     error = run("segment", "export", "buyers", "out.csv", code=1)["error"]
-    assert error["hint"] == "say what the file is for, if it is for none of that: --use USE"
+    assert (
+        error["hint"]
+        == "say what the file is for, if it is for none of that: vesica segment export buyers FILE --use USE"
+    )
     assert run("segment", "export", "buyers", "out.csv", "--use", "email-targeting", code=1)["error"]["violations"]
     done = run("segment", "export", "buyers", "out.csv", "--use", "analytics")
     assert done == {"segment": "buyers", "file": "out.csv", "size": 1, "uses": ["analytics"]}

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from commands import Document, Run
 
 from cli import main as module
 from cli import options, output, role, user
@@ -37,7 +40,7 @@ LINEAGE = (("dataset", "crm"), ("field", "crm.income"), ("segment", "rich"))
 
 
 @pytest.fixture
-def run(capsys, home):
+def run(capsys: pytest.CaptureFixture[str], home: Path) -> Run:
     """Run one command on the test's home; return its exit code, output and errors."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -49,10 +52,10 @@ def run(capsys, home):
 
 
 @pytest.fixture
-def document(run):
+def document(run: Run) -> Document:
     """Run one command with --json and return its document."""
 
-    def document(*arguments: str) -> object:
+    def document(*arguments: str) -> Any:
         code, out, err = run(*arguments, "--json")
         assert (code, err) == (0, "")
         return json.loads(out)
@@ -69,7 +72,7 @@ def document(run):
         ("feed list", {"alembic", "duckdb", "httpx2", "phonenumbers", "pyarrow", "sqlglot", "starlette", "uvicorn"}),
     ],
 )
-def test_a_command_loads_only_what_it_needs(command, heavy, run, home):
+def test_a_command_loads_only_what_it_needs(command: str, heavy: set[str], run: Run, home: Path) -> None:
     assert run("node", "init", "--org", "Fern")[0] == 0
     script = (
         "import sys; from cli.main import main;"
@@ -81,16 +84,17 @@ def test_a_command_loads_only_what_it_needs(command, heavy, run, home):
     assert done.stderr.strip() == ""
 
 
-def test_every_group_has_help_and_the_common_options_anywhere(capsys):
-    def leaves(command: click.Command, path: list[str]):
+def test_every_group_has_help_and_the_common_options_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    def leaves(command: click.Command, path: list[str]) -> Iterator[list[str]]:
         if isinstance(command, click.Group):
             for name, each in command.commands.items():
                 yield from leaves(each, [*path, name])
         else:
             yield path
 
-    for group in cli.list_commands(None):
-        command = cli.get_command(None, group)
+    context = click.Context(cli)
+    for group in cli.list_commands(context):
+        command = cli.get_command(context, group)
         if command is None:
             continue
         for path in leaves(command, [group]):
@@ -100,40 +104,42 @@ def test_every_group_has_help_and_the_common_options_anywhere(capsys):
                 assert text.count(f"  {option}") == 1, path
 
 
-def test_every_option_and_argument_has_its_line_of_help():
-    def parameters(command: click.Command, path: str):
+def test_every_option_and_argument_has_its_line_of_help() -> None:
+    def parameters(command: click.Command | None, path: str) -> Iterator[tuple[str, Any]]:
+        assert command is not None
         if isinstance(command, click.Group):
             for name, each in command.commands.items():
                 yield from parameters(each, f"{path} {name}")
         else:
             yield from ((path, each) for each in command.params)
 
-    found = [each for group in GROUPS for each in parameters(cli.get_command(None, group), group)]
+    found = [each for group in GROUPS for each in parameters(cli.get_command(click.Context(cli), group), group)]
     assert [(path, each.name) for path, each in found if not each.help] == []
     assert [(path, each.name) for path, each in found if (each.metavar or "").startswith("[%")] == []
 
 
-def test_the_help_names_the_values_that_there_are():
+def test_the_help_names_the_values_that_there_are() -> None:
     assert tuple(options.ACTIONS.split(", ")) == MARKETING_USES
     assert tuple(options.FILE_USES.split(", ")) == FILE_USES
     assert role.PERMISSIONS.split(", ") == list(Permission)
     assert [each for each in READY_MADE if f" {each}," not in user.ROLE] == []
 
 
-def test_a_home_and_its_status(run, document, home):
+def test_a_home_and_its_status(run: Run, document: Document, home: Path) -> None:
     made = document("node", "init", "--org", "Fern Retail")
     assert made["organisation"] == "Fern Retail"
     assert len(bytes.fromhex(made["key"])) == 32
     status = document("node", "status")
     assert status["key"] == made["key"]
-    assert status["projects"] == [{"name": "default", "on_hold": False, "partners": 0, "open_jobs": 0}]
+    project = {"name": "default", "on_hold": False, "partners": 0, "open_jobs": 0, "letters_fetched": None}
+    assert status["projects"] == [project]
     code, out, _ = run("node", "status")
     assert code == 0
     assert "Fern Retail" in out
     assert "no alerts" in out
 
 
-def test_errors_are_shown_in_one_way(run):
+def test_errors_are_shown_in_one_way(run: Run) -> None:
     code, out, err = run("node", "status")
     assert (code, out) == (1, "")
     assert err.splitlines()[0].startswith("vesica: error: there is no node in")
@@ -148,7 +154,7 @@ def test_errors_are_shown_in_one_way(run):
 @pytest.mark.parametrize(
     "arguments", [["frob"], ["node", "init"], ["node", "status", "--frob"], ["label", "apply", "C1"]]
 )
-def test_mistakes_in_the_command_line(run, arguments):
+def test_mistakes_in_the_command_line(run: Run, arguments: list[str]) -> None:
     code, _, err = run(*arguments)
     assert code == 2
     assert "vesica: error: " in err
@@ -157,7 +163,9 @@ def test_mistakes_in_the_command_line(run, arguments):
     assert json.loads(out)["error"]["code"] == "usage"
 
 
-def test_an_internal_error_shows_no_traceback_and_no_data(run, monkeypatch, node):
+def test_an_internal_error_shows_no_traceback_and_no_data(
+    run: Run, monkeypatch: pytest.MonkeyPatch, node: Node
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ValueError("ann@x.com")
 
@@ -173,7 +181,7 @@ def test_an_internal_error_shows_no_traceback_and_no_data(run, monkeypatch, node
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort, FileNotFoundError(2, "No such file", "a.csv")])
-def test_other_ends(run, monkeypatch, node, error):
+def test_other_ends(run: Run, monkeypatch: pytest.MonkeyPatch, node: Node, error: BaseException) -> None:
     def ends(*_: object, **__: object) -> None:
         raise error
 
@@ -183,7 +191,7 @@ def test_other_ends(run, monkeypatch, node, error):
     assert err.lstrip().startswith("vesica: error: ")
 
 
-def test_a_reader_that_stops_early(home, node):
+def test_a_reader_that_stops_early(home: Path, node: Node) -> None:
     node.close()
     command = [sys.executable, "-c", "from cli.main import main; raise SystemExit(main())"]
     reading, writing = os.pipe()
@@ -196,8 +204,10 @@ def test_a_reader_that_stops_early(home, node):
     assert done.returncode == 1
 
 
-def test_home_and_project_from_the_environment(document, capsys, monkeypatch, node):
-    monkeypatch.setenv("VESICA_HOME", str(node.home))
+def test_home_and_project_from_the_environment(
+    document: Document, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, node: Node
+) -> None:
+    monkeypatch.setenv("VESICA_HOME", str(node.home.path))
     node.create_project("loyalty")
     monkeypatch.setenv("VESICA_PROJECT", "loyalty")
     assert main(["project", "show", "--json"]) == 0
@@ -206,7 +216,7 @@ def test_home_and_project_from_the_environment(document, capsys, monkeypatch, no
     assert json.loads(capsys.readouterr().out)["name"] == "default"
 
 
-def test_projects(run, document, node):
+def test_projects(run: Run, document: Document, node: Node) -> None:
     assert document("project", "create", "loyalty")["name"] == "loyalty"
     assert [each["name"] for each in document("project", "list")] == ["default", "loyalty"]
     assert "loyalty" in run("project", "list")[1]
@@ -221,7 +231,7 @@ def test_projects(run, document, node):
 
 
 @pytest.mark.feature("CO0")
-def test_project_show(run, document, node):
+def test_project_show(run: Run, document: Document, node: Node) -> None:
     shown = document("project", "show")
     assert {"namespaces", "consent_model", "labels", "policies", "prerequisites", "terms"} <= set(shown)
     text = run("project", "show")[1]
@@ -232,7 +242,7 @@ def test_project_show(run, document, node):
 
 
 @pytest.mark.feature("GV1")
-def test_labels(run, document, node):
+def test_labels(run: Run, document: Document, node: Node) -> None:
     assert {"C1", "C12", "I1", "S2"} <= {label["name"] for label in document("label", "list")}
     document("label", "create", "legal-hold", "--description", "The case is open")
     assert run("label", "create", "legal-hold", "--description", "again")[0] == 1
@@ -251,10 +261,10 @@ def test_labels(run, document, node):
 
 
 @pytest.mark.feature("GV3")
-def test_policies(run, document, node):
+def test_policies(run: Run, document: Document, node: Node) -> None:
     _dataset(node, "crm", "income")
     row = {"id": "s", "project_id": node.project().id, "name": "rich", "kind": "rule", "uses": ["crm.income"]}
-    with node.store.begin() as tx:
+    with node.home.database.begin() as tx:
         tx.execute(tables.segments.insert().values(**row, size=0, evaluated=1, created=1))
     assert document("policy", "check", "rich") == {"action": "segment-match", "allowed": True, "violations": []}
     document("label", "apply", "C11", "--dataset", "crm")
@@ -277,7 +287,7 @@ def test_policies(run, document, node):
 
 
 @pytest.mark.feature("OP2")
-def test_audit(run, document, node, tmp_path):
+def test_audit(run: Run, document: Document, node: Node, tmp_path: Path) -> None:
     run("label", "create", "mine", "--description", "text")
     run("label", "create", "mine", "--description", "text")
     assert [each["result"] for each in document("audit", "list", "--act", "label")] == ["deny", "allow"]
@@ -297,21 +307,21 @@ def test_audit(run, document, node, tmp_path):
 
 
 @pytest.mark.feature("OP3")
-def test_audit_verify(run, document, node):
+def test_audit_verify(run: Run, document: Document, node: Node) -> None:
     head = document("audit", "verify")["head"]
     run("label", "create", "mine", "--description", "text")
     assert document("audit", "verify", "--head", head)["rows"] == 2
     assert "none changed" in run("audit", "verify")[1]
-    with node.store.begin() as tx:
+    with node.home.database.begin() as tx:
         tx.execute(tables.audit.update().where(tables.audit.c.number == 2).values(actor="somebody"))
     code, _, err = run("audit", "verify")
     assert code == 1
     assert "row 2 " in err
 
 
-def test_jobs(run, document, node):
+def test_jobs(run: Run, document: Document, node: Node) -> None:
     assert document("job", "list") == []
-    job_id = node.jobs.submit("some.kind", {}, node.project())
+    job_id = node.jobs.submit("some.kind", {}, node.project().scope)
     assert [job["id"] for job in document("job", "list", "--state", "queued")] == [job_id]
     assert document("job", "show", job_id)["kind"] == "some.kind"
     assert "queued" in run("job", "show", job_id)[1]
@@ -319,7 +329,7 @@ def test_jobs(run, document, node):
     assert run("job", "show", "nothing")[0] == 1
 
 
-def test_what_a_partner_says_cannot_steer_the_terminal(capsys):
+def test_what_a_partner_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("name", "count"), [("\x1b[2J[bold]x", 12_345), (None, True)])
     output.lines([("name", "\x1b]0;title\x07")])
     out = capsys.readouterr().out
@@ -327,19 +337,23 @@ def test_what_a_partner_says_cannot_steer_the_terminal(capsys):
     assert "[bold]x" in out
     assert "12,345" in out
     said = {"name": "\x9b31m\u202eé\U000e0001"}
-    output.emit(SimpleNamespace(json=True), said)
+    context = module.Context()
+    context.json = True
+    output.emit(context, said)
     out = capsys.readouterr().out
     assert json.loads(out) == said
     assert out.replace("\n", "").isprintable()
     assert "é" in out
 
 
-def test_a_pipe_gets_whole_lines(capsys):
+def test_a_pipe_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("name",), [("x" * 300,)])
     assert "x" * 300 in capsys.readouterr().out
 
 
-def test_a_terminal_gets_sentences_broken_between_words_and_what_is_one_word_whole(monkeypatch, capsys):
+def test_a_terminal_gets_sentences_broken_between_words_and_what_is_one_word_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm")
@@ -355,7 +369,7 @@ def test_a_terminal_gets_sentences_broken_between_words_and_what_is_one_word_who
     assert max(map(len, out.splitlines())) <= 40
 
 
-def test_what_is_printed_reads_as_words(capsys):
+def test_what_is_printed_reads_as_words(capsys: pytest.CaptureFixture[str]) -> None:
     output.lines([("progress", {"small_segments": [], "sent": 1_200}), ("share", 0.25), ("nothing", None)])
     assert capsys.readouterr().out.splitlines() == [
         "progress  small segments -, sent 1,200",
@@ -372,21 +386,21 @@ def test_what_is_printed_reads_as_words(capsys):
     ]
 
 
-def test_without_a_terminal_nothing_is_confirmed_by_accident():
+def test_without_a_terminal_nothing_is_confirmed_by_accident() -> None:
     ctx = module.Context()
     output.confirm(ctx, "Really?", yes=True)
     with pytest.raises(click.UsageError, match="--yes"):
         output.confirm(ctx, "Really?", yes=False)
 
 
-def test_on_a_terminal_a_no_does_nothing(run, node, monkeypatch):
+def test_on_a_terminal_a_no_does_nothing(run: Run, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     code, out, err = run("user", "reset", "ann")
     assert (code, out) == (1, "")
     assert "Make ann an administrator" in err
     assert err.endswith("nothing was done\n")
-    assert node.users.list() == []
+    assert node.users.all() == []
 
 
 @pytest.mark.parametrize(
@@ -403,7 +417,7 @@ def test_on_a_terminal_a_no_does_nothing(run, node, monkeypatch):
         ("user", "reset", "ann"),
     ],
 )
-def test_what_cannot_be_undone_is_confirmed(run, node, command):
+def test_what_cannot_be_undone_is_confirmed(run: Run, node: Node, command: tuple[str, ...]) -> None:
     code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert "Say so with --yes." in err
@@ -413,6 +427,6 @@ def test_what_cannot_be_undone_is_confirmed(run, node, command):
 
 
 def _dataset(node: Node, dataset: str, field: str) -> None:
-    with node.store.begin() as tx:
+    with node.home.database.begin() as tx:
         tx.execute(tables.datasets.insert().values(id="d", project_id=node.project().id, name=dataset, created=1))
         tx.execute(tables.fields.insert().values(id="f", dataset_id="d", name=field, kind="attribute"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Document
 
 from cli.main import main
 
@@ -27,7 +28,7 @@ def _node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
+def run(capsys: pytest.CaptureFixture[str]) -> Document:
     def run(*arguments: str, code: int = 0) -> Any:
         capsys.readouterr()
         assert main([*arguments, "--json"]) == code
@@ -36,7 +37,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
     return run
 
 
-def test_import_and_look(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_and_look(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     report = run(*IMPORT)
     assert (report["rows"], report["accepted"], report["profiles_added"]) == (4, 3, 3)
     assert report["rejected"] == {"fewer cells than the header": {"count": 1, "lines": [4]}}
@@ -53,7 +54,7 @@ def test_import_and_look(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "show", "1"]) == main(["profile", "count"]) == 0
 
 
-def test_consent(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_consent(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     assert run("consent", "model", "maybe", code=1)["error"]["code"] == "invalid_input"
     assert run("consent", "model", "opt-in") == {"model": "opt-in"}
@@ -73,7 +74,7 @@ def test_consent(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.feature("CO3")
-def test_a_withdrawal_outlives_the_next_import(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_withdrawal_outlives_the_next_import(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     run("consent", "set", "1", "n", "--basis", "mail")
     Path("next.csv").write_text("id,share\n1,y\n")
@@ -93,7 +94,7 @@ def test_a_withdrawal_outlives_the_next_import(run: Any, capsys: pytest.CaptureF
     assert re.search(r"unchanged +0\n", text)
 
 
-def test_another_model_is_tried_before_it_is_chosen(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_model_is_tried_before_it_is_chosen(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     run("consent", "model", "opt-out")
     found = run("consent", "model", "opt-in", "--dry-run")
@@ -104,7 +105,7 @@ def test_another_model_is_tried_before_it_is_chosen(run: Any, capsys: pytest.Cap
     assert "would leave" in capsys.readouterr().out
 
 
-def test_consent_policies(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_consent_policies(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     run("segment", "create", "all", "--rule", "orders > 0")
     (found,) = run("consent", "policy", "preview", "all", "--then", "consent.share = 'y'", "--if", "orders < 9")
@@ -125,7 +126,7 @@ def test_consent_policies(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("consent", "policy", "delete", "yes", "--yes")["deleted"] is True
 
 
-def test_a_query_in_place_of_a_file(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_query_in_place_of_a_file(run: Document, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sqlite3
 
     with sqlite3.connect(tmp_path / "crm.db") as connection:
@@ -134,13 +135,13 @@ def test_a_query_in_place_of_a_file(run: Any, monkeypatch: pytest.MonkeyPatch, t
     connection.close()
     rest = ["--dataset", "crm", "--id", "customer", "--identity", "email=email_sha256"]
     query = ["profile", "import", "--sql", "SELECT * FROM people", *rest]
-    assert run(*query, code=1)["error"]["hint"].startswith("--database")
+    assert "--sql QUERY --database URL" in run(*query, code=1)["error"]["hint"]
     assert run(*query, "--database", f"sqlite:///{tmp_path}/crm.db")["profiles_added"] == 1
     monkeypatch.setenv("VESICA_SOURCE_URL", f"sqlite:///{tmp_path}/crm.db")
     assert run(*query)["profiles_updated"] == 1
 
 
-def test_exports_of_other_products(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exports_of_other_products(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     profile = {
         "identityMap": {"ECID": [{"id": "7" * 38, "primary": True}], "CRMID": [{"id": "C1"}]},
         "consents": {"share": {"val": "n"}},
@@ -168,7 +169,7 @@ def test_exports_of_other_products(run: Any, capsys: pytest.CaptureFixture[str])
     assert "vip" in text
 
 
-def test_tcf_strings(run: Any) -> None:
+def test_tcf_strings(run: Document) -> None:
     text = "COvFyGBOvFyGBAbAAAENAPCAAOAAAAAAAAAAAEEUACCKAAA"
     Path("tc.csv").write_text(f"id,email,tc\n1,ann@x.com,{text}\n2,bob@x.com,?\n")
     tcf = ["--consent-tcf", "tc", "--purpose", "1", "--vendor", "6"]
@@ -183,7 +184,7 @@ def test_tcf_strings(run: Any) -> None:
     assert (word["share"], word["basis"]) == ("n", "TCF purposes 1 3 4")
 
 
-def test_segments(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_segments(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     assert run("segment", "create", "buyers", "--rule", "orders >= 7")["size"] == 2
     Path("lapsed.csv").write_text("customer\n2\n4\n")
@@ -221,7 +222,7 @@ def test_segments(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
         ("zip.csv", b"PK\x03\x04", "CSV"),
     ],
 )
-def test_bad_files_give_a_hint(run: Any, file: str, content: bytes | None, hint: str) -> None:
+def test_bad_files_give_a_hint(run: Document, file: str, content: bytes | None, hint: str) -> None:
     if content is not None:
         Path(file).write_bytes(content)
     arguments = [file if each == "people.csv" else each for each in IMPORT]

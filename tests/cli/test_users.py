@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
-from node.errors import Refused
+from node.errors import NotAllowed
 from node.node import Node
 from protocol.connectid import ConnectId
 
@@ -85,7 +85,7 @@ def test_a_service_needs_no_token_and_answers_partners(
             called = replace(connect_id, address=address).encode()
             with (
                 Node.create(tmp_path / "other", "Other") as other,
-                pytest.raises(Refused, match="no namespace") as said,
+                pytest.raises(NotAllowed, match="no namespace") as said,
             ):
                 other.project().partners.request(other.project().partners.look_up(called))
             assert "theirs: none" in str(said.value)  # so it has answered
@@ -147,7 +147,7 @@ def test_the_operator_gets_back_in_without_a_token(run: Run, home: Path) -> None
     row = run(fresh, "audit", "list", "--act", "user.reset")[1][0]
     assert (row["result"], row["target"]) == ("allow", "ann")
     assert row["actor"] != "ann"
-    with Node.open(home) as node, node.guard.itself():
+    with Node.open(home) as node, node.home.guard.itself():
         node.audit.verify()
 
 

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +20,19 @@ from typing import Any
 import numpy as np
 import plain
 import pytest
+from clock import RealClock
 from mortals import FORKS, KILLED, UNREACHABLE, WAIT, Life, accept, answer, share, warm
 from sides import EMAIL, PHONE, Pair, Person, Side
 from sqlalchemy import func, select
 
+from node.access.audit import Result
 from node.feeds.sending.edits import Addition, Removal
 from node.node import Node
 from node.storage import tables
 from node.transport.endpoint import bind
 from protocol.receipt import NO_RECEIPT, SignedReceipt
+
+pytestmark = pytest.mark.two_nodes
 
 POINTS = 100
 FEED = "summer"
@@ -43,9 +46,7 @@ EDITS = {
 }
 LAST = 0.95  # of the places that are passed where nobody dies: the last ones depend on who is faster
 
-
-def now() -> int:
-    return int(time.time())
+now = RealClock()
 
 
 def rows(side: str, numbers: Sequence[int]) -> list[Person]:
@@ -66,8 +67,8 @@ def plainly(people: Sequence[Person]) -> plain.Organisation:
     made = plain.Organisation("opt-out")
     for each in people:
         values = {EMAIL: each.email, PHONE: each.phone}
-        held = {"crm": {name: value for name, value in values.items() if value}}
-        made.people[each.id] = plain.Person(held=held, share=each.share)
+        records = {"crm": {name: value for name, value in values.items() if value}}
+        made.people[each.id] = plain.Person(records=records, share=each.share)
     return made
 
 
@@ -130,7 +131,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     addresses = {side.name: side.address for side in (pair.acme, pair.globe)}
     for side in (pair.acme, pair.globe):
         side.node.close()
-        side._bound.close()
+        side.bound.close()
     raw = [text.encode() for each in (*acme, *globe) for text in (each.email, each.phone[1:]) if text]
     values = [hashlib.sha256(text).digest() for text in raw if b"@" in text]
     values += [hashlib.sha256(b"+" + text).digest() for text in raw if b"@" not in text]
@@ -260,19 +261,19 @@ class Trial:
         side.name, side.folder, side._now = name, self.folder, now
         side.address = self.prepared.addresses[name]
         side.open()
-        side._bound = bind(side.address)
+        side.bound = bind(side.address)
         try:
             yield side
         finally:
             side.node.close()
-            side._bound.close()
+            side.bound.close()
 
     # What must hold
 
     def state(self) -> dict[str, Any]:
         """Return what must be the same whether somebody died or not."""
         with self.side("globe") as globe, globe.serving(), Node.open(self.folder / "acme") as acme:
-            acme.exchange_letters()
+            acme.sync()
             received = globe.project.received.show(FEED)
             shared = acme.project().feeds.show(FEED)
             (partner,) = shared["partners"]
@@ -285,8 +286,8 @@ class Trial:
             for name, node in (("acme", acme), ("globe", globe.node)):
                 node.audit.verify()
                 self._check_promises(name, node)
-                assert [job.kind for job in node.jobs.list() if job.state in ("queued", "running")] == []
-                alerts = [each.kind for each in node.project().alerts.list()]
+                assert [job.kind for job in node.jobs.all() if job.state in ("queued", "running")] == []
+                alerts = [each.kind for each in node.project().alerts.all()]
                 assert [kind for kind in alerts if kind.startswith("exchange")] == []
                 _check_leftovers(node)
             self.check_no_plaintext()
@@ -310,7 +311,9 @@ class Trial:
         """Whatever somebody was told is done is in the audit log."""
         file = self.life(name, 0).promises
         if file.exists():
-            kept = Counter(f"{entry.act} {entry.target}" for entry in node.audit.list(result="allow", limit=10_000))
+            kept = Counter(
+                f"{entry.act} {entry.target}" for entry in node.audit.entries(result=Result.ALLOW, limit=10_000)
+            )
             assert Counter(file.read_text().splitlines()) - kept == Counter()
 
     def check_no_plaintext(self) -> None:
@@ -328,7 +331,7 @@ class Trial:
 
 def _receipts(node: Node) -> list[SignedReceipt]:
     runs = tables.runs.c
-    with node.store.read() as tx:
+    with node.home.database.read() as tx:
         return [
             SignedReceipt.decode(each)
             for each in tx.scalars(select(runs.receipt).where(runs.state == "done").order_by(runs.revision))
@@ -337,14 +340,14 @@ def _receipts(node: Node) -> list[SignedReceipt]:
 
 def _charged(node: Node) -> list[Any]:
     rows = tables.ledger.c
-    with node.store.read() as tx:
+    with node.home.database.read() as tx:
         query = select(rows.kind, rows.note, func.sum(rows.amount)).group_by(rows.kind, rows.note)
         return sorted(map(tuple, tx.execute(query)))
 
 
 def _letters(node: Node) -> Counter[str]:
     rows = tables.letters.c
-    with node.store.read() as tx:
+    with node.home.database.read() as tx:
         assert list(tx.scalars(select(rows.kind).where(rows.delivered.is_(None)))) == []
         return Counter(tx.scalars(select(rows.kind).where(rows.kind != "exchange.wanted")))  # a wish may be said again
 
@@ -352,20 +355,20 @@ def _letters(node: Node) -> Counter[str]:
 def _acts(node: Node) -> dict[str, int]:
     letters = ("letter.feed.publish", "letter.feed.accept", "letter.feed.unshare", "letter.feed.purged")
     acts = ("feed.run", "feed.received", "feed.edit", "feed.enable", *letters)
-    return {act: len(node.audit.list(act=act, result="allow")) for act in acts}
+    return {act: len(node.audit.entries(act=act, result=Result.ALLOW)) for act in acts}
 
 
 def _check_leftovers(node: Node) -> None:
     """An hour later no temporary file is left, nor any message of an exchange that is over."""
-    for path in node.home.rglob(".*"):
+    for path in node.home.path.rglob(".*"):
         os.utime(path, (0, 0))
-    with Node.open(node.home, now=lambda: now() + 7200) as later:
+    with Node.open(node.home.path, now=lambda: now() + 7200) as later:
         later.sweep()
-    assert [path for path in node.home.rglob(".*") if path.is_file()] == []
-    with node.store.read() as tx:
+    assert [path for path in node.home.path.rglob(".*") if path.is_file()] == []
+    with node.home.database.read() as tx:
         exchanges = tables.exchanges.c
         open_ = set(tx.scalars(select(exchanges.id).where(exchanges.state == "open")))
-    assert {path.name for path in (node.home / "spool").iterdir() if path.is_dir()} <= open_
+    assert {path.name for path in (node.home.path / "spool").iterdir() if path.is_dir()} <= open_
 
 
 def _check_search(trial: Trial) -> None:

@@ -11,29 +11,28 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sides import Pair, Person
+from clock import RealClock
+from sides import EMAIL, Pair, Person, Side
 from sqlalchemy import func, select
 
 from node.feeds.sending.edits import Removal
 from node.node import Node
-from node.people.data import Snapshot
+from node.people.snapshots import Snapshot
 from node.storage import tables
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
-EMAIL = "email_sha256/lc-v1"
-KILLER = str(Path(__file__).parents[1] / "scripts" / "killer.py")
+pytestmark = pytest.mark.two_nodes
+
+KILLER = str(Path(__file__).parents[1] / "support" / "killer.py")
 WAIT = 60.0  # seconds, for what takes one or two
 
-
-def now() -> int:
-    return int(time.time())
+now = RealClock()
 
 
 def command(home: Path, *arguments: str, kill: str = "") -> tuple[int, str]:
@@ -78,22 +77,22 @@ class World:
         copied.expected = dict(self.expected)
         return copied
 
-    def command(self, side: Any, *arguments: str, kill: str = "") -> tuple[int, str]:
+    def command(self, side: Side, *arguments: str, kill: str = "") -> tuple[int, str]:
         return command(side.folder / side.name, *arguments, kill=kill)
 
-    def killed(self, side: Any, *arguments: str, kill: str) -> None:
+    def killed(self, side: Side, *arguments: str, kill: str) -> None:
         code, text = self.command(side, *arguments, kill=kill)
         assert code == -signal.SIGKILL, text
 
-    def run(self, side: Any, *arguments: str) -> Any:
+    def run(self, side: Side, *arguments: str) -> Any:
         code, text = self.command(side, *arguments)
         assert code == 0, text
         return json.loads(text)
 
-    def serve(self, side: Any, kill: str = "") -> subprocess.Popen[str]:
+    def serve(self, side: Side, kill: str = "") -> subprocess.Popen[str]:
         with (side.folder / f"{side.name}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, KILLER, "node", "serve", "--listen", side.address, "--home", side.node.home],
+                [sys.executable, KILLER, "node", "serve", "--listen", side.address, "--home", side.node.home.path],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -104,7 +103,7 @@ class World:
         return process
 
     @contextmanager
-    def serving(self, side: Any, kill: str = "") -> Iterator[None]:
+    def serving(self, side: Side, kill: str = "") -> Iterator[None]:
         """Keep a side's service running; one that is to die is started again when it has."""
         process = self.serve(side, kill)
         died: list[int] = []
@@ -136,7 +135,7 @@ class World:
         with Node.open(self.acme.folder / "acme") as acme:
             acme.project().feeds.edit("summer", Removal(segments=["new"]))
             del self.expected["new"]
-            acme.exchange_letters()
+            acme.sync()
             assert [run["status"] for run in acme.project().feeds.sync("summer")] == ["done"]
         self.check_members()
         second = [each.receipt.revision for each in self.check_receipts()]
@@ -146,7 +145,7 @@ class World:
 
     def check_members(self) -> None:
         with Node.open(self.globe.folder / "globe") as globe:
-            memberships, ids = globe.project().memberships, Snapshot.open(globe.project()).profile_ids
+            memberships, ids = globe.project().memberships, Snapshot.open(globe.project().scope).profile_ids
             for segment, expected in self.expected.items():
                 assert {ids[number].decode() for number in memberships.members("acme", segment)} == expected
 
@@ -161,19 +160,19 @@ class World:
                 previous = each.receipt.digest()
             for node in (acme, globe):
                 node.audit.verify()
-                assert [job.state for job in node.jobs.list() if job.state not in ("done", "failed")] == []
-                with node.store.read() as tx:
+                assert [job.state for job in node.jobs.all() if job.state not in ("done", "failed")] == []
+                with node.home.database.read() as tx:
                     stuck = select(tables.letters.c.kind).where(tables.letters.c.delivered.is_(None))
                     assert list(tx.scalars(stuck)) == []
                 unnamed(node)
-            with acme.store.read() as tx:
+            with acme.home.database.read() as tx:
                 charged = select(func.sum(tables.ledger.c.amount)).where(tables.ledger.c.kind == "evaluations")
                 assert tx.scalar(charged) == 60 + 40  # globe's phones and e-mails: each was paid for once
         return sent
 
 
 def receipts(node: Node) -> list[SignedReceipt]:
-    with node.store.read() as tx:
+    with node.home.database.read() as tx:
         rows = tx.scalars(
             select(tables.runs.c.receipt).where(tables.runs.c.state == "done").order_by(tables.runs.c.revision)
         )
@@ -182,19 +181,19 @@ def receipts(node: Node) -> list[SignedReceipt]:
 
 def unnamed(node: Node) -> None:
     """After a sweep nothing is left that no row names, and two hours later no message of an exchange that is over."""
-    with Node.open(node.home, now=lambda: now() + 7200) as later:
+    with Node.open(node.home.path, now=lambda: now() + 7200) as later:
         later.sweep()
     project = node.project()
-    with node.store.read() as tx:
+    with node.home.database.read() as tx:
         contents = tx.scalars(select(tables.manifests.c.content)).all()
         rows = tx.execute(select(tables.memberships.c.file, tables.memberships.c.changes)).all()
         records = tx.scalars(select(tables.received_feeds.c.records)).all()
         open_ = set(tx.scalars(select(tables.exchanges.c.id).where(tables.exchanges.c.state == "open")))
     named = json.dumps(contents)
-    assert [path for path in project.data_directory.iterdir() if path.is_file() and path.name not in named] == []
+    assert [path for path in project.scope.data_directory.iterdir() if path.is_file() and path.name not in named] == []
     kept = {name for row in rows for name in row} | {name for names in records for name in names or ()}
-    assert {path.name for path in project.data_directory.glob("received/*/*")} <= kept
-    assert {path.name for path in (node.home / "spool").iterdir() if path.is_dir()} <= open_
+    assert {path.name for path in project.scope.data_directory.glob("received/*/*")} <= kept
+    assert {path.name for path in (node.home.path / "spool").iterdir() if path.is_dir()} <= open_
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +218,7 @@ def _world(folder: Path, **terms: Any) -> World:
         world = World(pair, **terms)
     for side in (pair.acme, pair.globe):
         side.node.close()
-        side._bound.close()
+        side.bound.close()
     return world
 
 
@@ -227,7 +226,7 @@ def _world(folder: Path, **terms: Any) -> World:
 @pytest.mark.parametrize(
     "kill",
     [
-        pytest.param("calling node.feeds.evaluations:_allowance 1", id="the points are on disk and not charged"),
+        pytest.param("calling node.feeds.sending.evaluations:allowance 1", id="the points are on disk and not charged"),
         pytest.param("replaced /run 1", id="the records are sealed, and no row names them"),
         pytest.param("replaced receipt.0 1", id="the receiver has signed"),
         pytest.param("replaced countersigned.0 1", id="we have signed, and the receiver does not know"),
@@ -270,14 +269,14 @@ def test_what_changed_between_a_kill_and_the_next_run(world: World) -> None:
     world.check_members()
     for side in (world.acme, world.globe):
         with Node.open(side.folder / side.name) as node:
-            assert [alert for alert in node.project().alerts.list() if alert.kind.startswith("exchange.")] == []
+            assert [alert for alert in node.project().alerts.all() if alert.kind.startswith("exchange.")] == []
 
 
 @pytest.mark.feature("EX8")
 @pytest.mark.parametrize(
     ("side", "kill"),
     [
-        pytest.param("acme", "called node.feeds.estimates.matching:_keep_answer 1", id="the asker, the answer kept"),
+        pytest.param("acme", "called node.feeds.estimates.asking:_keep_answer 1", id="the asker, the answer kept"),
         pytest.param("globe", "acted estimate.answer 1", id="the answerer, the budget charged"),
     ],
 )
@@ -288,11 +287,11 @@ def test_a_killed_estimate_is_answered_and_charged_once(noisy: World, side: str,
             world.killed(world.acme, "feed", "estimate", "summer", kill=kill)
         rows = world.run(world.acme, "feed", "estimate", "summer")
     assert {row["segment"] for row in rows} == {"vip", "new"}
-    with Node.open(world.globe.folder / "globe") as globe, globe.store.read() as tx:
+    with Node.open(world.globe.folder / "globe") as globe, globe.home.database.read() as tx:
         charged = list(tx.scalars(select(tables.ledger.c.amount).where(tables.ledger.c.kind == "epsilon_millis")))
         assert charged == [100, 100]  # two segments of one row, in two namespaces
         assert tx.scalar(select(func.count()).select_from(tables.answers)) == 2
-    with Node.open(world.acme.folder / "acme") as acme, acme.store.read() as tx:
+    with Node.open(world.acme.folder / "acme") as acme, acme.home.database.read() as tx:
         columns = (tables.estimates.c.segment, tables.estimates.c.namespace, tables.estimates.c.at)
         kept = tx.execute(select(*columns)).all()
         assert len({row[:2] for row in kept}) == 4
@@ -308,13 +307,14 @@ def test_a_letter_arrives_once_whoever_dies_over_it(world: World, side: str) -> 
             world.killed(world.acme, *edit, kill="calling node.partners.letters:delivered 1")
         else:
             world.run(world.acme, *edit)
+        world.run(world.acme, "node", "sync")
         shown = world.run(world.acme, "feed", "list")["shared"][0]
         assert (shown["version"], shown["segments"]) == (2, ["vip"])
         assert world.run(world.globe, "feed", "show", "summer")["accepted_version"] == 2
     with Node.open(world.globe.folder / "globe") as globe, Node.open(world.acme.folder / "acme") as acme:
-        assert len(globe.audit.list(act="letter.feed.unshare")) == 1
+        assert len(globe.audit.entries(act="letter.feed.unshare")) == 1
         for node in (acme, globe):
-            with node.store.read() as tx:
+            with node.home.database.read() as tx:
                 assert tx.execute(select(tables.letters).where(tables.letters.c.delivered.is_(None))).all() == []
 
 
@@ -328,12 +328,12 @@ def test_a_killed_import_changes_nothing_and_is_run_again(home: Path, tmp_path: 
         code, text = command(home, *load, "--attribute", "age", kill=kill)
         assert code == -signal.SIGKILL, text
         with Node.open(home) as node:
-            assert Snapshot.open(node.project()).profile_count == 0
+            assert Snapshot.open(node.project().scope).profile_count == 0
     for _ in range(2):
         code, text = command(home, *load, "--attribute", "age")
         assert code == 0, text
     with Node.open(home) as node:
-        assert len(Snapshot.open(node.project()).identities(EMAIL)) == 50
+        assert len(Snapshot.open(node.project().scope).identities(EMAIL)) == 50
         unnamed(node)
         node.audit.verify()
 
@@ -361,7 +361,7 @@ def test_an_edit_is_whole_whoever_dies_over_it(world: World, side: str, kill: st
             world.killed(world.acme, *edit, kill=kill)
         else:
             world.run(world.acme, *edit)
-        world.run(world.acme, "feed", "list")
+        world.run(world.acme, "node", "sync")
     if "enable" in kill:
         world.killed(world.globe, "feed", "enable", "summer", kill=kill)
     with world.serving(world.globe):

@@ -1,36 +1,42 @@
 """The count: what each side gets, and every lie that the other can tell inside a well-formed message."""
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from parties import Body, Lie, World
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.estimate import CountAsker, Question
+from protocol.messages import Answer, Commitment
 from protocol.states import Kind
 from psi.count import Universe
 from psi.errors import VesicaError
+from psi.values import U8
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
-def points(data, width=32):
+def points(data: bytes, width: int = 32) -> U8:
     return np.frombuffer(data, np.uint8).reshape(-1, width)
 
 
-def test_the_answerer_sees_the_true_numbers_and_the_asker_what_was_sanitised(world, play):
-    roles = play(Kind.COUNT)
+def test_the_answerer_sees_the_true_numbers_and_the_asker_what_was_sanitised(world: World) -> None:
+    roles = world.play(Kind.COUNT)
     (question,) = world.questions
     assert question.sizes.tolist() == [12, 6]
     assert question.consented_hits.tolist() == [4, 3]
     assert question.other_hits.tolist() == [4, 3]
-    assert [(each.overlap, each.consented) for each in roles["asker"].result.segments] == [(8, 4), (6, 3)]
+    assert [(each.overlap, each.consented) for each in roles.of(CountAsker).result.segments] == [(8, 4), (6, 3)]
 
 
-def test_an_identical_question_has_one_digest(world, play):
+def test_an_identical_question_has_one_digest(world: World) -> None:
     for _ in range(2):
-        play(Kind.COUNT)
+        world.play(Kind.COUNT)
     segments = np.array([[number < 6 for number in range(12)], [True] * 12])
-    play(Kind.COUNT, asker={"segments": segments})
+    world.play(Kind.COUNT, asker={"segments": segments})
     first, again, swapped = world.questions
     assert first.digest == again.digest != swapped.digest
 
@@ -43,31 +49,31 @@ def test_an_identical_question_has_one_digest(world, play):
         ({"made": 6, "sign": bytes}, "signature"),
     ],
 )
-def test_a_commitment_for_elsewhere_or_by_another_is_refused(world, tamper, changes, code):
+def test_a_commitment_for_elsewhere_or_by_another_is_refused(world: World, changes: dict[str, Any], code: str) -> None:
     if "sign" in changes:
         changes = {**changes, "sign": world.mallory.sign}
     lie = {"commitment": world.commitment(**changes)}
-    assert tamper(Kind.COUNT, "none", dict, answerer=lie).code == code
+    assert world.tamper(Kind.COUNT, "none", dict, answerer=lie).code == code
 
 
-def test_a_generation_that_the_asker_does_not_want_ends_the_count(world, tamper):
-    def refuse(commitment):
+def test_a_generation_that_the_asker_does_not_want_ends_the_count(world: World) -> None:
+    def refuse(commitment: Commitment) -> None:
         raise RemoteProtocolError("commitment", f"generation {commitment.generation} is one too many")
 
-    assert tamper(Kind.COUNT, "none", dict, asker={"check_universe": refuse}).code == "commitment"
+    assert world.tamper(Kind.COUNT, "none", dict, asker={"check_universe": refuse}).code == "commitment"
 
 
-def test_a_universe_other_than_the_committed_one_is_refused(tamper):
-    def change(document):
+def test_a_universe_other_than_the_committed_one_is_refused(world: World) -> None:
+    def change(document: Body) -> Body:
         return {"points": document["points"][:-32] + bytes(32)}
 
-    def shorten(document):
+    def shorten(document: Body) -> Body:
         return {"points": document["points"][:-32]}
 
     for lie in (change, shorten):
-        error = tamper(Kind.COUNT, "universe", lie, chunk=1)
+        error = world.tamper(Kind.COUNT, "universe", lie, chunk=1)
         assert (error.code, str(error)) == ("commitment", "universe chunk 1 is not the one committed to")
-    assert tamper(Kind.COUNT, "universe", lambda document: {"of": 2}).code == "chunk"
+    assert world.tamper(Kind.COUNT, "universe", lambda document: {"of": 2}).code == "chunk"
 
 
 @pytest.mark.feature("ES8")
@@ -79,19 +85,19 @@ def test_a_universe_other_than_the_committed_one_is_refused(tamper):
         (2000, None, "duplicate_point"),
     ],
 )
-def test_bad_points_in_a_universe_are_named_by_chunk(world, tamper, index, row, code):
+def test_bad_points_in_a_universe_are_named_by_chunk(world: World, index: int, row: bytes | None, code: str) -> None:
     evil = world.universe.points.copy()
     evil[index] = evil[index - 1] if row is None else np.frombuffer(row, np.uint8)
     if code == "invalid_point":
         evil = evil[np.lexsort(evil.T[::-1])]
     world.universe = Universe(points=evil, canaries=world.universe.canaries, size=world.universe.size)
-    error = tamper(Kind.COUNT, "none", dict)
+    error = world.tamper(Kind.COUNT, "none", dict)
     assert error.code == code
     where = {0: 0, 2000: 2 if row else 1}[index]
     assert str(error).startswith(f"universe chunk {where}: ")
 
 
-def swap(tags):
+def swap(tags: U8) -> bytes:
     """Give the last point another's tag: amplification, were it not for the canaries."""
     forged = {tags[number].tobytes() for number in range(len(tags) - 40)}
     forged |= {hashlib.sha256(bytes([number])).digest()[:16] for number in range(40)}
@@ -108,21 +114,23 @@ def swap(tags):
     ],
 )
 @pytest.mark.feature("ES8")
-def test_tags_that_no_honest_asker_sends_are_refused(world, tamper, monkeypatch, lie):
+def test_tags_that_no_honest_asker_sends_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, lie: Callable[[U8], bytes]
+) -> None:
     monkeypatch.setattr("protocol.estimate.TAGS_PER_CHUNK", 4096)
-    error = tamper(Kind.COUNT, "tags", lambda document: {"tags": lie(points(document["tags"], 16))})
+    error = world.tamper(Kind.COUNT, "tags", lambda document: {"tags": lie(points(document["tags"], 16))})
     assert error.code == "invalid_tags"
     assert world.questions == []
 
 
-def test_more_tags_than_points_are_refused_at_once(world, tamper):
-    error = tamper(Kind.COUNT, "tags", lambda document: {"tags": document["tags"] * 2})
+def test_more_tags_than_points_are_refused_at_once(world: World) -> None:
+    error = world.tamper(Kind.COUNT, "tags", lambda document: {"tags": document["tags"] * 2})
     assert error.code == "tags"
 
 
 @pytest.mark.feature("ES8")
-def test_two_askers_keys_are_refused(tamper):
-    assert tamper(Kind.COUNT, "tags", lambda document: {"public": bytes(32)}, chunk=1).code == "tags"
+def test_two_askers_keys_are_refused(world: World) -> None:
+    assert world.tamper(Kind.COUNT, "tags", lambda document: {"public": bytes(32)}, chunk=1).code == "tags"
 
 
 @pytest.mark.parametrize(
@@ -138,41 +146,40 @@ def test_two_askers_keys_are_refused(tamper):
         (lambda document: {"segments": 3}, "question"),
     ],
 )
-def test_questions_that_no_honest_asker_sends_are_refused(world, tamper, lie, code):
-    assert tamper(Kind.COUNT, "questions", lie).code == code
+def test_questions_that_no_honest_asker_sends_are_refused(world: World, lie: Lie, code: str) -> None:
+    assert world.tamper(Kind.COUNT, "questions", lie).code == code
     assert world.questions == []
 
 
-def test_an_answer_about_other_segments_is_refused(tamper):
-    assert tamper(Kind.COUNT, "answer", lambda document: {"segments": document["segments"][:1]}).code == "answer"
+def test_an_answer_about_other_segments_is_refused(world: World) -> None:
+    assert world.tamper(Kind.COUNT, "answer", lambda document: {"segments": document["segments"][:1]}).code == "answer"
 
 
-def test_an_answer_has_numbers_exactly_when_it_says_ok(tamper):
-    def lie(document):
+def test_an_answer_has_numbers_exactly_when_it_says_ok(world: World) -> None:
+    def lie(document: Body) -> Body:
         return {"segments": [{**document["segments"][0], "status": "below_minimum"}, document["segments"][1]]}
 
-    assert tamper(Kind.COUNT, "answer", lie).code == "malformed"
+    assert world.tamper(Kind.COUNT, "answer", lie).code == "malformed"
 
 
-def test_a_refusal_of_ours_ends_the_count_as_it_is(world, play):
+def test_a_refusal_of_ours_ends_the_count_as_it_is(world: World) -> None:
     class Spent(VesicaError):
         code = "budget"
 
-    def refuse(question):
+    def refuse(question: Question) -> Answer:
         raise Spent("the budget of this window is spent")
 
     with pytest.raises(Spent):
-        play(Kind.COUNT, answerer={"sanitise": refuse})
+        world.play(Kind.COUNT, answerer={"sanitise": refuse})
 
 
-def test_a_segment_too_large_is_never_asked(world, monkeypatch):
+def test_a_segment_too_large_is_never_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("protocol.estimate.MAX_ASKED", 11)
     with pytest.raises(LocalProtocolError):
         world.asker()
 
 
-def test_a_segment_too_large_is_never_answered(world, tamper, monkeypatch):
+def test_a_segment_too_large_is_never_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real = world.asker()
     monkeypatch.setattr("protocol.estimate.MAX_ASKED", 11)
-    world.asker = lambda: real
-    assert tamper(Kind.COUNT, "none", dict).code == "question"
+    assert world.tamper(Kind.COUNT, "none", dict, asker=real).code == "question"

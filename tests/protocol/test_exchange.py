@@ -1,61 +1,68 @@
 """The engine under every real exchange: each message cut, repeated, reordered, dropped, replaced; both sides killed."""
 
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any, get_type_hints
 
 import msgpack
 import numpy as np
 import pytest
+from fixtures import Random
 from hypothesis import given
 from hypothesis import strategies as st
+from parties import Roles, Transfer, World, drive
 
 from protocol import wire
 from protocol.errors import ChunkChanged, LocalProtocolError, NotReady, RemoteProtocolError
-from protocol.exchange import Done, Fetch, Machine, Send, session
+from protocol.estimate import CountAsker
+from protocol.exchange import Done, Fetch, Machine, Send, Spool, session
+from protocol.release import EvaluateReceiver, ReleaseReceiver, ReleaseSender
 from protocol.states import PARTS, STEPS, Kind, Part
 
 RUNS = [(kind, client) for kind in Kind for client in PARTS[kind]]
 
 
-def pair(world, kind, client, *, spools=None, nonce=bytes(32)):
+def pair(
+    world: World, kind: Kind, client: Part, *, spools: tuple[Spool, Spool] | None = None, nonce: bytes = bytes(32)
+) -> tuple[Machine, Machine]:
     other = next(part for part in PARTS[kind] if part != client)
-    spools = spools or ({}, {})
-    return [
-        world.machine(kind, world.role(part, kind), spool, client=client, nonce=nonce)
-        for part, spool in zip((client, other), spools, strict=True)
-    ]
+    ours, theirs = spools or ({}, {})
+    return (
+        world.machine(kind, world.role(client, kind), ours, client=client, nonce=nonce),
+        world.machine(kind, world.role(other, kind), theirs, client=client, nonce=nonce),
+    )
 
 
-def repacked(body, **changes):
+def repacked(body: bytes, **changes: object) -> bytes:
     return wire.pack({**wire.unpack(body), **changes})
 
 
-def code(machine, step, chunk, body):
+def code(machine: Machine, step: str, chunk: int, body: bytes) -> str:
     with pytest.raises(RemoteProtocolError) as caught:
         machine.put(step, chunk, body)
     return caught.value.code
 
 
-def check_results(world, kind, client, server):
-    roles = {machine.role.part: machine.role for machine in (client, server)}
+def check_results(world: World, kind: Kind, client: Machine, server: Machine) -> None:
+    roles = Roles({machine.role.part: machine.role for machine in (client, server)})
     if kind == Kind.COUNT:
-        answer = roles[Part.ASKER].result
+        answer = roles.of(CountAsker).result
         assert [(each.overlap, each.consented) for each in answer.segments] == [(8, 4), (6, 3)]
     elif kind == Kind.EVALUATE:
-        assert len(roles[Part.RECEIVER].result.prf) == 12
+        assert len(roles.of(EvaluateReceiver).result.prf) == 12
     else:
-        indices, bitmaps = world.open(roles[Part.RECEIVER].result)
+        indices, bitmaps = world.open(roles.of(ReleaseReceiver).result)
         assert indices.tolist() == list(range(8))
         assert bitmaps[:, 0].tolist() == [0x80 >> ((12 + number) % 3) for number in range(8)]
-        assert roles[Part.RECEIVER].result.receipt == roles[Part.SENDER].result
+        assert roles.of(ReleaseReceiver).result.receipt == roles.of(ReleaseSender).result
 
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(("kind", "client"), RUNS)
-def test_no_bad_transfer_disturbs_an_exchange(world, drive, kind, client):
+def test_no_bad_transfer_disturbs_an_exchange(world: World, kind: Kind, client: Part) -> None:
     """Before each honest transfer the taker is tried with every bad one, and after it with repetition and change."""
     ours, theirs = pair(world, kind, client)
-    past = []
+    past: list[Transfer] = []
     for step, chunk, body, taker in drive(ours, theirs):
         for bad in (b"", body[:1], body[: len(body) // 2], body[:-1], body + b"\0", b"\xc1", msgpack.packb([1])):
             assert code(taker, step, chunk, bad) == "malformed"
@@ -69,6 +76,7 @@ def test_no_bad_transfer_disturbs_an_exchange(world, drive, kind, client):
         assert code(taker, step, chunk, repacked(body, extra=1)) == "malformed"
         assert code(taker, "nonsense", 0, body) == "step"
         of = wire.unpack(body)["of"]
+        assert isinstance(of, int)
         assert code(taker, step, of, repacked(body, chunk=of)) == "chunk"
         if chunk + 1 < of:  # reordered within the step, or the one before dropped
             assert code(taker, step, chunk + 1, repacked(body, chunk=chunk + 1)) in ("out_of_order", "chunk")
@@ -91,7 +99,7 @@ def test_no_bad_transfer_disturbs_an_exchange(world, drive, kind, client):
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", list(Kind))
-def test_later_steps_cannot_come_early(world, drive, kind):
+def test_later_steps_cannot_come_early(world: World, kind: Kind) -> None:
     """Every message but the first is refused by a fresh machine, whichever was dropped before it."""
     client, _ = PARTS[kind]
     machines = pair(world, kind, client)
@@ -100,14 +108,14 @@ def test_later_steps_cannot_come_early(world, drive, kind):
     for step, chunk, body, part in transfers:
         if step != STEPS[kind][0].name:
             assert code(fresh[part], step, chunk, body) == "out_of_order"
-    for step in STEPS[kind][1:]:
-        if step.sender != STEPS[kind][0].sender or step.replies_to:
+    for later in STEPS[kind][1:]:
+        if later.sender != STEPS[kind][0].sender or later.replies_to:
             with pytest.raises(NotReady):
-                fresh[step.sender].get(step.name, 0)
+                fresh[later.sender].get(later.name, 0)
 
 
 @pytest.mark.parametrize("kind", [Kind.EVALUATE, Kind.RELEASE])
-def test_messages_of_another_session_are_refused(world, drive, kind):
+def test_messages_of_another_session_are_refused(world: World, kind: Kind) -> None:
     first, _ = PARTS[kind]
     elsewhere = pair(world, kind, first, nonce=b"\7" * 32)
     here = {machine.role.part: machine for machine in pair(world, kind, first)}
@@ -115,9 +123,9 @@ def test_messages_of_another_session_are_refused(world, drive, kind):
         assert code(here[taker.role.part], step, chunk, body) == "session"
 
 
-def test_the_session_binds_every_field_of_the_opening(world):
+def test_the_session_binds_every_field_of_the_opening(world: World) -> None:
     opening, opened = world.opening(Kind.RELEASE, Part.SENDER), world.opened()
-    changes = {
+    changes: dict[str, Any] = {
         "part": Part.RECEIVER,
         "connection": bytes(16),
         "agreement": b"\1" * 32,
@@ -129,7 +137,7 @@ def test_the_session_binds_every_field_of_the_opening(world):
     assert len({session(opening, opened), *others}) == len(others) + 1
 
 
-def test_a_reply_to_another_opening_is_refused(world):
+def test_a_reply_to_another_opening_is_refused(world: World) -> None:
     opening, opened = world.opening(Kind.COUNT, Part.ASKER), world.opened()
     for changes, expected in (({"exchange": bytes(16)}, "session"), ({"epoch": 4}, "epoch")):
         with pytest.raises(RemoteProtocolError) as caught:
@@ -137,12 +145,20 @@ def test_a_reply_to_another_opening_is_refused(world):
         assert caught.value.code == expected
 
 
+def test_an_accepted_opening_has_a_nonce_of_the_server(world: World, random: Random) -> None:
+    opening = world.opening(Kind.EVALUATE, Part.RECEIVER)
+    first, second = opening.accept(random), opening.accept(random)
+    assert (first.exchange, first.epoch) == (opening.exchange, opening.epoch)
+    assert len({first.nonce, second.nonce, opening.nonce}) == 3
+    assert session(opening, first) != session(opening, second)
+
+
 @pytest.mark.feature("EX8")
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(("kind", "client"), RUNS)
-def test_both_sides_killed_between_any_two_transfers_resume(world, drive, kind, client):
-    spools = ({}, {})
-    bodies = {}
+def test_both_sides_killed_between_any_two_transfers_resume(world: World, kind: Kind, client: Part) -> None:
+    spools: tuple[Spool, Spool] = ({}, {})
+    bodies: dict[tuple[str, int], bytes] = {}
     while True:
         ours, theirs = pair(world, kind, client, spools=spools)
         transfer = next(drive(ours, theirs), None)
@@ -161,14 +177,14 @@ def test_both_sides_killed_between_any_two_transfers_resume(world, drive, kind, 
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_a_step_half_written_to_the_spool_is_made_anew(world, drive):
-    class Full(dict):
-        def __setitem__(self, key, value):
+def test_a_step_half_written_to_the_spool_is_made_again(world: World) -> None:
+    class Full(dict[tuple[str, int], bytes]):
+        def __setitem__(self, key: tuple[str, int], value: bytes) -> None:
             if key == ("blinded", 0):
                 raise OSError("disk full")
             super().__setitem__(key, value)
 
-    spools = (Full(), {})
+    spools: tuple[Spool, Spool] = (Full(), {})
     ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
     ours.put("key", 0, theirs.get("key", 0))
     for _ in range(2):
@@ -182,8 +198,8 @@ def test_a_step_half_written_to_the_spool_is_made_anew(world, drive):
     check_results(world, Kind.EVALUATE, ours, theirs)
 
 
-def test_a_stored_reply_is_returned_unchanged(world, drive):
-    spool = {}
+def test_a_stored_reply_is_returned_unchanged(world: World) -> None:
+    spool: Spool = {}
     ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=({}, spool))
     list(drive(ours, theirs))
     reply = theirs.get("evaluated", 0)
@@ -191,7 +207,17 @@ def test_a_stored_reply_is_returned_unchanged(world, drive):
     assert again.get("evaluated", 0) == reply
 
 
-def test_the_client_is_told_the_same_until_it_happened(world):
+def test_a_retired_machine_only_repeats_what_it_said(world: World) -> None:
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
+    bodies = {(step, chunk): body for step, chunk, body, _ in drive(ours, theirs)}
+    theirs.retire()
+    assert theirs.get("evaluated", 0) == bodies["evaluated", 0]
+    theirs.put("blinded", 0, bodies["blinded", 0])
+    with pytest.raises(ChunkChanged):
+        theirs.put("blinded", 0, bodies["blinded", 0] + b"\0")
+
+
+def test_the_client_is_told_the_same_until_it_happened(world: World) -> None:
     ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
     assert ours.next() == ours.next() == Fetch("key", 0)
     ours.put("key", 0, theirs.get("key", 0))
@@ -202,13 +228,13 @@ def test_the_client_is_told_the_same_until_it_happened(world):
     assert ours.next() == Fetch("evaluated", 0)
 
 
-def test_there_is_no_chunk_past_the_last(world):
+def test_there_is_no_chunk_past_the_last(world: World) -> None:
     _, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
     with pytest.raises(LocalProtocolError):
         theirs.get("key", 1)
 
 
-def test_a_refused_content_ends_the_exchange(world):
+def test_a_refused_content_ends_the_exchange(world: World) -> None:
     ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
     body = theirs.get("key", 0)
     evil = repacked(body, signature=bytes(64))
@@ -220,14 +246,14 @@ def test_a_refused_content_ends_the_exchange(world):
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", [Kind.EVALUATE, Kind.RELEASE])
-def test_damaged_chunks_give_the_one_error(world, drive, kind):
+def test_damaged_chunks_give_the_one_error(world: World, kind: Kind) -> None:
     """Whatever a partner changes in any chunk, the taker goes on or refuses; nothing else can happen."""
     client = PARTS[kind][0]
     transfers = [(*transfer[:3], transfer[3].role.part) for transfer in drive(*pair(world, kind, client))]
     values = st.none() | st.integers(-1, 2**33) | st.text(max_size=9) | st.binary(max_size=99) | st.lists(st.binary())
 
     @given(st.integers(0, len(transfers) - 1), st.data())
-    def damage(number, data):
+    def damage(number: int, data: st.DataObject) -> None:
         step, chunk, body, part = transfers[number]
         spool = {(step, chunk): body for step, chunk, body, _ in transfers[:number]}
         evil = bytearray(body)
@@ -243,19 +269,19 @@ def test_damaged_chunks_give_the_one_error(world, drive, kind):
     damage()
 
 
-def test_a_role_of_another_kind_is_our_own_mistake(world):
+def test_a_role_of_another_kind_is_our_own_mistake(world: World) -> None:
     with pytest.raises(LocalProtocolError):
         Machine(world.opening(Kind.COUNT, Part.ASKER), world.opened(), world.evaluate_sender(), {})
 
 
-def test_payload_fields_never_hide_a_header_field():
+def test_payload_fields_never_hide_a_header_field() -> None:
     header = {"v", "session", "step", "chunk", "of"}
     for step in (step for steps in STEPS.values() for step in steps):
-        assert not header & {field.name for field in fields(step.message)}, step.name
+        assert not header & set(get_type_hints(step.message)), step.name
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_empty_sets_go_through(world, play, kind):
+def test_empty_sets_go_through(world: World, kind: Kind) -> None:
     nobody = world.people()
     none = np.zeros((1, 0), np.bool_)
     changes = {
@@ -263,6 +289,6 @@ def test_empty_sets_go_through(world, play, kind):
         Kind.EVALUATE: {"receiver": {"values": nobody}},
         Kind.RELEASE: {"sender": {"records": np.zeros((0, 17), np.uint8)}},
     }
-    roles = play(kind, **changes[kind])
+    roles = world.play(kind, **changes[kind])
     if kind == Kind.RELEASE:
-        assert len(world.open(roles[Part.RECEIVER].result)[0]) == 0
+        assert len(world.open(roles.of(ReleaseReceiver).result)[0]) == 0

@@ -1,58 +1,64 @@
 """Evaluation and release: who learns what, and every lie that the other can tell inside a well-formed message."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from parties import Body, Lie, World
 
 from protocol.errors import RemoteProtocolError
-from protocol.receipt import NO_RECEIPT, SignedReceipt
-from protocol.states import Kind, Part
+from protocol.messages import Blinded
+from protocol.receipt import NO_RECEIPT, Receipt
+from protocol.release import EvaluateReceiver, EvaluateSender, ReleaseReceiver, ReleaseSender
+from protocol.states import Kind
 from psi import oprf
 from psi.errors import VesicaError
 from psi.hashing import context
 from psi.keys import Key
+from psi.values import U8
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
 
-def points(data, width=32):
+def points(data: bytes, width: int = 32) -> U8:
     return np.frombuffer(data, np.uint8).reshape(-1, width)
 
 
-def test_the_receiver_gets_the_senders_prf_in_its_own_order(world, play):
+def test_the_receiver_gets_the_senders_prf_in_its_own_order(world: World) -> None:
     ours = world.people("b@x.com", "a@x.com", *[f"{number}@x.com" for number in range(9)])
-    roles = play(Kind.EVALUATE, receiver={"values": ours})
-    assert (roles[Part.RECEIVER].result.prf == world.prf(ours)).all()
-    assert roles[Part.SENDER].result == len(ours)
+    roles = world.play(Kind.EVALUATE, receiver={"values": ours})
+    assert (roles.of(EvaluateReceiver).result.prf == world.prf(ours)).all()
+    assert roles.of(EvaluateSender).result == len(ours)
     assert world.charged == [5, 5, 1]
 
 
-def test_cached_blinded_points_give_the_same(world, play):
+def test_cached_blinded_points_give_the_same(world: World) -> None:
     ours = world.people("b@x.com", "a@x.com", "c@x.com")
     blinded = oprf.blind(world.statement().statement.context, ours, world.blind_key)
-    roles = play(Kind.EVALUATE, receiver={"values": ours, "blinded": blinded})
-    assert (roles[Part.RECEIVER].result.prf == world.prf(ours)).all()
+    roles = world.play(Kind.EVALUATE, receiver={"values": ours, "blinded": blinded})
+    assert (roles.of(EvaluateReceiver).result.prf == world.prf(ours)).all()
 
 
 @pytest.mark.feature("EX9")
 @pytest.mark.parametrize("chunk", [0, 2])
-def test_one_element_under_another_key_is_caught(world, tamper, chunk):
-    def lie(document):
+def test_one_element_under_another_key_is_caught(world: World, chunk: int) -> None:
+    def lie(document: Body) -> Body:
         other = Key.random(lambda size: b"\5" * size)
         evaluated = points(document["points"]).copy()
         evaluated[-1] = oprf.evaluate(evaluated[-1:], other)[0]
         return {"points": evaluated.tobytes()}
 
-    error = tamper(Kind.EVALUATE, "evaluated", lie, chunk=chunk)
+    error = world.tamper(Kind.EVALUATE, "evaluated", lie, chunk=chunk)
     assert error.code == "invalid_proof"
     assert str(error).startswith(f"evaluated chunk {chunk}: ")
 
 
 @pytest.mark.feature("EX9")
-def test_a_sender_that_uses_another_key_than_it_stated_is_caught(world, tamper):
-    assert tamper(Kind.EVALUATE, "none", dict, sender={"key": Key.random(lambda size: b"\5" * size)}).code == (
+def test_a_sender_that_uses_another_key_than_it_stated_is_caught(world: World) -> None:
+    assert world.tamper(Kind.EVALUATE, "none", dict, sender={"key": Key.random(lambda size: b"\5" * size)}).code == (
         "invalid_proof"
     )
 
@@ -73,8 +79,8 @@ def test_a_sender_that_uses_another_key_than_it_stated_is_caught(world, tamper):
         (lambda document: {"of": 2}, "chunk"),
     ],
 )
-def test_evaluations_that_no_honest_sender_sends_are_refused(tamper, lie, code):
-    assert tamper(Kind.EVALUATE, "evaluated", lie).code == code
+def test_evaluations_that_no_honest_sender_sends_are_refused(world: World, lie: Lie, code: str) -> None:
+    assert world.tamper(Kind.EVALUATE, "evaluated", lie).code == code
 
 
 @pytest.mark.parametrize(
@@ -86,35 +92,37 @@ def test_evaluations_that_no_honest_sender_sends_are_refused(tamper, lie, code):
         (lambda document: {"points": points(document["points"])[::-1].tobytes()}, "points"),
     ],
 )
-def test_blinded_points_that_no_honest_receiver_sends_are_refused(world, tamper, lie, code):
-    error = tamper(Kind.EVALUATE, "blinded", lie, chunk=1 if code == "points" else 2)
+def test_blinded_points_that_no_honest_receiver_sends_are_refused(world: World, lie: Lie, code: str) -> None:
+    error = world.tamper(Kind.EVALUATE, "blinded", lie, chunk=1 if code == "points" else 2)
     assert error.code == code
     assert " chunk " in str(error)
 
 
-def test_blinded_points_repeated_in_a_later_chunk_are_refused(world):
+def test_blinded_points_repeated_in_a_later_chunk_are_refused(world: World) -> None:
     sender, receiver = world.evaluate_sender(), world.evaluate_receiver()
-    chunks = receiver.produce("blinded")
-    sender.receive("blinded", 0, chunks[0])
-    repeated = replace(chunks[1], points=chunks[0].points[-32:] + chunks[1].points[32:])
+    first, second, *_ = receiver.produce("blinded")
+    assert isinstance(first, Blinded)
+    assert isinstance(second, Blinded)
+    sender.receive("blinded", 0, first)
+    repeated = replace(second, points=first.points[-32:] + second.points[32:])
     with pytest.raises(RemoteProtocolError) as caught:
         sender.receive("blinded", 1, repeated)
     assert caught.value.code == "points"
 
 
-def test_evaluations_beyond_the_limit_are_refused_before_any_is_made(world, play):
+def test_evaluations_beyond_the_limit_are_refused_before_any_is_made(world: World) -> None:
     class Spent(VesicaError):
         code = "evaluations"
 
-    def charge(some):
+    def charge(some: U8) -> None:
         if len(some) > 4:
             raise Spent("the evaluations of this epoch are spent")
 
     with pytest.raises(Spent):
-        play(Kind.EVALUATE, sender={"charge": charge})
+        world.play(Kind.EVALUATE, sender={"charge": charge})
 
 
-def test_the_key_must_be_signed_by_the_sender_for_this_place(world, tamper):
+def test_the_key_must_be_signed_by_the_sender_for_this_place(world: World) -> None:
     other_context = context(
         protocol="release",
         from_key=world.left.fingerprint,
@@ -128,29 +136,29 @@ def test_the_key_must_be_signed_by_the_sender_for_this_place(world, tamper):
         "invalid_proof": world.statement(direction=bytes(64)),
     }
     for code, statement in lies.items():
-        assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": statement}).code == code
-    assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": world.statement(epoch=4)}).code == "proof"
+        assert world.tamper(Kind.EVALUATE, "none", dict, sender={"statement": statement}).code == code
+    assert world.tamper(Kind.EVALUATE, "none", dict, sender={"statement": world.statement(epoch=4)}).code == "proof"
     honest = world.statement()
     other = Key.random(lambda size: b"\6" * size).public
     stolen = replace(honest.statement, public=other)
     signed = replace(honest, statement=stolen, signature=stolen.sign(world.right.sign))
-    assert tamper(Kind.EVALUATE, "none", dict, sender={"statement": signed}).code == "invalid_proof"
+    assert world.tamper(Kind.EVALUATE, "none", dict, sender={"statement": signed}).code == "invalid_proof"
 
 
-def test_a_key_that_changed_within_the_epoch_is_refused(world, play, tamper):
-    assert tamper(Kind.EVALUATE, "none", dict, receiver={"pinned": bytes(32)}).code == "key_changed"
-    play(Kind.EVALUATE, receiver={"pinned": world.prf_key.public})
+def test_a_key_that_changed_within_the_epoch_is_refused(world: World) -> None:
+    assert world.tamper(Kind.EVALUATE, "none", dict, receiver={"pinned": bytes(32)}).code == "key_changed"
+    world.play(Kind.EVALUATE, receiver={"pinned": world.prf_key.public})
 
 
 @pytest.mark.feature("EX3")
-def test_the_receiver_learns_its_members_and_both_sign_one_receipt(world, play):
-    roles = play(Kind.RELEASE)
-    released = roles[Part.RECEIVER].result
+def test_the_receiver_learns_its_members_and_both_sign_one_receipt(world: World) -> None:
+    roles = world.play(Kind.RELEASE)
+    released = roles.of(ReleaseReceiver).result
     indices, bitmaps = world.open(released)
     assert indices.tolist() == list(range(8))
     assert (bitmaps == world.bitmaps()[12:20]).all()
     assert (released.records[world.namespace] == world.records()).all()
-    receipt: SignedReceipt = roles[Part.SENDER].result
+    receipt = roles.of(ReleaseSender).result
     assert receipt == released.receipt
     receipt.verify_both(receiver_key=world.left.key, sender_key=world.right.key)
     (tally,) = receipt.receipt.tallies
@@ -158,32 +166,32 @@ def test_the_receiver_learns_its_members_and_both_sign_one_receipt(world, play):
 
 
 @pytest.mark.feature("EX11")
-def test_receipts_chain_and_a_gap_is_refused(world, play, tamper):
-    first = play(Kind.RELEASE)[Part.SENDER].result.receipt.digest()
+def test_receipts_chain_and_a_gap_is_refused(world: World) -> None:
+    first = world.play(Kind.RELEASE).of(ReleaseSender).result.receipt.digest()
     records = world.records(revision=8)
     following = {"records": records, "manifest": world.manifest(records, revision=8, previous=first)}
     accepted = {"last_revision": 7, "previous": {first}}
-    play(Kind.RELEASE, sender=dict(following), receiver=accepted)
-    error = tamper(Kind.RELEASE, "none", dict, sender=dict(following), receiver={"last_revision": 7})
+    world.play(Kind.RELEASE, sender=dict(following), receiver=accepted)
+    error = world.tamper(Kind.RELEASE, "none", dict, sender=dict(following), receiver={"last_revision": 7})
     assert error.code == "receipt"
 
 
-def test_a_receipt_is_told_of_before_it_is_signed(world, play):
-    told = []
+def test_a_receipt_is_told_of_before_it_is_signed(world: World) -> None:
+    told: list[Receipt] = []
 
-    def sign(data):
+    def sign(data: bytes) -> bytes:
         assert len(told) == 1
         return world.left.sign(data)
 
-    roles = play(Kind.RELEASE, receiver={"sign": sign, "signing": told.append})
-    assert told == [roles[Part.SENDER].result.receipt]
+    roles = world.play(Kind.RELEASE, receiver={"sign": sign, "signing": told.append})
+    assert told == [roles.of(ReleaseSender).result.receipt]
 
 
 @pytest.mark.feature("EX11")
-def test_sides_that_count_differently_do_not_sign(world, tamper):
+def test_sides_that_count_differently_do_not_sign(world: World) -> None:
     records = world.records()
     manifest = world.manifest(records, evaluated={world.namespace: 13})
-    assert tamper(Kind.RELEASE, "none", dict, sender={"manifest": manifest}).code == "receipt"
+    assert world.tamper(Kind.RELEASE, "none", dict, sender={"manifest": manifest}).code == "receipt"
 
 
 @pytest.mark.parametrize(
@@ -200,8 +208,8 @@ def test_sides_that_count_differently_do_not_sign(world, tamper):
         ({"tallies": []}, "malformed"),
     ],
 )
-def test_a_release_of_something_else_is_refused(tamper, changes, code):
-    assert tamper(Kind.RELEASE, "manifest", lambda document: changes).code == code
+def test_a_release_of_something_else_is_refused(world: World, changes: dict[str, Any], code: str) -> None:
+    assert world.tamper(Kind.RELEASE, "manifest", lambda document: changes).code == code
 
 
 @pytest.mark.parametrize(
@@ -213,15 +221,18 @@ def test_a_release_of_something_else_is_refused(tamper, changes, code):
         ({"sha256": bytes(32)}, "records"),
     ],
 )
-def test_a_tally_that_does_not_hold_is_refused(tamper, changes, code):
-    def lie(document):
+def test_a_tally_that_does_not_hold_is_refused(world: World, changes: dict[str, Any], code: str) -> None:
+    def lie(document: Body) -> Body:
         return {"tallies": [{**document["tallies"][0], **changes}]}
 
-    assert tamper(Kind.RELEASE, "manifest", lie).code == code
+    assert world.tamper(Kind.RELEASE, "manifest", lie).code == code
 
 
-def test_repeated_namespaces_are_refused(tamper):
-    assert tamper(Kind.RELEASE, "manifest", lambda document: {"tallies": document["tallies"] * 2}).code == "malformed"
+def test_repeated_namespaces_are_refused(world: World) -> None:
+    assert (
+        world.tamper(Kind.RELEASE, "manifest", lambda document: {"tallies": document["tallies"] * 2}).code
+        == "malformed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,8 +245,8 @@ def test_repeated_namespaces_are_refused(tamper):
         (lambda document: {"namespace": "../etc"}, "malformed"),
     ],
 )
-def test_records_other_than_announced_are_refused(tamper, lie, code):
-    assert tamper(Kind.RELEASE, "records", lie).code == code
+def test_records_other_than_announced_are_refused(world: World, lie: Lie, code: str) -> None:
+    assert world.tamper(Kind.RELEASE, "records", lie).code == code
 
 
 @pytest.mark.parametrize(
@@ -245,34 +256,33 @@ def test_records_other_than_announced_are_refused(tamper, lie, code):
         pytest.param(lambda records: records[[0, *range(len(records))]], id="repeated"),
     ],
 )
-def test_records_with_bad_tags_are_refused(world, tamper, forge):
+def test_records_with_bad_tags_are_refused(world: World, forge: Callable[[U8], U8]) -> None:
     records = np.ascontiguousarray(forge(world.records()))
-    assert tamper(Kind.RELEASE, "none", dict, sender={"records": records}).code == "invalid_tags"
+    assert world.tamper(Kind.RELEASE, "none", dict, sender={"records": records}).code == "invalid_tags"
 
 
-def test_bits_of_segments_that_the_feed_does_not_have_are_dropped_in_silence(world, play):
+def test_bits_of_segments_that_the_feed_does_not_have_are_dropped_in_silence(world: World) -> None:
     """A refusal would be an oracle: only records of the receiver's own people open, so it would name them."""
-    roles = play(Kind.RELEASE, sender={"records": world.records(bitmaps=np.full((20, 1), 0xFF, np.uint8))})
-    _, bitmaps = world.open(roles["receiver"].result)
+    roles = world.play(Kind.RELEASE, sender={"records": world.records(bitmaps=np.full((20, 1), 0xFF, np.uint8))})
+    _, bitmaps = world.open(roles.of(ReleaseReceiver).result)
     segments = 3
     assert len(bitmaps)
     assert (np.unpackbits(bitmaps, axis=1) == (np.arange(8) < segments)).all()
 
 
-def test_a_receipt_about_something_else_is_not_countersigned(world, tamper):
-    def lie(document):
+def test_a_receipt_about_something_else_is_not_countersigned(world: World) -> None:
+    def lie(document: Body) -> Body:
         return {"receipt": {**document["receipt"], "revision": 8}}
 
-    assert tamper(Kind.RELEASE, "receipt", lie).code == "receipt"
-    forged = {"receiver": {"sign": world.mallory.sign}}
-    assert tamper(Kind.RELEASE, "none", dict, **forged).code == "signature"
+    assert world.tamper(Kind.RELEASE, "receipt", lie).code == "receipt"
+    assert world.tamper(Kind.RELEASE, "none", dict, receiver={"sign": world.mallory.sign}).code == "signature"
 
 
-def test_a_wrong_countersignature_is_refused(world, tamper):
-    assert tamper(Kind.RELEASE, "countersigned", lambda document: {"signature": bytes(64)}).code == "signature"
+def test_a_wrong_countersignature_is_refused(world: World) -> None:
+    assert world.tamper(Kind.RELEASE, "countersigned", lambda document: {"signature": bytes(64)}).code == "signature"
 
 
-def test_the_manifest_says_what_is_sent(world):
+def test_the_manifest_says_what_is_sent(world: World) -> None:
     records = world.records()
     (tally,) = world.manifest(records).tallies
     assert tally.sha256 == hashlib.sha256(records.tobytes()).digest()

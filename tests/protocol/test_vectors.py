@@ -1,4 +1,4 @@
-"""The bytes on the wire, pinned. VESICA_WRITE_VECTORS=1 writes the files anew: then the version must change too."""
+"""The bytes on the wire, pinned. VESICA_WRITE_VECTORS=1 writes the files again: then the version must change too."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from parties import Party, World, drive
 
 from protocol import handshake
 from protocol.agreement import Agreement, Offer, Terms
@@ -18,7 +19,7 @@ VECTORS = Path(__file__).parents[1] / "vectors"
 WHOLE = 4096  # longer bodies are pinned by their hash
 
 
-def pinned(name, content):
+def pinned(name: str, content: object) -> None:
     """Compare with the file `name`, the way another implementation would."""
     path = VECTORS / name
     if os.environ.get("VESICA_WRITE_VECTORS"):
@@ -28,7 +29,7 @@ def pinned(name, content):
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("kind", list(Kind))
-def test_transcripts(world, drive, kind):
+def test_transcripts(world: World, kind: Kind) -> None:
     client = PARTS[kind][0]
     opening, opened = world.opening(kind, client), world.opened()
     client_machine, server_machine = (
@@ -42,7 +43,7 @@ def test_transcripts(world, drive, kind):
     pinned(
         f"wire_{kind}.json",
         {
-            "origin": "made by this package with the seeded keys of tests/protocol/conftest.py and small chunks",
+            "origin": "made by this package with the seeded keys of tests/support/parties.py and small chunks",
             "opening": opening.encode().hex(),
             "opened": opened.encode().hex(),
             "session": session(opening, opened).hex(),
@@ -51,7 +52,7 @@ def test_transcripts(world, drive, kind):
     )
 
 
-def test_handshake(world):
+def test_handshake(world: World) -> None:
     left, right = world.left, world.right
     connect_id = ConnectId(
         flags=0,
@@ -64,7 +65,7 @@ def test_handshake(world):
     hello = handshake.hello(connect_id, key=left.key, nonce=bytes(range(32)))
     secret = {"secret": connect_id.secret}
 
-    def offer(party, name, nonce):
+    def offer(party: Party, name: str, nonce: bytes) -> Offer:
         return Offer(
             organisation=name,
             project_name="default",
@@ -79,8 +80,8 @@ def test_handshake(world):
 
     ours = offer(left, "a", bytes(32))
     theirs = offer(right, "b", handshake.offer_nonce(hello, **secret))
-    arguments = {"connection": bytes(range(16)), "made": 1_790_000_000, "sign": left.sign}
-    request = handshake.request(connect_id, hello, ours, theirs, **arguments)
+    where = {"connection": bytes(range(16))}
+    request = handshake.request(connect_id, hello, ours, theirs, **where, made=1_790_000_000, sign=left.sign)
     agreement = handshake.check_request(request, theirs, **secret)
     accept = handshake.accept(agreement, sign=right.sign)
     messages = {

@@ -1,17 +1,21 @@
 """Every decoder takes whatever bytes come, and returns a message or says, in one type, what is wrong with them."""
 
 import sys
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from parties import World
 
 from protocol import agreement, exchange, feed, handshake, heads, letters, messages, receipt, wire
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.states import Kind, Part
+from protocol.wire import Message
 
 B16, B32, B64 = bytes(range(16)), bytes(range(32)), bytes(range(64))
 NAMESPACE = "email_sha256/lc-v1"
@@ -60,9 +64,9 @@ NOTICE = letters.FeedNotice(feed=B16, version=1, reason="not now")
 SIGNED = receipt.SignedReceipt(receipt=RECEIPT, receiver_signature=B64, sender_signature=B64)
 HEAD = heads.AuditHead(connection=B16, number=7, row=B32, made=4)
 SIGNED_HEAD = heads.SignedHead(head=HEAD, signature=B64)
-HELD = heads.HeldHeads(connection=B16, heads=(SIGNED_HEAD,), made=4)
+HELD = heads.KeptHeads(connection=B16, heads=(SIGNED_HEAD,), made=4)
 
-SAMPLES = [
+SAMPLES: list[Message] = [
     OFFER.terms,
     OFFER,
     AGREEMENT,
@@ -109,7 +113,7 @@ SAMPLES = [
     letters.Purged(statement=PURGE, signature=B64),
     letters.Wanted(kind=Kind.COUNT, subject={"namespace": NAMESPACE}),
     letters.Restored(received=7, made=4),
-    letters.FeedHeld(definition=DEFINITION, receipt=SIGNED),
+    letters.FeedReport(definition=DEFINITION, receipt=SIGNED),
     letters.Preflight(set=1, results={NAMESPACE: (B32, b"")}),
     HEAD,
     SIGNED_HEAD,
@@ -131,21 +135,21 @@ VALUES = st.recursive(
 )
 
 
-def all_messages():
+def all_messages() -> Iterator[type[Message]]:
     """Every message class that has a type; dataclasses with slots leave a twin of each class behind."""
     for each in wire.Message.__subclasses__():
         if each.TYPE and getattr(sys.modules[each.__module__], each.__name__) is each:
             yield each
 
 
-def refusal(decode, data):
+def refusal(decode: Callable[[bytes], object], data: bytes) -> str:
     with pytest.raises(RemoteProtocolError) as caught:
         decode(data)
     assert caught.value.hint
     return caught.value.code
 
 
-def either(decode, data):
+def either(decode: Callable[[bytes], Message], data: bytes) -> None:
     """Decode hostile bytes: the one error, or a message whose encoding is those very bytes."""
     try:
         message = decode(data)
@@ -154,7 +158,7 @@ def either(decode, data):
     assert message.encode() == data
 
 
-def test_there_is_a_sample_and_a_unique_type_of_every_message():
+def test_there_is_a_sample_and_a_unique_type_of_every_message() -> None:
     assert {type(sample) for sample in SAMPLES} == set(all_messages())
     types = [sample.TYPE for sample in SAMPLES]
     assert len(set(types)) == len(types)
@@ -162,42 +166,42 @@ def test_there_is_a_sample_and_a_unique_type_of_every_message():
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.TYPE)
 class TestEveryMessage:
-    def test_survives_the_wire(self, sample):
+    def test_survives_the_wire(self, sample: Message) -> None:
         assert type(sample).decode(sample.encode()) == sample
         assert sample.digest() == type(sample).decode(sample.encode()).digest()
 
-    def test_cut_or_with_trailing_bytes_is_refused(self, sample):
+    def test_cut_or_with_trailing_bytes_is_refused(self, sample: Message) -> None:
         data = sample.encode()
         for end in range(len(data)):
             assert refusal(sample.decode, data[:end]) == "malformed"
         assert refusal(sample.decode, data + b"\0") == "malformed"
         assert refusal(sample.decode, data + data) == "malformed"
 
-    def test_of_another_version_or_type_is_refused(self, sample):
+    def test_of_another_version_or_type_is_refused(self, sample: Message) -> None:
         document = wire.unpack(sample.encode())
         for version in (0, 2, "1", None, True, [1]):
             assert refusal(sample.decode, wire.pack({**document, "v": version})) == "version"
         for kind in ("nonsense", 1, None, b"offer", "x" * 1000):
             assert refusal(sample.decode, wire.pack({**document, "type": kind})) == "type"
 
-    def test_with_a_field_too_few_or_too_many_is_refused(self, sample):
+    def test_with_a_field_too_few_or_too_many_is_refused(self, sample: Message) -> None:
         document = wire.unpack(sample.encode())
         for name in document.keys() - {"v", "type"}:
             fewer = {key: value for key, value in document.items() if key != name}
             assert refusal(sample.decode, wire.pack(fewer)) == "malformed"
         assert refusal(sample.decode, wire.pack({**document, "more": 1})) == "malformed"
 
-    def test_too_large_is_refused_before_it_is_parsed(self, sample):
+    def test_too_large_is_refused_before_it_is_parsed(self, sample: Message) -> None:
         assert refusal(sample.decode, bytes(wire.MAX_BODY + 1)) == "too_large"
 
-    def test_with_any_field_replaced_gives_the_one_error(self, sample):
+    def test_with_any_field_replaced_gives_the_one_error(self, sample: Message) -> None:
         document = wire.unpack(sample.encode())
-        hostile = (None, True, -1, 0, 2**64 - 1, "", "\0", "x" * 70_000, b"", bytes(70_000), [], {}, [[]], {"": {}})
+        values: tuple[object, ...] = (None, True, -1, 0, 2**64 - 1, "", "\0", "x" * 70_000, b"", bytes(70_000))
         for name in document:
-            for value in hostile:
+            for value in (*values, [], {}, [[]], {"": {}}):
                 either(sample.decode, wire.pack({**document, name: value}))
 
-    def test_is_signed_whole(self, sample, world):
+    def test_is_signed_whole(self, sample: Message, world: World) -> None:
         signature = sample.sign(world.right.sign)
         sample.verify(signature, world.right.key)
         for wrong in ((bytes(64), world.right.key), (signature, world.left.key), (signature, bytes(32)), (b"", b"")):
@@ -206,24 +210,24 @@ class TestEveryMessage:
             assert caught.value.code == "signature"
 
 
-def test_two_types_never_share_a_signature(world):
+def test_two_types_never_share_a_signature(world: World) -> None:
     accept, decline = letters.Disconnect(reason=""), handshake.Decline(agreement=B32, reason="")
     with pytest.raises(RemoteProtocolError):
         decline.verify(accept.sign(world.right.sign), world.right.key)
 
 
 @given(st.sampled_from(SAMPLES), st.binary(max_size=200))
-def test_any_bytes_give_the_one_error(sample, data):
+def test_any_bytes_give_the_one_error(sample: Message, data: bytes) -> None:
     either(sample.decode, data)
 
 
 @given(st.sampled_from(SAMPLES), VALUES)
-def test_any_msgpack_gives_the_one_error(sample, value):
+def test_any_msgpack_gives_the_one_error(sample: Message, value: object) -> None:
     either(sample.decode, msgpack.packb(value))
 
 
 @given(st.sampled_from(SAMPLES), st.data())
-def test_one_damaged_place_gives_the_one_error(sample, data):
+def test_one_damaged_place_gives_the_one_error(sample: Message, data: st.DataObject) -> None:
     encoded = bytearray(sample.encode())
     place = data.draw(st.integers(0, len(encoded) - 1))
     encoded[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
@@ -231,7 +235,7 @@ def test_one_damaged_place_gives_the_one_error(sample, data):
 
 
 @given(st.sampled_from(SAMPLES), st.data())
-def test_any_value_in_any_field_gives_the_one_error(sample, data):
+def test_any_value_in_any_field_gives_the_one_error(sample: Message, data: st.DataObject) -> None:
     document = wire.unpack(sample.encode())
     document[data.draw(st.sampled_from(sorted(document)))] = data.draw(VALUES)
     either(sample.decode, msgpack.packb(dict(sorted(document.items()))))
@@ -257,7 +261,7 @@ def test_any_value_in_any_field_gives_the_one_error(sample, data):
         pytest.param(b"", id="nothing"),
     ],
 )
-def test_what_is_not_canonical_is_refused(data):
+def test_what_is_not_canonical_is_refused(data: bytes) -> None:
     assert refusal(wire.unpack, data) == "malformed"
 
 
@@ -282,12 +286,13 @@ def test_what_is_not_canonical_is_refused(data):
         (NOTICE, {"reason": "\ud800"}),
     ],
 )
-def test_what_the_partner_would_refuse_is_never_sent(sample, changes):
+def test_what_the_partner_would_refuse_is_never_sent(sample: Message, changes: dict[str, Any]) -> None:
+    assert is_dataclass(sample)
     with pytest.raises(LocalProtocolError):
         replace(sample, **changes).document()
 
 
-def test_a_subject_fits_its_kind():
+def test_a_subject_fits_its_kind() -> None:
     opening = next(sample for sample in SAMPLES if isinstance(sample, exchange.Opening))
     for changes in ({"kind": Kind.COUNT}, {"part": Part.ASKER}, {"subject": {"namespace": NAMESPACE}}):
         with pytest.raises(LocalProtocolError):
@@ -295,7 +300,7 @@ def test_a_subject_fits_its_kind():
     assert exchange.Opening.decode(opening.encode()).subject == opening.subject
 
 
-def test_a_letter_holds_a_message_of_its_kind():
+def test_a_letter_holds_a_message_of_its_kind() -> None:
     letter = letters.Letter.of("feed.decline", NOTICE, connection=B16, number=1)
     assert letters.Letter.decode(letter.encode()).open() == NOTICE
     assert (
@@ -306,9 +311,9 @@ def test_a_letter_holds_a_message_of_its_kind():
 
 
 @pytest.mark.feature("FD8")
-def test_a_definition_has_one_digest_and_every_field_counts():
+def test_a_definition_has_one_digest_and_every_field_counts() -> None:
     assert feed.Definition.decode(DEFINITION.encode()).digest() == DEFINITION.digest()
-    changes = {
+    changes: dict[str, Any] = {
         "version": 2,
         "name": "other",
         "description": "x",
@@ -326,7 +331,7 @@ def test_a_definition_has_one_digest_and_every_field_counts():
 
 
 @pytest.mark.feature("FD2")
-def test_there_are_ten_marketing_uses():
+def test_there_are_ten_marketing_uses() -> None:
     assert set(feed.MARKETING_USES) == {
         "analytics",
         "combine-with-pii",
@@ -341,7 +346,7 @@ def test_there_are_ten_marketing_uses():
     }
 
 
-def test_errors_never_repeat_what_the_partner_sent():
+def test_errors_never_repeat_what_the_partner_sent() -> None:
     document = wire.unpack(NOTICE.encode())
     for name in document:
         for value in ("ann@example.com", {"ann@example.com": 1}, ["ann@example.com"]):
@@ -351,7 +356,7 @@ def test_errors_never_repeat_what_the_partner_sent():
 
 
 @pytest.mark.parametrize("moment", [2**62, 253_402_300_800, -1])
-def test_a_moment_is_one_that_can_be_written(moment):
+def test_a_moment_is_one_that_can_be_written(moment: int) -> None:
     whole = wire.unpack(DEFINITION.encode())
     assert feed.Definition.decode(wire.pack({**whole, "valid_until": 253_402_300_799})).valid_until == 253_402_300_799
     with pytest.raises(RemoteProtocolError, match="valid_until"):

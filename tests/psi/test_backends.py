@@ -4,20 +4,20 @@
 """
 
 import hashlib
-import importlib
 import os
 import sys
-from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from psi import kernel
-from psi._sodium import Sodium
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidScalar, UnknownKernel
 from psi.noise import Stream
 from psi.values import U8, Values
 
+LIBSODIUM = kernel.available()["libsodium"]
+EXTENSION = [each for name, each in kernel.available().items() if name != "libsodium"]
 ELEMENTS = int(os.environ.get("VESICA_ASSURE", "2000"))
 SIZES = (0, 1, 7, 8, 9, 255, 256, 257, 511, 512, 513)
 P = 2**255 - 19
@@ -38,7 +38,7 @@ INVALID = {
 
 
 @pytest.fixture
-def bytes_of() -> Iterator[np.random.Generator]:
+def bytes_of() -> np.random.Generator:
     return np.random.default_rng(9496)
 
 
@@ -48,7 +48,7 @@ def number(value: int) -> U8:
 
 def sodium(width: int, function: str, *arguments: U8) -> U8:
     result = np.empty((len(arguments[0]), width), np.uint8)
-    assert getattr(Sodium(), function)(result, *arguments) is None
+    assert getattr(LIBSODIUM, function)(result, *arguments) is None
     return result
 
 
@@ -65,7 +65,7 @@ def repeated_at(rows: U8) -> int | None:
     return None
 
 
-def test_agreement_on_random_elements(bytes_of):
+def test_agreement_on_random_elements(bytes_of: np.random.Generator) -> None:
     uniform = bytes_of.integers(0, 256, (ELEMENTS, 64), np.uint8)
     uniform[:, :32][::7] |= 128  # the hash's halves drop bit 255
     uniform[5], uniform[6], uniform[7, :32] = 0, 255, number(P)
@@ -79,7 +79,7 @@ def test_agreement_on_random_elements(bytes_of):
     scalars[~scalars.any(axis=1)] = number(1)
     assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
     expected = np.zeros(32, np.uint8)
-    Sodium().multi_scalar_vartime(expected, scalars, points)
+    LIBSODIUM.multi_scalar_vartime(expected, scalars, points)
     assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
     values = Values(uniform[:, :37], (uniform[:, 63] % 38).astype(np.uint8))
     hashed = kernel.hash_and_multiply(b"some context", values, one.tobytes())
@@ -92,27 +92,27 @@ def test_agreement_on_random_elements(bytes_of):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_agreement_at_every_size(size, bytes_of):
+def test_agreement_at_every_size(size: int, bytes_of: np.random.Generator) -> None:
     uniform = bytes_of.integers(0, 256, (size, 64), np.uint8)
     points, scalars = sodium(32, "from_uniform", uniform), sodium(32, "reduce", uniform)
     assert (kernel.from_uniform(uniform) == points).all()
     product = sodium(32, "multiply", points, number(9876543210))
     assert (kernel.multiply(points, number(9876543210).tobytes()) == product).all()
     expected = np.zeros(32, np.uint8)
-    Sodium().multi_scalar_vartime(expected, scalars, points)
+    LIBSODIUM.multi_scalar_vartime(expected, scalars, points)
     assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
     kernel.check(points)
 
 
 @pytest.mark.parametrize("scalar", NASTY)
-def test_agreement_on_nasty_scalars(scalar, bytes_of):
+def test_agreement_on_nasty_scalars(scalar: int, bytes_of: np.random.Generator) -> None:
     points = elements(11, bytes_of)
     product = sodium(32, "multiply", points, number(scalar))
     assert (kernel.multiply(points, number(scalar).tobytes()) == product).all()
     scalars = number(scalar).reshape(1, 32).repeat(11, axis=0)
     scalars[1::2] = number(kernel.ORDER - scalar)
     assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
-    assert kernel.invert(number(scalar).tobytes()) == Sodium().invert(number(scalar).tobytes())
+    assert kernel.invert(number(scalar).tobytes()) == LIBSODIUM.invert(number(scalar).tobytes())
     many = kernel.multiply_base(number(scalar).reshape(1, 32)).repeat(101, axis=0)
     total = 101 * scalar * scalar % kernel.ORDER
     expected = kernel.multiply_base(number(total).reshape(1, 32)).tobytes() if total else bytes(32)
@@ -120,13 +120,13 @@ def test_agreement_on_nasty_scalars(scalar, bytes_of):
 
 
 @pytest.mark.parametrize("scalar", [0, kernel.ORDER, kernel.ORDER + 1, 2**253, 2**256 - 1])
-def test_scalars_out_of_range_are_refused(scalar, bytes_of):
+def test_scalars_out_of_range_are_refused(scalar: int, bytes_of: np.random.Generator) -> None:
     with pytest.raises(InvalidScalar):
         kernel.multiply(elements(3, bytes_of), number(scalar).tobytes())
 
 
 @pytest.mark.parametrize("kind", INVALID)
-def test_invalid_encodings_are_refused_at_every_place(kind, bytes_of):
+def test_invalid_encodings_are_refused_at_every_place(kind: str, bytes_of: np.random.Generator) -> None:
     bad, good = number(INVALID[kind]), elements(513, bytes_of)
     places = [*range(17), *range(248, 265), 511, 512]
     for place in places:
@@ -146,7 +146,7 @@ def test_invalid_encodings_are_refused_at_every_place(kind, bytes_of):
             assert caught.value.reason == ("identity" if kind == "identity" else "not canonical")
 
 
-def test_one_bad_element_spoils_no_other(bytes_of):
+def test_one_bad_element_spoils_no_other(bytes_of: np.random.Generator) -> None:
     """An inversion is shared: what the low-level call leaves beside a refused row is never handed out, so ask again."""
     points = elements(40, bytes_of)
     expected = sodium(32, "multiply", points, number(5))
@@ -158,17 +158,17 @@ def test_one_bad_element_spoils_no_other(bytes_of):
         assert (kernel.multiply(points, number(5).tobytes()) == expected).all()
 
 
-def test_random_bytes_decode_alike(bytes_of):
+def test_random_bytes_decode_alike(bytes_of: np.random.Generator) -> None:
     rows = bytes_of.integers(0, 256, (ELEMENTS, 32), np.uint8)
     rows[:, 0] &= 254
     rows[:, 31] &= 127  # canonical and not negative, so that the square root decides
     verdicts = [kernel.backend().check(rows[index : index + 1]) for index in range(ELEMENTS)]
-    assert verdicts == [Sodium().check(rows[index : index + 1]) for index in range(ELEMENTS)]
+    assert verdicts == [LIBSODIUM.check(rows[index : index + 1]) for index in range(ELEMENTS)]
     assert {None, 0} == set(verdicts)
 
 
 @pytest.mark.parametrize("size", [2, 31, 32, 33, 64, 5000])
-def test_the_first_repetition_is_named_at_every_size(size, bytes_of):
+def test_the_first_repetition_is_named_at_every_size(size: int, bytes_of: np.random.Generator) -> None:
     rows = bytes_of.integers(0, 256, (size, 32), np.uint8)
     rows[:, 2:] = 7  # rows that differ little
     given = [row.tobytes() for row in rows]
@@ -179,7 +179,7 @@ def test_the_first_repetition_is_named_at_every_size(size, bytes_of):
     assert repeated_at(rows) == size - 1
 
 
-def test_sums_may_be_the_identity(bytes_of):
+def test_sums_may_be_the_identity(bytes_of: np.random.Generator) -> None:
     points = elements(70, bytes_of)
     both = np.concatenate([points, points])
     for scalar in (1, 7, kernel.ORDER // 3):
@@ -188,20 +188,20 @@ def test_sums_may_be_the_identity(bytes_of):
         assert kernel.multi_scalar_vartime(scalars, both) == bytes(32)
 
 
-def test_scalar_arithmetic(bytes_of):
+def test_scalar_arithmetic(bytes_of: np.random.Generator) -> None:
     random = Stream(b"scalars".ljust(32))
     for _ in range(50):
         nonce, challenge, secret = kernel.reduce(np.frombuffer(random(192), np.uint8).reshape(3, 64))
         arguments = nonce.tobytes(), challenge.tobytes(), secret.tobytes()
-        assert kernel.respond(*arguments) == Sodium().respond(*arguments)
-        assert kernel.invert(secret.tobytes()) == Sodium().invert(secret.tobytes())
+        assert kernel.respond(*arguments) == LIBSODIUM.respond(*arguments)
+        assert kernel.invert(secret.tobytes()) == LIBSODIUM.invert(secret.tobytes())
     edges = np.zeros((4, 64), np.uint8)
     edges[1], edges[2, :32], edges[3, 32:] = 255, number(kernel.ORDER), number(kernel.ORDER)
     assert (kernel.reduce(edges) == sodium(32, "reduce", edges)).all()
 
 
 @pytest.mark.parametrize("width", [0, 1, 47, 48, 111, 112, 127, 128, 239, 240, 255])
-def test_hashes_at_the_borders_of_blocks(width, bytes_of):
+def test_hashes_at_the_borders_of_blocks(width: int, bytes_of: np.random.Generator) -> None:
     rows = bytes_of.integers(0, 256, (19, width), np.uint8)
     lengths = (np.arange(19) * 13 % (width + 1)).astype(np.uint8)
     for values in (Values(rows), Values(rows, lengths)):
@@ -210,7 +210,7 @@ def test_hashes_at_the_borders_of_blocks(width, bytes_of):
             assert [row.tobytes() for row in kernel.digests(prefix, values, b"end")] == expected
 
 
-def test_sha256_of_texts_of_every_length_at_every_address(bytes_of):
+def test_sha256_of_texts_of_every_length_at_every_address(bytes_of: np.random.Generator) -> None:
     data = bytes_of.bytes(20_000)
     lengths = np.concatenate([np.arange(201), bytes_of.integers(0, 5_000, 300)])
     starts = bytes_of.integers(0, 15_000, len(lengths))
@@ -222,26 +222,27 @@ def test_sha256_of_texts_of_every_length_at_every_address(bytes_of):
 
 
 @pytest.mark.parametrize(("start", "end"), [(2, 1), (-1, 1), (0, 4), (4, 4), (0, 2**62), (-(2**62), 2**62)])
-def test_sha256_reads_nothing_beside_its_data(start, end, backend):
+def test_sha256_reads_nothing_beside_its_data(start: int, end: int, backend: str) -> None:
     starts, ends = np.array([0, start]), np.array([3, end])
     with pytest.raises(IndexError, match="text 1 "):
         kernel.sha256(b"abc", starts, ends)
-    for answering in () if backend == "libsodium" else importlib.import_module("psi._kernel").BACKENDS:
+    for answering in EXTENSION:
         assert answering.sha256(np.empty((2, 32), np.uint8), b"abc", starts, ends) == 1
     with pytest.raises(TypeError):
         kernel.sha256(b"abc", starts, ends[:1])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5_000])
-def test_keys_in_order_and_equal_ones_by_place(count, bytes_of):
-    wide = bytes_of.integers(0, 2**64, count, np.uint64, endpoint=False)
-    for keys in (wide, wide >> 44, wide << 50, wide % 3, wide * 0, np.sort(wide), np.sort(wide)[::-1]):
-        found = kernel.order(keys)
+def test_keys_in_order_and_equal_ones_by_place(count: int, bytes_of: np.random.Generator) -> None:
+    wide: npt.NDArray[np.uint64] = bytes_of.integers(0, 2**64, count, np.uint64, endpoint=False)
+    near, far, few = wide >> np.uint64(44), wide << np.uint64(50), wide % np.uint64(3)
+    for keys in (wide, near, far, few, np.zeros_like(wide), np.sort(wide), np.sort(wide)[::-1]):
+        found = kernel.sort_order(keys)
         assert found.dtype == np.intp
         assert found.tolist() == sorted(range(count), key=keys.tolist().__getitem__)
 
 
-def test_a_backend_that_is_not_here_is_named(monkeypatch):
+def test_a_backend_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VESICA_KERNEL", "abacus")
     kernel.backend.cache_clear()
     with pytest.raises(UnknownKernel, match="abacus") as caught:
@@ -249,17 +250,17 @@ def test_a_backend_that_is_not_here_is_named(monkeypatch):
     assert "libsodium" in caught.value.hint
 
 
-def test_libsodium_answers_where_the_extension_is_missing(monkeypatch):
+def test_libsodium_answers_where_the_extension_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VESICA_KERNEL")
     monkeypatch.setitem(sys.modules, "psi._kernel", None)
     kernel.backend.cache_clear()
     assert kernel.name().startswith("libsodium 1.")
 
 
-def test_the_extension_checks_sizes(backend):
+def test_the_extension_checks_sizes(backend: str) -> None:
     if backend == "libsodium":
         pytest.skip("the extension's own checks")
-    answering = importlib.import_module("psi._kernel").BACKENDS[0]
+    answering = EXTENSION[0]
     rows, short = np.zeros((4, 32), np.uint8), np.zeros((3, 32), np.uint8)
     for wrong in (
         lambda: answering.multiply(short, rows, rows[0]),
@@ -273,7 +274,7 @@ def test_the_extension_checks_sizes(backend):
         lambda: answering.sha512(rows, -1, ()),
         lambda: answering.sha256(rows, b"", np.zeros(4, np.int64), np.zeros(3, np.int64)),
         lambda: answering.order(np.zeros(3, np.int64), np.zeros(4, np.uint64)),
-        lambda: answering.order(np.zeros(4, np.int64), np.zeros(33, np.uint8)[1:]),
+        lambda: answering.order(np.zeros(4, np.int64), np.zeros(33, np.uint8)[1:]),  # type: ignore[arg-type]
         lambda: answering.order(np.zeros(4, np.int64), np.zeros(31, np.uint8)),
         lambda: answering.sha256(rows[0, :31], b"", np.zeros(1, np.int64), np.zeros(1, np.int64)),
         lambda: answering.respond(b"short", b"", b""),

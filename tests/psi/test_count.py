@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from fixtures import People, Random
 
-from psi import count, kernel
+from psi import count, kernel, oprf
 from psi.count import Universe
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidTags, WrongCount
+from psi.join import sort_points
 from psi.keys import Key
 from psi.noise import Stream
 
@@ -11,13 +13,13 @@ CONTEXT, DIRECTION = b"c" * 32, b"asker".ljust(32) + b"answerer".ljust(32)
 
 
 @pytest.fixture(scope="module")
-def answerer(people) -> tuple[Key, Universe]:
+def answerer(people: People) -> tuple[Key, Universe]:
     """The persons 0 to 999 are in the universe."""
     key = Key.random(Stream(b"b".ljust(32)))
     return key, count.build_universe(CONTEXT, people(0, 1000), key, Stream(b"d".ljust(32)))
 
 
-def test_the_count_is_the_plain_join(people, random, answerer):
+def test_the_count_is_the_plain_join(people: People, random: Random, answerer: tuple[Key, Universe]) -> None:
     answering, universe = answerer
     asking = Key.random(random)
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
@@ -35,7 +37,7 @@ def test_the_count_is_the_plain_join(people, random, answerer):
     assert hits.consented.dtype == np.int64
 
 
-def test_nobody_asks_and_nobody_is_there(people, random):
+def test_nobody_asks_and_nobody_is_there(people: People, random: Random) -> None:
     answering, asking = Key.random(random), Key.random(random)
     universe = count.build_universe(CONTEXT, people(0, 0), answering, random)
     assert len(universe.points) == len(universe.canaries) == 4096
@@ -47,15 +49,22 @@ def test_nobody_asks_and_nobody_is_there(people, random):
 
 
 @pytest.mark.parametrize(("size", "points"), [(1, 4096), (4032, 4096), (4033, 8192), (8064, 8192), (8065, 12288)])
-def test_the_universe_is_padded_and_one_in_64_is_a_canary(monkeypatch, people, random, size, points):
-    monkeypatch.setattr(count.oprf, "blind", lambda context, values, key: np.zeros((len(values), 32), np.uint8))
-    monkeypatch.setattr(kernel, "multiply_base", lambda scalars: scalars)
-    universe = count.build_universe(CONTEXT, people(0, size), Key(b"\1" * 31 + b"\0"), random)
+def test_the_universe_is_padded_and_one_in_64_is_a_canary(size: int, points: int) -> None:
+    assert count.canaries_for(size) == points - size >= max(64, size / 63)
+
+
+@pytest.mark.parametrize(("size", "points"), [(1, 4096), (4033, 8192)])
+def test_a_universe_holds_its_values_and_its_canaries(people: People, random: Random, size: int, points: int) -> None:
+    key = Key.random(random)
+    universe = count.build_universe(CONTEXT, people(0, size), key, random)
     assert (universe.points.shape, universe.size) == ((points, 32), size)
-    assert len(universe.canaries) == points - size >= max(64, size / 63)
+    members = oprf.blind(CONTEXT, people(0, size), key)
+    expected = np.concatenate([members, kernel.multiply_base(universe.canaries)])
+    assert (universe.points == sort_points(expected)[0]).all()
+    assert len(universe.canaries) == points - size
 
 
-def test_the_digest_fixes_every_point_and_their_number(answerer):
+def test_the_digest_fixes_every_point_and_their_number(answerer: tuple[Key, Universe]) -> None:
     points = answerer[1].points
     digest = count.universe_digest(len(points), count.chunk_digests(points))
     assert digest == answerer[1].digest
@@ -68,12 +77,12 @@ def test_the_digest_fixes_every_point_and_their_number(answerer):
     assert count.universe_digest(len(points) + 1, count.chunk_digests(points)) not in others | {digest}
 
 
-def test_secrets_are_not_printed(answerer):
+def test_secrets_are_not_printed(answerer: tuple[Key, Universe]) -> None:
     assert "canaries" not in repr(answerer[1])
     assert "size" not in repr(answerer[1])
 
 
-def test_a_universe_that_an_honest_answerer_would_not_send(answerer, random):
+def test_a_universe_that_an_honest_answerer_would_not_send(answerer: tuple[Key, Universe], random: Random) -> None:
     points, key, context = answerer[1].points, Key.random(random), b"context"
     for rows, error in (
         (points[::-1], InvalidPoint),
@@ -85,7 +94,9 @@ def test_a_universe_that_an_honest_answerer_would_not_send(answerer, random):
             count.ask_tags(np.ascontiguousarray(rows), key, context)
 
 
-def test_questions_that_an_honest_asker_would_not_send(people, random, answerer):
+def test_questions_that_an_honest_asker_would_not_send(
+    people: People, random: Random, answerer: tuple[Key, Universe]
+) -> None:
     points, _ = count.ask(CONTEXT, people(0, 5), Key.random(random))
     tags, everyone = np.zeros((0, 16), np.uint8), np.ones((1, 5), np.bool_)
     bad = {DuplicatePoint: points[[0, 1, 2, 2, 3]], InvalidPoint: points[[0, 2, 1, 3, 4]], WrongCount: points[:4]}
@@ -96,7 +107,7 @@ def test_questions_that_an_honest_asker_would_not_send(people, random, answerer)
         count.ask(CONTEXT, people(0, 5).take(np.array([0, 1, 0])), Key.random(random))
 
 
-def test_tags_belong_to_one_context_direction_epoch_and_universe(random):
+def test_tags_belong_to_one_context_direction_epoch_and_universe(random: Random) -> None:
     base = (CONTEXT, DIRECTION, 1, b"u" * 64)
     others = [
         (b"d" * 32, *base[1:]),
@@ -107,7 +118,7 @@ def test_tags_belong_to_one_context_direction_epoch_and_universe(random):
     assert len({count.tag_context(*parts) for parts in [base, *others]}) == 5
 
 
-def test_malformed_asker_keys(answerer):
+def test_malformed_asker_keys(answerer: tuple[Key, Universe]) -> None:
     _, universe = answerer
     tags = np.zeros((0, 16), np.uint8)
     for public in (bytes(32), b"\1" * 32):

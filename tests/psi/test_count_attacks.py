@@ -1,4 +1,4 @@
-"""What a partner that lies gets out of the count. Each test states it; SECURITY.md has the table.
+"""What a partner that lies gets out of the count. Each test states it, and docs/lying-partner.md.
 
 The answerer B holds the persons 0 to 4,031, with 64 canaries: the smallest share that there can be, one point in 64.
 The asker A asks about persons of its own.
@@ -10,6 +10,7 @@ from math import comb
 
 import numpy as np
 import pytest
+from fixtures import People, Random
 
 from psi import count, kernel
 from psi.errors import DuplicatePoint, InvalidTags
@@ -53,7 +54,7 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def session(people) -> Session:
+def session(people: People) -> Session:
     random = Stream(b"session".ljust(32))
     answering, asking = Key.random(random), Key.random(random)
     universe = count.build_universe(CONTEXT, people(0, 4032), answering, random)
@@ -85,7 +86,7 @@ def amplified(session: Session, people: Callable[..., Values], person: int, time
     )
 
 
-def test_amplification_would_lift_one_person_over_noise_and_floor(session, people):
+def test_amplification_would_lift_one_person_over_noise_and_floor(session: Session, people: People) -> None:
     """Without canaries: 1,000 hits for one person, so A reads from a noised count whether the person is there."""
     questions, forged, target = amplified(session, people, person=5, times=1000)
     dropped = np.zeros(len(session.universe.points), np.bool_)
@@ -97,7 +98,7 @@ def test_amplification_would_lift_one_person_over_noise_and_floor(session, peopl
 
 
 @pytest.mark.parametrize("times", [400, 1000])
-def test_amplification_is_caught_by_the_canaries(session, people, times):
+def test_amplification_is_caught_by_the_canaries(session: Session, people: People, times: int) -> None:
     """A gets nothing, and B gets an alert: the tags to make room for the forged ones hit canaries."""
     _, forged, _ = amplified(session, people, person=5, times=times)
     generator = np.random.default_rng(times)
@@ -108,15 +109,14 @@ def test_amplification_is_caught_by_the_canaries(session, people, times):
             session.check(swap(session, dropped, forged))
 
 
-def test_how_much_amplification_passes():
+def test_how_much_amplification_passes() -> None:
     """A that forges t tags passes with chance (63/64)^t at most, at every size of universe.
 
     65 forged tags pass with 36 %, 300 with 1 %, 1,000 with 2e-7, each try at the price of an alert. A count's noise has
     a standard deviation of 28 at epsilon 1/20: what passes often tells less than a few honest questions.
     """
     for size in (1, 1000, 4032, 100_000, 1_000_000):
-        least = size + max(count.MIN_CANARIES, -(-size // count.VALUES_PER_CANARY))
-        total = -(-least // count.PADDING) * count.PADDING
+        total = size + count.canaries_for(size)
         for forged in (65, 300, 1000):
             passes = comb(size, forged) / comb(total, forged)
             assert passes <= (63 / 64) ** forged
@@ -125,7 +125,7 @@ def test_how_much_amplification_passes():
     assert (63 / 64) ** 1000 < 2e-7
 
 
-def test_tags_from_few_points(session):
+def test_tags_from_few_points(session: Session) -> None:
     """A tags 64 points under 64 keys each, to spread its questions thin: refused, A gets nothing."""
     few = session.universe.points[:64]
     spread = [kernel.multiply(few, Key.random(Stream(bytes([i]) * 32)).scalar) for i in range(64)]
@@ -133,7 +133,7 @@ def test_tags_from_few_points(session):
         session.check(sort_points(session.tag(np.concatenate(spread)))[0])
 
 
-def test_the_same_tag_several_times(session):
+def test_the_same_tag_several_times(session: Session) -> None:
     """A repeats tags, to have one point counted often: refused, A gets nothing."""
     repeated = session.tags.copy()
     repeated[1000:1010] = repeated[1000]
@@ -142,7 +142,7 @@ def test_the_same_tag_several_times(session):
 
 
 @pytest.mark.parametrize("change", ["one less", "one more", "none"])
-def test_another_number_of_tags(session, change):
+def test_another_number_of_tags(session: Session, change: str) -> None:
     """A leaves out or adds tags: refused, A gets nothing."""
     tags = {
         "one less": session.tags[1:],
@@ -153,7 +153,7 @@ def test_another_number_of_tags(session, change):
         session.check(tags[change])
 
 
-def test_a_missing_canary(session):
+def test_a_missing_canary(session: Session) -> None:
     """A tags every point but one and invents that one's tag: refused if it was a canary."""
     dropped = np.zeros(len(session.universe.points), np.bool_)
     dropped[np.flatnonzero(session.is_canary())[0]] = True
@@ -161,20 +161,20 @@ def test_a_missing_canary(session):
         session.check(swap(session, dropped, np.full((1, 16), 7, np.uint8)))
 
 
-def test_tags_under_another_key_than_stated(session, random):
+def test_tags_under_another_key_than_stated(session: Session, random: Random) -> None:
     """A states a*G and tags with a': refused, A gets nothing."""
     with pytest.raises(InvalidTags, match="canary"):
         session.check(count.ask_tags(session.universe.points, Key.random(random), session.context))
 
 
-def test_tags_sorted_chunk_by_chunk(session):
+def test_tags_sorted_chunk_by_chunk(session: Session) -> None:
     """Tags that keep to the order of chunks would show B which chunk of its own rows each hit came from: refused."""
     halves = [count.ask_tags(part, session.asking, session.context) for part in np.split(session.universe.points, 2)]
     with pytest.raises(InvalidTags, match="out of order"):
         session.check(np.concatenate(halves))
 
 
-def test_padding_with_known_members(session, people):
+def test_padding_with_known_members(session: Session, people: People) -> None:
     """A adds 999 known members to one target: the floor is passed, and the target is the last unit of the true count.
 
     What A gets is that unit under the noise. This is why there is noise and a budget: a floor alone is no defence.
@@ -187,14 +187,14 @@ def test_padding_with_known_members(session, people):
     assert session.hits(with_member, session.tags) - session.hits(with_stranger, session.tags) == 1
 
 
-def test_questions_without_the_key_do_not_hit(session, people, random):
+def test_questions_without_the_key_do_not_hit(session: Session, people: People, random: Random) -> None:
     """A asks under other keys than the one it tagged with, or sends B's own points back: no hit."""
     others, _ = count.ask(CONTEXT, people(0, 50), Key.random(random))
     assert session.hits(others, session.tags) == 0
     assert session.hits(session.universe.points[:50], session.tags) == 0
 
 
-def test_relaying_to_another_connection(session, people):
+def test_relaying_to_another_connection(session: Session, people: People) -> None:
     """A asks B what a third party asks A, to let B answer about the third party's people: no hit."""
     namespaces = {"connection": b"1" * 16}, {"connection": b"2" * 16}
     here, there = (
@@ -209,7 +209,7 @@ def test_relaying_to_another_connection(session, people):
 # The answerer lies
 
 
-def test_the_same_point_twice(session, random):
+def test_the_same_point_twice(session: Session, random: Random) -> None:
     """B repeats an element, to have it counted twice: the asker refuses the universe."""
     points = session.universe.points.copy()
     points[10] = points[9]
@@ -217,7 +217,7 @@ def test_the_same_point_twice(session, random):
         count.ask_tags(points, session.asking, session.context)
 
 
-def test_many_keys_tell_the_answerer_names(session, people, random):
+def test_many_keys_tell_the_answerer_names(session: Session, people: People, random: Random) -> None:
     """B blinds each target with a key of its own. The asker cannot see it, and B LEARNS WHICH TARGETS ARE ASKED ABOUT.
 
     No proof prevents this, since what is inside a point is hidden. It is limited by what A asks at all: segments
@@ -234,7 +234,7 @@ def test_many_keys_tell_the_answerer_names(session, people, random):
     assert learned == list(range(10, 20))
 
 
-def test_one_target_and_junk(session, people, random):
+def test_one_target_and_junk(session: Session, people: People, random: Random) -> None:
     """B fills its universe with one target and 4,095 points of nobody: its count is whether A ASKS ABOUT THE TARGET."""
     universe = count.build_universe(CONTEXT, people(5, 6), session.answering, random)
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
@@ -246,7 +246,7 @@ def test_one_target_and_junk(session, people, random):
         assert hits.consented.tolist() == [expected]
 
 
-def test_one_target_under_many_keys(session, people, random):
+def test_one_target_under_many_keys(session: Session, people: People, random: Random) -> None:
     """B repeats one target under different keys, which are different points: accepted, and worth one bit, as above.
 
     Under its own key each question is one point, so the target counts once, however often it is in the universe.
@@ -261,7 +261,7 @@ def test_one_target_under_many_keys(session, people, random):
     assert session.hits(questions, tags) == 1
 
 
-def test_a_changed_universe_meets_another_key(people):
+def test_a_changed_universe_meets_another_key(people: People) -> None:
     """B changes a chunk after it has seen questions: A's key follows the digest, so both runs share no point."""
     seen = []
     for digest in (b"1" * 64, b"2" * 64):
@@ -279,7 +279,7 @@ def test_a_changed_universe_meets_another_key(people):
     assert not seen[0] & seen[1]
 
 
-def test_canaries_look_like_people(session):
+def test_canaries_look_like_people(session: Session) -> None:
     """A that could tell canaries from people could amplify unseen: to A both are uniform elements, mixed and sorted."""
     mask = session.is_canary()
     assert mask.sum() == 64

@@ -3,11 +3,14 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fixtures import People, Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import examples
 
 from psi import kernel
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidScalar, WrongCount
@@ -15,7 +18,7 @@ from psi.keys import random_scalars
 from psi.noise import Stream
 from psi.values import Values
 
-bounded = settings(max_examples=25, deadline=None)
+bounded = settings(max_examples=examples(25), deadline=None)
 scalars = st.integers(1, kernel.ORDER - 1)
 byte_strings = st.lists(st.binary(max_size=40), max_size=8)
 
@@ -28,7 +31,7 @@ def points(count: int) -> np.ndarray:
     return kernel.multiply_base(random_scalars(count, Stream(b"points".ljust(32))))
 
 
-def test_no_elements():
+def test_no_elements() -> None:
     none = Values.of([])
     for result, width in (
         (kernel.hash_to_group(b"", none), 32),
@@ -43,7 +46,7 @@ def test_no_elements():
 
 
 @pytest.mark.parametrize("count", [1, kernel.CHUNK - 1, kernel.CHUNK, kernel.CHUNK + 1])
-def test_threads_and_chunks_change_nothing(monkeypatch, people, count):
+def test_threads_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, people: People, count: int) -> None:
     values, scalar = people(0, count), encode(12345).tobytes()
     monkeypatch.setattr(kernel, "threads", 1)
     alone = kernel.hash_and_multiply(b"prefix", values, scalar), kernel.finalize(b"", values, values.rows)
@@ -55,7 +58,7 @@ def test_threads_and_chunks_change_nothing(monkeypatch, people, count):
 
 @bounded
 @given(scalars, scalars)
-def test_arithmetic(a, b):
+def test_arithmetic(a: int, b: int) -> None:
     base, order = points(3), kernel.ORDER
     product = kernel.multiply(kernel.multiply(base, encode(a).tobytes()), encode(b).tobytes())
     assert (product == kernel.multiply_each(base, encode(*[a * b % order] * 3))).all()
@@ -68,7 +71,7 @@ def test_arithmetic(a, b):
     assert int.from_bytes(response, "little") == (a - b * int.from_bytes(inverse, "little")) % order
 
 
-def test_multi_scalar_over_chunks(random):
+def test_multi_scalar_over_chunks(random: Random) -> None:
     count = kernel.CHUNK + 3
     weights = random_scalars(count, random)
     discrete_logarithms = random_scalars(count, random)
@@ -82,7 +85,7 @@ def test_multi_scalar_over_chunks(random):
 
 @pytest.mark.parametrize("bad", [0, 5, kernel.CHUNK - 1, kernel.CHUNK, kernel.CHUNK + 9])
 @pytest.mark.parametrize(("encoding", "reason"), [(bytes(32), "identity"), (b"\1" * 32, "not canonical")])
-def test_the_first_bad_point_is_named(bad, encoding, reason):
+def test_the_first_bad_point_is_named(bad: int, encoding: bytes, reason: str) -> None:
     batch = np.frombuffer(kernel.GENERATOR, np.uint8).reshape(1, 32).repeat(kernel.CHUNK + 10, axis=0)
     batch[bad:] = np.frombuffer(encoding, np.uint8)
     for decode in (kernel.check, lambda batch: kernel.multiply(batch, encode(7).tobytes())):
@@ -91,7 +94,7 @@ def test_the_first_bad_point_is_named(bad, encoding, reason):
         assert (caught.value.index, caught.value.reason) == (bad, reason)
 
 
-def test_check_names_the_first_repetition():
+def test_check_names_the_first_repetition() -> None:
     batch = points(6)
     kernel.check(batch)
     batch[5], batch[4] = batch[1], batch[3]
@@ -101,7 +104,7 @@ def test_check_names_the_first_repetition():
 
 
 @pytest.mark.parametrize("scalar", [0, kernel.ORDER, kernel.ORDER + 1, 2**252 + 2**255, 2**256 - 1])
-def test_scalars_out_of_range(scalar):
+def test_scalars_out_of_range(scalar: int) -> None:
     for use in (
         lambda: kernel.multiply(points(1), encode(scalar).tobytes()),
         lambda: kernel.multiply_base(encode(1, scalar)),
@@ -114,7 +117,7 @@ def test_scalars_out_of_range(scalar):
     kernel.check_scalars(encode(1, kernel.ORDER - 1, 2**252))
 
 
-def test_counts_and_shapes_must_agree(people):
+def test_counts_and_shapes_must_agree(people: People) -> None:
     with pytest.raises(WrongCount):
         kernel.multiply_each(points(2), encode(1, 2, 3))
     with pytest.raises(WrongCount):
@@ -123,14 +126,14 @@ def test_counts_and_shapes_must_agree(people):
         kernel.multiply(np.zeros((1, 31), np.uint8), encode(1).tobytes())
 
 
-def test_arrays_that_are_not_contiguous():
+def test_arrays_that_are_not_contiguous() -> None:
     batch = points(8)
     assert (kernel.multiply(batch[::2], encode(9).tobytes()) == kernel.multiply(batch, encode(9).tobytes())[::2]).all()
 
 
 @bounded
 @given(st.binary(max_size=200), byte_strings, st.binary(max_size=20), st.integers(1, 64))
-def test_digests_are_sha512(prefix, strings, suffix, size):
+def test_digests_are_sha512(prefix: bytes, strings: list[bytes], suffix: bytes, size: int) -> None:
     expected = [hashlib.sha512(prefix + string + suffix).digest()[:size] for string in strings]
     result = kernel.digests(prefix, Values.of(strings), suffix, size)
     assert [row.tobytes() for row in result] == expected
@@ -138,7 +141,7 @@ def test_digests_are_sha512(prefix, strings, suffix, size):
 
 @bounded
 @given(st.binary(max_size=200), byte_strings)
-def test_finalize_hashes_what_the_rfc_says(prefix, strings):
+def test_finalize_hashes_what_the_rfc_says(prefix: bytes, strings: list[bytes]) -> None:
     elements = points(len(strings))
     expected = [
         hashlib.sha512(
@@ -151,12 +154,12 @@ def test_finalize_hashes_what_the_rfc_says(prefix, strings):
 
 @bounded
 @given(st.binary(max_size=150), byte_strings.filter(bool))
-def test_the_prefix_is_part_of_the_input(prefix, strings):
+def test_the_prefix_is_part_of_the_input(prefix: bytes, strings: list[bytes]) -> None:
     joined = kernel.hash_to_group(b"", Values.of([prefix + string for string in strings]))
     assert (kernel.hash_to_group(prefix, Values.of(strings)) == joined).all()
 
 
-def test_the_library_is_loaded_late_and_leaves_no_copy(tmp_path):
+def test_the_library_is_loaded_late_and_leaves_no_copy(tmp_path: Path) -> None:
     program = """
 import sys
 from psi import count, keys, membership, noise, oprf, proof

@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from psi.kernel import Mode
 from psi.keys import Key, Purpose
 from psi.values import U8, Values
 
+Vector = dict[str, Any]
 VECTORS = Path(__file__).parent.parent / "vectors"
 RFC9496 = json.loads((VECTORS / "rfc9496.json").read_text())
 RFC9497 = json.loads((VECTORS / "rfc9497.json").read_text())
@@ -24,7 +26,7 @@ def unhex(*rows: str) -> U8:
     return np.array([list(bytes.fromhex(row)) for row in rows], np.uint8)
 
 
-def test_multiples_of_the_generator():
+def test_multiples_of_the_generator() -> None:
     expected = unhex(*RFC9496["generator_multiples"])
     scalars = np.zeros((15, 32), np.uint8)
     scalars[:, 0] = np.arange(1, 16)
@@ -39,7 +41,7 @@ def test_multiples_of_the_generator():
 
 
 @pytest.mark.parametrize("case", RFC9496["invalid_encodings"], ids=lambda case: case["encoding"][:8])
-def test_invalid_encodings_are_refused_by_index(case):
+def test_invalid_encodings_are_refused_by_index(case: Vector) -> None:
     batch = unhex(*RFC9496["generator_multiples"][1:4], case["encoding"], RFC9496["generator_multiples"][5])
     scalars = np.ones((5, 32), np.uint8)
     for decode in (
@@ -53,14 +55,14 @@ def test_invalid_encodings_are_refused_by_index(case):
         assert (caught.value.index, caught.value.reason) == (3, "not canonical")
 
 
-def test_hash_to_group_of_uniform_bytes():
+def test_hash_to_group_of_uniform_bytes() -> None:
     cases = RFC9496["hash_to_group"]
     elements = kernel.from_uniform(unhex(*(case["uniform"] for case in cases)))
     assert (elements == unhex(*(case["element"] for case in cases))).all()
 
 
 @pytest.mark.parametrize("suite", RFC9497["suites"], ids=lambda suite: suite["mode"])
-def test_key_derivation(suite):
+def test_key_derivation(suite: Vector) -> None:
     mode = Mode[suite["mode"]]
     assert mode == suite["mode_byte"]
     assert mode.label(b"HashToGroup-").hex() == suite["hash_to_group_dst"]
@@ -70,7 +72,7 @@ def test_key_derivation(suite):
 
 
 @pytest.mark.parametrize(("suite", "vector"), CASES, ids=lambda case: case.get("mode", len(case.get("inputs", ""))))
-def test_oprf_from_blind_to_output(suite, vector):
+def test_oprf_from_blind_to_output(suite: Vector, vector: Vector) -> None:
     mode = Mode[suite["mode"]]
     key = Key.from_seed(bytes.fromhex(suite["seed"]), bytes.fromhex(suite["key_info"]), mode)
     values = Values.of([bytes.fromhex(value) for value in vector["inputs"]])
@@ -91,7 +93,7 @@ def test_oprf_from_blind_to_output(suite, vector):
     assert (oprf.prf(b"", values, key, mode) == unhex(*vector["outputs"])).all()
 
 
-def test_our_own_labels_and_encodings():
+def test_our_own_labels_and_encodings() -> None:
     inputs = VESICA["context"]
     ends = {name: bytes.fromhex(inputs[name]) for name in ("from_key", "to_key", "connection")}
     context = hashing.context(protocol=inputs["protocol"], namespace=inputs["namespace"], **ends)

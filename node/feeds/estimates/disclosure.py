@@ -1,21 +1,23 @@
 """What a partner may learn of a count, and what it is charged.
 
-The order is fixed: an identical question is answered as before, a question that differs from one by a few identities is
-refused, then the budget is charged, then noise, the floor, and the limits are applied to the noised value. Refusals
-depend only on what the asker sent and on the ledger.
+The order of the rules is fixed: an identical question is answered as before, a question that differs from an answered one
+by a few identities is refused, then the budget is charged. Noise comes before the floor and the limits, which are applied
+to the noised value. Refusals depend only on what the asker sent and on the ledger.
+
+The noised answer is computed first and thrown away if the question is refused; the charge and the stored answer are one
+transaction.
 """
 
 import hmac
 import math
 from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import insert, select, update
 
-from protocol.agreement import Agreement, Terms
+from protocol.agreement import Terms
 from protocol.estimate import MAX_ASKED, Question
 from protocol.messages import Answer, SegmentAnswer
 from psi import noise
@@ -23,30 +25,31 @@ from psi.hashing import length_prefixed
 from psi.join import match
 from psi.values import U8, Bools
 
-from ...errors import Refusal
-from ...storage.tables import DAY, answers, ledger, universes
-from ..evaluations import Channel, cache_of
-
-if TYPE_CHECKING:
-    from ...project import Project
+from ...access.scope import Scope
+from ...errors import RefusedToPartner
+from ...exchanges.channels import Channel, cache_of
+from ...partners.connections import Connection
+from ...storage.database import Tx
+from ...storage.tables import DAY, answers, universes
+from .. import ledger
+from .records import EstimateStatus, question_files
 
 FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
 DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
 PREFIX = 16  # bytes of a point that are kept to compare questions
 COMPARED = 64  # questions that are answered from one universe, each compared with all; the default budget allows 40
-CAUGHT = "tags"  # the ledger's kind for wrong ones
 SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
 
 
 class Sanitiser:
     """Turns the true numbers of one question into what the asker may learn, and charges for it."""
 
-    def __init__(self, project: "Project", connection: Row[Any], channel: Channel, generation: int) -> None:
+    def __init__(self, scope: Scope, connection: Connection, channel: Channel, generation: int) -> None:
         """`generation` is the number of the universe that the questions are about."""
-        self._project, self._connection, self._namespace = project, connection, channel.namespace
+        self._scope, self._connection, self._namespace = scope, connection, channel.namespace
         self._epoch, self._generation = channel.epoch.number, generation
-        self._terms = Agreement.decode(connection.agreement).terms
-        self._cache = cache_of(project, connection, channel.epoch)
+        self._terms = connection.terms
+        self._cache = cache_of(scope, connection, channel.epoch)
 
     def check_asker(self, public: bytes) -> None:
         """Refuse an asker whose tags were wrong before, or who comes to one universe with a second key.
@@ -60,11 +63,11 @@ class Sanitiser:
             universes.c.epoch == self._epoch,
             universes.c.generation == self._generation,
         )
-        with self._project.node.store.begin() as tx:
+        with self._scope.begin() as tx:
             self._check_not_caught(tx)
             tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=public))
             if tx.scalar(select(universes.c.asker).where(*universe)) != public:
-                raise Refusal(
+                raise RefusedToPartner(
                     "another_key",
                     "this universe was asked about under another key",
                     hint="after a restore from a copy, ask again when the partner has a new universe",
@@ -74,12 +77,12 @@ class Sanitiser:
         """Return the answer to a question; the same question gets the same numbers, free of charge.
 
         All that takes long happens before the transaction that charges; only questions that came in between are
-        compared within.
+        compared inside it.
         """
-        project, now = self._project, self._project.node.now()
+        scope, now = self._scope, self._scope.home.now()
         file = f"{self._beginning(question)}{question.digest.hex()}"
         target = f"{self._connection.alias} {self._namespace}"
-        with project.node.store.read() as tx:
+        with scope.read() as tx:
             known, before = self._known(tx, question), self._asked_before(tx, question)
         refusal, answer = None, None
         if known is None:
@@ -87,7 +90,7 @@ class Sanitiser:
         if refusal is None and known is None:
             segments = np.packbits(question.segments, axis=1)
             self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
-        with project.act("estimate.answer", target, actor=self._connection.alias) as tx:
+        with scope.act("estimate.answer", target, actor=self._connection.alias) as tx:
             known = self._known(tx, question)
             if known is not None:  # nothing changed on either side: the numbers are as good as new
                 return replace(Answer.decode(known), computed_at=now, budget_spent=self._spent(tx))
@@ -99,12 +102,12 @@ class Sanitiser:
                     raise refusal
                 self._check_room(files)
                 self._charge(tx, question)
-            except Refusal:
+            except RefusedToPartner:
                 self._cache.drop(file)  # or refused questions would fill the disk
                 raise
             tx.execute(
                 insert(answers).values(
-                    id=project.node.new_id(),
+                    id=scope.home.new_id(),
                     connection_id=self._connection.id,
                     question=question.digest,
                     answer=answer.encode(),
@@ -114,7 +117,7 @@ class Sanitiser:
             )
             return replace(answer, budget_spent=self._spent(tx))
 
-    def _known(self, tx: Connection, question: Question) -> bytes | None:
+    def _known(self, tx: Tx, question: Question) -> bytes | None:
         query = select(answers.c.answer).where(
             answers.c.connection_id == self._connection.id, answers.c.question == question.digest
         )
@@ -122,7 +125,7 @@ class Sanitiser:
         return known
 
     def _sanitised(self, question: Question, now: int) -> Answer:
-        secret = self._project.node.secrets.unwrap(self._project.row().count_secret, b"count")
+        secret = self._scope.home.keys.unwrap(self._scope.row().count_secret, b"count")
         return Answer(
             segments=tuple(
                 sanitise(
@@ -138,13 +141,13 @@ class Sanitiser:
         )
 
     def _beginning(self, question: Question) -> str:
-        """Return how the files of questions begin that can have points in common with this one.
+        """Return how the names of the files of questions begin that can have points in common with this one.
 
-        An honest asker's key hangs on the universe: points asked against another one are all different.
+        An honest asker's key depends on the universe: points asked against another one are all different.
         """
-        return f"question {self._namespace} {question.universe_digest.hex()[:32]} "
+        return question_files(self._namespace, question.universe_digest)
 
-    def _asked_before(self, tx: Connection, question: Question) -> list[str]:
+    def _asked_before(self, tx: Tx, question: Question) -> list[str]:
         """Return the files of the questions that were answered from the same universe."""
         query = select(answers.c.points).where(
             answers.c.connection_id == self._connection.id,
@@ -152,81 +155,72 @@ class Sanitiser:
         )
         return sorted(tx.scalars(query))
 
-    def _differing(self, question: Question, files: list[str]) -> Refusal | None:
+    def _differing(self, question: Question, files: list[str]) -> RefusedToPartner | None:
         """Return the refusal of a question that has a segment a few identities away from one answered before."""
         asked = np.ascontiguousarray(question.points[:, :PREFIX])
         for file in files:
             stored = self._cache.load(file)
             if stored is None:
-                return Refusal(
+                return RefusedToPartner(
                     "universe_lost", "what was asked before cannot be compared any more", hint="ask again in a day"
                 )
             before = stored["points"].astype(np.uint8, copy=False)
             segments = np.unpackbits(stored["segments"].astype(np.uint8, copy=False), axis=1, count=len(before))
             places, found = match(before, asked)
-            common = _in_both(segments[:, places], question.segments[:, found])
+            common = in_both(segments[:, places], question.segments[:, found])
             changed = segments.sum(axis=1, dtype=np.int64)[:, None] + question.sizes[None] - 2 * common
             if ((common > 0) & (changed > 0) & (changed < FEW)).any():
-                return Refusal(
+                return RefusedToPartner(
                     "differencing",
                     f"a segment differs from one asked before by fewer than {FEW} identities",
-                    hint="the estimate from before still holds; ask again when the segment has changed more",
+                    hint="the estimate from before still counts; ask again when the segment has changed more",
                 )
         return None
 
     def _check_room(self, files: list[str]) -> None:
         if len(files) >= COMPARED:
-            raise Refusal(
+            raise RefusedToPartner(
                 "budget",
                 f"{COMPARED} questions were answered from this universe: that is all",
                 hint="ask about several segments at once, or again when the partner has a new universe",
             )
 
-    def _check_not_caught(self, tx: Connection) -> None:
-        query = select(ledger.c.id).where(
-            ledger.c.project_id == self._project.id,
-            ledger.c.peer_key == self._connection.peer_key,
-            ledger.c.kind == CAUGHT,
-            ledger.c.at > self._project.node.now() - self._terms.window_days * DAY,
-        )
-        if tx.execute(query).first() is not None:
-            raise Refusal(
+    def _check_not_caught(self, tx: Tx) -> None:
+        caught_at = ledger.newest(tx, self._scope.id, self._connection.peer_key, ledger.LedgerKind.WRONG_TAGS)
+        if caught_at and caught_at > self._scope.home.now() - self._terms.window_days * DAY:
+            raise RefusedToPartner(
                 "budget",
-                "no counts for who sent wrong tags",
+                "no counts for a partner that sent wrong tags",
                 hint=f"counts are open again after {self._terms.window_days} days",
             )
 
-    def _charge(self, tx: Connection, question: Question) -> None:
+    def _charge(self, tx: Tx, question: Question) -> None:
         """Charge epsilon for each segment that one identity can be in."""
         self._check_not_caught(tx)
         if self._terms.epsilon is None:
             return
         cost = self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
-        spent = spent_epsilon(self._project, tx, self._connection.peer_key, self._terms)
+        spent = spent_epsilon(self._scope, tx, self._connection.peer_key, self._terms)
         if spent + cost > self._terms.budget:
-            raise Refusal(
+            raise RefusedToPartner(
                 "budget",
                 f"the budget of this window is spent: {float(spent):g} of {float(self._terms.budget):g}, "
                 f"this question costs {float(cost):g}",
                 hint=f"ask about fewer segments, or wait: what was spent comes back after {self._terms.window_days} days",
             )
-        tx.execute(
-            insert(ledger).values(
-                id=self._project.node.new_id(),
-                project_id=self._project.id,
-                peer_key=self._connection.peer_key,
-                kind="epsilon_millis",
-                amount=math.ceil(1000 * cost),
-                note=self._namespace,
-                at=self._project.node.now(),
-            )
+        charged = ledger.Entry(
+            peer_key=self._connection.peer_key,
+            kind=ledger.LedgerKind.EPSILON,
+            amount=math.ceil(1000 * cost),
+            note=self._namespace,
         )
+        ledger.add(self._scope, tx, charged)
 
-    def _spent(self, tx: Connection) -> int | None:
+    def _spent(self, tx: Tx) -> int | None:
         """Return what the asker has used up, in thousandths of epsilon; None where counts have no noise."""
         if self._terms.epsilon is None:
             return None
-        return math.ceil(1000 * spent_epsilon(self._project, tx, self._connection.peer_key, self._terms))
+        return math.ceil(1000 * spent_epsilon(self._scope, tx, self._connection.peer_key, self._terms))
 
     def _seeds(self, secret: bytes, question: Question, index: int) -> tuple[bytes, bytes]:
         """Return what the noise of both counts is drawn from.
@@ -248,22 +242,12 @@ class Sanitiser:
         return consented, others
 
 
-def caught(project: "Project", tx: Connection, connection: Row[Any]) -> None:
-    """Close the counts to a partner whose tags were wrong: a prober of canaries gets one try in a window."""
-    tx.execute(
-        insert(ledger).values(
-            id=project.node.new_id(),
-            project_id=project.id,
-            peer_key=connection.peer_key,
-            kind=CAUGHT,
-            amount=1,
-            note="",
-            at=project.node.now(),
-        )
-    )
+def caught(scope: Scope, tx: Tx, connection: Connection) -> None:
+    """Answer no more counts in this window to a partner whose tags were wrong: probing canaries gets one try."""
+    ledger.add(scope, tx, ledger.Entry(peer_key=connection.peer_key, kind=ledger.LedgerKind.WRONG_TAGS, amount=1))
 
 
-def _in_both(first: Bools | U8, second: Bools) -> npt.NDArray[np.int64]:
+def in_both(first: Bools | U8, second: Bools) -> npt.NDArray[np.int64]:
     """Return for each row of (k, n) and each of (l, n) how many of the n are in both, as (k, l)."""
     common = np.zeros((len(first), len(second)), np.int64)
     for start in range(0, first.shape[1], SLICE):
@@ -279,10 +263,10 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
         others += noise.discrete_laplace(terms.epsilon, noise.Stream(seeds[1]))
     overlap = consented + others
     if overlap < terms.minimum_overlap or size < min(terms.minimum_segment, MAX_ASKED):
-        return SegmentAnswer(status="below_minimum")
+        return SegmentAnswer(status=EstimateStatus.BELOW_MINIMUM.value)
     consented, overlap = (_shown(value, size, terms) for value in (consented, max(consented, overlap)))
     return SegmentAnswer(
-        status="ok",
+        status=EstimateStatus.OK.value,
         overlap=overlap,
         consented=consented,
         half_width=noise.quantile(terms.epsilon, 2) if terms.epsilon is not None else 0,
@@ -290,21 +274,15 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
     )
 
 
-def spent_epsilon(project: "Project", tx: Connection, peer_key: bytes, terms: Terms) -> Fraction:
+def spent_epsilon(scope: Scope, tx: Tx, peer_key: bytes, terms: Terms) -> Fraction:
     """Return what an organisation has used up with this project in the window, whatever the connection.
 
-    After a restore nobody knows what was used up, so that it counts as everything.
+    After a restore nobody knows what was used up, so everything counts as used up.
     """
-    since = project.node.now() - terms.window_days * DAY
-    if (project.row(tx).restored or 0) > since:
+    since = scope.home.now() - terms.window_days * DAY
+    if (scope.row(tx).restored or 0) > since:
         return terms.budget
-    query = select(func.sum(ledger.c.amount)).where(
-        ledger.c.project_id == project.id,
-        ledger.c.peer_key == peer_key,
-        ledger.c.kind == "epsilon_millis",
-        ledger.c.at > since,
-    )
-    return Fraction(int(tx.scalar(query) or 0), 1000)
+    return Fraction(ledger.total(tx, scope.id, peer_key, ledger.LedgerKind.EPSILON, since=since + 1), 1000)
 
 
 def _shown(value: int, size: int, terms: Terms) -> int:

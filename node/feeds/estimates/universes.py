@@ -1,12 +1,10 @@
 """The universes that we answer counts from: one generation at a time, fixed before any question."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import insert, select
 
-from protocol.agreement import Agreement
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import commit
 from protocol.messages import Commitment, SignedCommitment
@@ -14,16 +12,17 @@ from psi import count
 from psi.keys import Key, Purpose
 
 from ...access.audit import date
-from ...errors import Refusal
+from ...access.scope import Scope
+from ...errors import RefusedToPartner
+from ...exchanges.channels import Channel, cache_of
 from ...partners import key_epochs
+from ...partners.connections import Connection
 from ...people import audiences
-from ...people.data import Snapshot
+from ...people.snapshots import Snapshot
 from ...storage.cache import Arrays
+from ...storage.database import Tx
+from ...storage.records import record
 from ...storage.tables import DAY, connections, universes
-from ..evaluations import Channel, cache_of
-
-if TYPE_CHECKING:
-    from ...project import Project
 
 SALT = 16
 SKEW_SECONDS = 3_600  # between two nodes' clocks, when the days between universes are counted
@@ -33,7 +32,7 @@ SKEW_SECONDS = 3_600  # between two nodes' clocks, when the days between univers
 class Generation:
     """One universe of ours, as a partner is shown it, and the key that it was blinded with.
 
-    Each has a key of its own: a point that two of them shared would be a person's and no canary's.
+    Each has a key of its own: otherwise a point that two generations share would be known as a person's, not a canary's.
     """
 
     number: int
@@ -42,13 +41,29 @@ class Generation:
     commitment: SignedCommitment
 
 
-def newest(project: "Project", connection: Row[Any], channel: Channel) -> Generation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One universe that a partner was shown, or showed us, as the row of `universes` has it."""
+
+    id: str
+    connection_id: str
+    ours: bool
+    namespace: str
+    epoch: int
+    generation: int
+    digest: bytes
+    commitment: bytes
+    asker: bytes | None  # the one public key that ours may be asked under
+    created: int
+
+
+def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation:
     """Return the newest generation, or a new one if our people changed and the last is a day old."""
-    project.check_not_on_hold()
-    terms = Agreement.decode(connection.agreement).terms
-    cache, now = cache_of(project, connection, channel.epoch), project.node.now()
-    snapshot = Snapshot.open(project)
-    rows = shown(project, connection, channel)
+    scope.check_not_on_hold()
+    terms = connection.terms
+    cache, now = cache_of(scope, connection, channel.epoch), scope.home.now()
+    snapshot = Snapshot.open(scope)
+    rows = shown(scope, connection, channel)
     if rows:
         last = rows[-1]
         final = now - last.created < DAY or len(rows) >= terms.generations
@@ -59,19 +74,19 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
             raise _lost()
     values, _ = audiences.universe(snapshot, channel.namespace)
     if len(values) < terms.minimum_universe:
-        raise Refusal(
+        raise RefusedToPartner(
             "below_minimum",
             f"this side has fewer than the {terms.minimum_universe:,} identities agreed on",
-            hint="import more profiles, or lower --minimum-universe on both sides",
+            hint="import more profiles, or lower the minimum of a universe on both sides",
         )
     people = values.digest()
     if rows and stored is not None and stored["people"].tobytes() == people:
         return _made(channel, last, stored)  # what changed was something else
-    if not rows and now - (project.row().restored or 0) < DAY:
+    if not rows and now - (scope.row().restored or 0) < DAY:
         raise _lost()  # the partner may have been shown one since the backup was made
-    salt = project.node.random(SALT)
+    salt = scope.home.random(SALT)
     key = channel.key(Purpose.COUNT_ANSWER, salt)
-    universe = count.build_universe(channel.context, values, key, project.node.random)
+    universe = count.build_universe(channel.context, values, key, scope.home.random)
     number = rows[-1].generation + 1 if rows else 1
     signed = commit(
         universe,
@@ -79,7 +94,7 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
         epoch=channel.epoch.number,
         generation=number,
         made=now,
-        sign=project.node.sign,
+        sign=scope.home.sign,
     )
     digest = signed.commitment.universe_digest()
     cache.save(
@@ -91,53 +106,39 @@ def newest(project: "Project", connection: Row[Any], channel: Channel) -> Genera
         data=np.array(snapshot.generation),
         people=np.frombuffer(people, np.uint8),
     )
-    with project.node.store.begin() as tx:
-        taken = [row for row in shown(project, connection, channel, tx) if row.generation >= number]
+    with scope.begin() as tx:
+        taken = [row for row in shown(scope, connection, channel, tx) if row.generation >= number]
         if not taken:
-            tx.execute(
-                insert(universes).values(
-                    id=project.node.new_id(),
-                    connection_id=connection.id,
-                    ours=True,
-                    namespace=channel.namespace,
-                    epoch=channel.epoch.number,
-                    generation=number,
-                    digest=digest,
-                    commitment=signed.encode(),
-                    created=now,
-                )
-            )
+            _insert(scope, tx, connection, signed.commitment, channel.namespace, signed)
     if taken:  # an opening beside this one was faster
         cache.drop(_universe_file(channel, digest))
-        return numbered(project, connection, channel, taken[0].generation)
+        return numbered(scope, connection, channel, taken[0].generation)
     return Generation(number=number, universe=universe, key=key, commitment=signed)
 
 
-def numbered(project: "Project", connection: Row[Any], channel: Channel, number: int) -> Generation:
-    """Return the generation of that number; refused where its points are gone."""
-    for row in shown(project, connection, channel):
+def numbered(scope: Scope, connection: Connection, channel: Channel, number: int) -> Generation:
+    """Return the generation of a number; raises RefusedToPartner if its points are gone."""
+    for row in shown(scope, connection, channel):
         if row.generation == number:
-            stored = cache_of(project, connection, channel.epoch).load(_universe_file(channel, row.digest))
+            stored = cache_of(scope, connection, channel.epoch).load(_universe_file(channel, row.digest))
             if stored is not None:
                 return _made(channel, row, stored)
     raise _lost()
 
 
-def shown(project: "Project", connection: Row[Any], channel: Channel, tx: Connection | None = None) -> list[Row[Any]]:
+def shown(scope: Scope, connection: Connection, channel: Channel, tx: Tx | None = None) -> list[Shown]:
     """Return the rows of the generations that this partner was shown in this epoch, oldest first."""
-    if tx is None:
-        with project.node.store.read() as reading:
-            return shown(project, connection, channel, reading)
-    query = select(universes).where(
-        universes.c.connection_id == connection.id,
-        universes.c.ours,
-        universes.c.namespace == channel.namespace,
-        universes.c.epoch == channel.epoch.number,
-    )
-    return list(tx.execute(query.order_by(universes.c.generation)))
+    with scope.read(tx) as tx:
+        query = select(universes).where(
+            universes.c.connection_id == connection.id,
+            universes.c.ours,
+            universes.c.namespace == channel.namespace,
+            universes.c.epoch == channel.epoch.number,
+        )
+        return [record(Shown, row) for row in tx.execute(query.order_by(universes.c.generation))]
 
 
-def _made(channel: Channel, row: Row[Any], stored: Arrays) -> Generation:
+def _made(channel: Channel, row: Shown, stored: Arrays) -> Generation:
     universe = count.Universe(
         points=stored["points"].astype(np.uint8, copy=False),
         canaries=stored["canaries"].astype(np.uint8, copy=False),
@@ -151,8 +152,8 @@ def _made(channel: Channel, row: Row[Any], stored: Arrays) -> Generation:
     )
 
 
-def _lost() -> Refusal:
-    return Refusal(
+def _lost() -> RefusedToPartner:
+    return RefusedToPartner(
         "universe_lost",
         "the universe of this epoch is gone; a new one is shown a day after the last",
         hint="ask again in a day",
@@ -163,28 +164,28 @@ def _universe_file(channel: Channel, digest: bytes) -> str:
     return f"universe {channel.namespace} {digest.hex()[:32]}"
 
 
-def check_shown(project: "Project", connection: Row[Any], namespace: str, commitment: Commitment) -> None:
-    """Refuse a partner that shows us too many universes: each new one lets it compare us under another set.
+def check_shown(scope: Scope, connection: Connection, namespace: str, commitment: Commitment) -> None:
+    """Refuse a partner that shows us too many universes: with each it can compare our people with another set.
 
-    Those of an epoch that it ended early count on, and those of earlier connections with it: then the first of the new
-    epoch waits for its day.
+    Universes of an epoch that the partner ended early still count, and those of earlier connections with it: then the
+    first of the new epoch has to wait for its day.
     """
-    terms = Agreement.decode(connection.agreement).terms
-    now, digest = project.node.now(), commitment.universe_digest()
-    with project.node.store.begin() as tx:
-        since = key_epochs.counted_since(project, tx, connection)
+    terms = connection.terms
+    now, digest = scope.home.now(), commitment.universe_digest()
+    with scope.begin() as tx:
+        since = key_epochs.counted_since(scope, tx, connection)
         query = (
             select(universes)
             .join(connections, connections.c.id == universes.c.connection_id)
             .where(
-                connections.c.project_id == project.id,
+                connections.c.project_id == scope.id,
                 connections.c.peer_key == connection.peer_key,
                 connections.c.peer_project == connection.peer_project,
                 universes.c.namespace == namespace,
                 ~universes.c.ours,
             )
         )
-        every = tx.execute(query).all()
+        every = [record(Shown, row) for row in tx.execute(query)]
         ours = [row for row in every if row.connection_id == connection.id]
         rows = [row for row in ours if row.epoch == commitment.epoch]
         if any(row.digest == digest for row in rows):
@@ -198,10 +199,8 @@ def check_shown(project: "Project", connection: Row[Any], namespace: str, commit
             raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
         newest = max((row for row in ours if row.created >= since), key=lambda row: row.created, default=None)
         if newest is not None and now - newest.created < DAY - SKEW_SECONDS:
-            if (
-                newest.epoch < commitment.epoch
-            ):  # honest partners end epochs too, but it must not get them more universes
-                raise Refusal(
+            if newest.epoch < commitment.epoch:  # honest partners end epochs too, but it gets them no more universes
+                raise RefusedToPartner(
                     "universe_too_soon",
                     "the answering side ended the key epoch less than a day after it showed its last universe, "
                     "and so soon another is not taken",
@@ -212,16 +211,28 @@ def check_shown(project: "Project", connection: Row[Any], namespace: str, commit
             raise RemoteProtocolError(
                 "commitment", f"the partner shows more than {terms.generations} universes an epoch"
             )
-        tx.execute(
-            insert(universes).values(
-                id=project.node.new_id(),
-                connection_id=connection.id,
-                ours=False,
-                namespace=namespace,
-                epoch=commitment.epoch,
-                generation=commitment.generation,
-                digest=digest,
-                commitment=commitment.encode(),
-                created=now,
-            )
+        _insert(scope, tx, connection, commitment, namespace)
+
+
+def _insert(
+    scope: Scope,
+    tx: Tx,
+    connection: Connection,
+    commitment: Commitment,
+    namespace: str,
+    ours: SignedCommitment | None = None,
+) -> None:
+    """Note a universe that was shown: one of ours with our signature, or a partner's."""
+    tx.execute(
+        insert(universes).values(
+            id=scope.home.new_id(),
+            connection_id=connection.id,
+            ours=ours is not None,
+            namespace=namespace,
+            epoch=commitment.epoch,
+            generation=commitment.generation,
+            digest=commitment.universe_digest(),
+            commitment=(ours or commitment).encode(),
+            created=scope.home.now() if ours is None else commitment.made,
         )
+    )

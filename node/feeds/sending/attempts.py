@@ -5,32 +5,35 @@ An attempt is counted before it begins: a process that dies over it leaves a tim
 
 import hashlib
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import select, update
 
 from psi.errors import VesicaError
 
-from ...errors import PeerUnreachable, Refused
+from ...access.scope import Home, Scope
+from ...consent.consent_policies import ConsentPolicies
+from ...errors import NotAllowed, PeerUnreachable
+from ...operations.alerts import AlertKind, Alerts
 from ...partners import key_epochs
-from ...people.data import newest_generation
-from ...storage.tables import DAY, connections, consent_policies, feed_partners, feeds, label_uses, policies, projects
-
-if TYPE_CHECKING:
-    from ...node import Node
-    from ...project import Project
+from ...partners.connections import Connection, by_id
+from ...people.snapshots import newest_generation
+from ...storage.database import Tx
+from ...storage.records import Document
+from ...storage.tables import DAY, consent_policies, feed_partners, feeds, label_uses, policies, projects
+from ..states import RecipientStatus
+from . import recipients
+from .recipients import Recipient
 
 FIRST_SECONDS, LONGEST_SECONDS = 30, 3_600  # before the second attempt, and at most before any
-ANEW_SECONDS = (
-    60  # before a receiver gets a second whole revision; doubled up to LONGEST_SECONDS, forgotten after a day
-)
+FULL_SECONDS = 60  # before a receiver gets a second full revision; doubled up to LONGEST_SECONDS, forgotten after a day
 PATIENT_TRIES = 3  # a partner that is gone for a moment is no alert
 RULES = (label_uses, policies, consent_policies)  # what decides whether a feed may run, beside its data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What a run depends on: where it is the same as at the last attempt, a run would find nothing else."""
+    """What a run depends on: while it is the same as at the last attempt, a run would bring nothing new."""
 
     generation: int  # of the project's data
     model: str | None  # of consent
@@ -46,125 +49,120 @@ class Basis:
         return cls(generation=generation, model=model, version=version, epoch=epoch, rules=rules)
 
 
-def basis(project: "Project", tx: Connection, state: Row[Any], rules: str, *, generation: int) -> Basis:
+def basis(scope: Scope, tx: Tx, recipient: Recipient, rules: str, *, generation: int) -> Basis:
     """Return what a run to one partner would depend on now."""
-    connection = tx.execute(select(connections).where(connections.c.id == state.connection_id)).one()
+    connection = by_id(scope, recipient.connection_id, tx)
     return Basis(
         generation=generation,
-        model=tx.scalar(select(projects.c.consent_model).where(projects.c.id == project.id)),
-        version=state.accepted_version,
-        epoch=key_epochs.running_number(project, tx, connection),
+        model=tx.scalar(select(projects.c.consent_model).where(projects.c.id == scope.id)),
+        version=recipient.accepted_version,
+        epoch=key_epochs.running_number(scope, tx, connection),
         rules=rules,
     )
 
 
-def rules(project: "Project", tx: Connection) -> str:
+def rules(scope: Scope, tx: Tx) -> str:
     """Return a digest of the labels and policies that runs of a project obey, and of what partners' segments add to them."""
     found = hashlib.sha256()
     for table in RULES:
-        rows = tx.execute(select(table).where(table.c.project_id == project.id))
+        rows = tx.execute(select(table).where(table.c.project_id == scope.id))
         found.update(repr(sorted(map(repr, rows))).encode())
-    found.update(repr(project.consent_policies.stamp(tx)).encode())
+    found.update(repr(ConsentPolicies(scope).stamp(tx)).encode())
     return found.hexdigest()[:16]
 
 
 def wait(tries: int) -> int:
-    """Return how many seconds pass before the attempt that follows `tries` in vain."""
+    """Return how many seconds pass before the attempt that follows `tries` failed ones."""
     return int(min(FIRST_SECONDS * 2 ** min(tries - 1, 16), LONGEST_SECONDS))
 
 
-def begin(project: "Project", connection: Row[Any], feed_id: str) -> None:
-    """Count an attempt; until it has ended well, the next one waits its time."""
-    with project.node.store.begin() as tx:
-        state = tx.execute(state_query(connection.id, feed_id)).one()
-        tries = state.tries + 1
-        wishes = state.wishes + (state.wished is not None)
-        values = {"tries": tries, "next_attempt": project.node.now() + wait(tries), "failure": None}
-        values |= {"wished": None, "wishes": wishes}
-        _set(tx, state, tried=_now(project, tx, state, newest_generation(project, tx)), **values)
+def begin(scope: Scope, connection: Connection, feed_id: str) -> None:
+    """Count an attempt, and note when the next one may be made unless this one ends well."""
+    with scope.begin() as tx:
+        recipient = recipients.get(tx, connection.id, feed_id)
+        tries = recipient.tries + 1
+        requests = recipient.requests + (recipient.requested is not None)
+        values = {"tries": tries, "next_attempt": scope.home.now() + wait(tries), "failure": None}
+        values |= {"requested": None, "requests": requests}
+        recipients.set_state(tx, recipient, tried=_now(scope, tx, recipient, newest_generation(scope, tx)), **values)
 
 
-def depends_on(project: "Project", connection: Row[Any], feed_id: str, generation: int) -> None:
-    """Note which data an attempt looks at, and under which keys, once that is known; its rules were read before."""
-    with project.node.store.begin() as tx:
-        epoch = key_epochs.current(project, tx, connection).number
-        state = tx.execute(state_query(connection.id, feed_id)).one()
-        begun = Basis.read(state.tried)
+def depends_on(scope: Scope, connection: Connection, feed_id: str, generation: int) -> None:
+    """Note which data and which key epoch an attempt uses, once that is known; its rules are noted by `begin`."""
+    with scope.begin() as tx:
+        epoch = key_epochs.current(scope, tx, connection).number
+        recipient = recipients.get(tx, connection.id, feed_id)
+        begun = Basis.read(recipient.tried)
         assert begun is not None
-        _set(tx, state, tried=list(astuple(replace(begun, generation=generation, epoch=epoch))))
+        recipients.set_state(tx, recipient, tried=list(astuple(replace(begun, generation=generation, epoch=epoch))))
 
 
-def ended(project: "Project", tx: Connection, connection: Row[Any], feed_id: str) -> None:
-    """Note that the partner has what there is: both signed for it, or nothing has changed."""
-    state = tx.execute(state_query(connection.id, feed_id)).one()
-    _set(tx, state, tries=0, next_attempt=None, failure=None, ran=project.node.now())
+def ended(scope: Scope, tx: Tx, connection: Connection, feed_id: str) -> None:
+    """Note that an attempt ended well: both signed for a revision, or nothing had changed."""
+    recipient = recipients.get(tx, connection.id, feed_id)
+    recipients.set_state(tx, recipient, tries=0, next_attempt=None, failure=None, ran=scope.home.now())
     name = tx.scalar(select(feeds.c.name).where(feeds.c.id == feed_id))
-    project.alerts.settle(tx, "run_failed", f"feed {name} does not reach {connection.alias}: ")
+    Alerts(scope).settle(tx, AlertKind.RUN_FAILED, f"feed {name} does not reach {connection.alias}: ")
 
 
-def failed(project: "Project", connection: Row[Any], feed_id: str, error: VesicaError) -> None:
-    """Note why an attempt failed, with an alert. What a rule of ours forbids waits for a change, at most a day."""
-    with project.node.store.begin() as tx:
-        state = tx.execute(state_query(connection.id, feed_id)).one()
-        values: dict[str, Any] = {"failure": error.code[:40]}
-        if isinstance(error, Refused):
-            values["next_attempt"] = project.node.now() + DAY
-        _set(tx, state, **values)
-        running = state.status == "enabled"  # what was just taken from the partner, or paused by it, does not fail
-        if running and (state.tries >= PATIENT_TRIES or not isinstance(error, PeerUnreachable)):
+def failed(scope: Scope, connection: Connection, feed_id: str, error: VesicaError) -> None:
+    """Note why an attempt failed, with an alert. If a rule of ours forbids it, the next one waits for a change, or a day."""
+    with scope.begin() as tx:
+        recipient = recipients.get(tx, connection.id, feed_id)
+        values: Document = {"failure": error.code[:40]}
+        if isinstance(error, NotAllowed):
+            values["next_attempt"] = scope.home.now() + DAY
+        recipients.set_state(tx, recipient, **values)
+        # a feed that was just taken from the partner, or paused by it, raises no alert
+        running = recipient.status is RecipientStatus.ENABLED
+        if running and (recipient.tries >= PATIENT_TRIES or not isinstance(error, PeerUnreachable)):
             name = tx.scalar(select(feeds.c.name).where(feeds.c.id == feed_id))
-            project.alerts.add(tx, "run_failed", f"feed {name} does not reach {connection.alias}: {error}")
+            Alerts(scope).add(tx, AlertKind.RUN_FAILED, f"feed {name} does not reach {connection.alias}: {error}")
 
 
-def reachable(node: "Node", connection_id: str) -> None:
-    """Let what waits because a partner was gone be tried at once: it is back."""
-    waiting = (feed_partners.c.connection_id == connection_id, feed_partners.c.failure == PeerUnreachable.code)
-    with node.store.begin() as tx:
-        tx.execute(update(feed_partners).where(*waiting).values(next_attempt=node.now()))
+def reachable(home: Home, connection: Connection) -> None:
+    """Let runs that wait because a partner was out of reach be tried at once: it is back."""
+    waiting = (feed_partners.c.connection_id == connection.id, feed_partners.c.failure == PeerUnreachable.code)
+    with home.begin() as tx:
+        tx.execute(update(feed_partners).where(*waiting).values(next_attempt=home.now()))
 
 
-def wish(project: "Project", tx: Connection, connection: Row[Any]) -> bool:
-    """Note that a receiver asks for runs, for people who are new on its side; says whether any feed runs to it."""
-    mine = (feed_partners.c.connection_id == connection.id, feed_partners.c.status == "enabled")
-    tx.execute(update(feed_partners).where(*mine, feed_partners.c.wished.is_(None)).values(wished=project.node.now()))
+def note_request(scope: Scope, tx: Tx, connection: Connection) -> bool:
+    """Note that a receiver asks for runs, for people who are new on its side; return whether any feed runs to it."""
+    mine = (feed_partners.c.connection_id == connection.id, feed_partners.c.status == RecipientStatus.ENABLED)
+    tx.execute(
+        update(feed_partners).where(*mine, feed_partners.c.requested.is_(None)).values(requested=scope.home.now())
+    )
     return tx.execute(select(feed_partners.c.id).where(*mine)).first() is not None
 
 
-def granted(tx: Connection, connection: Row[Any]) -> None:
-    """Note that a receiver had somebody new when it said so: its next wish is heard as soon as its first."""
-    tx.execute(update(feed_partners).where(feed_partners.c.connection_id == connection.id).values(wishes=0))
+def grant(tx: Tx, connection: Connection) -> None:
+    """Note that a receiver which asked for runs did have somebody new: its next request waits no longer than its first."""
+    tx.execute(update(feed_partners).where(feed_partners.c.connection_id == connection.id).values(requests=0))
 
 
-def begin_anew(project: "Project", tx: Connection, connection: Row[Any], feed_id: str) -> bool:
-    """Let the next revision to a partner hold everything: it has not what changes could be added to.
+def request_full_revision(scope: Scope, tx: Tx, connection: Connection, feed_id: str) -> bool:
+    """Let the next revision to a partner be a full one, since it lacks what changes could be added to.
 
-    Says whether that revision may be made at once. A partner that begins anew again and again waits longer each time.
+    Returns whether that revision may be made at once. A partner that asks again and again waits longer each time.
     """
-    state, now = tx.execute(state_query(connection.id, feed_id)).one(), project.node.now()
-    if not state.anew:
-        lately = state.renewed is not None and now - state.renewed < DAY
-        _set(tx, state, anew=True, renewed=now, renewals=state.renewals + 1 if lately else 0)
-        state = tx.execute(state_query(connection.id, feed_id)).one()
-    return now >= anew_from(state)
+    recipient, now = recipients.get(tx, connection.id, feed_id), scope.home.now()
+    if not recipient.full:
+        lately = recipient.full_since is not None and now - recipient.full_since < DAY
+        recipients.set_state(
+            tx, recipient, full=True, full_since=now, full_before=recipient.full_before + 1 if lately else 0
+        )
+        recipient = recipients.get(tx, connection.id, feed_id)
+    return now >= full_revision_from(recipient)
 
 
-def anew_from(state: Row[Any]) -> int:
-    """Return from when on a revision that holds everything may go to a partner that begins anew."""
-    if not state.anew or state.renewed is None or not state.renewals:
+def full_revision_from(recipient: Recipient) -> int:
+    """Return the earliest time at which a full revision may go to a partner that has asked for one."""
+    if not recipient.full or recipient.full_since is None or not recipient.full_before:
         return 0
-    return int(state.renewed + min(ANEW_SECONDS << min(state.renewals - 1, 16), LONGEST_SECONDS))
+    pause = min(FULL_SECONDS << min(recipient.full_before - 1, 16), LONGEST_SECONDS)
+    return recipient.full_since + pause
 
 
-def _now(project: "Project", tx: Connection, state: Row[Any], generation: int) -> list[Any]:
-    return list(astuple(basis(project, tx, state, rules(project, tx), generation=generation)))
-
-
-def state_query(connection_id: str, feed_id: str) -> Select[Any]:
-    """Return what selects one partner's state of one of our feeds."""
-    return select(feed_partners).where(
-        feed_partners.c.feed_id == feed_id, feed_partners.c.connection_id == connection_id
-    )
-
-
-def _set(tx: Connection, state: Row[Any], **values: Any) -> None:
-    tx.execute(update(feed_partners).where(feed_partners.c.id == state.id).values(**values))
+def _now(scope: Scope, tx: Tx, recipient: Recipient, generation: int) -> list[Any]:
+    return list(astuple(basis(scope, tx, recipient, rules(scope, tx), generation=generation)))

@@ -1,34 +1,38 @@
-"""Edits of feeds that we send: what is taken out holds at once, what is added waits for each partner's word.
+"""Edits of feeds that we send: what is taken out is gone at once, what is added waits until each partner accepts it.
 
 A feed has one line of versions, and each partner is somewhere on it. Where a partner has not accepted the newest one, an
-edit that takes something out makes two versions for it: what holds there without what is gone, which holds at once, and
-the newest, which it may accept.
+edit that takes something out makes two versions for it. An example, of a feed that one partner gets:
+
+    v1  segments A, B       accepted, and in force
+    v2  segments A, B, C    offered, not answered yet; then an edit takes A out
+    v3  segment  B          v1 without A: in force at once
+    v4  segments B, C       v2 without A: offered in place of v2
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Connection, Row, select
 
 from protocol.feed import MAX_SEGMENTS, Definition
 from protocol.letters import FeedVersion
+from psi.errors import Remedy
 
-from ...errors import AlreadyExists, InvalidInput, NotFound, Refused
-from ...exchanges.exchanges import give_up_releases
-from ...governance.labels import Kind, Lineage
+from ...access.scope import Scope
+from ...errors import AlreadyExists, InvalidInput, NotAllowed, NotFound
+from ...exchanges.records import give_up_releases
+from ...governance.governance import Governance
+from ...governance.lineage import Lineage, PlaceKind
 from ...governance.policies import check_action
-from ...storage.tables import DAY, estimates
-from .. import versions
-
-if TYPE_CHECKING:
-    from ...project import Project
-
-ESTIMATE_DAYS = 7  # after that an estimate is shown as expired, and no namespace is offered on it
-GOING = ("pending", "enabled", "disabled")
-
-Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
+from ...partners.connections import Connection, ConnectionStatus
+from ...partners.letters import Letters
+from ...partners.partners import Partners
+from ...storage.database import Tx
+from ...storage.records import Document
+from .. import prerequisites, versions
+from ..estimates.records import ESTIMATE_DAYS, not_asked
+from ..states import CURRENT, FeedStatus
+from . import parts, recipients
+from .recipients import Feed, Pairs, Recipient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addition:
-    """What an edit puts into a feed. Partners are in no version: who is new is offered the newest when it is published."""
+    """What an edit puts into a feed. A new partner is in no version: it is offered the newest one at the next publish."""
 
     segments: Sequence[str] = ()
     namespaces: Sequence[str] = ()
@@ -67,218 +71,238 @@ class Addition:
     partners: Sequence[str] = ()
 
 
-NO_REMOVAL, NO_ADDITION = Removal(), Addition()
+NO_REMOVAL: Removal = Removal()
+NO_ADDITION: Addition = Addition()
 
 
-def edit(project: "Project", name: str, removal: Removal, addition: Addition, description: str | None) -> int:
-    """Make the next version of a feed and tell its partners; returns its number.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Change:
+    """An edit of the newest version, before and after.
 
-    What is taken out is purged at the receivers at once. What is added they may accept; a namespace is offered only when
-    there is an estimate of it, so until then the version waits here.
+    `reduce` applies what is in force at once, without a partner's word, to any version: removals, and new labels.
     """
-    feeds = project.feeds
-    told: Sequence[Row[Any]] = ()
-    detail: dict[str, Any] = {"removed": asdict(removal), "added": asdict(addition)}
-    with project.act("feed.edit", name, detail=detail) as tx:
-        feed = feeds.get(name, tx)
-        if feed.status == "revoked":
-            raise Refused(f"feed {name} was revoked", hint="create a new one")
-        before = feeds.definition(feed, tx)
-        _check_there(before, removal)
-        pairs = [pair for pair in feeds.partners_of(feed, tx) if pair[1].status in ("draft", *GOING)]
-        added = [_new_partner(project, tx, feed, alias) for alias in dict.fromkeys(addition.partners)]
-        rows = [row for row, _ in pairs] + added
-        after = _with(project, tx, removal.of(before, description), addition, rows)
-        if not after.namespaces or (not after.segments and feed.status != "draft"):
-            raise Refused(
-                f"that would leave feed {name} without a segment or a namespace", hint=f"vesica feed revoke {name}"
+
+    feed: Feed
+    before: Definition
+    after: Definition
+    reduce: Callable[[Definition], Definition] | None
+
+
+def edit(
+    scope: Scope, tx: Tx, feed: Feed, removal: Removal, addition: Addition, description: str | None
+) -> tuple[int, list[Connection]]:
+    """Make the next version of a feed and send it to its partners; return its number, and who has a letter waiting.
+
+    What is taken out is purged at the receivers at once. What is added they may accept. A namespace is offered only with
+    a fresh estimate: until there is one the version waits here.
+    """
+    name = feed.name
+    if feed.status is FeedStatus.REVOKED:
+        raise NotAllowed(f"feed {name} was revoked", hint="create a new one")
+    before = versions.get(tx, feed.id, feed.version)
+    _check_there(before, removal)
+    pairs = [pair for pair in recipients.partners_of(scope, tx, feed) if pair[1].status in CURRENT]
+    added = [_new_partner(scope, tx, feed, alias) for alias in dict.fromkeys(addition.partners)]
+    after = _with(scope, tx, removal.of(before, description), addition, [connection for connection, _ in pairs] + added)
+    if not after.namespaces or (not after.segments and feed.status is not FeedStatus.DRAFT):
+        raise NotAllowed(
+            f"that would leave feed {name} without a segment or a namespace",
+            hint="end it instead",
+            remedy=Remedy("feed.revoke", {"name": name}),
+        )
+    for connection in added:
+        for namespace in after.namespaces:
+            parts.namespace(scope, tx, namespace, [connection])
+        recipients.add_partner(scope, tx, feed.id, connection)
+    if not versions.only_removes(before, after):
+        prerequisites.check(scope, tx)
+        Governance(scope).check_feed(after, tx)
+    if after == before:
+        if not added:
+            raise InvalidInput(
+                f"that changes nothing in feed {name}", hint="look at it", remedy=Remedy("feed.show", {"name": name})
             )
-        for row in added:
-            for namespace in after.namespaces:
-                feeds.namespace(namespace, [row])
-            feeds.add_partner(tx, feed.id, row)
-        if not versions.only_removes(before, after):
-            feeds.check_prerequisites()
-            project.governance.check_feed(after, tx)
-        if after != before:
-            going = [pair for pair in pairs if pair[1].status in GOING]
-            takes_out = bool(removal) or description is not None
-            told = _tell(
-                project,
-                tx,
-                feed,
-                before,
-                after,
-                going,
-                partial(removal.of, description=description) if takes_out else None,
-            )
-        elif not added:
-            raise InvalidInput(f"that changes nothing in feed {name}", hint=f"vesica feed show {name}")
-        detail["version"] = version = int(feeds.get(name, tx).version)
-    for row in told:
-        project.letters.deliver_soon(row)
-    return version
+        return feed.version, []
+    takes_out = bool(removal) or description is not None
+    reduce = partial(removal.of, description=description) if takes_out else None
+    change = _Change(feed=feed, before=before, after=after, reduce=reduce)
+    return _notify(scope, tx, change, [pair for pair in pairs if pair[1].live])
 
 
-def relabel(
-    project: "Project", tx: Connection, feed: Row[Any], before: Definition, lineage: Lineage
-) -> list[Row[Any]] | None:
-    """Give a feed whose segments have other labels now a version that says so; returns whom to call, or None.
+def relabel(scope: Scope, tx: Tx, feed: Feed, before: Definition, lineage: Lineage) -> list[Connection] | None:
+    """Give a feed whose segments have other labels now a version that says so; return whom to call, None if they are the same.
 
-    Labels are the sender's word on its data and no part of the bargain: they hold at once, whatever else waits.
+    Labels are the sender's word on its data, and nobody has to accept them: they are in force at once.
     """
 
     def labelled(definition: Definition) -> Definition:
         segments = tuple(
-            replace(each, labels=tuple(sorted(lineage.labels(Kind.SEGMENT, each.name)))) for each in definition.segments
+            replace(each, labels=tuple(sorted(lineage.labels(PlaceKind.SEGMENT, each.name))))
+            for each in definition.segments
         )
         return replace(definition, segments=segments)
 
     after = labelled(before)
     if after == before:
         return None
-    going = [pair for pair in project.feeds.partners_of(feed, tx) if pair[1].status in GOING]
-    return _tell(project, tx, feed, before, after, going, labelled)
+    pairs = [pair for pair in recipients.partners_of(scope, tx, feed) if pair[1].live]
+    return _notify(scope, tx, _Change(feed=feed, before=before, after=after, reduce=labelled), pairs)[1]
 
 
-def offer(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], definition: Definition) -> None:
+def offer(scope: Scope, tx: Tx, connection: Connection, recipient: Recipient, definition: Definition) -> None:
     """Offer a version to a partner, which may accept it."""
-    project.letters.send(tx, row.id, "feed.publish", FeedVersion(definition=definition))
-    project.feeds.change_state(tx, state, offers=[*state.offers, definition.version])
+    Letters(scope).send(tx, connection.id, "feed.publish", FeedVersion(definition=definition))
+    recipients.change_state(scope, tx, recipient, offers=[*recipient.offers, definition.version])
 
 
-def holds(tx: Connection, state: Row[Any]) -> Definition:
-    """Return the version that holds at a partner, or that would if it accepted the first one that it was offered."""
-    return versions.holding(versions.each(tx, state.feed_id, state.offers))
-
-
-def offered(state: Row[Any]) -> int | None:
-    """Return the version that waits for a partner's word."""
-    if state.status not in GOING or state.offers[-1] in (state.accepted_version, state.declined_version):
+def offered(recipient: Recipient) -> int | None:
+    """Return the number of the version that waits for a partner's answer."""
+    if not recipient.live or recipient.offers[-1] in (recipient.accepted_version, recipient.declined_version):
         return None
-    return int(state.offers[-1])
+    return recipient.offers[-1]
 
 
-def waits_for(project: "Project", tx: Connection, row: Row[Any], held: Definition, newest: Definition) -> list[str]:
-    """Return the namespaces that a version would bring a partner, and of which there is no estimate of its segments."""
-    since = project.node.now() - ESTIMATE_DAYS * DAY
-    wanted = {segment.name for segment in newest.segments}
-    missing = []
-    for namespace in newest.namespaces:
-        known = select(estimates.c.segment).where(
-            estimates.c.connection_id == row.id, estimates.c.namespace == namespace, estimates.c.at >= since
-        )
-        if namespace not in held.namespaces and not wanted <= set(tx.scalars(known)):
-            missing.append(namespace)
-    return missing
+def waits_for(scope: Scope, tx: Tx, connection: Connection, now: Definition, newest: Definition) -> list[str]:
+    """Return the namespaces that a version would add at a partner and in which its segments have no fresh estimate."""
+    new = [namespace for namespace in newest.namespaces if namespace not in now.namespaces]
+    return not_asked(scope, tx, connection, {segment.name for segment in newest.segments}, new)
 
 
-def not_estimated(name: str, row: Row[Any], namespaces: Sequence[str]) -> Refused:
-    """Return the refusal to offer namespaces of which there is no estimate."""
-    return Refused(
-        f"{row.alias} was not asked about {', '.join(namespaces)} in the last {ESTIMATE_DAYS} days",
-        hint=" --namespace ".join([f"vesica feed estimate {name}", *namespaces]),
+def not_estimated(name: str, connection: Connection, namespaces: Sequence[str]) -> NotAllowed:
+    """Return the refusal to offer namespaces in which there is no fresh estimate."""
+    return NotAllowed(
+        f"{connection.alias} was not asked about {', '.join(namespaces)} in the last {ESTIMATE_DAYS} days",
+        hint="ask it",
+        remedy=Remedy("feed.estimate", {"name": name, "namespaces": list(namespaces)}),
     )
 
 
-def position(project: "Project", tx: Connection, row: Row[Any], state: Row[Any], newest: Definition) -> dict[str, Any]:
+def position(scope: Scope, tx: Tx, connection: Connection, recipient: Recipient, newest: Definition) -> Document:
     """Return where a partner is on the feed's line of versions: what runs, what it may accept, what waits here."""
-    unoffered = state.status in GOING and state.offers[-1] != newest.version
-    accepted = state.accepted_version and versions.get(tx, state.feed_id, state.accepted_version)
-    running = accepted and state.status in GOING
+    unoffered = recipient.live and recipient.offers[-1] != newest.version
+    accepted = (
+        versions.get(tx, recipient.feed_id, recipient.accepted_version)
+        if recipient.accepted_version is not None
+        else None
+    )
+    now = recipients.in_force(tx, recipient) if recipient.live else None
     return {
-        "accepted_version": state.accepted_version,
+        "accepted_version": recipient.accepted_version,
         "accepted_hash": accepted.digest().hex() if accepted else None,
-        "lacks": versions.difference(holds(tx, state), newest)["adds"] if running else {},
-        "offered_version": offered(state),
-        "declined_version": state.declined_version,
-        "waits_for_estimate": waits_for(project, tx, row, holds(tx, state), newest) if unoffered else [],
+        "lacks": versions.difference(now, newest)["adds"] if accepted and now else {},
+        "offered_version": offered(recipient),
+        "declined_version": recipient.declined_version,
+        "waits_for_estimate": waits_for(scope, tx, connection, now, newest) if unoffered and now else [],
     }
 
 
-def _tell(
-    project: "Project",
-    tx: Connection,
-    feed: Row[Any],
-    before: Definition,
-    after: Definition,
-    pairs: Pairs,
-    at_once: Callable[[Definition], Definition] | None,
-) -> list[Row[Any]]:
-    """Keep the versions of an edit and send each partner those that are for it; returns who has a letter waiting.
+def _notify(scope: Scope, tx: Tx, change: _Change, pairs: Pairs) -> tuple[int, list[Connection]]:
+    """Keep the versions of an edit and send each partner its own; return the newest number, and who has a letter waiting.
 
-    `at_once` is what the edit does to any version that holds already: it takes something out, or says it in other words.
-    Whatever a partner accepts that we offered earlier, what is taken out now is not in what holds then: each version that
-    holds at once is part of all that was offered before (`versions.holding`).
+    What an edit takes out stays out, even if the partner later accepts an older offer.
     """
-    feeds, last, now = project.feeds, feed.version, project.node.now()
-    shorter: dict[int, Definition] = {}  # by the version that held until now
-    adds = not versions.only_removes(before, after)
-    held = {state.id: holds(tx, state) for _, state in pairs}
-    fresh = versions.new_segments(before, after)
-    for row, state in pairs:
-        feeds.check_sizes(tx, feed.name, fresh, row)
-        left = at_once(held[state.id]) if at_once else held[state.id]
-        if not at_once or versions.only_removes(left, after) or held[state.id].version in shorter:
+    feed, after = change.feed, change.after
+    before = {recipient.id: recipients.in_force(tx, recipient) for _, recipient in pairs}
+    fresh = versions.new_segments(change.before, after)
+    for connection, _ in pairs:
+        parts.check_sizes(tx, feed.name, fresh, connection)
+    reduced = _reduced(scope, change, [(connection, before[recipient.id]) for connection, recipient in pairs])
+    newest = replace(after, version=feed.version + len(reduced) + 1, created=scope.home.now())
+    for definition in (*reduced.values(), newest):
+        versions.keep(scope, tx, feed.id, definition)
+    recipients.change_feed(scope, tx, feed.id, version=newest.version)
+    adds, notified = not versions.only_removes(change.before, after), []
+    for connection, recipient in pairs:
+        in_force = before[recipient.id]
+        made = _VersionsForOnePartner(before=in_force, reduced=reduced.get(in_force.version), newest=newest, adds=adds)
+        if _send_versions(scope, tx, connection, recipient, made):
+            notified.append(connection)
+    if change.reduce:
+        give_up_releases(scope.home, tx, feed.id)
+    return newest.version, notified
+
+
+def _reduced(scope: Scope, change: _Change, pairs: Sequence[tuple[Connection, Definition]]) -> dict[int, Definition]:
+    """Return the versions that are in force from now on at partners that cannot have the newest one yet.
+
+    The keys are the numbers of the versions that were in force there until now.
+    """
+    found: dict[int, Definition] = {}
+    if change.reduce is None:
+        return found
+    for connection, definition in pairs:
+        left = change.reduce(definition)
+        if versions.only_removes(left, change.after) or definition.version in found:
             continue
         if not left.namespaces:
-            raise Refused(
-                f"{row.alias} would have no namespace left before it accepts the new version",
-                hint=f"vesica feed unshare {feed.name} --partner {row.alias}",
+            raise NotAllowed(
+                f"{connection.alias} would have no namespace left before it accepts the new version",
+                hint="take the feed from it first",
+                remedy=Remedy("feed.unshare", {"name": change.feed.name, "partner": connection.alias}),
             )
-        last += 1
-        shorter[held[state.id].version] = replace(left, version=last, created=now)
-    newest = replace(after, version=last + 1, created=now)
-    for definition in (*shorter.values(), newest):
-        versions.keep(project, tx, feed.id, definition)
-    feeds.change(tx, feed, version=newest.version)
-    told = []
-    for row, state in pairs:
-        known, holding = list(state.offers), shorter.get(held[state.id].version, held[state.id])
-        if holding is not held[state.id]:
-            known.append(_send(project, tx, row, "feed.unshare", holding))
-        if versions.only_removes(holding, newest):
-            holding = newest
-            known.append(_send(project, tx, row, "feed.unshare", newest))
-        elif (adds or not _declined(tx, state, newest)) and not waits_for(project, tx, row, holding, newest):
-            known.append(_send(project, tx, row, "feed.publish", newest))
-        feeds.change_state(
-            tx, state, offers=known, accepted_version=holding.version if state.accepted_version is not None else None
-        )
-        if known != state.offers:
-            told.append(row)
-    if at_once:
-        give_up_releases(project.node, tx, feed.id)
-    return told
+        number = change.feed.version + len(found) + 1
+        found[definition.version] = replace(left, version=number, created=scope.home.now())
+    return found
 
 
-def _send(project: "Project", tx: Connection, row: Row[Any], kind: str, definition: Definition) -> int:
-    project.letters.send(tx, row.id, kind, FeedVersion(definition=definition))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _VersionsForOnePartner:
+    """The versions that an edit makes for one partner."""
+
+    before: Definition  # was in force
+    reduced: Definition | None  # is in force from now on, if the edit takes something out of `before`
+    newest: Definition
+    adds: bool  # whether the edit adds something
+
+
+def _send_versions(
+    scope: Scope, tx: Tx, connection: Connection, recipient: Recipient, made: _VersionsForOnePartner
+) -> bool:
+    """Send a partner the versions of an edit that are for it; return whether there was one."""
+    known, now, newest = list(recipient.offers), made.reduced or made.before, made.newest
+    if made.reduced is not None:
+        known.append(_send(scope, tx, connection, "feed.unshare", made.reduced))
+    if versions.only_removes(now, newest):
+        now = newest
+        known.append(_send(scope, tx, connection, "feed.unshare", newest))
+    elif (made.adds or not _declined(tx, recipient, newest)) and not waits_for(scope, tx, connection, now, newest):
+        known.append(_send(scope, tx, connection, "feed.publish", newest))
+    accepted = now.version if recipient.accepted_version is not None else None
+    recipients.change_state(scope, tx, recipient, offers=known, accepted_version=accepted)
+    return known != recipient.offers
+
+
+def _send(scope: Scope, tx: Tx, connection: Connection, kind: str, definition: Definition) -> int:
+    Letters(scope).send(tx, connection.id, kind, FeedVersion(definition=definition))
     return definition.version
 
 
-def _declined(tx: Connection, state: Row[Any], definition: Definition) -> bool:
-    """Say whether a partner has turned down all that a version would add."""
-    if state.declined_version is None:
+def _declined(tx: Tx, recipient: Recipient, definition: Definition) -> bool:
+    """Return whether a partner has turned down all that a version would add."""
+    if recipient.declined_version is None:
         return False
-    return versions.only_removes(versions.get(tx, state.feed_id, state.declined_version), definition)
+    return versions.only_removes(versions.get(tx, recipient.feed_id, recipient.declined_version), definition)
 
 
 def _with(
-    project: "Project", tx: Connection, definition: Definition, addition: Addition, rows: Sequence[Row[Any]]
+    scope: Scope, tx: Tx, definition: Definition, addition: Addition, connections: Sequence[Connection]
 ) -> Definition:
-    """Return a definition with what is added to it; refused where it is there already or may not be shared with one."""
-    feeds = project.feeds
+    """Return a definition with what is added to it.
+
+    Raises AlreadyExists for what it has, and NotAllowed for what may not be shared, or not with one of the partners.
+    """
     for use in addition.restricted_uses:
         check_action(use)
-    segments = tuple(feeds.segment_ref(tx, each) for each in dict.fromkeys(addition.segments))
-    namespaces = tuple(dict.fromkeys(feeds.namespace(each, rows) for each in addition.namespaces))
+    segments = tuple(parts.segment_ref(scope, tx, each) for each in dict.fromkeys(addition.segments))
+    namespaces = tuple(dict.fromkeys(parts.namespace(scope, tx, each, connections) for each in addition.namespaces))
     uses = set(addition.restricted_uses)
     known = {*(each.name for each in definition.segments), *definition.namespaces, *definition.restricted_uses}
     for each in (*(segment.name for segment in segments), *namespaces, *sorted(uses)):
         if each in known:
             raise AlreadyExists(
-                f"feed {definition.name} has {each} already", hint=f"vesica feed show {definition.name}"
+                f"feed {definition.name} has {each} already",
+                hint="look at it",
+                remedy=Remedy("feed.show", {"name": definition.name}),
             )
     if len(definition.segments) + len(segments) > MAX_SEGMENTS:
         raise InvalidInput(f"a feed has at most {MAX_SEGMENTS} segments", hint="put the others into another feed")
@@ -291,6 +315,7 @@ def _with(
 
 
 def _check_there(definition: Definition, removal: Removal) -> None:
+    """Raise NotFound for what is to be removed and is not there."""
     rules = [each.partition("/")[0] for each in definition.namespaces]
     for given, known in (
         (removal.segments, [segment.name for segment in definition.segments]),
@@ -299,15 +324,19 @@ def _check_there(definition: Definition, removal: Removal) -> None:
     ):
         for each in given:
             if each not in known:
-                raise NotFound(f"feed {definition.name} has no {each!r}", hint=f"vesica feed show {definition.name}")
+                raise NotFound(
+                    f"feed {definition.name} has no {each!r}",
+                    hint="look at it",
+                    remedy=Remedy("feed.show", {"name": definition.name}),
+                )
 
 
-def _new_partner(project: "Project", tx: Connection, feed: Row[Any], alias: str) -> Row[Any]:
-    row = project.partners.get(alias, tx, status="active")
-    states = {known.id: state.status for known, state in project.feeds.partners_of(feed, tx)}
-    if row.id in states:
+def _new_partner(scope: Scope, tx: Tx, feed: Feed, alias: str) -> Connection:
+    connection = Partners(scope).get(alias, tx, status=ConnectionStatus.ACTIVE)
+    known = recipients.find(tx, connection.id, feed.id)
+    if known is not None:
         raise AlreadyExists(
-            f"feed {feed.name} goes to {alias} already ({states[row.id]})",
+            f"feed {feed.name} goes to {alias} already ({known.status})",
             hint="what a partner declined, or what was taken from it, it is offered again as a new feed",
         )
-    return row
+    return connection

@@ -2,40 +2,44 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import insert, select
 
-from protocol.agreement import Agreement
-from protocol.feed import MEMBERSHIP_DAYS, Definition, SegmentRef
+from protocol.feed import MEMBERSHIP_DAYS, Definition
 from protocol.letters import FeedNotice
-from psi.errors import VesicaError
+from psi.errors import Remedy, VesicaError
 
-from ...errors import AlreadyExists, InvalidInput, NotFound, Refused, check_name
-from ...exchanges.exchanges import give_up_releases
+from ...access.scope import Scope
+from ...errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
+from ...exchanges.records import give_up_releases
+from ...governance.governance import Governance
 from ...governance.policies import check_action
-from ...operations.jobs import Progress, no_progress
-from ...storage.tables import DAY, connections, estimates, feed_partners, feeds, segments
-from .. import purges, runs, versions
-from ..estimates import matching
-from ..receiving import expiry
-from . import drafts, edits, releases
-from .edits import ESTIMATE_DAYS, GOING, Addition, Removal
+from ...governance.visibility import Visibility
+from ...operations.jobs import Jobs, JobState, Progress, no_progress
+from ...partners.connections import Connection, ConnectionStatus
+from ...partners.letters import Letters
+from ...partners.partners import Partners
+from ...storage.database import Tx
+from ...storage.ids import wire_id
+from ...storage.records import Document, Documents, record
+from ...storage.tables import feeds
+from .. import lifetimes, prerequisites, purges, runs, versions
+from ..estimates import asking, estimates
+from ..states import CURRENT, FeedStatus, RecipientStatus
+from . import edits, publishing, recipients, releases
+from .edits import Addition, Removal
+from .parts import namespace, segment_ref
+from .recipients import Feed, Pairs
 
-if TYPE_CHECKING:
-    from ...project import Project
-
-Documents = list[dict[str, Any]]
-Names = list[str]
-Errors = list[VesicaError]
-Rows = list[Row[Any]]
-Pairs = list[tuple[Row[Any], Row[Any]]]  # a connection, and its state of a feed
-Going = list[tuple[str, Row[Any], str, Definition]]
+Shares = list[tuple[str, Connection, RecipientStatus, Definition]]
+Found = list[Feed]
 
 
 class Feeds:
-    def __init__(self, project: "Project") -> None:
-        self._project, self._node = project, project.node
+    """The feeds that a project sends, and the acts on them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope, self._home = scope, scope.home
 
     def create(
         self,
@@ -49,50 +53,52 @@ class Feeds:
         membership_days: int = MEMBERSHIP_DAYS,
         valid_until: int | None = None,
     ) -> None:
-        """Draft a feed: nothing leaves before it is published. Refused where a prerequisite, a label or a policy says so.
+        """Draft a feed: nothing leaves before it is published. Segments and partners may come later, by edits.
 
-        Segments and partners may come later, by edits.
+        Raises NotAllowed if a prerequisite is missing, or a label or policy forbids it.
         """
-        with self._project.act("feed.create", name) as tx:
+        with self._scope.act("feed.create", name) as tx:
             check_name(name, "feed")
             if self._find(name, tx) is not None:
                 raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
             if not namespaces:
-                raise InvalidInput("a feed needs a namespace to match by", hint="name one with --namespace")
+                raise InvalidInput("a feed needs a namespace to match by", hint="name one or more")
             for use in restricted_uses:
                 check_action(use)
-            expiry.check(membership_days, valid_until, self._node.now())
-            self.check_prerequisites()
-            rows = [self._project.partners.get(alias, tx, status="active") for alias in dict.fromkeys(partners)]
-            feed_id, now = self._node.new_id(), self._node.now()
+            lifetimes.check(membership_days, valid_until, self._home.now())
+            prerequisites.check(self._scope, tx)
+            connections = [
+                Partners(self._scope).get(alias, tx, status=ConnectionStatus.ACTIVE)
+                for alias in dict.fromkeys(partners)
+            ]
+            feed_id, now = self._home.new_id(), self._home.now()
             definition = Definition(
-                feed=bytes.fromhex(feed_id),
+                feed=wire_id(feed_id),
                 version=1,
                 name=name,
                 description=description,
-                segments=tuple(self.segment_ref(tx, segment) for segment in dict.fromkeys(segments)),
-                namespaces=tuple(self.namespace(each, rows) for each in dict.fromkeys(namespaces)),
+                segments=tuple(segment_ref(self._scope, tx, segment) for segment in dict.fromkeys(segments)),
+                namespaces=tuple(namespace(self._scope, tx, each, connections) for each in dict.fromkeys(namespaces)),
                 restricted_uses=tuple(sorted(set(restricted_uses))),
                 membership_days=membership_days,
                 valid_until=valid_until,
                 created=now,
             )
-            self._project.governance.check_feed(definition, tx)
-            tx.execute(
-                insert(feeds).values(
-                    id=feed_id,
-                    project_id=self._project.id,
-                    name=name,
-                    status="draft",
-                    version=1,
-                    revision=0,
-                    created=now,
-                    changed=now,
-                )
+            Governance(self._scope).check_feed(definition, tx)
+            first = Feed(
+                id=feed_id,
+                project_id=self._scope.id,
+                name=name,
+                status=FeedStatus.DRAFT,
+                version=1,
+                revision=0,
+                created=now,
+                changed=now,
             )
-            versions.keep(self._project, tx, feed_id, definition)
-            for row in rows:
-                self.add_partner(tx, feed_id, row)
+            tx.execute(insert(feeds).values(asdict(first)))
+            versions.keep(self._scope, tx, feed_id, definition)
+            for connection in connections:
+                recipients.add_partner(self._scope, tx, feed_id, connection)
 
     def estimate(
         self,
@@ -105,109 +111,32 @@ class Feeds:
     ) -> Documents:
         """Ask each partner how many people both know, per segment and namespace; spends our budget with it.
 
-        What one partner does not answer costs no other's answer: its rows are "failed", with the error. Raises it where
-        nobody answers.
-        Only about some namespaces, where they are named. Without `wait` the questions are only queued, and returned with
-        the ids of their jobs.
+        It asks about all namespaces of the feed, or those that are named. If one partner does not answer, its rows are
+        "failed", with the error; if nobody answers, the first error is raised. Without `wait` the questions are only
+        queued, and returned with the ids of their jobs.
         """
-        self._project.require("feed.estimate", name)
-        with self._project.refusals("feed.estimate", name):
-            definition, rows = self._to_estimate(name, partner)
-            asked = [self.namespace(each, ()) for each in namespaces] or definition.namespaces
+        self._scope.require("feed.estimate", name)
+        with self._scope.refusals("feed.estimate", name), self._home.read() as tx:
+            definition, connections = self._to_estimate(tx, name, partner)
+            asked = [namespace(self._scope, tx, each, ()) for each in namespaces] or list(definition.namespaces)
             if strange := set(asked) - set(definition.namespaces):
-                raise NotFound(f"feed {name} has no {min(strange)!r}", hint=f"vesica feed show {name}")
+                raise NotFound(f"feed {name} has no {min(strange)!r}", hint="look at it", remedy=_show(name))
         names = [segment.name for segment in definition.segments]
-        waiting: Documents = []
-        errors: Errors = []
-
-        def unanswered(row: Row[Any], namespace: str, **about: Any) -> Documents:
-            known = {"partner": row.alias, "namespace": namespace, **about}
-            numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval", "computed_at"))
-            budget = matching.budget(self._project, row)
-            return [{**known, "segment": each, **numbers, "budget": budget} for each in names]
-
-        for row in rows:
-            for namespace in asked:
-                parameters = {"connection": row.id, "namespace": namespace, "segments": names}
-                if not wait:
-                    job = self._node.jobs.submit_once(matching.JOB, parameters, self._project)
-                    about = {"partner": row.alias, "namespace": namespace, "segments": names}
-                    waiting.append({**about, "status": "queued", "job": job})
-                    continue
-                try:
-                    result = self._node.jobs.run(matching.JOB, parameters, self._project, progress)
-                except VesicaError as error:  # one partner's trouble is not the others'
-                    errors.append(error)
-                    waiting += unanswered(row, namespace, status="failed", error=error.document())
-                    continue
-                if result == matching.WAITING:
-                    waiting += unanswered(row, namespace, status="waiting")
-        if errors and len(errors) == len(rows) * len(asked):
-            raise errors[0]
         if not wait:
-            return waiting
-        kept = {(row["partner"], row["namespace"]) for row in waiting}
-        return waiting + [row for row in self.estimates(name) if (row["partner"], row["namespace"]) not in kept]
-
-    def reconcile(self, name: str, partner: str | None = None) -> dict[str, Any]:
-        """Return where the people of a feed went, ours or received; see `node.reconciliation`."""
-        from ...reports.reconciliation import reconcile
-
-        return reconcile(self._project, name, partner)
+            return estimates.queue(self._scope, connections, asked, names)
+        waiting = estimates.ask(self._scope, connections, asked, names, progress)
+        kept = {(each["partner"], each["namespace"]) for each in waiting}
+        return waiting + [each for each in self.estimates(name) if (each["partner"], each["namespace"]) not in kept]
 
     def estimates(self, name: str) -> Documents:
         """Return the newest estimate per partner, segment and namespace of a feed, with its age and our budget left."""
         feed = self.get(name)
-        definition = self.definition(feed)
-        wanted = {segment.name for segment in definition.segments}
-        found: dict[tuple[str, str, str], Row[Any]] = {}
-        with self._node.store.read() as tx:
-            query = (
-                select(estimates, connections.c.alias, connections.c.agreement, connections.c.budget)
-                .join(connections, connections.c.id == estimates.c.connection_id)
-                .join(feed_partners, feed_partners.c.connection_id == connections.c.id)
-                .where(feed_partners.c.feed_id == feed.id)
-                .order_by(estimates.c.at)
-            )
-            for row in tx.execute(query):
-                if row.segment in wanted and row.namespace in definition.namespaces:
-                    found[row.alias, row.segment, row.namespace] = row
-        return [self._estimate(found[key]) for key in sorted(found)]
+        return estimates.newest(self._scope, feed.id, self.definition(feed))
 
     def publish(self, name: str) -> None:
         """Offer a feed, or its newest version, to its partners; members leave only after a partner has enabled it."""
-        with self._project.act("feed.publish", name) as tx:
-            feed = self.get(name, tx)
-            if feed.status == "revoked":
-                raise Refused(f"feed {name} was revoked", hint="create a new one")
-            self.check_prerequisites()
-            definition, pairs = self.definition(feed, tx), self.partners_of(feed, tx)
-            for step in drafts.steps(definition, partners=_going(pairs), published=True):
-                if not step.complete:
-                    raise Refused(f"feed {name} is not complete: {step.name}", hint=step.command)
-            self._project.governance.check_feed(definition, tx)
-            offered = []
-            refused: Refused | None = None
-            for row, state in pairs:
-                if state.status not in ("draft", *GOING) or definition.version in state.offers:
-                    continue
-                if row.status != "active":
-                    raise Refused(f"partner {row.alias} is {row.status}", hint="vesica partner list")
-                fresh = list(definition.segments)
-                if state.status != "draft":
-                    held = edits.holds(tx, state)
-                    if waits := edits.waits_for(self._project, tx, row, held, definition):
-                        refused = refused or edits.not_estimated(name, row, waits)
-                        continue
-                    fresh = versions.new_segments(held, definition)
-                self.check_sizes(tx, name, fresh, row)
-                edits.offer(self._project, tx, row, state, definition)
-                if state.status == "draft":
-                    self.change_state(tx, state, status="pending")
-                offered.append(row)
-            if not offered:
-                raise refused or Refused(f"feed {name} is published already", hint=f"vesica feed show {name}")
-            self.change(tx, feed, status="published")
+        with self._scope.act("feed.publish", name) as tx:
+            offered = publishing.publish(self._scope, tx, self.get(name, tx))
         self._deliver(offered)
 
     def edit(
@@ -222,341 +151,222 @@ class Feeds:
 
         Returns the number of the newest version.
         """
-        return edits.edit(self._project, name, removal, addition, description)
+        detail: Document = {"removed": asdict(removal), "added": asdict(addition)}
+        with self._scope.act("feed.edit", name, detail=detail) as tx:
+            feed = self.get(name, tx)
+            version, notified = edits.edit(self._scope, tx, feed, removal, addition, description)
+            detail["version"] = version
+        self._deliver(notified)
+        return version
 
     def unshare(self, name: str, *, segment: str | None = None, partner: str | None = None, reason: str = "") -> None:
         """Take one segment from all partners, or the whole feed from one partner; they purge it and sign that they did."""
         if (segment is None) == (partner is None):
-            raise InvalidInput("name what to unshare", hint="--segment NAME or --partner NAME")
+            raise InvalidInput("name what to unshare", hint="a segment, or a partner")
         if segment is not None:
             self.edit(name, Removal(segments=[segment]))
             return
-        with self._project.act("feed.unshare", name) as tx:
+        with self._scope.act("feed.unshare", name) as tx:
             feed = self.get(name, tx)
-            told = [row for row, state in self.partners_of(feed, tx) if row.alias == partner]
-            if not told:
-                raise NotFound(f"feed {name} does not go to a partner {partner!r}", hint=f"vesica feed show {name}")
-            self._revoke(tx, feed, told, reason)
-        self._deliver(told)
+            pairs = [pair for pair in recipients.partners_of(self._scope, tx, feed) if pair[0].alias == partner]
+            if not pairs:
+                raise NotFound(
+                    f"feed {name} does not go to a partner {partner!r}", hint="look at it", remedy=_show(name)
+                )
+            self._revoke(tx, feed, pairs, reason)
+        self._deliver([connection for connection, _ in pairs])
 
     def revoke(self, name: str, reason: str = "") -> None:
         """End a feed for good: every receiver purges its memberships and signs a statement of it."""
-        with self._project.act("feed.revoke", name) as tx:
+        with self._scope.act("feed.revoke", name) as tx:
             feed = self.get(name, tx)
-            if feed.status == "revoked":
-                raise Refused(f"feed {name} was revoked already", hint="'vesica feed list' shows them")
-            told = [row for row, _ in self.partners_of(feed, tx)]
-            self._revoke(tx, feed, told, reason)
-            self.change(tx, feed, status="revoked")
-        self._deliver(told)
+            if feed.status is FeedStatus.REVOKED:
+                raise NotAllowed(
+                    f"feed {name} was revoked already", hint="look at the feeds", remedy=Remedy("feed.list")
+                )
+            pairs = recipients.partners_of(self._scope, tx, feed)
+            self._revoke(tx, feed, pairs, reason)
+            recipients.change_feed(self._scope, tx, feed.id, status=FeedStatus.REVOKED)
+        self._deliver([connection for connection, _ in pairs])
 
     def sync(self, name: str | None = None, progress: Progress = no_progress, *, wait: bool = True) -> Documents:
         """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs.
 
-        One that fails is among them, with its error; where all fail the first error is raised. Without `wait` they are
-        only queued, and returned with the ids of their jobs.
+        One that fails is among them, with its error; if all fail, the first error is raised. Without `wait` they are only
+        queued, and returned with the ids of their jobs.
         """
-        self._project.require("feed.sync", name or "all")
+        self._scope.require("feed.sync", name or "all")
         done: Documents = []
-        errors: Errors = []
-        with self._project.refusals("feed.sync", name or "all"):
-            wanted = [self.get(name)] if name is not None else self._visible(self._rows("published"))
+        errors: list[VesicaError] = []
+        with self._scope.refusals("feed.sync", name or "all"):
+            wanted = [self.get(name)] if name is not None else self._visible(self._rows(FeedStatus.PUBLISHED))
         for feed in wanted:
-            for row, state in self.partners_of(feed):
-                if state.status != "enabled":
+            for connection, recipient in self.partners_of(feed):
+                if recipient.status is not RecipientStatus.ENABLED:
                     continue
-                parameters = {"connection": row.id, "feed": feed.id}
-                job = self._node.jobs.submit_once(releases.JOB, parameters, self._project)
-                about = {"feed": feed.name, "partner": row.alias}
+                job = Jobs(self._home).submit_once(
+                    releases.JOB, {"connection": connection.id, "feed": feed.id}, self._scope
+                )
+                about = {"feed": feed.name, "partner": connection.alias}
                 if not wait:
-                    done.append({**about, "status": "queued", "job": job})
+                    done.append({**about, "status": JobState.QUEUED, "job": job})
                     continue
                 try:
-                    done.append(self._node.jobs.wait(job, progress))
+                    done.append(Jobs(self._home).wait(job, progress))
                 except VesicaError as error:  # one partner's trouble is not the others'
                     errors.append(error)
-                    done.append({**about, "status": "failed", "error": error.document()})
+                    done.append({**about, "status": JobState.FAILED, "error": error.document()})
         if errors and len(errors) == len(done):
             raise errors[0]
         return done
 
-    def list(self) -> Documents:
+    def all(self) -> Documents:
         """Return our feeds, with each partner's state."""
         return [
             {
                 "name": feed.name,
-                "status": feed.status,
+                "status": feed.status.value,
                 "version": feed.version,
                 "segments": [segment.name for segment in self.definition(feed).segments],
-                "partners": {row.alias: state.status for row, state in self.partners_of(feed)},
-                "offered": {row.alias: edits.offered(state) for row, state in self.partners_of(feed)},
+                "partners": {
+                    connection.alias: recipient.status.value for connection, recipient in self.partners_of(feed)
+                },
+                "offered": {
+                    connection.alias: edits.offered(recipient) for connection, recipient in self.partners_of(feed)
+                },
             }
             for feed in self._visible(self._rows())
         ]
 
-    def show(self, name: str) -> dict[str, Any]:
-        """Return one of our feeds whole: definition, version hash, partners, estimates and runs."""
+    def show(self, name: str) -> Document:
+        """Return one of our feeds: definition, version hash, partners, estimates and runs."""
         feed = self.get(name)
-        definition = self.definition(feed)
-        now = self._node.now()
-        with self._node.store.read() as tx:
+        with self._home.read() as tx:
+            definition = self.definition(feed, tx)
+            pairs = recipients.partners_of(self._scope, tx, feed)
+            partners = [self._partner(tx, feed, definition, pair) for pair in pairs]
             recent = runs.recent(tx, feed.id, ours=True)
-            pairs = self.partners_of(feed, tx)
-            last = {row.id: runs.last(tx, row.id, feed.id, now) for row, _ in pairs}
-            positions = {row.id: edits.position(self._project, tx, row, state, definition) for row, state in pairs}
-            purged = {row.id: purges.documents(tx, feed.id, row.id) for row, _ in pairs}
-        aliases = {row.id: row.alias for row, _ in pairs}
+        aliases = {connection.id: connection.alias for connection, _ in pairs}
+        published = feed.status is not FeedStatus.DRAFT
+        steps = publishing.steps(definition, partners=publishing.goes_to(pairs), published=published)
+        if feed.status is FeedStatus.REVOKED:
+            steps = []  # nothing is left to do
         return {
             **versions.describe(definition),
-            "status": feed.status,
-            "steps": [
-                asdict(step)
-                for step in drafts.steps(definition, partners=_going(pairs), published=feed.status != "draft")
-            ],
-            "partners": [
-                {
-                    "alias": row.alias,
-                    "status": state.status,
-                    "budget": matching.budget(self._project, row),
-                    **positions[row.id],
-                    "last_revision": state.last_revision,
-                    "last_receipt": state.last_receipt.hex() if state.last_receipt else None,
-                    "last_run": last[row.id],
-                    "failure": state.failure,
-                    "next_attempt": state.next_attempt,
-                    "reason": state.reason,
-                    "universes": state.universes,
-                    "purges": purged[row.id],
-                }
-                for row, state in pairs
-            ],
+            "status": feed.status.value,
+            "steps": [step.document() for step in steps],
+            "partners": partners,
             "estimates": self.estimates(name),
-            "runs": [{"partner": aliases.get(run.connection_id), **runs.shown(run)} for run in recent],
+            "runs": [{"partner": aliases.get(run.connection_id), **run.shown()} for run in recent],
         }
 
-    def get(self, name: str, tx: Connection | None = None) -> Row[Any]:
+    def _partner(
+        self, tx: Tx, feed: Feed, definition: Definition, pair: tuple[Connection, recipients.Recipient]
+    ) -> Document:
+        connection, recipient = pair
+        return {
+            "alias": connection.alias,
+            "status": recipient.status.value,
+            "budget": asking.budget(self._scope, connection),
+            **edits.position(self._scope, tx, connection, recipient, definition),
+            "last_revision": recipient.last_revision,
+            "last_receipt": recipient.last_receipt.hex() if recipient.last_receipt else None,
+            "last_run": runs.last(tx, connection.id, feed.id, self._home.now()),
+            "failure": recipient.failure,
+            "next_attempt": recipient.next_attempt,
+            "reason": recipient.reason,
+            "universes": recipient.universes,
+            "purges": purges.documents(tx, feed.id, connection.id),
+        }
+
+    def get(self, name: str, tx: Tx | None = None) -> Feed:
+        """Return one of our feeds by name; raises NotFound, also for one that is hidden from the caller."""
         feed = self._find(name, tx)
         if feed is None or not self._visible([feed], tx):
-            raise NotFound(f"there is no feed {name!r}", hint="'vesica feed list' shows them")
+            raise NotFound(f"there is no feed {name!r}", hint="look at the feeds", remedy=Remedy("feed.list"))
         return feed
 
-    def definition(self, feed: Row[Any], tx: Connection | None = None) -> Definition:
+    def definition(self, feed: Feed, tx: Tx | None = None) -> Definition:
         """Return a feed's newest version."""
-        if tx is not None:
+        with self._home.read(tx) as tx:
             return versions.get(tx, feed.id, feed.version)
-        with self._node.store.read() as reading:
-            return versions.get(reading, feed.id, feed.version)
 
-    def segments_shared(self, connection_id: str) -> int:
-        """Return how many distinct segments a partner is offered or gets."""
-        names: set[str] = set()
-        with self._node.store.read() as tx:
-            query = select(feed_partners).where(
-                feed_partners.c.connection_id == connection_id, feed_partners.c.status.in_(GOING)
-            )
-            for state in tx.execute(query).all():
-                for definition in (edits.holds(tx, state), versions.get(tx, state.feed_id, state.offers[-1])):
-                    names |= {segment.name for segment in definition.segments}
-        return len(names)
+    def recipients(self) -> Shares:
+        """Return what each partner is offered or gets: the feed's name, the connection, the status, and the version.
 
-    def shared_with(self, connection_id: str, namespace: str, tx: Connection) -> Names:
-        """Return the segments of our feeds, drafts too, that a partner may be asked about in a namespace."""
-        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
-        names: Names = []
-        for feed in tx.execute(query).all():
-            states = {row.id: state.status for row, state in self.partners_of(feed, tx)}
-            definition = self.definition(feed, tx)
-            if states.get(connection_id) in ("draft", *GOING) and namespace in definition.namespaces:
-                names += [segment.name for segment in definition.segments]
-        return names
-
-    def going(self) -> Going:
-        """Return what each partner is offered or gets: the feed's name, the connection, the state, and the version.
-
-        Without the feeds that are not there for whoever acts.
+        Feeds that are hidden from the caller are left out.
         """
         found = []
-        with self._node.store.read() as tx:
-            query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status == "published")
-            for feed in self._visible([*tx.execute(query.order_by(feeds.c.name))], tx):
-                for row, state in self.partners_of(feed, tx):
-                    if state.status in GOING:
-                        version = state.accepted_version or feed.version
-                        found.append((feed.name, row, state.status, versions.get(tx, feed.id, version)))
+        with self._home.read() as tx:
+            for feed in self._visible(self._rows(FeedStatus.PUBLISHED), tx):
+                for connection, recipient in recipients.partners_of(self._scope, tx, feed):
+                    if recipient.live:
+                        version = recipient.accepted_version or feed.version
+                        found.append((feed.name, connection, recipient.status, versions.get(tx, feed.id, version)))
         return found
 
-    def sharing(self, segment: str, tx: Connection) -> Names:
-        """Return the names of our feeds, drafts too, that hold a segment."""
-        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.status != "revoked")
-        found = ((feed.name, self.definition(feed, tx)) for feed in tx.execute(query).all())
-        return sorted(name for name, definition in found if segment in {each.name for each in definition.segments})
-
-    def check_prerequisites(self) -> None:
-        """Raise Refused, with the command to run, where something is missing that sharing needs."""
-        for each in self._project.prerequisites():
-            if not each.met:
-                raise Refused(f"sharing needs a {each.name} ({each.state})", hint=each.command)
-
-    def _to_estimate(self, name: str, partner: str | None) -> tuple[Definition, Rows]:
-        """Return what may be asked about, and whom, of the partner that is named or of all."""
-        self.check_prerequisites()
-        feed = self.get(name)
-        definition = self.definition(feed)
-        with self._node.store.read() as tx:
-            self._project.governance.check_feed(definition, tx)
-        if partner is not None:
-            self._project.partners.get(partner)
-        pairs = [(row, state) for row, state in self.partners_of(feed) if state.status in ("draft", *GOING)]
-        rows = [row for row, _ in pairs if partner in (None, row.alias)]
-        if not rows and partner is None:
-            raise Refused(f"feed {name} goes to no partner", hint=f"vesica feed edit {name} --add-partner NAME")
-        if not rows:
-            raise NotFound(f"feed {name} has no such partner", hint=f"vesica feed show {name}")
-        return definition, rows
-
-    def segment_ref(self, tx: Connection, name: str) -> SegmentRef:
-        """Return one of our segments as a version holds it; raises NotFound, Refused for what is made of received ones."""
-        if name.startswith("received."):
-            raise Refused(
-                f"{name} was received: only first-party segments can be shared",
-                hint="share a first-party segment: 'vesica segment list' shows them",
-            )
-        query = select(segments).where(segments.c.project_id == self._project.id, segments.c.name == name)
-        row = tx.execute(query).first()
-        if row is None or name in self._project.segments.hidden(tx):
-            raise NotFound(f"there is no segment {name!r}", hint="'vesica segment list' shows them")
-        if self._project.segments.reads_received(tx, name):
-            raise Refused(
-                f"segment {name} is made of received segments: only first-party segments can be shared",
-                hint="share the first-party segment it is built on",
-            )
-        labels = tuple(sorted(self._project.labels.labels_of_segment(name, tx)))
-        return SegmentRef(id=bytes.fromhex(row.id), name=name, labels=labels)
-
-    def namespace(self, given: str, rows: Sequence[Row[Any]]) -> str:
-        """Return a namespace of the project's with its rule; raises Refused for one that a connection in `rows` lacks."""
-        known = [each for each in self._project.namespaces() if given in (each, each.partition("/")[0])]
-        if len(known) != 1:
-            offered = ", ".join(self._project.namespaces()) or "none"
-            raise NotFound(f"{given!r} is not one namespace of this project", hint=f"it has {offered}")
-        for row in rows:
-            agreed = Agreement.decode(row.agreement).namespaces
-            if known[0] not in agreed:
-                raise Refused(
-                    f"partner {row.alias} does not match by {known[0]}",
-                    hint=f"agreed were {', '.join(agreed) or 'none'}",
-                )
-        return known[0]
-
-    def check_sizes(self, tx: Connection, name: str, shared: Sequence[SegmentRef], row: Row[Any]) -> None:
-        """Raise Refused for a segment below the minimum agreed with a partner."""
-        minimum = Agreement.decode(row.agreement).terms.minimum_segment
-        for segment in shared:
-            size = tx.scalar(select(segments.c.size).where(segments.c.id == segment.id.hex())) or 0
-            if size < minimum:
-                raise Refused(
-                    f"segment {segment.name} is below the minimum of {minimum:,} agreed with {row.alias}",
-                    hint=f"leave it out: vesica feed edit {name} --remove-segment {segment.name}",
-                )
-
-    def _revoke(self, tx: Connection, feed: Row[Any], told: Sequence[Row[Any]], reason: str) -> None:
-        give_up_releases(self._node, tx, feed.id)
-        for row, state in self.partners_of(feed, tx):
-            if row.id in {each.id for each in told} and state.status in ("draft", *GOING):
-                if state.status in GOING and row.status == "active":
-                    notice = FeedNotice(feed=bytes.fromhex(feed.id), version=feed.version, reason=reason)
-                    self._project.letters.send(tx, row.id, "feed.revoke", notice)
-                self.change_state(tx, state, status="revoked", reason=reason)
-
-    def partners_of(self, feed: Row[Any], tx: Connection | None = None) -> Pairs:
+    def partners_of(self, feed: Feed) -> Pairs:
         """Return the connections that a feed goes to or went to, each with its state of it, by alias."""
-        if tx is None:
-            with self._node.store.read() as reading:
-                return self.partners_of(feed, reading)
-        states = list(tx.execute(select(feed_partners).where(feed_partners.c.feed_id == feed.id)))
-        pairs = [(self._project.partners.by_id(state.connection_id, tx), state) for state in states]
-        return sorted(pairs, key=lambda pair: str(pair[0].alias))
+        with self._home.read() as tx:
+            return recipients.partners_of(self._scope, tx, feed)
 
-    def _estimate(self, row: Row[Any]) -> dict[str, Any]:
-        expired = self._node.now() - row.at > ESTIMATE_DAYS * DAY
-        return {
-            "partner": row.alias,
-            "segment": row.segment,
-            "namespace": row.namespace,
-            "status": "expired" if expired else row.status,
-            "overlap": None if expired else row.overlap,
-            "consented": None if expired else row.consented,
-            "interval": None if expired or row.overlap is None else _interval(row.overlap, row.half_width, row.detail),
-            "consented_interval": None
-            if expired or row.consented is None
-            else _interval(row.consented, row.consented_half_width, row.detail),
-            "computed_at": row.at,
-            "budget": matching.budget(self._project, row),
-            **row.detail,
-        }
+    def _to_estimate(self, tx: Tx, name: str, partner: str | None) -> tuple[Definition, list[Connection]]:
+        """Return what may be asked about, and the partners to ask: the one that is named, or all."""
+        prerequisites.check(self._scope, tx)
+        feed = self.get(name, tx)
+        definition = self.definition(feed, tx)
+        Governance(self._scope).check_feed(definition, tx)
+        if partner is not None:
+            Partners(self._scope).get(partner, tx)
+        pairs = [pair for pair in recipients.partners_of(self._scope, tx, feed) if pair[1].status in CURRENT]
+        connections = [connection for connection, _ in pairs if partner in (None, connection.alias)]
+        if not connections and partner is None:
+            remedy = Remedy("feed.edit", {"name": name, "add_partner": "NAME"})
+            raise NotAllowed(f"feed {name} goes to no partner", hint="add one", remedy=remedy)
+        if not connections:
+            raise NotFound(f"feed {name} has no such partner", hint="look at it", remedy=_show(name))
+        return definition, connections
 
-    def add_partner(self, tx: Connection, feed_id: str, row: Row[Any]) -> None:
-        """Let a feed go to one more partner, which is offered it when it is published."""
-        tx.execute(
-            insert(feed_partners).values(
-                id=self._node.new_id(),
-                feed_id=feed_id,
-                connection_id=row.id,
-                status="draft",
-                last_revision=0,
-                changed=self._node.now(),
-            )
-        )
+    def _revoke(self, tx: Tx, feed: Feed, pairs: Pairs, reason: str) -> None:
+        give_up_releases(self._home, tx, feed.id)
+        for connection, recipient in pairs:
+            if recipient.status not in CURRENT:
+                continue
+            if recipient.live and connection.status is ConnectionStatus.ACTIVE:
+                notice = FeedNotice(feed=feed.wire_id, version=feed.version, reason=reason)
+                Letters(self._scope).send(tx, connection.id, "feed.revoke", notice)
+            recipients.change_state(self._scope, tx, recipient, status=RecipientStatus.REVOKED, reason=reason)
 
-    def _find(self, name: str, tx: Connection | None) -> Row[Any] | None:
-        query = select(feeds).where(feeds.c.project_id == self._project.id, feeds.c.name == name)
-        if tx is not None:
-            return tx.execute(query).first()
-        with self._node.store.read() as reading:
-            return reading.execute(query).first()
+    def _find(self, name: str, tx: Tx | None) -> Feed | None:
+        query = select(feeds).where(feeds.c.project_id == self._scope.id, feeds.c.name == name)
+        with self._home.read(tx) as tx:
+            row = tx.execute(query).first()
+            return None if row is None else record(Feed, row)
 
-    def _visible(self, found: Rows, tx: Connection | None = None) -> Rows:
-        """Leave out the feeds that are not there for whoever acts: one of their segments is hidden.
+    def _visible(self, found: Found, tx: Tx | None = None) -> Found:
+        """Leave out the feeds with a segment that is hidden from the caller.
 
-        What partners have accepted holds no segment that the newest version lacks (`edits._tell`).
+        The newest version is enough to look at: no accepted one has a segment that it lacks (see edits.py).
         """
-        if tx is None:
-            with self._node.store.read() as reading:
-                return self._visible(found, reading)
-        hidden = self._project.segments.hidden(tx)
-        return [
-            feed
-            for feed in found
-            if not hidden or hidden.isdisjoint(each.name for each in self.definition(feed, tx).segments)
-        ]
+        with self._home.read(tx) as tx:
+            visibility = Visibility(self._scope, tx)
+            return [
+                feed
+                for feed in found
+                if not visibility.limited
+                or visibility.sees_segments(each.name for each in self.definition(feed, tx).segments)
+            ]
 
-    def hides(self, tx: Connection, name: str) -> bool:
-        """Tell whether one of our feeds is not there for whoever acts."""
-        feed = self._find(name, tx)
-        return feed is not None and not self._visible([feed], tx)
+    def _rows(self, status: FeedStatus | None = None) -> Found:
+        with self._home.read() as tx:
+            query = select(feeds).where(feeds.c.project_id == self._scope.id).order_by(feeds.c.name)
+            found = [record(Feed, row) for row in tx.execute(query)]
+        return [feed for feed in found if status in (None, feed.status)]
 
-    def _rows(self, status: str | None = None) -> Rows:
-        with self._node.store.read() as tx:
-            query = select(feeds).where(feeds.c.project_id == self._project.id).order_by(feeds.c.name)
-            return [feed for feed in tx.execute(query) if status in (None, feed.status)]
-
-    def change(self, tx: Connection, feed: Row[Any], **values: Any) -> None:
-        tx.execute(update(feeds).where(feeds.c.id == feed.id).values(changed=self._node.now(), **values))
-
-    def change_state(self, tx: Connection, state: Row[Any], **values: Any) -> None:
-        tx.execute(
-            update(feed_partners).where(feed_partners.c.id == state.id).values(changed=self._node.now(), **values)
-        )
-
-    def _deliver(self, rows: Sequence[Row[Any]]) -> None:
-        for row in rows:
-            self._project.letters.deliver_soon(row)
+    def _deliver(self, connections: Sequence[Connection]) -> None:
+        for connection in connections:
+            Letters(self._scope).deliver_soon(connection)
 
 
-def _going(pairs: Pairs) -> int:
-    """Return how many partners a feed goes to, or will once it is published."""
-    return sum(state.status in ("draft", *GOING) for _, state in pairs)
-
-
-def _interval(value: int, half_width: int, detail: dict[str, Any]) -> list[int]:
-    return [max(0, value - half_width), min(detail["size"], value + half_width)]
+def _show(name: str) -> Remedy:
+    return Remedy("feed.show", {"name": name})

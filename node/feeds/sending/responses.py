@@ -1,120 +1,103 @@
 """What partners answer to the feeds that we send them: letters that change their state of one."""
 
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import Connection, Row, select
+from collections.abc import Callable
 
 from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedAccept, FeedNotice, Purged
 from protocol.wire import Message
 
+from ...access.scope import Scope
 from ...errors import printable
-from ...partners.letters import HANDLERS as LETTERS
-from ...storage.tables import feed_partners, feeds
+from ...operations.alerts import AlertKind, Alerts
+from ...partners.connections import Connection
+from ...storage.database import Tx
+from ...storage.ids import stored_id
 from .. import purges, versions
+from ..states import RecipientStatus
 from . import attempts
-from .edits import GOING
-
-if TYPE_CHECKING:
-    from ...project import Project
+from .recipients import change_state, feed_and_recipient
 
 
-def state_of(tx: Connection, row: Row[Any], feed: bytes) -> tuple[Row[Any], Row[Any]]:
-    """Return our feed that a partner speaks of and the partner's state of it; raises RemoteProtocolError for any other."""
-    query = (
-        select(feed_partners)
-        .join(feeds, feeds.c.id == feed_partners.c.feed_id)
-        .where(feed_partners.c.feed_id == feed.hex(), feed_partners.c.connection_id == row.id)
-    )
-    state = tx.execute(query).first()
-    if state is None or state.status == "draft":
-        raise RemoteProtocolError("manifest", "there is no such feed for this partner")
-    return tx.execute(select(feeds).where(feeds.c.id == feed.hex())).one(), state
-
-
-def accepted(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+def accepted(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle feed.accept: the partner takes this version, so runs may begin.
 
-    What was taken out since, by letters that crossed this one, holds anyway; what was added since waits for its own word.
+    What was taken out since, by letters that crossed this one, is in force too; what was added waits to be accepted.
     """
     assert isinstance(message, FeedAccept)
-    feed, state = state_of(tx, row, message.feed)
-    if state.status not in GOING:
+    feed, recipient = feed_and_recipient(tx, connection, message.feed)
+    if not recipient.live:
         return
-    if message.version not in state.offers:
+    if message.version not in recipient.offers:
         raise RemoteProtocolError("manifest", "the partner accepted a version that it was not offered, or went back")
-    known = versions.each(tx, feed.id, state.offers[state.offers.index(message.version) :])
+    known = versions.each(tx, feed.id, recipient.offers[recipient.offers.index(message.version) :])
     if message.definition != known[0].digest():
-        raise RemoteProtocolError("manifest", "the partner accepted other words than this version's")
-    definition = versions.holding(known)
+        raise RemoteProtocolError("manifest", "the partner accepted other contents than this version's")
+    definition = versions.in_force(known)
     universes = {name: size for name, size in message.universes.items() if name in definition.namespaces}
-    declined = (state.declined_version or 0) > message.version
-    project.feeds.change_state(
+    declined = (recipient.declined_version or 0) > message.version
+    change_state(
+        scope,
         tx,
-        state,
-        status="enabled",
+        recipient,
+        status=RecipientStatus.ENABLED,
         accepted_version=definition.version,
         offers=[each.version for each in known],
-        declined_version=state.declined_version if declined else None,
+        declined_version=recipient.declined_version if declined else None,
         universes=universes,
-        reason=state.reason if declined else None,
+        reason=recipient.reason if declined else None,
     )
-    grown = state.status == "enabled" and state.universes != universes  # which is all that such a letter says
-    if (
-        state.accepted_version == definition.version and not grown
-    ):  # it may have lost what we gave; a new version is whole
-        attempts.begin_anew(project, tx, row, feed.id)
-    if (state.status, state.universes, state.accepted_version) == ("enabled", universes, definition.version):
+    enabled, same = recipient.status is RecipientStatus.ENABLED, recipient.accepted_version == definition.version
+    grown = enabled and recipient.universes != universes  # then the letter says only that
+    if same and not grown:  # it lost what we sent; the first revision of a new version is full anyway
+        attempts.request_full_revision(scope, tx, connection, feed.id)
+    if enabled and same and not grown:
         return
     sizes = ", ".join(f"{size:,} in {name}" for name, size in sorted(universes.items()))
-    enabled = f"{row.alias} enabled feed {feed.name}; "
-    project.alerts.add(tx, "feed_enabled", f"{enabled}it says that it has {sizes}", alike=enabled)
+    news = f"{connection.alias} enabled feed {feed.name}; "
+    Alerts(scope).add(tx, AlertKind.FEED_ENABLED, f"{news}it says that it has {sizes}", alike=news)
 
 
-def noticed(status: str) -> Any:
+def noticed(status: RecipientStatus, alert: AlertKind) -> Callable[[Scope, Tx, Connection, Message], None]:
     """Return the handler of feed.decline or feed.disable."""
 
-    def handle(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+    def handle(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
         assert isinstance(message, FeedNotice)
-        feed, state = state_of(tx, row, message.feed)
-        if state.status not in GOING:
+        feed, recipient = feed_and_recipient(tx, connection, message.feed)
+        if not recipient.live:
             return
         reason = printable(message.reason)
-        project.feeds.change_state(tx, state, status=status, reason=reason)
-        project.alerts.add(tx, f"feed_{status}", f"{row.alias} has feed {feed.name} {status}")
+        change_state(scope, tx, recipient, status=status, reason=reason)
+        Alerts(scope).add(tx, alert, f"{connection.alias} has feed {feed.name} {status}")
 
     return handle
 
 
-def version_declined(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
-    """Handle feed.decline-version: what it would add is not wanted, and what the partner accepted before goes on."""
+declined = noticed(RecipientStatus.DECLINED, AlertKind.FEED_DECLINED)
+disabled = noticed(RecipientStatus.DISABLED, AlertKind.FEED_DISABLED)
+
+
+def version_declined(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
+    """Handle feed.decline-version: the partner does not want what it would add, and the accepted version goes on."""
     assert isinstance(message, FeedNotice)
-    feed, state = state_of(tx, row, message.feed)
-    if state.status not in GOING:
+    feed, recipient = feed_and_recipient(tx, connection, message.feed)
+    if not recipient.live:
         return
-    if message.version not in state.offers:
+    if message.version not in recipient.offers:
         raise RemoteProtocolError("manifest", "the partner declined a version that it was not offered")
-    project.feeds.change_state(tx, state, declined_version=message.version, reason=printable(message.reason))
-    text = f"{row.alias} declined version {message.version} of feed {feed.name}; what it accepted before goes on"
-    project.alerts.add(tx, "feed_version_declined", text)
+    change_state(scope, tx, recipient, declined_version=message.version, reason=printable(message.reason))
+    text = f"{connection.alias} declined version {message.version} of feed {feed.name}; what it accepted before goes on"
+    Alerts(scope).add(tx, AlertKind.FEED_VERSION_DECLINED, text)
 
 
-def purged(project: "Project", tx: Connection, row: Row[Any], message: Message) -> None:
+def purged(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle feed.purged: keep the partner's signed statement."""
     assert isinstance(message, Purged)
     statement = message.statement
-    feed, _ = state_of(tx, row, statement.feed)
-    if statement.connection.hex() != row.id:
+    feed, _ = feed_and_recipient(tx, connection, statement.feed)
+    if stored_id(statement.connection) != connection.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
-    statement.verify(message.signature, row.peer_key)
-    if not purges.keep(project, tx, feed, row, message):
+    statement.verify(message.signature, connection.peer_key)
+    if not purges.keep(scope, tx, feed.id, connection, message):
         return
     what = f"what version {statement.version} took out of feed" if statement.version else "feed"
-    project.alerts.add(tx, "feed_purged", f"{row.alias} signed that it purged {what} {feed.name}")
-
-
-LETTERS["feed.accept"] = accepted
-LETTERS["feed.decline"] = noticed("declined")
-LETTERS["feed.decline-version"] = version_declined
-LETTERS["feed.disable"] = noticed("disabled")
-LETTERS["feed.purged"] = purged
+    Alerts(scope).add(tx, AlertKind.FEED_PURGED, f"{connection.alias} signed that it purged {what} {feed.name}")

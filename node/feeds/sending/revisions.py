@@ -1,16 +1,14 @@
-"""What a data revision holds, and what changed since the one that the partner took last."""
+"""What a data revision contains, and what changed since the one that the partner took last."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from psi.join import match, order
+from psi.join import join_order, match
 from psi.values import U8, Values, sort_keys
 
 from ...storage.cache import Cache
 from .selection import Selection
-
-WHOLE_AFTER = 32  # revisions of changes only: the receiver opens all of them, and what was replaced stays sealed there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +26,7 @@ class Content:
         gone[places] = False
         values = Values.join([self.values.take(changed), before.values.take(gone)])
         bitmaps = np.concatenate([self.bitmaps[changed], np.zeros_like(before.bitmaps[gone])])
-        arrangement = order(sort_keys(values))
+        arrangement = join_order(sort_keys(values))
         return Content(values=values.take(arrangement), bitmaps=bitmaps[arrangement])
 
 
@@ -43,7 +41,7 @@ def of(selection: Selection, width: int) -> Contents:
 
 
 def since(before: Contents, now: Contents) -> Contents | None:
-    """Return the changes, or None where all of `now` is as short: it leaves the receiver nothing to put together."""
+    """Return the changes, or None if they are not less than half of `now`: then a full revision is simpler."""
     if before.keys() != now.keys():
         return None
     changes = {namespace: content.since(before[namespace]) for namespace, content in now.items()}
@@ -57,7 +55,7 @@ def save(cache: Cache, run_id: str, contents: Contents) -> None:
 
 
 def load(cache: Cache, run_id: str) -> Contents:
-    """Return what was saved; empty where nothing is left of it."""
+    """Return what was saved, empty if it was deleted."""
     contents = {}
     for name in cache.names(f"content {run_id} "):
         stored = cache.load(name)

@@ -2,11 +2,14 @@
 
 from sqlalchemy import Connection
 
-HEAD = "0001"
+HEAD = "0002"
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to HEAD, in the caller's transaction; raises Failure for a database of a newer release."""
+def upgrade(connection: Connection, *, to: str = HEAD) -> None:
+    """Bring the tables to a step, the newest as a rule, in the caller's transaction.
+
+    Raises Failure for a database of a newer release.
+    """
     from alembic import command  # a fifth of a second of CPU, and rarely needed
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -18,7 +21,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, HEAD)
+        command.upgrade(config, to)
     except CommandError as error:
         raise Failure(
             "the database was written by a newer release of Vesica", hint="install that release or a later one"

@@ -1,4 +1,4 @@
-"""The tables of the first release, as they were then: whatever `node/tables.py` says later, this stays."""
+"""The tables of the first release, as they were then: whatever node/storage/tables.py says later, this stays."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,98 @@
+"""What to do about an error, in the words of the command line: the act of a remedy becomes the command that does it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from psi.errors import Remedy
+
+
+def in_words(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an error's document with its remedy written into the hint: "look at it first: vesica feed show summer"."""
+    document = dict(error)
+    remedy = document.pop("remedy", None)
+    command = spelled(Remedy.from_document(remedy)) if remedy else ""
+    document["hint"] = ": ".join(part for part in (document["hint"], command) if part)
+    if "violations" in document:
+        document["violations"] = [violation(each) for each in document["violations"]]
+    return document
+
+
+def violation(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of what forbids an action with its fixes as commands."""
+    fixes = [fix if isinstance(fix, str) else spelled(Remedy.from_document(fix)) for fix in found["fixes"]]
+    return {**found, "fixes": fixes}
+
+
+def of_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose `error`, if it has one, is in words."""
+    return {**row, "error": in_words(row["error"])} if row.get("error") else dict(row)
+
+
+def with_command(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that has a remedy with the command in its place."""
+    rest = {name: value for name, value in row.items() if name != "remedy"}
+    return {**rest, "command": spelled(Remedy.from_document(row["remedy"]))}
+
+
+def spelled(remedy: Remedy) -> str:
+    """Return the command that does a remedy's act, ready to paste into a shell; nothing if no command does it.
+
+    What the command needs and the remedy does not give stands as in the help: NAME, `--role ROLE`.
+    """
+    command = find(remedy.act)
+    if command is None:
+        return ""
+    context = click.Context(command)
+    given = [(parameter, remedy.arguments.get(parameter.name or "")) for parameter in command.params]
+    words = ["vesica", *remedy.act.split(".")]
+    for parameter, value in given:
+        if isinstance(parameter, click.Argument):
+            words += _positional(parameter, value, context)
+    for parameter, value in given:
+        if isinstance(parameter, click.Option):
+            words += _option(parameter, value, context)
+    return " ".join(words)
+
+
+def find(act: str) -> click.Command | None:
+    """Return the command of an act such as "consent.policy.delete", if there is one; its module is imported."""
+    from .main import cli
+
+    command: click.Command | None = cli
+    for name in act.split("."):
+        if not isinstance(command, click.Group):
+            return None
+        command = command.get_command(click.Context(command), name)
+    return None if isinstance(command, click.Group) else command
+
+
+def _positional(argument: click.Argument, value: object, context: click.Context) -> list[str]:
+    if value is None:
+        return [_metavar(argument, context)] if argument.required else []
+    return _quoted(value)
+
+
+def _option(option: click.Option, value: object, context: click.Context) -> list[str]:
+    name = _longest(option.opts)
+    if value is None:
+        return [name, _metavar(option, context)] if option.required else []
+    if option.is_flag and isinstance(value, bool):
+        names = option.opts if value else option.secondary_opts
+        return [_longest(names)] if names else []
+    return [word for each in _quoted(value) for word in (name, each)]
+
+
+def _quoted(value: object) -> list[str]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [shlex.quote(str(each)) for each in values]
+
+
+def _longest(names: Sequence[str]) -> str:
+    return max(names, key=len)
+
+
+def _metavar(parameter: click.Parameter, context: click.Context) -> str:
+    return parameter.metavar or parameter.make_metavar(context).strip("[]{}")

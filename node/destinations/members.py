@@ -1,0 +1,54 @@
+"""Whose members may leave to a destination: what every one of them asks before it takes a segment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyroaring import BitMap
+
+from ..access.scope import Scope
+from ..consent.consent_policies import ConsentPolicies
+from ..governance.governance import FILE_USES, Governance
+from ..governance.lineage import Lineage
+from ..governance.visibility import Visibility
+from ..people.snapshots import Snapshot
+from ..segments.segments import Segments
+from ..storage.database import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The members of a segment that may leave, as numbers of profiles in `snapshot`; `without_consent` had to stay."""
+
+    snapshot: Snapshot
+    members: BitMap
+    without_consent: int
+
+
+def evaluate_received(scope: Scope, segment: str) -> None:
+    """Evaluate a segment that reads received ones, so that nothing leaves that a partner took back.
+
+    To be called before the transaction of the act. It is done in the caller's name, who needs no permission for it but
+    that of the act.
+    """
+    with scope.read() as tx:
+        received = Lineage(scope, tx).reads_received(segment)
+        if not received or not Visibility(scope, tx).sees_segments([segment]):
+            return
+    guard = scope.home.guard
+    with guard.itself(guard.caller.name):
+        Segments(scope).evaluate(segment)
+
+
+def allowed_members(scope: Scope, tx: Tx, segment: str, uses: Sequence[str]) -> Allowed:
+    """Return the members of a segment that may leave for some marketing uses, all of them if none is given.
+
+    Members who fail a consent policy on one of the uses are left out. Raises NotFound, and PolicyViolation where a policy,
+    C12, or a partner whose segment this one reads forbids one of the uses.
+    """
+    found = Segments(scope).show(segment, tx)
+    Governance(scope).check_export(segment, uses, tx)
+    snapshot = Snapshot.open(scope, tx)
+    everyone = members = snapshot.members(found.id)
+    for qualified in ConsentPolicies(scope).qualified([segment], snapshot, actions=uses or FILE_USES, tx=tx):
+        members = members if qualified is None else members & qualified
+    return Allowed(snapshot=snapshot, members=members, without_consent=len(everyone - members))

@@ -1,0 +1,31 @@
+"""What happens to what a partner shares with us when the connection ends, and before it hears that we have purged."""
+
+from ... import log
+from ...access.scope import Home, Scope
+from ...errors import Failure
+from ...partners.connections import Connection
+from ...storage.database import Tx
+from . import membership_files, received_feeds
+from .received import purge
+from .received_feeds import ReceivedStatus
+
+
+def ended(scope: Scope, tx: Tx, connection: Connection) -> None:
+    """Purge everything that came over a connection that has ended."""
+    for feed in received_feeds.of_connection(tx, connection.id):
+        purge(scope, tx, connection, feed, reason="disconnected")
+
+
+def files_are_gone(home: Home, connection: Connection) -> bool:
+    """Remove what a kill may have left of the files that a purge statement says are gone; return whether they are."""
+    try:
+        membership_files.sweep(home.scope(connection.project_id), connection_id=connection.id)
+    except Failure as error:
+        log.warning("a purge statement waits", code=error.code)
+        return False
+    return True
+
+
+def takes(tx: Tx, connection: Connection) -> bool:
+    """Return whether a feed of a partner's runs to us."""
+    return any(feed.status is ReceivedStatus.ENABLED for feed in received_feeds.of_connection(tx, connection.id))

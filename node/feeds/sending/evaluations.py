@@ -1,0 +1,219 @@
+"""F(x) as the sender: our keyed function, of our own identities and of the points that a receiver asks about.
+
+What was computed is kept in the epoch's cache, so a later run costs only what is new. Distinct points are counted across
+feeds and restarts, by the wall clock; the same point again is free, since it gives nothing new.
+"""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+from sqlalchemy import select
+
+from protocol.exchange import Opening, Role
+from protocol.messages import SignedKey
+from protocol.release import EvaluateSender, state_key
+from protocol.states import Kind, Part
+from psi import oprf
+from psi.join import distinct, match
+from psi.keys import Purpose
+from psi.values import U8, Values, sort_keys
+
+from ...access.scope import Scope
+from ...errors import RefusedToPartner
+from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, save_sorted
+from ...exchanges.handlers import Handler, Subject
+from ...exchanges.opening import Plan, run_exchange
+from ...operations.jobs import Progress
+from ...partners import key_epochs
+from ...partners.connections import Connection
+from ...storage.cache import Cache, Epoch
+from ...storage.database import Tx
+from ...storage.tables import feed_partners, feeds
+from .. import ledger, versions
+from ..states import RecipientStatus
+from . import attempts
+
+SEEN_BYTES = 16  # of a point, by which it is known again
+
+
+def sender(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> Role:
+    """Make the role that evaluates the receiver's points, within the evaluations agreed on."""
+    channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
+    return EvaluateSender(
+        key=channel.key(Purpose.RELEASE_PRF),
+        statement=statement(scope, connection, namespace, epoch),
+        charge=_charge(scope, connection, namespace, epoch),
+        random=scope.home.random,
+    )
+
+
+def statement(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> SignedKey:
+    """Return our signed statement of the epoch's key; it is made once and kept."""
+    cache = cache_of(scope, connection, epoch)
+    stored = cache.load(f"statement {namespace}")
+    if stored is not None:
+        return SignedKey.decode(stored["statement"].tobytes())
+    channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
+    made = state_key(
+        channel.key(Purpose.RELEASE_PRF),
+        context=channel.context,
+        direction=channel.direction,
+        epoch=epoch.number,
+        random=scope.home.random,
+        sign=scope.home.sign,
+    )
+    cache.save(f"statement {namespace}", statement=np.frombuffer(made.encode(), np.uint8))
+    return made
+
+
+def evaluated(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> int:
+    """Return how many distinct points we have evaluated for the partner in this epoch."""
+    return sum(map(len, _Seen(scope, cache_of(scope, connection, epoch), namespace).parts()))
+
+
+def prf_of(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> U8:
+    """Return F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again."""
+    cache = cache_of(scope, connection, epoch)
+    stored = cache.load(f"own {namespace}")
+    channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
+    if stored is None:
+        result = oprf.prf(channel.context, values, channel.key(Purpose.RELEASE_PRF))
+        cache.save(f"own {namespace}", **values.arrays(), prf=result)
+        return result
+    before, prf = Values.of_arrays(stored), stored["prf"].astype(np.uint8, copy=False)
+    if before.equals(values):
+        return prf
+    places, found = match(sort_keys(before), sort_keys(values))
+    missing = np.ones(len(values), bool)
+    missing[found] = False
+    result = np.empty((len(values), 64), np.uint8)
+    result[found] = prf[places]
+    if missing.any():
+        result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
+        save_sorted(cache, f"own {namespace}", [before, values.take(missing)], [prf, result[missing]])
+    return result
+
+
+def _charge(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> Callable[[U8], None]:
+    """Return the function that charges points: it refuses those beyond the agreed evaluations and remembers the others.
+
+    The points are on disk before the ledger row that makes them count. After a kill in between they are charged when they
+    come again, once.
+    """
+    cache = cache_of(scope, connection, epoch)
+    seen = _Seen(scope, cache, namespace)
+
+    def charge(points: U8) -> None:
+        fresh = seen.fresh(points)
+        new = len(fresh)
+        if not new:
+            return
+        entry = scope.home.new_id()
+        cache.save(f"seen {namespace} {entry}", points=fresh)
+        with scope.begin() as tx:
+            allowed = allowance(scope, tx, connection, namespace)
+            if new > allowed:
+                cache.drop(f"seen {namespace} {entry}")
+                raise RefusedToPartner(
+                    "evaluations_spent",
+                    f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
+                    hint="if the receiver ended the key epoch, the sender has to agree to that; otherwise the sender may allow "
+                    "as many once more",
+                )
+            spent = ledger.Entry(
+                peer_key=connection.peer_key, kind=ledger.LedgerKind.EVALUATIONS, amount=new, note=namespace, id=entry
+            )
+            ledger.add(scope, tx, spent)
+            attempts.grant(tx, connection)
+
+    return charge
+
+
+def allowance(scope: Scope, tx: Tx, connection: Connection, namespace: str) -> int:
+    """Return how many more points the partner may have evaluated in this epoch."""
+    terms = connection.terms
+    query = (
+        select(feed_partners.c.universes)
+        .join(feeds, feeds.c.id == feed_partners.c.feed_id)
+        .where(feed_partners.c.connection_id == connection.id, feed_partners.c.status == RecipientStatus.ENABLED)
+    )
+    declared = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
+    agreed = min(declared, terms.maximum_universe)
+    allowed = ledger.newest(tx, scope.id, connection.peer_key, ledger.LedgerKind.ALLOWED)
+    counted, restored = key_epochs.counted_since(scope, tx, connection), scope.row(tx).restored or 0
+    if allowed < restored and counted <= restored:  # what was used up since the backup is not known: a person decides
+        return 0
+    spent = ledger.total(
+        tx,
+        scope.id,
+        connection.peer_key,
+        ledger.LedgerKind.EVALUATIONS,
+        since=max(allowed, counted),
+        note=namespace,
+    )
+    return int(agreed * terms.evaluations) - spent
+
+
+class _Seen:
+    """The points of a partner that were charged in this epoch, in the parts in which they came; no two share a point."""
+
+    def __init__(self, scope: Scope, cache: Cache, namespace: str) -> None:
+        self._scope, self._cache, self._beginning = scope, cache, f"seen {namespace} "
+        self._parts: dict[str, U8] = {}
+
+    def parts(self) -> Collection[U8]:
+        """Return the beginnings of the points, uint8 (n, 16), each part sorted; what came since is read now."""
+        names = {name.removeprefix(self._beginning): name for name in self._cache.names(self._beginning)}
+        new = names.keys() - self._parts.keys()
+        with self._scope.read() as tx:
+            charged = ledger.known(tx, new)
+        for entry in charged:
+            stored = self._cache.load(names[entry])
+            if stored is not None:
+                self._parts[entry] = stored["points"].astype(np.uint8, copy=False)
+        return self._parts.values()
+
+    def fresh(self, points: U8) -> U8:
+        """Return the beginnings of those points that were not charged, sorted."""
+        fresh = distinct(points[:, :SEEN_BYTES])
+        for part in self.parts():
+            if len(fresh) and bytes(part[0]) <= bytes(fresh[-1]) and bytes(fresh[0]) <= bytes(part[-1]):
+                unknown = np.ones(len(fresh), bool)
+                unknown[match(part, fresh)[1]] = False
+                fresh = fresh[unknown]
+        return fresh
+
+
+def run(scope: Scope, connection: Connection, namespace: str, progress: Progress) -> None:
+    """Bring the receiver's F up to date, as the side that calls."""
+
+    def role(epoch_number: int) -> Role:
+        return sender(scope, connection, namespace, epoch_of(scope, connection, epoch_number))
+
+    plan = Plan(kind=Kind.EVALUATE, part=Part.SENDER, subject={"namespace": namespace}, role=role)
+    run_exchange(scope, connection, plan, progress)
+
+
+def check_expected(scope: Scope, connection: Connection, namespace: str) -> None:
+    """Refuse to evaluate where no feed of ours that this partner has enabled matches by the namespace."""
+    query = select(feed_partners.c.feed_id, feed_partners.c.accepted_version).where(
+        feed_partners.c.connection_id == connection.id, feed_partners.c.status == RecipientStatus.ENABLED
+    )
+    with scope.read() as tx:
+        if not versions.any_matches_by(tx, tx.execute(query).all(), namespace):
+            raise versions.no_feed(namespace)
+
+
+def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
+    namespace = namespace_of(connection, opening)
+    epoch = epoch_of(scope, connection, opening.epoch)
+    check_expected(scope, connection, namespace)
+    return sender(scope, connection, namespace, epoch)
+
+
+def _note_request(scope: Scope, tx: Tx, connection: Connection, subject: Subject) -> bool:
+    """Note that people are new on the receiver's side: our feeds run to it soon."""
+    return attempts.note_request(scope, tx, connection)
+
+
+HANDLER = Handler(answer=_answer, note_request=_note_request)

@@ -1,0 +1,73 @@
+"""What a feed is made of: segments of ours and namespaces of the project, looked up as the caller's transaction sees them."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from protocol.feed import SegmentRef
+from psi.errors import Remedy
+
+from ...access.scope import Scope
+from ...errors import NotAllowed, NotFound
+from ...governance.labels import Labels
+from ...governance.lineage import Lineage, PlaceKind, place_of
+from ...governance.visibility import Visibility
+from ...partners.connections import Connection
+from ...people.datasets import namespaces
+from ...storage.database import Tx
+from ...storage.ids import stored_id, wire_id
+from ...storage.tables import segments
+
+
+def segment_ref(scope: Scope, tx: Tx, name: str) -> SegmentRef:
+    """Return one of our segments as versions name it; raises NotFound, or NotAllowed if it is made of received ones."""
+    place = place_of(name)
+    if place is not None and place.kind is PlaceKind.RECEIVED:
+        raise NotAllowed(
+            f"{name} was received: only first-party segments can be shared",
+            hint="share a first-party segment",
+            remedy=Remedy("segment.list"),
+        )
+    query = select(segments.c.id).where(segments.c.project_id == scope.id, segments.c.name == name)
+    segment_id = tx.scalar(query)
+    if segment_id is None or not Visibility(scope, tx).sees_segments([name]):
+        raise NotFound(f"there is no segment {name!r}", hint="look at the segments", remedy=Remedy("segment.list"))
+    if Lineage(scope, tx).reads_received(name):
+        raise NotAllowed(
+            f"segment {name} is made of received segments: only first-party segments can be shared",
+            hint="share the first-party segment it is built on",
+        )
+    labels = tuple(sorted(Labels(scope).labels_of_segment(name, tx)))
+    return SegmentRef(id=wire_id(segment_id), name=name, labels=labels)
+
+
+def namespace(scope: Scope, tx: Tx, given: str, connections: Sequence[Connection]) -> str:
+    """Return a namespace of the project with its rule.
+
+    Raises NotFound, or NotAllowed for a namespace that was not agreed on over one of the connections.
+    """
+    offered = namespaces(scope, tx)
+    known = [each for each in offered if given in (each, each.partition("/")[0])]
+    if len(known) != 1:
+        raise NotFound(f"{given!r} is no namespace of this project", hint=f"it has {', '.join(offered) or 'none'}")
+    for connection in connections:
+        agreed = connection.agreed.namespaces
+        if known[0] not in agreed:
+            raise NotAllowed(
+                f"partner {connection.alias} does not match by {known[0]}",
+                hint=f"agreed were {', '.join(agreed) or 'none'}",
+            )
+    return known[0]
+
+
+def check_sizes(tx: Tx, name: str, shared: Sequence[SegmentRef], connection: Connection) -> None:
+    """Raise NotAllowed for a segment below the minimum agreed with a partner."""
+    minimum = connection.terms.minimum_segment
+    for segment in shared:
+        size = tx.scalar(select(segments.c.size).where(segments.c.id == stored_id(segment.id))) or 0
+        if size < minimum:
+            raise NotAllowed(
+                f"segment {segment.name} is below the minimum of {minimum:,} agreed with {connection.alias}",
+                hint="leave it out",
+                remedy=Remedy("feed.edit", {"name": name, "remove_segment": segment.name}),
+            )

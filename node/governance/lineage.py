@@ -1,0 +1,234 @@
+"""How labels are inherited: by fields from their dataset, by segments from the fields and segments that their rule reads."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from sqlalchemy import select
+
+from psi.errors import Remedy
+
+from ..access.scope import Scope
+from ..people.datasets import FieldKind, fields_where
+from ..storage import tables
+from ..storage.database import Tx
+from ..storage.records import record
+from .ports import INCOMING
+
+
+class PlaceKind(StrEnum):
+    DATASET = "dataset"
+    FIELD = "field"
+    SEGMENT = "segment"
+    # Where no label of ours can be put:
+    RECEIVED = "received"  # PARTNER.SEGMENT
+    NAMESPACE = "namespace"
+    FEED = "feed"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a label can be put on or reach. Its origin is the place it was put on, the only one where it can be taken off."""
+
+    kind: PlaceKind
+    target: str
+
+    def unseen(self) -> "Place":
+        """Return what stands in a report for a place that is hidden from its reader."""
+        return Place(kind=self.kind, target=f"a {self.kind} that you may not see")
+
+    def __str__(self) -> str:
+        if self == self.unseen():
+            return self.target
+        return written(self) if self.kind is PlaceKind.RECEIVED else f"{self.kind} {self.target}"
+
+
+# What a reference in a rule begins with: own.vip
+REFERENCES = {"own": PlaceKind.SEGMENT, "received": PlaceKind.RECEIVED}
+
+
+def place_of(use: str) -> Place | None:
+    """Return the place that a reference in a rule names ("own.vip", "received.acme.vip"); None if it is a field."""
+    word, dot, target = use.partition(".")
+    return Place(kind=REFERENCES[word], target=target) if dot and word in REFERENCES else None
+
+
+def written(place: Place) -> str:
+    """Return a segment as a rule names it; `place_of` reads it again."""
+    word = next(word for word, kind in REFERENCES.items() if kind is place.kind)
+    return f"{word}.{place.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The way of a label from where it was put to what carries it, place by place."""
+
+    label: str
+    places: tuple[Place, ...]
+
+    @property
+    def origin(self) -> Place:
+        return self.places[0]
+
+    def to(self, *places: Place) -> "Trace":
+        return Trace(label=self.label, places=self.places + places)
+
+    def __str__(self) -> str:
+        return f"{self.label} from {' > '.join(map(str, self.places))}"
+
+
+LabelPlaces = dict[str, list[Place]]  # a label, and the places where it was put
+
+Traces = list[Trace]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelUse:
+    """A label where it was put, as the row has it."""
+
+    label: str
+    kind: PlaceKind
+    target: str
+
+    @property
+    def place(self) -> Place:
+        return Place(kind=self.kind, target=self.target)
+
+
+Uses = dict[Place, list[str]]  # a place, and the labels put there
+
+
+class Lineage:
+    """How labels reach places. Each thing is read once, in one transaction, when it is first needed."""
+
+    def __init__(self, scope: Scope, tx: Tx) -> None:
+        self._scope, self._tx = scope, tx
+        self._traces: dict[Place, Traces] = {}
+        self._above: dict[Place, list[Place]] = {}
+
+    def traces(self, kind: PlaceKind, target: str) -> Traces:
+        """Return how each label reaches a dataset, a field, a segment or a namespace."""
+        place = Place(kind=kind, target=target)
+        if place not in self._traces:
+            self._traces[place] = self._find(place)
+        return self._traces[place]
+
+    def labels(self, kind: PlaceKind, target: str) -> LabelPlaces:
+        """Return the labels of a place, and where each was put."""
+        found: LabelPlaces = {}
+        for trace in self.traces(kind, target):
+            found.setdefault(trace.label, []).append(trace.origin)
+        return found
+
+    def traces_of_ids(self) -> Traces:
+        """Return how labels reach the columns of profile ids, which stand in a file of members."""
+        fields = fields_where(self._scope, self._tx, tables.fields.c.kind == FieldKind.ID)
+        return [trace for field in fields for trace in self.traces(PlaceKind.FIELD, field.path)]
+
+    def above(self, place: Place) -> list[Place]:
+        """Return from where a place inherits directly."""
+        if place not in self._above:
+            self._above[place] = self._sources(place)
+        return self._above[place]
+
+    def reads_received(self, segment: str) -> bool:
+        """Return whether a segment is made of a received one, directly or through segments of ours."""
+        return self.any_received and any(
+            place.kind is PlaceKind.RECEIVED for name in self._made_of(segment) for place in self._read_by(name)
+        )
+
+    @cached_property
+    def put(self) -> Uses:
+        """What was put where, in this project."""
+        rows = tables.label_uses
+        found: Uses = {}
+        for row in self._tx.execute(select(rows).where(rows.c.project_id == self._scope.id)):
+            use = record(LabelUse, row)
+            found.setdefault(use.place, []).append(use.label)
+        return found
+
+    @cached_property
+    def segments(self) -> dict[str, list[str]]:
+        """What the rule of each segment reads."""
+        rows = tables.segments
+        query = select(rows.c.name, rows.c.uses).where(rows.c.project_id == self._scope.id)
+        return {row.name: row.uses for row in self._tx.execute(query)}
+
+    @cached_property
+    def any_received(self) -> bool:
+        return any(place.kind is PlaceKind.RECEIVED for name in self.segments for place in self._read_by(name))
+
+    @cached_property
+    def _datasets(self) -> list[Place]:
+        return [each for each in self.put if each.kind is PlaceKind.DATASET]
+
+    @cached_property
+    def _all_put(self) -> Uses:
+        """What was put where, by us and by the senders of what we receive."""
+        if not self.any_received:
+            return self.put
+        return self.put | INCOMING[PlaceKind.RECEIVED](self._scope).labels(self._tx)
+
+    def _find(self, place: Place) -> Traces:
+        match place.kind:
+            case PlaceKind.NAMESPACE:
+                fields = fields_where(self._scope, self._tx, tables.fields.c.rule == place.target)
+                return [trace.to(place) for field in fields for trace in self.traces(PlaceKind.FIELD, field.path)]
+            case PlaceKind.SEGMENT:
+                return inherited(self._all_put, place, self.above)
+            case _:
+                return inherited(self.put, place, self.above)
+
+    def _sources(self, place: Place) -> list[Place]:
+        match place.kind:
+            case PlaceKind.FIELD:  # names may have dots: every dataset that could be meant counts
+                return [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
+            case PlaceKind.SEGMENT:
+                uses = self.segments.get(place.target, ())
+                both = ((Place(kind=PlaceKind.FIELD, target=use), place_of(use)) for use in uses)
+                return [each for pair in both for each in pair if each is not None]
+        return []
+
+    def _read_by(self, segment: str) -> list[Place]:
+        """Return the segments, ours and received, that a segment's rule reads."""
+        return [place for use in self.segments.get(segment, ()) if (place := place_of(use)) is not None]
+
+    def _made_of(self, segment: str) -> set[str]:
+        found, waiting = set[str](), [segment]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += [place.target for place in self._read_by(name) if place.kind is PlaceKind.SEGMENT]
+        return found
+
+
+def inherited(uses: Uses, target: Place, above: Callable[[Place], list[Place]]) -> Traces:
+    """Return the shortest way to `target` from each place whose labels it inherits, by label and place.
+
+    `uses` is what was put where; `above` returns from where a place inherits directly.
+    """
+    found: Traces = []
+    seen: set[Place] = set()
+    waiting: deque[tuple[Place, ...]] = deque([(target,)])
+    while waiting:
+        way = waiting.popleft()
+        place = way[0]
+        if place in seen:
+            continue
+        seen.add(place)
+        found += [Trace(label=label, places=way) for label in uses.get(place, ())]
+        waiting.extend((each, *way) for each in above(place))
+    return sorted(found, key=lambda trace: (trace.label, str(trace.origin)))
+
+
+def removal(trace: Trace) -> Remedy:
+    """Return what takes a label, or what brings it, away from its origin."""
+    if (
+        trace.origin.kind is PlaceKind.RECEIVED
+    ):  # only the sender can take it off: what is left is to do without the segment
+        return Remedy("segment.update", {"name": trace.places[1].target, "rule": "EXPR"})
+    return Remedy("label.remove", {"label": trace.label, trace.origin.kind.value: trace.origin.target})

@@ -1,0 +1,56 @@
+"""What governance asks of rooms above it. They register in node/wiring.py, by the kind of place that is theirs."""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from ..access.scope import Scope
+from ..storage.database import Tx
+
+if TYPE_CHECKING:
+    from protocol.feed import Definition
+
+    from .lineage import Lineage, PlaceKind, Uses
+
+
+class Outgoing(Protocol):
+    """Feeds that we share. One serves one act: `deliver` is for what `relabel` has left waiting."""
+
+    def published(self, tx: Tx) -> "list[Definition]":
+        """Return the newest version of each feed that partners have or are offered."""
+        ...
+
+    def definition(self, tx: Tx, name: str) -> "Definition":
+        """Return a feed's newest version; raises NotFound, also where the feed is hidden from the caller."""
+        ...
+
+    def segments_of(self, tx: Tx, name: str) -> Iterable[str]:
+        """Return the segments of a feed, none if there is no such feed."""
+        ...
+
+    def relabel(self, tx: Tx, lineage: "Lineage") -> list[str]:
+        """Make a version of each feed whose segments have other labels now; returns the names of these feeds."""
+        ...
+
+    def deliver(self) -> None:
+        """Call the partners for whom letters wait, once the transaction is over."""
+        ...
+
+
+class Incoming(Protocol):
+    """Segments that partners share with us; a name is "PARTNER.SEGMENT"."""
+
+    def labels(self, tx: Tx) -> "Uses":
+        """Return the senders' labels of what we receive, by segment."""
+        ...
+
+    def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
+        """Return every label that a segment has in any version of a feed that was offered, also of one that is over."""
+        ...
+
+    def restrictions(self, tx: Tx) -> "list[tuple[str, Definition]]":
+        """Return the versions that we accepted of the feeds that we take, each with its partner."""
+        ...
+
+
+OUTGOING: "dict[PlaceKind, Callable[[Scope], Outgoing]]" = {}
+INCOMING: "dict[PlaceKind, Callable[[Scope], Incoming]]" = {}

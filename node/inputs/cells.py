@@ -1,0 +1,115 @@
+"""Records of CSV and JSON lines, taken apart into cells."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+
+MAX_CELL = csv.field_size_limit()  # characters of a cell, where quotes are read
+MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def split_header(first: str, columns: Sequence[str], path: Path) -> tuple[str, list[str]]:
+    """Return the delimiter under which the header has the most of the columns, and the names; raises InvalidInput."""
+    found: list[tuple[int, int, str, list[str]]] = []
+    for place, delimiter in enumerate(DELIMITERS):
+        header = _cells(first, delimiter)
+        if header is None:
+            continue
+        names = [name.strip() for name in header]
+        found.append((sum(column in names for column in columns), len(names) * 10 - place, delimiter, names))
+    if not found:
+        raise InvalidInput(f"the header of {path} has a broken quote", hint="put the column names on the first line")
+    _, _, delimiter, names = max(found)
+    require(names, columns, path)
+    for column in columns:
+        if names.count(column) > 1:
+            raise InvalidInput(f"{path} has {names.count(column)} columns {column!r}", hint="rename all but one")
+    return delimiter, names
+
+
+def require(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
+    """Raise InvalidInput where a column is not among the names."""
+    missing = [column for column in columns if column not in names]
+    if not missing:
+        return
+    # a file without a header shows a person's data where names should be: such cells stay out of the message
+    shown = [name[:40] if re.fullmatch(r"[^\W\d][\w .-]*", name) else "?" for name in names[:20]]
+    raise InvalidInput(
+        f"{path} has no column {', '.join(map(repr, missing))}; its first line gives {', '.join(shown)}",
+        hint="name columns of the first line, separated by comma, semicolon, tab or |",
+    )
+
+
+def wrong_width(count: int, width: int) -> str:
+    """Return why a row of `count` cells is rejected."""
+    return f"{'fewer' if count < width else 'more'} cells than the header"
+
+
+def _cells(record: str, delimiter: str) -> list[str] | None:
+    """Return the cells of one CSV record; None where a quote is broken or still open."""
+    lines = io.StringIO(record, newline="") if "\n" in record or "\r" in record else [record]
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else [] if not rows else None
+
+
+def extent(lines: list[str], start: int, delimiter: str) -> tuple[int, str, list[str] | None]:
+    """Return where the record that begins at `start` ends, the record, and its cells.
+
+    None instead of cells: the quote is broken, or (when the end is that of the lines, or MAX_RECORD_LINES away) still open.
+    """
+    limit = min(start + MAX_RECORD_LINES, len(lines))
+    end, record = start + 1, lines[start]
+    row = _cells(record, delimiter)
+    while row is None and _cells(record + '"', delimiter) is not None:  # it ends inside quotes
+        closing = next((place for place in range(end, limit) if '"' in lines[place]), None)
+        if closing is None:
+            return limit, record, None
+        end = closing + 1
+        record = "\n".join(lines[start:end])
+        row = _cells(record, delimiter)
+    return (end, record, row) if row is not None else (start + 1, record, None)
+
+
+def plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | None:
+    """Return the cells of lines that are one well-formed record each, else None."""
+    cells: list[str] = []
+    try:
+        for row in csv.reader(lines, delimiter=delimiter, strict=True):
+            if len(row) != width:
+                return None
+            cells += row
+    except csv.Error:
+        return None
+    return cells if len(cells) == len(lines) * width else None
+
+
+def json_object(line: str) -> dict[str, Any] | None:
+    """Return a line's JSON object, None if the line is something else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def json_cell(value: Any) -> str:
+    """Return a value as the text of a cell."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
+
+
+def json_keys(text: str) -> list[str]:
+    """Return the keys of the first thousand objects, in the order in which they come."""
+    objects = (json_object(line) for line in text.split("\n")[:1_000])
+    return list(dict.fromkeys(str(key) for each in objects if each for key in each))

@@ -1,0 +1,113 @@
+"""The service's letter carrier, and the routes at which partners leave and fetch letters."""
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, select
+
+from protocol import wire
+from protocol.errors import Malformed
+from protocol.letters import Letter
+from psi.errors import VesicaError
+
+from .. import log
+from ..access.scope import Home
+from ..errors import Failure
+from ..storage.records import record
+from ..storage.tables import connections, letters
+from ..transport import paths
+from . import handlers
+from .connections import Connection
+from .letters import CORRESPONDING, Letters, correspondent, delivered, outbox, receive, worth_calling
+
+if TYPE_CHECKING:
+    from ..transport.endpoint import Call, Route
+
+DELIVER_SECONDS = 1.0
+POLL_SECONDS = 25
+PATIENCE_SECONDS = 15.0  # after a partner could not be reached
+
+
+def routes(home: Home) -> "list[Route]":
+    """Return the routes at which partners leave and fetch letters."""
+    from ..transport.endpoint import Route
+
+    def post(call: "Call") -> bytes:
+        receive(home, call.caller, Letter.decode(call.body))
+        return b""
+
+    def get(call: "Call") -> bytes | None:
+        connection = correspondent(home, call.caller, call.query.get("connection", ""))
+        waiting = outbox(home, connection)
+        return wire.pack({"letters": [letter.encode() for letter in waiting]}) if waiting else None
+
+    def acknowledge(call: "Call") -> bytes:
+        document = wire.unpack(call.body)
+        connection_id, number = document.get("connection"), document.get("number")
+        if not isinstance(connection_id, str) or not isinstance(number, int) or len(document) != 2:
+            raise Malformed("ack: expected connection and number")
+        delivered(home, correspondent(home, call.caller, connection_id).id, number)
+        return b""
+
+    return [
+        Route("POST", paths.LETTERS, post),
+        Route("GET", paths.LETTERS, get),
+        Route("POST", f"{paths.LETTERS}/ack", acknowledge),
+    ]
+
+
+class LetterCarrier:
+    """Delivers and fetches letters, at all partners that can be called, while the service runs."""
+
+    def __init__(self, home: Home, stop: threading.Event) -> None:
+        self._home, self._stop = home, stop
+        self._fetching: set[str] = set()
+        self._patience: dict[str, float] = {}  # connection -> when to try to deliver again
+        self._gone: set[str] = set()  # connections whose partner could not be reached
+
+    def run(self) -> None:
+        """Deliver what waits, every second, and have one long poll open with each partner, until `stop`."""
+        while not self._stop.wait(DELIVER_SECONDS):
+            try:
+                for connection, waiting in self._partners():
+                    if worth_calling(connection, self._home.now()) and connection.id not in self._fetching:
+                        self._fetching.add(connection.id)
+                        name = f"fetch {connection.alias}"
+                        fetch = self._home.guard.as_itself(self._fetch)
+                        threading.Thread(target=fetch, args=(connection,), name=name, daemon=True).start()
+                    if waiting and self._patience.get(connection.id, 0.0) < time.monotonic():
+                        self._deliver(connection)
+            except Failure as error:
+                log.warning("letters wait", code=error.code)
+
+    def _partners(self) -> list[tuple[Connection, bool]]:
+        waiting = exists().where(letters.c.connection_id == connections.c.id, letters.c.delivered.is_(None))
+        query = select(connections, waiting.label("waiting")).where(
+            connections.c.peer_address != "", connections.c.status.in_(CORRESPONDING)
+        )
+        with self._home.read() as reading:
+            return [(record(Connection, row), row.waiting) for row in reading.execute(query)]
+
+    def _deliver(self, connection: Connection) -> None:
+        try:
+            if not Letters(self._home.scope(connection.project_id)).deliver(connection):
+                self._patience[connection.id] = time.monotonic() + PATIENCE_SECONDS  # one may not leave yet
+        except VesicaError as error:
+            log.info("letters wait", partner=connection.alias, code=error.code)
+            self._patience[connection.id] = time.monotonic() + PATIENCE_SECONDS
+
+    def _fetch(self, connection: Connection) -> None:
+        try:
+            wait = 0 if connection.id in self._gone else POLL_SECONDS
+            Letters(self._home.scope(connection.project_id)).fetch(connection, wait=wait)
+            if connection.id in self._gone:
+                self._gone.discard(connection.id)
+                for hook in handlers.REACHED:
+                    hook(self._home, connection)
+        except VesicaError as error:
+            log.info("cannot fetch letters", partner=connection.alias, code=error.code)
+            self._gone.add(connection.id)
+            self._stop.wait(PATIENCE_SECONDS)
+        finally:
+            self._fetching.discard(connection.id)

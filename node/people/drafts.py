@@ -1,0 +1,225 @@
+"""A project's next generation of data, as a writer makes it inside a transaction.
+
+New files are on disk before the manifest row that names them, so a kill leaves the old generation or the new one, and at
+worst files that nobody names.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+from sqlalchemy import select
+
+from psi.values import Bools
+
+from ..access.scope import Scope
+from ..errors import InvalidInput
+from ..storage import tables
+from ..storage.database import Tx
+from ..storage.files import write_atomically
+from . import consent
+from .identity_rows import IdentityRows, as_values, begins, sort_rows
+from .manifests import IdentityFiles, Manifest
+from .snapshots import NOTED, Snapshot
+
+KEPT_GENERATIONS = 8  # so many newer ones may come while a reader uses a pinned snapshot
+MAX_ID = 255  # bytes of a profile id
+MAX_BASES = 1_000  # different ones in a project: more would say something about single people
+
+
+@dataclass(slots=True)
+class Draft:
+    """The generation after `base`, being written in one transaction."""
+
+    scope: Scope
+    tx: Tx
+    base: Snapshot = field(init=False)
+    content: Manifest = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = Snapshot.open(self.scope, self.tx)
+        self.content = self.base.content
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is written so far, as the next generation's readers will see it."""
+        return Snapshot(self.base.directory, self.base.generation, self.content)
+
+    def save(self, kind: str, array: npt.NDArray[Any]) -> str:
+        """Write an array and return the file's name."""
+        array = np.ascontiguousarray(array)
+        header = BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        name = self._name(f"{kind}.npy")
+        write_atomically(self.scope.data_directory / name, [header.getvalue(), array.reshape(-1).view(np.uint8).data])
+        return name
+
+    def save_bytes(self, kind: str, data: bytes) -> str:
+        name = self._name(kind)
+        write_atomically(self.scope.data_directory / name, data)
+        return name
+
+    def _name(self, kind: str) -> str:
+        return f"{self.scope.home.random(8).hex()}-{kind}"
+
+    def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """Return the number of each id; new ids get the next numbers, in order of first appearance."""
+        arranged = sort_rows(as_values(ids))
+        first = begins(as_values(ids), by=arranged)
+        appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
+        numbers = self.base.numbers(ids[appearance])
+        unknown = numbers < 0
+        appears = np.zeros(len(ids), bool)
+        appears[appearance[unknown]] = True
+        numbers[unknown] = self.base.profile_count - 1 + np.cumsum(appears)[appearance[unknown]]
+        new = np.flatnonzero(appears)
+        if len(new):
+            known = np.concatenate([self.base.profile_ids, ids[new]]) if self.base.profile_count else ids[new]
+            in_order = sort_rows(as_values(known)) if self.base.profile_count else numbers  # then all ids are new
+            self._change(
+                count=len(known), ids=self.save("ids", known), order=self.save("order", in_order.astype(np.uint32))
+            )
+            said = self.base.said()
+            nothing = consent.Words.nothing(len(new))
+            self._save_consent(consent.Words.join([said, nothing]))
+        found = np.empty(len(ids), np.int64)
+        found[arranged] = numbers[np.cumsum(first) - 1]
+        return found
+
+    def note_consent(
+        self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None
+    ) -> consent.Noted:
+        """Note what profiles said, for all of them or for their identities in one namespace, as `consent.merge` does."""
+        kept = self.snapshot.said(namespace)
+        found = consent.merge(kept, profiles, words)
+        if namespace is None:
+            self._save_consent(kept)
+            return found
+        rows = np.flatnonzero(kept.codes)
+        table = np.zeros(len(rows), NOTED)
+        table["profile"], table["code"] = rows, kept.codes[rows]
+        table["at"], table["basis"] = kept.at[rows], kept.bases[rows]
+        name = namespace.partition("/")[0]
+        self._change(noted={**self.content.noted, name: self.save("noted", table)})
+        return found
+
+    def _save_consent(self, words: consent.Words) -> None:
+        self._change(
+            consent=self.save("consent", words.codes),
+            consent_at=self.save("consent_at", words.at),
+            consent_basis=self.save("consent_basis", words.bases),
+        )
+
+    def bases(self, texts: Sequence[str]) -> npt.NDArray[np.uint16]:
+        """Return the number of each text among the project's bases of consent, new ones added; "" is 0."""
+        if consent.UNDATED_BASIS in texts:
+            raise InvalidInput(f"the basis {consent.UNDATED_BASIS!r} is kept for profile imports", hint="use another")
+        known = list(self.content.bases)
+        numbers = {"": 0} | {text: number for number, text in enumerate(known, start=1)}
+        for text in dict.fromkeys(texts):
+            if text not in numbers:
+                known.append(text)
+                numbers[text] = len(known)
+        if len(known) > MAX_BASES:
+            raise InvalidInput(
+                f"that would be {len(known)} different bases of consent, over {MAX_BASES}",
+                hint="a basis is a short code, the same for many people",
+            )
+        self._change(bases=tuple(known))
+        return np.fromiter(map(numbers.__getitem__, texts), np.uint16, len(texts))
+
+    def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: IdentityRows) -> None:
+        """Replace a dataset's rows for the touched profiles by `given` (sorted); those of other datasets stay."""
+        before = self.base.rows(namespace)
+        stays = (before.sources != self.source(dataset)) | ~touched[before.profiles]
+        merged, repeated = given, False
+        if stays.any():
+            merged = before.take(stays).join(given).sorted()
+            repeated = not begins(merged.values, merged.profiles).all()
+        files = IdentityFiles(
+            rows=self.save("rows", merged.values.rows),
+            lengths=None if merged.values.lengths is None else self.save("lengths", merged.values.lengths),
+            profiles=self.save("profiles", merged.profiles),
+            sources=self.save("sources", merged.sources),
+            ranks=self.save("ranks", merged.ranks),
+            repeated=repeated,
+        )
+        self._change(identities={**self.content.identities, namespace: files})
+
+    def source(self, dataset: str) -> int:
+        """Return the number by which identity rows name a dataset."""
+        if dataset not in self.content.sources:
+            self._change(sources=(*self.content.sources, dataset))
+        return self.content.sources.index(dataset)
+
+    def set_attributes(self, dataset: str, data: bytes) -> None:
+        """Replace a dataset's attributes by a Parquet file; see attributes.py."""
+        file = self.save_bytes("attributes.parquet", data)
+        self._change(attributes={**self.content.attributes, dataset: file})
+
+    def set_lists(self, dataset: str, names: Iterable[str]) -> None:
+        """Note which segments a dataset's exports brought."""
+        self._change(lists={**self.content.lists, dataset: tuple(names)})
+
+    def forget_list(self, segment: str) -> None:
+        """Note that no export brought a segment of that name: the next one may not change it."""
+        lists = self.content.lists.items()
+        self._change(lists={dataset: tuple(each for each in names if each != segment) for dataset, names in lists})
+
+    def set_members(self, segment_id: str, members: BitMap | None) -> None:
+        """Replace a segment's members; None takes the segment away."""
+        segments = {each: file for each, file in self.content.segments.items() if each != segment_id}
+        if members is not None:
+            segments[segment_id] = self.save_bytes("members.roaring", members.serialize())
+        self._change(segments=segments)
+
+    def _change(self, **values: Any) -> None:
+        self.content = replace(self.content, **values)
+
+    def publish(self) -> Snapshot:
+        """Make this the newest generation, and drop the files that none of the last generations names."""
+        rows, generation = tables.manifests, self.base.generation + 1
+        self.tx.execute(
+            rows.insert().values(
+                id=self.scope.home.new_id(),
+                project_id=self.scope.id,
+                generation=generation,
+                content=self.content.document(),
+                created=self.scope.home.now(),
+            )
+        )
+        mine = rows.c.project_id == self.scope.id
+        old = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        gone = {name for row in old for name in Manifest.from_document(row.content).files}
+        recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - KEPT_GENERATIONS))
+        self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        kept = {name for row in recent for name in Manifest.from_document(row.content).files}
+        for name in gone - kept:
+            delete = partial((self.scope.data_directory / name).unlink, missing_ok=True)
+            self.scope.home.database.afterwards(delete)  # a rollback leaves the generations that name it
+        return Snapshot(self.scope.data_directory, generation, self.content)
+
+
+def remove_leftovers(scope: Scope) -> None:
+    """Delete the files that no generation names, which a kill left.
+
+    Nobody writes a Draft meanwhile: that needs a transaction that writes too.
+    """
+    directory = scope.data_directory
+    if not directory.is_dir():
+        return
+    with scope.begin() as tx:
+        rows = tables.manifests
+        named = {
+            name
+            for content in tx.scalars(select(rows.c.content).where(rows.c.project_id == scope.id))
+            for name in Manifest.from_document(content).files
+        }
+        for path in directory.iterdir():
+            if path.is_file() and path.name not in named:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,105 @@
+"""Identities as rows: sorted, joined, each once. Pure; files are read in snapshots.py and written in drafts.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from psi import kernel
+from psi.values import U8, Bools, Indices, Values
+
+ProfileNumbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRows:
+    """Identity rows as they are stored: which dataset gave each (`source`), and how early in its profile (`rank`)."""
+
+    values: Values
+    profiles: ProfileNumbers
+    sources: npt.NDArray[np.uint16]
+    ranks: npt.NDArray[np.uint16]
+
+    @classmethod
+    def none(cls) -> "IdentityRows":
+        return cls(
+            values=Values(np.zeros((0, 0), np.uint8)),
+            profiles=np.zeros(0, np.uint32),
+            sources=np.zeros(0, np.uint16),
+            ranks=np.zeros(0, np.uint16),
+        )
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def take(self, indices: Indices | Bools) -> "IdentityRows":
+        return IdentityRows(
+            values=self.values.take(indices),
+            profiles=self.profiles[indices],
+            sources=self.sources[indices],
+            ranks=self.ranks[indices],
+        )
+
+    def join(self, other: "IdentityRows") -> "IdentityRows":
+        return IdentityRows(
+            values=Values.join([self.values, other.values]),
+            profiles=np.concatenate([self.profiles, other.profiles]),
+            sources=np.concatenate([self.sources, other.sources]),
+            ranks=np.concatenate([self.ranks, other.ranks]),
+        )
+
+    def sorted(self) -> "IdentityRows":
+        """Return the rows in order of value, profile, source, each such triple once, with its lowest rank."""
+        found = sort_rows(self.values, self.profiles, self.sources, self.ranks)
+        return self.take(found[begins(self.values, self.profiles, self.sources, by=found)])
+
+    def key(self, place: int) -> npt.NDArray[np.int64]:
+        """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
+        rows = np.arange(len(self.profiles), dtype=np.int64)
+        return (self.ranks.astype(np.int64) << 44) | (np.int64(place) << 36) | rows
+
+
+def sort_rows(values: Values, *then: npt.NDArray[Any]) -> Indices:
+    """Return the permutation that sorts by value, then by further columns, then by place."""
+    beginnings = _words(values.rows[:, :8])[0]
+    found = kernel.sort_order(beginnings)
+    arranged = beginnings[found]
+    same = np.flatnonzero(arranged[1:] == arranged[:-1])
+    alike = np.zeros(len(found), bool)  # rows that begin as another does: hashes, only where they repeat
+    alike[same] = alike[same + 1] = True
+    rows = found[alike]
+    keys: list[npt.NDArray[Any]] = _words(np.take(values.rows, rows, axis=0))
+    keys += [column[rows] for column in (then if values.lengths is None else (values.lengths, *then))]
+    beside = keys[0][1:] == keys[0][:-1]
+    keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
+    found[alike] = rows[np.lexsort(keys[::-1])]
+    return found
+
+
+def as_values(ids: npt.NDArray[np.bytes_]) -> Values:
+    """Return ids as rows of their width, the unused bytes zero: these compare as the ids do."""
+    return Values(np.ascontiguousarray(ids).view(np.uint8).reshape(len(ids), ids.dtype.itemsize))
+
+
+def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
+    """Return which rows, sorted by value or taken in the order `by`, differ from the row before."""
+    first = np.ones(len(values), bool)
+    beginnings = _words(values.rows[:, :8])[0]
+    if by is not None:
+        beginnings = beginnings[by]
+    same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
+    before, row = (same, same + 1) if by is None else (by[same], by[same + 1])
+    equal = (np.take(values.rows, row, axis=0) == np.take(values.rows, before, axis=0)).all(axis=1)
+    for column in columns if values.lengths is None else (values.lengths, *columns):
+        equal &= column[row] == column[before]
+    first[same[equal] + 1] = False
+    return first
+
+
+def _words(rows: U8) -> list[npt.NDArray[np.uint64]]:
+    """Return the rows as columns of numbers that compare as they do, at least one."""
+    count, width = rows.shape
+    padded = np.zeros((count, max(1, -(-width // 8)) * 8), np.uint8)
+    padded[:, :width] = rows
+    return list(padded.view(">u8").astype(np.uint64).T)

@@ -1,0 +1,71 @@
+"""What a generation of a project's data consists of: its files, and the names that numbers in them stand for.
+
+The row of a generation keeps this as JSON, in which what is empty is left out.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..storage.records import Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityFiles:
+    """The files of one namespace's identities; `repeated` where several datasets gave the same one."""
+
+    rows: str
+    lengths: str | None = None
+    profiles: str
+    sources: str
+    ranks: str
+    repeated: bool = False
+
+    @property
+    def files(self) -> list[str]:
+        each = (self.rows, self.lengths, self.profiles, self.sources, self.ranks)
+        return [name for name in each if name is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One generation. A text is the name of a file, `bases`, `sources` and the names in `lists` apart."""
+
+    count: int = 0  # profiles
+    ids: str | None = None
+    order: str | None = None
+    consent: str | None = None
+    consent_at: str | None = None
+    consent_basis: str | None = None
+    identities: Mapping[str, IdentityFiles] = field(default_factory=dict)  # by namespace with rule id
+    noted: Mapping[str, str] = field(default_factory=dict)  # consent for single namespaces, without a rule id
+    bases: tuple[str, ...] = ()  # of consents; number 1 is the first
+    sources: tuple[str, ...] = ()  # datasets, by the numbers that identity rows name them with
+    attributes: Mapping[str, str] = field(default_factory=dict)  # by dataset
+    segments: Mapping[str, str] = field(default_factory=dict)  # members, by the segment's id
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by dataset: segments its exports brought
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Manifest":
+        values = {each.name: document[each.name] for each in fields(cls) if each.name in document}
+        values["identities"] = {name: IdentityFiles(**files) for name, files in values.get("identities", {}).items()}
+        values["lists"] = {dataset: tuple(names) for dataset, names in values.get("lists", {}).items()}
+        for name in ("bases", "sources"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+    def document(self) -> Document:
+        """Return the manifest as JSON has it; `from_document` reads it again."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
+    def files(self) -> set[str]:
+        return set(self._files())
+
+    def _files(self) -> Iterator[str]:
+        columns = (self.ids, self.order, self.consent, self.consent_at, self.consent_basis)
+        yield from (name for name in columns if name is not None)
+        for each in self.identities.values():
+            yield from each.files
+        for names in (self.noted, self.attributes, self.segments):
+            yield from names.values()

@@ -1,0 +1,258 @@
+"""A project's data as a reader pins it: one generation, immutable files and the manifest row that names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+from sqlalchemy import select
+
+from psi.values import U8, Bools, Indices, Values
+
+from ..access.scope import Scope
+from ..errors import Failure, NotFound
+from ..storage import tables
+from ..storage.database import Tx
+from . import consent
+from .identity_rows import IdentityRows, ProfileNumbers, begins
+from .manifests import Manifest
+
+QUIET_SECONDS = 2  # what follows a change waits until the data has not changed for so long
+PATIENCE_SECONDS = 10  # but no longer than this
+NUMBER = "#"  # the column of attribute files with profile numbers
+NOTED = np.dtype(  # consent of a profile's identities in a namespace
+    [("profile", "<u4"), ("code", "u1"), ("at", "<i8"), ("basis", "<u2")]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identities:
+    """The identities of one namespace, sorted by value and profile, each pair once.
+
+    `profiles` is uint32 (n,); `consent` is uint8 (n,), the code for this profile's identities in this namespace.
+    """
+
+    values: Values
+    profiles: ProfileNumbers
+    consent: U8
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Snapshot:
+    """One generation of a project's data, read from memory-mapped files."""
+
+    def __init__(self, directory: Path, generation: int, content: Manifest) -> None:
+        self.directory = directory
+        self.generation = generation
+        self.content = content
+
+    @classmethod
+    def open(cls, scope: Scope, tx: Tx | None = None) -> "Snapshot":
+        """Pin the newest generation, as `tx` sees it if one is given; generation 0 is empty."""
+        rows = tables.manifests
+        query = select(rows.c.generation, rows.c.content).where(rows.c.project_id == scope.id)
+        with scope.read(tx) as tx:
+            row = tx.execute(query.order_by(rows.c.generation.desc()).limit(1)).first()
+        return cls(
+            scope.data_directory,
+            row.generation if row else 0,
+            Manifest.from_document(row.content) if row else Manifest(),
+        )
+
+    # Profiles
+
+    @property
+    def profile_count(self) -> int:
+        return self.content.count
+
+    @cached_property
+    def profile_ids(self) -> npt.NDArray[np.bytes_]:
+        """The ids, UTF-8 in rows of one width; a profile's number is its place."""
+        return self._array(self.content.ids, np.dtype("S1"))
+
+    @cached_property
+    def profile_consent(self) -> U8:
+        return self._array(self.content.consent, np.dtype(np.uint8))
+
+    @cached_property
+    def profile_consent_at(self) -> npt.NDArray[np.int64]:
+        return self._array(self.content.consent_at, np.dtype(np.int64))
+
+    @cached_property
+    def profile_consent_basis(self) -> npt.NDArray[np.uint16]:
+        return self._array(self.content.consent_basis, np.dtype(np.uint16))
+
+    def basis(self, number: int) -> str | None:
+        """Return the text of a consent's basis; 0 is none."""
+        if number == consent.UNDATED:
+            return consent.UNDATED_BASIS
+        return self.content.bases[number - 1] if number else None
+
+    def numbers(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """Return the numbers of profiles by id, -1 for unknown ids."""
+        known = self.profile_ids
+        if not len(known) or not len(ids):
+            return np.full(len(ids), -1, np.int64)
+        order = self._array(self.content.order, np.dtype(np.uint32))
+        places = np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)
+        found = order[places].astype(np.int64)
+        return np.where(known[found] == ids, found, -1)
+
+    def number(self, profile: str) -> int:
+        """Return a profile's number; raises NotFound."""
+        number = int(self.numbers(np.array([profile.encode()], np.bytes_))[0])
+        if number < 0:
+            raise NotFound("there is no profile with that id", hint="the ids are those of the imported id column")
+        return number
+
+    # Identities
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces with rule ids ("email_sha256/lc-v1") that have identities, sorted."""
+        return sorted(self.content.identities)
+
+    def identities(self, namespace: str) -> Identities:
+        """Return one namespace's identities; empty where there are none."""
+        rows = self.rows(namespace)
+        if self._is_repeated(namespace):
+            rows = rows.take(np.flatnonzero(begins(rows.values, rows.profiles)))
+        codes = np.zeros(self.profile_count, np.uint8)
+        noted = self.noted(namespace)
+        codes[noted["profile"]] = noted["code"]
+        return Identities(values=rows.values, profiles=rows.profiles, consent=codes[rows.profiles])
+
+    def starts(self, namespace: str) -> Indices:
+        """Return where each distinct value begins in `identities(namespace)`, for `reduceat` over the profiles that have it."""
+        return np.flatnonzero(begins(self.identities(namespace).values))
+
+    def distinct(self, namespace: str) -> tuple[Values, Indices]:
+        """Return the distinct values, sorted, and where each begins in `identities(namespace)`."""
+        values = self.identities(namespace).values
+        starts = np.flatnonzero(begins(values))
+        return values if len(starts) == len(values) else values.take(starts), starts
+
+    def primary(self, namespace: str) -> Bools:
+        """Return for each row of `identities(namespace)` whether it is its profile's primary identity.
+
+        That is the one marked so at import, else the first given.
+        """
+        best = np.full(self.profile_count, np.iinfo(np.int64).max, np.int64)
+        for place, name in enumerate(self.namespaces):
+            rows = self.rows(name)
+            np.minimum.at(best, rows.profiles, rows.key(place))
+        rows = self.rows(namespace)
+        primary = best[rows.profiles] == rows.key(self.namespaces.index(namespace)) if len(rows) else []
+        mask = np.asarray(primary, bool)
+        if self._is_repeated(namespace):
+            mask = np.logical_or.reduceat(mask, np.flatnonzero(begins(rows.values, rows.profiles)))
+        return mask
+
+    def given_outside(self, namespace: str, sources: Sequence[int]) -> Bools:
+        """Return for each row of `identities(namespace)` whether a dataset other than these gave it."""
+        rows = self.rows(namespace)
+        mask = ~np.isin(rows.sources, sources)
+        if self._is_repeated(namespace):
+            mask = np.logical_or.reduceat(mask, np.flatnonzero(begins(rows.values, rows.profiles)))
+        return mask
+
+    def rows(self, namespace: str) -> IdentityRows:
+        """Return one namespace's identities as they are stored, the same one once for each dataset that gave it."""
+        files = self.content.identities.get(namespace)
+        if files is None:
+            return IdentityRows.none()
+        lengths = self._load(files.lengths) if files.lengths else None
+        return IdentityRows(
+            values=Values(self._load(files.rows), lengths),
+            profiles=self._load(files.profiles),
+            sources=self._load(files.sources),
+            ranks=self._load(files.ranks),
+        )
+
+    def _is_repeated(self, namespace: str) -> bool:
+        files = self.content.identities.get(namespace)
+        return files is not None and files.repeated
+
+    def noted(self, namespace: str) -> npt.NDArray[Any]:
+        """Return the consent noted for single namespaces, NOTED rows in order of profile."""
+        name = self.content.noted.get(namespace.partition("/")[0])
+        return self._load(name) if name else np.zeros(0, NOTED)
+
+    def said(self, namespace: str | None = None) -> consent.Words:
+        """Return a copy of what all profiles said, for all of them or for their identities in one namespace."""
+        if namespace is None:
+            return consent.Words(
+                codes=np.array(self.profile_consent),
+                at=np.array(self.profile_consent_at),
+                bases=np.array(self.profile_consent_basis),
+            )
+        noted, words = self.noted(namespace), consent.Words.nothing(self.profile_count)
+        places = noted["profile"]
+        words.codes[places], words.at[places], words.bases[places] = noted["code"], noted["at"], noted["basis"]
+        return words
+
+    def word(self, number: int, namespace: str | None = None) -> consent.Word:
+        """Return what one profile said, for all of it or for its identities in one namespace."""
+        if namespace is None:
+            columns = (self.profile_consent, self.profile_consent_at, self.profile_consent_basis)
+            return consent.Word(*(int(column[number]) for column in columns))
+        rows = self.noted(namespace)
+        found = rows[rows["profile"] == number]
+        return consent.Word(*map(int, found[0].tolist()[1:])) if len(found) else consent.Word(0, 0, 0)
+
+    # Attributes and segments
+
+    @property
+    def attributes(self) -> dict[str, Path]:
+        """A Parquet file per dataset: the column NUMBER (of the profile), then text columns."""
+        return {name: self.directory / file for name, file in self.content.attributes.items()}
+
+    def members(self, segment_id: str) -> BitMap:
+        """Return a segment's profile numbers as they were last evaluated."""
+        name = self.content.segments.get(segment_id)
+        return BitMap.deserialize(self._bytes(name)) if name else BitMap()
+
+    def _array(self, name: str | None, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        return self._load(name) if name else np.zeros(0, dtype)
+
+    def _load(self, name: str) -> npt.NDArray[Any]:
+        try:
+            return np.load(self.directory / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        except (OSError, ValueError, EOFError) as error:
+            raise self._missing(name) from error
+
+    def _bytes(self, name: str) -> bytes:
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            raise self._missing(name) from error
+
+    def _missing(self, name: str) -> Failure:
+        return Failure(
+            f"the data file {name} of generation {self.generation} is missing or damaged",
+            hint="run the command again; if it stays so, restore the home from a backup",
+        )
+
+
+def newest_generation(scope: Scope, tx: Tx) -> int:
+    rows = tables.manifests
+    query = select(rows.c.generation).where(rows.c.project_id == scope.id).order_by(rows.c.generation.desc()).limit(1)
+    return tx.scalar(query) or 0
+
+
+def changes_after(scope: Scope, tx: Tx, generation: int) -> list[int]:
+    """Return the times of the changes after a generation, oldest first, as far as generations are kept."""
+    rows = tables.manifests
+    query = select(rows.c.created).where(rows.c.project_id == scope.id, rows.c.generation > generation)
+    return [*tx.scalars(query.order_by(rows.c.generation))]
+
+
+def settled(changes: list[int], now: int) -> bool:
+    """Return whether the data has not changed for QUIET_SECONDS, or has kept changing for PATIENCE_SECONDS."""
+    return not changes or now - changes[-1] >= QUIET_SECONDS or now - changes[0] >= PATIENCE_SECONDS

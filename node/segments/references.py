@@ -1,0 +1,86 @@
+"""References in rules: what a rule reads beside fields, each kind by the word that it begins with ("own", "received").
+
+Rooms register their kinds in node/wiring.py. A new kind needs a word (`governance.lineage.REFERENCES`), how many names
+follow it (`NAMES`), and a row in the tables of the wiring.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from ..access.scope import Scope
+from ..errors import NotFound
+from ..governance.lineage import REFERENCES, PlaceKind, place_of
+from ..governance.visibility import Visibility
+from ..storage.database import Tx
+
+if TYPE_CHECKING:
+    from pyroaring import BitMap
+
+    from ..people.snapshots import Snapshot
+
+NAMES = {PlaceKind.SEGMENT: 1, PlaceKind.RECEIVED: 2}  # own.SEGMENT, received.PARTNER.SEGMENT
+_NAME, _LAST = r"[a-z0-9][a-z0-9_-]*", r"[a-z0-9][a-z0-9._-]*"  # the last name of a reference may have dots
+PATTERN = "|".join(rf"{word}(?:\.{_NAME}){{{NAMES[kind] - 1}}}\.{_LAST}" for word, kind in REFERENCES.items())
+
+
+class Source(Protocol):
+    """What a kind of reference has to provide. A name is what follows its word: "vip", "acme.vip"."""
+
+    def members(self, tx: Tx, snapshot: "Snapshot", name: str) -> "BitMap":
+        """Return the profiles of a reference; raises `missing`, or Gone."""
+        ...
+
+    def missing(self, name: str) -> NotFound:
+        """Return the error for a name that does not exist, or is hidden from the caller."""
+        ...
+
+    def stamp(self, tx: Tx, names: Collection[str]) -> tuple[str, ...]:
+        """Return a stamp that differs once the members do, of references whose members are no part of the project's data."""
+        ...
+
+
+class Gone(NotFound):
+    """What a reference names is gone. A rule that reads it has no members: without one of its parts it could take in people
+    whom it kept out."""
+
+
+KINDS: dict[PlaceKind, Callable[[Scope], Source]] = {}
+USED_BY: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises NotAllowed if a segment of ours is needed there
+
+
+def members(scope: Scope, tx: Tx, snapshot: "Snapshot", references: Iterable[str]) -> "dict[str, BitMap]":
+    """Return the profiles of each reference; fields among `references` are left out."""
+    found = {each: place for each in references if (place := place_of(each)) is not None}
+    return {each: KINDS[place.kind](scope).members(tx, snapshot, place.target) for each, place in found.items()}
+
+
+def check_visible(scope: Scope, tx: Tx, references: Iterable[str]) -> None:
+    """Raise NotFound for a reference that is hidden from the caller, as if it did not exist."""
+    visibility = Visibility(scope, tx)
+    for place in filter(None, map(place_of, references)):
+        if not visibility.sees(place):
+            raise KINDS[place.kind](scope).missing(place.target)
+
+
+def stamp(scope: Scope, tx: Tx, references: Iterable[str]) -> tuple[str, ...]:
+    """Return a stamp that differs once the members of references do, where these are no part of the project's data."""
+    names: dict[PlaceKind, set[str]] = {}
+    for place in filter(None, map(place_of, references)):
+        names.setdefault(place.kind, set()).add(place.target)
+    return tuple(each for kind, found in sorted(names.items()) for each in KINDS[kind](scope).stamp(tx, found))
+
+
+def check_unused(scope: Scope, tx: Tx, segment: str) -> None:
+    """Raise NotAllowed if another room needs a segment of ours."""
+    for check in USED_BY.values():
+        check(scope, tx, segment)
+
+
+def own(uses: Iterable[str]) -> list[str]:
+    """Return the names of our segments among what a rule reads."""
+    return [place.target for place in filter(None, map(place_of, uses)) if place.kind is PlaceKind.SEGMENT]
+
+
+def reference(name: str) -> str:
+    """Return how a rule names a segment of ours."""
+    return f"own.{name}"

@@ -1,0 +1,27 @@
+"""Rows as frozen dataclasses: what a room hands out names its columns and their types."""
+
+from dataclasses import fields
+from enum import StrEnum
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from sqlalchemy import Row
+
+Document = dict[
+    str, Any
+]  # what JSON can hold: JSON columns, audit details, what front ends print; no decision rests on one
+Documents = list[Document]
+Record = TypeVar("Record")
+
+
+def record(kind: type[Record], row: Row[Any]) -> Record:
+    """Return a row as `kind`, a dataclass whose fields are columns of the row; a column of words becomes its StrEnum."""
+    mapping = row._mapping
+    return kind(**{name: enum(mapping[name]) if enum else mapping[name] for name, enum in _columns(kind)})  # type: ignore[arg-type]
+
+
+@cache
+def _columns(kind: type) -> tuple[tuple[str, type[StrEnum] | None], ...]:
+    hints = get_type_hints(kind)
+    enums = {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, StrEnum)}
+    return tuple((each.name, enums.get(each.name)) for each in fields(kind))

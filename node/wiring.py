@@ -1,0 +1,158 @@
+"""The one list of who handles what: letters, jobs, exchanges, and what the clock asks for.
+
+Lower rooms own the tables, upper rooms have the handlers, and `wire` brings both together, once for a process. A handler's
+module is imported at its first call: most commands need none of them.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pkgutil import resolve_name
+from typing import Any
+
+from . import log
+from .access.scope import Home, Scope
+from .errors import Failure, NotFound
+from .storage.records import Document
+
+LETTERS = {
+    "connect.accept": "partners.connecting:accepted",
+    "connect.decline": "partners.connecting:declined",
+    "connect.disconnect": "partners.connecting:disconnected",
+    "connect.restored": "backup.restored_partners:restored",
+    "preflight.ask": "partners.preflight:asked",
+    "preflight.answer": "partners.preflight:answered",
+    "audit.head": "partners.audit_heads:received",
+    "audit.held": "partners.audit_heads:confirmed",
+    "exchange.wanted": "exchanges.requests:wanted",
+    "feed.publish": "feeds.receiving.offers:published",
+    "feed.unshare": "feeds.receiving.offers:published",
+    "feed.revoke": "feeds.receiving.received:revoked",
+    "feed.accept": "feeds.sending.responses:accepted",
+    "feed.decline": "feeds.sending.responses:declined",
+    "feed.decline-version": "feeds.sending.responses:version_declined",
+    "feed.disable": "feeds.sending.responses:disabled",
+    "feed.purged": "feeds.sending.responses:purged",
+    "feed.held": "backup.restored_partners:reported",
+}
+JOBS = {
+    "release": "feeds.sending.releases:run",
+    "estimate": "feeds.estimates.asking:run",
+    "wanted": "exchanges.requests:run",
+}
+EXCHANGES = {  # by kind and our part
+    ("count", "asker"): "feeds.estimates.asking:ASKER",
+    ("count", "answerer"): "feeds.estimates.answering:ANSWERER",
+    ("evaluate", "sender"): "feeds.sending.evaluations:HANDLER",
+    ("evaluate", "receiver"): "feeds.receiving.evaluations:HANDLER",
+    ("release", "sender"): "feeds.sending.releases:HANDLER",
+    ("release", "receiver"): "feeds.receiving.releases:HANDLER",
+}
+OUTGOING = {"feed": "feeds.sending.outgoing:OutgoingFeeds"}
+INCOMING = {"received": "feeds.receiving.references:ReceivedSegments"}
+REFERENCES = {"segment": "segments.records:OwnSegments", "received": "feeds.receiving.references:ReceivedSegments"}
+SEGMENT_USED_BY = {
+    "consent policies": "consent.consent_policies:check_not_read",
+    "feeds": "feeds.sending.outgoing:check_not_shared",
+}
+ENDED = ("feeds.sending.partner_hooks:ended", "feeds.receiving.partner_hooks:ended", "exchanges.records:ended")
+ALLOWED = ("feeds.sending.partner_hooks:allowed",)
+REACHED = ("feeds.sending.attempts:reachable",)
+GIVES, TAKES = ("feeds.sending.partner_hooks:gives",), ("feeds.receiving.partner_hooks:takes",)
+MAY_LEAVE = {"feed.purged": "feeds.receiving.partner_hooks:files_are_gone"}
+PEOPLE_CHANGED = {"received feeds": "feeds.receiving.joining:join_all"}
+
+UPKEEP = ("exchanges.records:forget_old", "operations.jobs:forget_old", "partners.key_epochs:remove_leftovers")
+UPKEEP_OF_A_PROJECT = (
+    "feeds.receiving.membership_files:sweep",
+    "feeds.receiving.expiry:apply",  # members leave whose time is over
+    "partners.audit_heads:send",  # partners are sent, once a day, where our audit log ends
+    "people.drafts:remove_leftovers",
+    "feeds.sending.due:alert_overdue",
+    "operations.alerts:forget_old",
+)
+
+
+@cache
+def wire() -> None:
+    """Fill the tables of handlers."""
+    from .exchanges import handlers as exchanges
+    from .governance import ports
+    from .governance.lineage import PlaceKind
+    from .operations import jobs
+    from .partners import handlers as partners
+    from .people import changes
+    from .segments import references
+
+    partners.HANDLERS.update({kind: late(name) for kind, name in LETTERS.items()})
+    partners.ENDED.extend(map(late, ENDED))
+    partners.ALLOWED.extend(map(late, ALLOWED))
+    partners.REACHED.extend(map(late, REACHED))
+    partners.GIVES.extend(map(late, GIVES))
+    partners.TAKES.extend(map(late, TAKES))
+    partners.MAY_LEAVE.update({kind: late(name) for kind, name in MAY_LEAVE.items()})
+    jobs.HANDLERS.update({kind: late(name) for kind, name in JOBS.items()})
+    ports.OUTGOING.update({PlaceKind(kind): late(name) for kind, name in OUTGOING.items()})
+    ports.INCOMING.update({PlaceKind(kind): late(name) for kind, name in INCOMING.items()})
+    references.KINDS.update({PlaceKind(kind): late(name) for kind, name in REFERENCES.items()})
+    references.USED_BY.update({room: late(name) for room, name in SEGMENT_USED_BY.items()})
+    changes.CHANGED.update({name: late(hook) for name, hook in PEOPLE_CHANGED.items()})
+    exchanges.KINDS.update({key: partial(resolve_name, f"{__package__}.{name}") for key, name in EXCHANGES.items()})
+
+
+def late(name: str) -> Callable[..., Any]:
+    """Return a function that does what `name` ("room.module:function") does, and is looked up when it is called."""
+
+    def handler(*arguments: Any) -> Any:
+        return resolve_name(f"{__package__}.{name}")(*arguments)
+
+    return handler
+
+
+def sweep(home: Home) -> None:
+    """Do what the clock asks for, in the node and in each project, and delete files that a kill left behind."""
+    from .storage import files
+
+    home.guard.known()
+    acts: list[Callable[[], object]] = []
+    with suppress(Failure):
+        acts += [partial(late(name), scope) for scope in home.all_scopes() for name in UPKEEP_OF_A_PROJECT]
+    acts += [partial(late(name), home) for name in UPKEEP]
+    acts += [partial(files.remove_leftovers, home.path / name) for name in ("cache", "spool", "keys")]
+    for act in acts:
+        try:
+            act()
+        except (Failure, OSError) as error:  # a busy database or a full disk: the next time will do
+            log.warning("upkeep waits", reason=str(error))
+
+
+def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
+    """Do at once, for some projects, what a service does all the time: deliver and fetch letters, sweep, run queued jobs.
+
+    Each job runs in the name of who submitted it. Returns the partners out of reach and the jobs that ran, of which those
+    that the caller may not see are only counted; where a service runs, nothing is left to do here.
+    """
+    from .operations.jobs import Jobs, no_progress
+    from .partners.letters import Letters
+    from .storage.locks import serving
+
+    done: Document = {"serving": serving(home.path), "out_of_reach": [], "jobs": [], "other_jobs": 0}
+    if done["serving"]:
+        return done
+    jobs, names, ran, gone = Jobs(home), {scope.id: scope.name for scope in scopes}, [], {}
+    with home.guard.itself():
+        sweep(home)
+        for scope in scopes:
+            gone[scope.id] = Letters(scope).sync_all()
+        while (job := jobs.claim_next(names)) is not None:
+            jobs.execute(job, progress or no_progress)
+            ran.append(job)
+    viewable = {scope.id for scope in home.scopes()}
+    for project_id in viewable & gone.keys():
+        done["out_of_reach"] += [{"project": names[project_id], "partner": alias} for alias in gone[project_id]]
+    for job in ran:
+        try:
+            done["jobs"].append({"project": names[job.project_id], **jobs.show(job.id).as_dict()})
+        except NotFound:
+            done["other_jobs"] += 1
+    return done

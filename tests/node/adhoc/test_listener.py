@@ -1,0 +1,245 @@
+"""Two sides of an ad hoc match over real TLS, each in a thread: what each learns, and what is refused."""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from matches import columns, emails, phones
+
+from node.adhoc import dialler, listener
+from node.adhoc.answers import Learned
+from node.adhoc.listener import Rules
+from node.adhoc.session import Columns, Party
+from node.errors import InvalidInput, NotAllowed, PeerUnreachable, RefusedByPartner
+from node.transport import paths
+from node.transport.client import PeerClient
+from protocol import wire
+from protocol.connectid import ConnectId
+from protocol.errors import RemoteProtocolError
+
+pytestmark = pytest.mark.two_nodes
+
+
+@dataclasses.dataclass
+class Listening:
+    connect_id: str
+    thread: threading.Thread
+    ended: "queue.Queue[Learned | Exception]"
+
+    def outcome(self) -> Learned:
+        ended = self.ended.get(timeout=30)
+        self.thread.join(10)
+        if isinstance(ended, Exception):
+            raise ended
+        return ended
+
+
+@pytest.fixture
+def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Listening]]:
+    started: list[Listening] = []
+    monkeypatch.setattr(dialler, "FIRST_CONTACT_SECONDS", 0.5)
+
+    def start(read: Columns, **rules: Any) -> Listening:
+        ready: queue.Queue[str] = queue.Queue()
+        ended: queue.Queue[Learned | Exception] = queue.Queue()
+
+        def run() -> None:
+            try:
+                ended.put(listener.listen(read, Rules(**rules), ready=lambda text, where: ready.put(text)))
+            except Exception as error:
+                ended.put(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        started.append(Listening(ready.get(timeout=20), thread, ended))
+        return started[-1]
+
+    yield start
+    monkeypatch.setattr(listener, "SESSION_SECONDS", 0)
+    monkeypatch.setattr(listener, "PARTNER_SECONDS", 0)
+    monkeypatch.setattr(listener, "LINGER_SECONDS", 0)
+    for each in started:
+        each.thread.join(20)
+        assert not each.thread.is_alive()
+
+
+def test_a_noised_count_and_what_the_listener_learned(listen: Callable[..., Listening]) -> None:
+    there = listen(columns(email=emails(0, 900), phone=phones(0, 900)), minimum=100, exact=True)
+    outcome = dialler.dial(there.connect_id, columns(email=emails(300, 1300), phone=phones(500, 1000)), minimum=50)
+    learned = there.outcome()
+    assert outcome.agreement.terms.epsilon is not None  # one side's --exact is not enough
+    assert outcome.agreement.terms.minimum_overlap == 100
+    truth = {"email_sha256/lc-v1": (1000, 600), "phone_sha256/e164-v1": (500, 400)}
+    for counted in outcome.counted:
+        ours, both = truth[counted.namespace]
+        assert counted.ours == ours
+        assert counted.half_width
+        assert abs((counted.overlap or 0) - both) <= 6 * counted.half_width
+        assert counted.theirs_at_most == 4096
+        assert (learned.theirs[counted.namespace], learned.overlap[counted.namespace]) == (ours, both)
+
+
+def test_below_the_minimum_there_is_no_number(listen: Callable[..., Listening]) -> None:
+    there = listen(columns(email=emails(0, 300)), minimum=200, exact=True)
+    outcome = dialler.dial(there.connect_id, columns(email=emails(200, 500)), minimum=100, exact=True)
+    assert [(each.overlap, each.half_width) for each in outcome.counted] == [(None, None)]
+    assert there.outcome().overlap == {"email_sha256/lc-v1": 100}
+
+
+def test_two_sessions_share_no_point_and_show_no_hash(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies: list[list[bytes]] = []
+
+    def recording(self: PeerClient, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        status, answer = once(self, method, path, body)
+        bodies[-1] += [body, answer]
+        return status, answer
+
+    once = PeerClient.attempt
+    monkeypatch.setattr(PeerClient, "attempt", recording)
+    read = columns(email=emails(0, 100))
+    for members in (False, False, True):
+        bodies.append([])
+        there = listen(read, minimum=1, allow="members")
+        dialler.dial(there.connect_id, read, minimum=1, members=members)
+        there.outcome()
+    points = [
+        {
+            content[at : at + 32]
+            for body in session
+            if body and isinstance(content := wire.unpack(body).get("points"), bytes)
+            for at in range(0, len(content), 32)
+        }
+        for session in bodies
+    ]
+    assert [len(found) for found in points] == [4096 + 100, 4096 + 100, 100 + 100]
+    assert len(points[0] | points[1] | points[2]) == 4196 + 4196 + 200
+    for value in read["email_sha256/lc-v1"].values.rows:
+        assert not any(value.tobytes()[:8] in body for session in bodies for body in session)
+
+
+def test_asking_for_more_than_allowed_is_refused_and_a_count_still_possible(listen: Callable[..., Listening]) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=1, exact=True)
+    read = columns(email=emails(50, 150))
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(there.connect_id, read, members=True, minimum=1)
+    assert refused.value.code == "not_allowed"
+    assert "ask the other side to allow members" in refused.value.hint
+    assert dialler.dial(there.connect_id, read, minimum=1, exact=True).counted[0].overlap == 50
+    assert there.outcome().overlap == {"email_sha256/lc-v1": 50}
+
+
+def test_a_connect_id_is_good_for_one_session(listen: Callable[..., Listening]) -> None:
+    there, read = listen(columns(email=emails(0, 100)), minimum=1), columns(email=emails(50, 150))
+    stuck = threading.Event()
+
+    def first() -> None:
+        with pytest.raises(RuntimeError):
+            dialler.dial(there.connect_id, read, minimum=1, progress=stop)
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        if what == "tags" and done:
+            stuck.set()
+            raise RuntimeError
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert stuck.wait(20)
+    thread.join(20)
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(there.connect_id, read, minimum=1)
+    assert refused.value.code == "in_use"
+
+
+def test_a_dialler_asks_each_question_once(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
+    there, read = listen(columns(email=emails(0, 100)), minimum=1), columns(email=emails(50, 150))
+    count = dialler.Dialling.count
+
+    def twice(self: dialler.Dialling) -> dialler.Outcome:
+        count(self)
+        return count(self)
+
+    monkeypatch.setattr(dialler.Dialling, "count", twice)
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(there.connect_id, read, minimum=1)
+    assert refused.value.code == "one_answer"
+
+
+def test_another_secret_learns_nothing(listen: Callable[..., Listening]) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=1)
+    forged = dataclasses.replace(ConnectId.parse(there.connect_id), secret=bytes(16)).encode()
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(forged, columns(email=emails(0, 100)), minimum=1)
+    assert refused.value.code == "connect_id_proof"
+
+
+def test_too_few_identities_are_refused_on_both_sides(listen: Callable[..., Listening]) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=50)
+    with pytest.raises(NotAllowed, match="minimum of 50") as few:
+        dialler.dial(there.connect_id, columns(email=emails(0, 40)), minimum=1)
+    assert "lower the minimum on both sides" in few.value.hint
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(there.connect_id, columns(email=emails(0, 400)), minimum=200)
+    assert refused.value.code == "too_few"
+
+
+@pytest.mark.feature("ID7")
+def test_different_rules_are_told_before_anything_is_matched(listen: Callable[..., Listening]) -> None:
+    read = columns(email=emails(0, 100))
+    there = listen(read, minimum=1)
+    other = {"email_sha256/google-v3": read["email_sha256/lc-v1"]}
+    with pytest.raises(NotAllowed, match="google-v3 here, lc-v1 there"):
+        dialler.dial(there.connect_id, other, minimum=1)
+    with pytest.raises(NotAllowed, match="no namespace in common"):
+        dialler.dial(there.connect_id, columns(phone=phones(0, 100)), minimum=1)
+
+
+def test_a_listener_that_has_gone_is_told(listen: Callable[..., Listening]) -> None:
+    there, read = listen(columns(email=emails(0, 10)), minimum=1), columns(email=emails(0, 10))
+    dialler.dial(there.connect_id, read, minimum=1)
+    there.outcome()
+    with pytest.raises(PeerUnreachable) as gone:
+        dialler.dial(there.connect_id, read, minimum=1)
+    assert "still running" in gone.value.hint
+
+
+def test_a_listener_does_not_wait_for_ever(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "SESSION_SECONDS", 0)
+    with pytest.raises(Exception, match="no session took place"):
+        listen(columns(email=emails(0, 10))).outcome()
+
+
+def test_a_hostile_chunk_ends_the_session_with_an_error(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=1)
+    put = PeerClient.put
+
+    def spoiled(self: PeerClient, path: str, body: bytes, *, status: str) -> None:
+        put(self, path, body[:-40] + bytes(40) if "/tags/" in path else body, status=status)
+
+    monkeypatch.setattr(PeerClient, "put", spoiled)
+    with pytest.raises(RefusedByPartner) as refused:
+        dialler.dial(there.connect_id, columns(email=emails(0, 100)), minimum=1)
+    assert refused.value.status == 400
+    with pytest.raises(RemoteProtocolError):
+        there.outcome()
+
+
+def test_an_address_that_nobody_can_dial_is_refused() -> None:
+    with pytest.raises(InvalidInput) as wrong:
+        listener.listen(columns(email=emails(0, 10)), bind_to="0.0.0.0:0", ready=lambda text, where: None)
+    assert "HOST:PORT" in wrong.value.hint
+
+
+def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]) -> None:
+    there = ConnectId.parse(listen(columns(email=emails(0, 100)), minimum=1).connect_id)
+    with PeerClient(Party(), there.address, there.key) as stranger:
+        for path in (paths.EXCHANGES, "/vesica/1/done"):
+            with pytest.raises(RefusedByPartner) as refused:
+                stranger.post(path, b"")
+            assert refused.value.code == "unwelcome"

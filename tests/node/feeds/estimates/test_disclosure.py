@@ -1,0 +1,114 @@
+"""What a partner may learn of a count, and what that costs it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clock import Clock
+from estimating import NOISY, ask, kept, members, people, spent
+from sides import EMAIL, Pair, Person
+
+from cli.main import main
+from node.errors import RefusedByPartner
+from node.feeds.estimates import disclosure
+from node.storage.tables import answers
+from protocol.agreement import Terms
+
+
+@pytest.mark.feature("ES4")
+def test_below_the_minimum_there_is_no_number_anywhere(
+    pair: Pair, person: type[Person], capsys: pytest.CaptureFixture[str]
+) -> None:
+    globe = people(person, "g", range(10, 60))
+    segments = {"few": members(*range(29)), "enough": members(*range(30, 50))}
+    pair.prepare(people(person, "a", range(50)), globe, segments, minimum_overlap=20)
+    rows = ask(pair, ["few", "enough"])
+    few, enough = rows["few", EMAIL], rows["enough", EMAIL]
+    assert (enough["status"], enough["overlap"]) == ("ok", 20)  # just enough
+    assert few["status"] == "below_minimum"  # 19
+    for name in ("overlap", "consented", "interval", "consented_interval"):
+        assert few[name] is None
+    home = ["--home", str(pair.acme.node.home.path)]
+    assert main([*home, "feed", "show", "f"]) == 0
+    out = capsys.readouterr().out
+    assert "Ranges" not in out  # there is no noise
+    (line,) = [line for line in out.splitlines() if " few " in line]
+    assert line.count("below minimum") == 2
+    assert "19" not in line.partition("20")[0]  # before the date
+    assert main([*home, "feed", "show", "f", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["estimates"]
+    assert [row["overlap"] for row in shown if row["segment"] == "few"] == [None]
+
+
+@pytest.mark.feature("ES4")
+def test_the_floor_is_laid_on_the_noised_number() -> None:
+    """A floor on the true number would say whether it is above: here 1,000 true ones are hidden in half of the cases."""
+    terms = Terms()
+    told = [
+        disclosure.sanitise(
+            1_000, 0, size=5_000, terms=terms, seeds=(seed.to_bytes(32), (seed + 500).to_bytes(32))
+        ).status
+        for seed in range(100)
+    ]
+    assert 25 < told.count("below_minimum") < 75
+
+
+@pytest.mark.feature("ES7")
+def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Pair, person: type[Person], clock: Clock) -> None:
+    """Three questions of 1/20 on a budget of 1/10: the third waits for the end of the window."""
+    segments = {name: members(*range(start, start + 100)) for name, start in (("a", 0), ("b", 100), ("c", 200))}
+    both = people(person, "a", range(300)), people(person, "g", range(300))
+    pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
+    ask(pair, ["a"], feed="fa")
+    clock.advance(days=1)
+    ask(pair, ["b"], feed="fb")
+    assert spent(pair) == 100
+    with pytest.raises(RefusedByPartner, match=r"0\.1 of 0\.1") as refused:
+        ask(pair, ["c"], feed="fc")
+    assert refused.value.code == "budget"
+    assert spent(pair) == 100
+    assert pair.acme.project.feeds.estimates("fc") == []
+    for side, acts in ((pair.globe, ("estimate.answer", "exchange.count")), (pair.acme, ("exchange.count",))):
+        for act in acts:
+            assert [entry["detail"]["error"]["code"] for entry in side.acts(act, "deny")] == ["budget"]
+    clock.advance(days=89)  # the first question is 90 days old, the second is not
+    assert ask(pair, ["c"], feed="fc")
+    assert spent(pair) == 150
+
+
+@pytest.mark.feature("ES7")
+def test_below_the_minimum_costs_the_same(pair: Pair, person: type[Person]) -> None:
+    both = people(person, "a", range(100)), people(person, "g", range(100, 200))
+    pair.prepare(*both, {"all": members(*range(100))}, **NOISY, minimum_overlap=1_000)
+    assert ask(pair, ["all"])["all", EMAIL]["status"] == "below_minimum"
+    assert spent(pair) == 50
+
+
+@pytest.mark.feature("ES7")
+def test_an_identical_question_is_free_also_after_a_restart(
+    pair_type: type[Pair], tmp_path: Path, clock: Clock, person: type[Person]
+) -> None:
+    pair = pair_type(tmp_path, clock)
+    with pair.acme.serving(), pair.globe.serving():
+        both = people(person, "a", range(100)), people(person, "g", range(100))
+        pair.prepare(*both, {"all": members(*range(100))}, **NOISY)
+        first = ask(pair, ["all"])["all", EMAIL]
+    for side in (pair.acme, pair.globe):
+        side.node.close()
+        side.open()
+    clock.advance(days=2)
+    with pair.acme.serving(), pair.globe.serving():
+        for _ in range(2):
+            again = ask(pair, ["all"])["all", EMAIL]
+            budget = {**first["budget"], "at": clock.now}
+            assert again == {**first, "computed_at": clock.now, "budget": budget}
+    assert spent(pair) == 50
+    assert len(kept(pair, answers)) == 1
+
+
+def test_all_pairs_of_segments_are_compared_at_once() -> None:
+    first = np.random.default_rng(3).random((40, 3_000)) < 0.5
+    common = disclosure.in_both(first, first)
+    assert common[3, 7] == (first[3] & first[7]).sum()
+    assert np.array_equal(np.diag(common), first.sum(axis=1))

@@ -1,0 +1,155 @@
+"""A disk that is full at the one write function: a clear error, nothing half written, and all well when there is room."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sides import Pair, Person, Side
+from sqlalchemy import select
+
+from node.access.audit import Result
+from node.errors import DiskFull, RefusedByPartner
+from node.feeds.receiving.received import Received
+from node.imports.identity_columns import IdentityColumn
+from node.node import Node
+from node.people.snapshots import Snapshot
+from node.storage import tables
+from psi.errors import VesicaError
+
+Full = Callable[[str], AbstractContextManager[list[str]]]
+GOOD = {f"g{n}" for n in range(10, 20)}
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Full:
+    """Let every file whose path holds a text fail for want of space, after half of it is written; yields which did."""
+    sync = os.fsync
+
+    @contextmanager
+    def full(part: str) -> Iterator[list[str]]:
+        met: list[str] = []
+
+        def no_space(descriptor: int) -> None:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            if part in path:
+                met.append(path)
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", no_space)
+            yield met
+
+    return full
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def test_an_import(node: Node, tmp_path: Path, full: Full) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("id,mail\n" + "".join(f"p{n},p{n}@x.com\n" for n in range(20)))
+    project = node.project()
+
+    def load() -> Any:
+        columns = [IdentityColumn.parse("mail=email_sha256")]
+        return project.profiles.import_(file, dataset="crm", id_column="id", identities=columns)
+
+    with full("/data/"), pytest.raises(DiskFull) as error:
+        load()
+    assert "make room" in error.value.hint
+    assert Snapshot.open(project.scope).generation == 0
+    assert tree(project.scope.data_directory) == {}
+    assert [entry.act for entry in node.audit.entries(result=Result.FAIL)] == ["profile.import"]
+    load()
+    before = tree(project.scope.data_directory)
+    with full("-rows.npy"), pytest.raises(DiskFull):
+        load()
+    assert Snapshot.open(project.scope).generation == 1
+    node.sweep()
+    assert tree(project.scope.data_directory) == before
+    load()
+    assert Snapshot.open(project.scope).generation == 2
+
+
+@pytest.fixture
+def shared(pair: Pair, person: type[Person]) -> Any:
+    pair.prepare(
+        [person(f"a{n}", f"p{n}@x.com") for n in range(20)],
+        [person(f"g{n}", f"p{n}@x.com") for n in range(10, 30)],
+        {"vip": [f"a{n}" for n in range(20)]},
+    )
+    pair.share("summer", ["vip"], ["email_sha256"])
+    return pair
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param("/acme/spool/", id="the caller's messages"),
+        pytest.param("/globe/spool/", id="the partner's messages"),
+        pytest.param("/acme/cache/", id="the sender's cache"),
+        pytest.param("/globe/cache/", id="the receiver's cache"),
+        pytest.param("/received/", id="the received records"),
+        pytest.param(".members", id="the memberships"),
+    ],
+)
+def test_a_release(shared: Any, full: Full, part: str) -> None:
+    acme, globe = shared.acme, shared.globe
+    with full(part) as met, pytest.raises(VesicaError) as error:
+        acme.project.feeds.sync("summer")
+    assert met
+    if "/acme/" in part:
+        assert isinstance(error.value, DiskFull)
+        assert "make room" in error.value.hint
+    else:  # the partner's disk: it says that it failed, and not where
+        assert isinstance(error.value, RefusedByPartner)
+        assert error.value.status >= 500
+        assert "globe" not in str(error.value)
+    for side in (acme, globe):
+        assert [path for path in (side.folder / side.name).rglob(".*") if path.is_file()] == []  # no temporary file
+    assert globe.members("acme", "vip") in (set(), GOOD) if taken(globe) else taken(globe) == []
+    assert [run["status"] for run in acme.project.feeds.sync("summer")] == ["done"]
+    assert globe.members("acme", "vip") == GOOD
+    assert taken(acme) == taken(globe) == [1]
+
+
+def taken(side: Side) -> list[int]:
+    """Return the revisions that a side holds a receipt of."""
+    with side.node.home.database.read() as tx:
+        return list(tx.scalars(select(tables.runs.c.revision).where(tables.runs.c.state == "done")))
+
+
+def test_an_estimate(shared: Any, full: Full) -> None:
+    feeds = shared.acme.project.feeds
+    with full("/globe/cache/"), pytest.raises(RefusedByPartner):
+        feeds.estimate("summer")
+    with full("/acme/spool/"), pytest.raises(DiskFull):
+        feeds.estimate("summer")
+    assert [row["overlap"] for row in feeds.estimate("summer")] == [10]
+
+
+def test_the_memberships_of_a_removal(shared: Any, full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter whose effect finds no room is not lost: it comes again."""
+    acme, globe = shared.acme, shared.globe
+    acme.segment("new", [f"a{n}" for n in range(12)])
+    acme.project.feeds.create("other", segments=["vip", "new"], namespaces=["email_sha256"], partners=["globe"])
+    acme.project.feeds.publish("other")
+    shared.post()
+    globe.project.received.enable("other")
+    shared.post()
+    acme.project.feeds.sync("other")
+    with full("/received/") as met:
+        acme.project.feeds.unshare("other", segment="new")
+        assert met
+        assert {row["name"]: row["segments"] for row in globe.project.received.all()}["other"].keys() == {"vip", "new"}
+    shared.post()
+    shown = {row["name"]: row["segments"] for row in globe.project.received.all()}
+    assert shown["other"] == {"vip": 10}
+    assert isinstance(globe.project.received, Received)
