@@ -106,7 +106,9 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
 @click.pass_obj
 def evaluate(ctx: "Context", name: str | None) -> None:
     """Evaluate a segment with what it is composed of, or all of them."""
-    _print_all(ctx, [each.as_dict() for each in ctx.project().segments.evaluate(*([name] if name else []))])
+    segments = ctx.project().segments
+    found = segments.evaluate_all() if name is None else segments.evaluate(name)
+    _print_all(ctx, [each.as_dict() for each in found])
 
 
 @cli.command()

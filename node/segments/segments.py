@@ -1,6 +1,6 @@
 """Segments: sets of profiles, imported by id or evaluated from a rule, kept as roaring bitmaps of profile numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,28 +120,41 @@ class Segments:
         return replace(after, unknown=content.unknown)
 
     def evaluate(self, *names: str) -> list[Segment]:
-        """Evaluate segments with what they are composed of, or all that have a rule; returns them as they are then.
+        """Evaluate segments with what they are composed of; returns them as they are then.
 
         Where nobody has come or gone, the project's data stays at its generation.
         """
-        detail: Document = {}
-        with self._scope.act("segment.evaluate", ", ".join(names)[:400] or "all", detail=detail) as tx:
-            done = self.evaluate_in(tx, *names)
-            detail["segments"] = len(done)
-            return [segment for segment in stored(self._scope, tx) if segment.name in {*done, *names}]
+        return self._evaluate(names)
+
+    def evaluate_all(self) -> list[Segment]:
+        """Evaluate all segments that have a rule; returns them as they are then. See `evaluate`."""
+        return self._evaluate(None)
 
     def evaluate_in(self, tx: Tx, *names: str) -> list[str]:
         """Evaluate segments as `evaluate` does, in the caller's transaction; returns those that have a rule."""
+        return self._evaluate_in(tx, names)
+
+    def _evaluate(self, names: Sequence[str] | None) -> list[Segment]:
+        detail: Document = {}
+        target = "all" if names is None else ", ".join(names)[:400]
+        with self._scope.act("segment.evaluate", target, detail=detail) as tx:
+            done = self._evaluate_in(tx, names)
+            detail["segments"] = len(done)
+            shown = {*done, *(names or ())}
+            return [segment for segment in stored(self._scope, tx) if segment.name in shown]
+
+    def _evaluate_in(self, tx: Tx, names: Sequence[str] | None) -> list[str]:
+        """Evaluate named segments, or with None all; of all, one whose rule reads what is gone has nobody."""
         hidden = Visibility(self._scope, tx).hidden_segments()
         found = {segment.name: segment for segment in stored(self._scope, tx) if segment.name not in hidden}
-        for name in names:
+        for name in names or ():
             if name not in found:
                 raise no_segment(name)
         draft, done, changed, gone = Draft(self._scope, tx), [], False, set[str]()
-        for segment in in_order(found, names or sorted(found)):
+        for segment in in_order(found, sorted(found) if names is None else names):
             if segment.tree is None:
                 continue
-            if names:
+            if names is not None:
                 members = evaluation.matching(self._scope, tx, draft.snapshot, segment.tree)
             else:
                 members = evaluation.remaining(self._scope, tx, draft, segment, gone)

@@ -30,6 +30,6 @@ def evaluate_changed(scope: Scope, known: dict[str, Evaluated], stamp: Callable[
     if now == before or not settled(changes, scope.home.now()):
         return
     known[scope.id] = now  # an error waits for the next change
-    Segments(scope).evaluate()
+    Segments(scope).evaluate_all()
     with scope.read() as tx:
         known[scope.id] = (newest_generation(scope, tx), now[1])

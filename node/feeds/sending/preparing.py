@@ -97,8 +97,7 @@ def _evaluated(scope: Scope, connection: Connection, feed_id: str) -> Seen:
     with scope.act("feed.check", feed_id, detail=detail) as tx:
         feed, definition, model = _checked(scope, tx, connection, feed_id)
         names = [segment.name for segment in definition.segments]
-        evaluated = Segments(scope).evaluate_in(tx, *names) if names else []  # without names it would be every one
-        detail |= {"partner": connection.alias, "evaluated": evaluated}
+        detail |= {"partner": connection.alias, "evaluated": Segments(scope).evaluate_in(tx, *names)}
         return feed, definition, model, Snapshot.open(scope, tx)
 
 

@@ -142,7 +142,7 @@ def test_a_project_without_a_role_is_not_there(either_node: Node) -> None:
         assert told(NotFound, bobs.project, "default") == told(NotFound, bobs.project, "nowhere")
         with pytest.raises(NotFound):
             bobs.home.scope(_row(either_node, "default").id)
-        bobs.project("loyalty").segments.evaluate()
+        bobs.project("loyalty").segments.evaluate_all()
         with pytest.raises(PermissionDenied, match="the whole node"):
             bobs.create_project("third")
         with pytest.raises(PermissionDenied) as refused:

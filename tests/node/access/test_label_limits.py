@@ -68,7 +68,7 @@ def test_a_segment_with_a_label_that_is_not_cleared_is_not_there(labelled: tuple
     with signed_in(node, lou) as lous:
         project, out = lous.project(), tmp_path / "out.csv"
         assert [each.name for each in project.segments.all()] == ["first", "open"]
-        assert [each.name for each in project.segments.evaluate()] == ["first", "open"]
+        assert [each.name for each in project.segments.evaluate_all()] == ["first", "open"]
         assert project.reports.project()["counts"]["segments"] == 2
         assert project.profiles.show("2")["segments"] == ["first", "open"]
         assert project.profiles.show("2")["attributes"] == {"crm": {"orders": "7"}, "health": {}}

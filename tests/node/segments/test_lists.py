@@ -27,7 +27,7 @@ def test_members_of_a_file(project: Project, tmp_path: Path, content: str, membe
     path.write_text(content)
     segment = project.segments.create("s", members_file=path)
     assert (ids(project, "s"), segment.unknown, segment.kind) == (members, unknown, "members")
-    assert [each.name for each in project.segments.evaluate()] == []
+    assert [each.name for each in project.segments.evaluate_all()] == []
 
 
 def test_an_import_changes_the_lists_that_are_its_own(project: Project, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_segments_are_evaluated_after_what_they_are_composed_of(project: Project
     assert (ids(project, "z-many.orders"), ids(project, "a-rest")) == ("2", "134")
     load(project, tmp_path, "crm", "id,orders\n1,50\n9,1\n")
     assert ids(project, "a-rest") == "134"
+    assert project.segments.evaluate() == []  # none is named, so none is evaluated
+    assert ids(project, "a-rest") == "134"
     done = project.segments.evaluate("a-rest")
     assert [each.name for each in done] == ["a-rest", "z-many.orders"]
     assert (ids(project, "z-many.orders"), ids(project, "a-rest")) == ("12", "345")

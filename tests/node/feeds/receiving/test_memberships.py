@@ -79,7 +79,7 @@ def test_an_export_holds_what_is_received_now_and_nothing_that_was_taken_back(sh
     with pytest.raises(NotFound):
         segments.evaluate("deeper")
     segments.create("rest", rule="received.acme.new")
-    assert {each.name: each.size for each in segments.evaluate()} == {"derived": 0, "deeper": 0, "rest": 1}
+    assert {each.name: each.size for each in segments.evaluate_all()} == {"derived": 0, "deeper": 0, "rest": 1}
 
 
 @pytest.mark.feature("RC4")
