@@ -15,9 +15,8 @@ from ..storage.tables import runs
 
 SHOWN = 20
 NO_BASE = "no_base"  # the code with which a receiver refuses changes that it could add to nothing
-FULL_AFTER = (
-    32  # revisions of changes, after which a full one comes: a receiver keeps all of them, and opens each again
-)
+# revisions of changes, after which a full one comes: a receiver keeps all of them, and opens each again
+FULL_AFTER = 32
 
 
 class RunState(StrEnum):

@@ -27,6 +27,7 @@ def listed(scope: Scope) -> Documents:
 
 def _about(scope: Scope, connection: Connection) -> Document:
     """Return what both documents have of a partner."""
+    agreed = connection.agreed
     return {
         "alias": connection.alias,
         "organisation": connection.peer_organisation,
@@ -35,8 +36,8 @@ def _about(scope: Scope, connection: Connection) -> Document:
         "reason": connection.reason,
         "key": connection.peer_key.hex(),
         "key_changed": connection.key_changed,
-        "terms": connection.terms.as_dict(),
-        "namespaces": list(connection.agreed.namespaces),
+        "terms": agreed.terms.as_dict(),
+        "namespaces": list(agreed.namespaces),
         "segments_received": Memberships(scope).segments_received(connection.id),
     }
 

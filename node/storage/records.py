@@ -7,9 +7,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from sqlalchemy import Row
 
-Document = dict[
-    str, Any
-]  # what JSON can hold: JSON columns, audit details, what front ends print; no decision rests on one
+# What JSON can hold: JSON columns, audit details, what front ends print. No decision rests on one.
+Document = dict[str, Any]
 Documents = list[Document]
 Record = TypeVar("Record")
 

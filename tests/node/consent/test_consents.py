@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from loading import four_people
 from sides import Pair, Person
 
 from node.errors import InvalidInput, NotAllowed, NotFound
-from node.imports.identity_columns import IdentityColumn, ImportReport
+from node.imports.identity_columns import ImportReport
 from node.node import Node
 from node.people.consent import CODES
 from node.people.snapshots import Snapshot
@@ -19,13 +20,7 @@ from psi.errors import Remedy
 
 @pytest.fixture
 def project(node: Node, tmp_path: Path) -> Project:
-    path = tmp_path / "people.csv"
-    path.write_text("id,email,ecid,share\n" + "".join(f"{n},u{n}@x.com,{n:038d},{s}\n" for n, s in enumerate(
-        ["y", "n", "", "y"], start=1)))  # fmt: skip
-    project = node.project()
-    columns = [IdentityColumn.parse("email=email_sha256"), IdentityColumn.parse("ecid=ecid")]
-    project.profiles.import_(path, dataset="crm", id_column="id", identities=columns, consent_column="share")
-    return project
+    return four_people(node, tmp_path)
 
 
 @pytest.mark.feature("CO1")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from clock import Clock
+from loading import four_people
 
 from node.access.scope import Scope
 from node.errors import InvalidInput
@@ -20,13 +21,7 @@ from node.storage.database import Tx
 
 @pytest.fixture
 def project(node: Node, tmp_path: Path) -> Project:
-    path = tmp_path / "people.csv"
-    path.write_text("id,email,ecid,share\n" + "".join(f"{n},u{n}@x.com,{n:038d},{s}\n" for n, s in enumerate(
-        ["y", "n", "", "y"], start=1)))  # fmt: skip
-    project = node.project()
-    columns = [IdentityColumn.parse("email=email_sha256"), IdentityColumn.parse("ecid=ecid")]
-    project.profiles.import_(path, dataset="crm", id_column="id", identities=columns, consent_column="share")
-    return project
+    return four_people(node, tmp_path)
 
 
 def test_an_import_of_consent(project: Project, tmp_path: Path) -> None:
