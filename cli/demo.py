@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,8 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from io import StringIO
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ WAIT_SECONDS = 60
 FAR = 300  # identities from the minimum: seven standard deviations of the noise of an overlap
 FEED = "summer"
 MEANT_FOR_OTHERS = ("VESICA_PROJECT", "VESICA_TOKEN", "VESICA_TRACEBACK")  # whose nodes are not those of a demo
+_PORTS = range(10_000, 32_768)  # systems give outgoing connections higher ones, even one that a service is about to use
+_places = count(random.SystemRandom().randrange(len(_PORTS)))
 COMMAND = [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main())"]  # what starts a `vesica`
 
 
@@ -297,7 +301,12 @@ def _short(text: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports of this machine that nobody listens on."""
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+    """Return different ports of this machine that nobody listens on, none of which an outgoing connection can take."""
+    found: list[int] = []
+    for place in islice(_places, len(_PORTS)):
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", _PORTS[place % len(_PORTS)])).close()
+            found.append(_PORTS[place % len(_PORTS)])
+        if len(found) == count:
+            return found
+    raise OSError(f"no {count} ports from {_PORTS[0]} to {_PORTS[-1]} are free")

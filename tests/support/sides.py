@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from clock import Clock
 from sqlalchemy import select
 
+from cli.demo import free_ports
 from node.access.audit import Result
 from node.imports.identity_columns import IdentityColumn
 from node.node import Node
@@ -42,7 +43,7 @@ class Side:
 
     def __init__(self, folder: Path, name: str, *, now: Callable[[], int], address: bool = True) -> None:
         self.name, self.folder, self._now = name, folder, now
-        self.bound = bind("127.0.0.1:0")
+        self.bound = bind(f"127.0.0.1:{free_ports(1)[0]}")
         self.address = address_of(self.bound)
         Node.create(folder / name, name.title(), address=self.address if address else "", now=now).close()
         self.open()
