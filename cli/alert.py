@@ -27,13 +27,13 @@ def list_(ctx: "Context", every: bool) -> None:
         if every:
             cells = [[*each, output.time(row["acknowledged"])] for each, row in zip(cells, rows, strict=True)]
         names = ("id", "at", "kind", "alert", "acknowledged")
-        output.table(names if every else names[:-1], cells, empty="no alerts")
+        output.table(names if every else names[:-1], cells, empty="no alerts", ids="id")
 
     letters.emit(ctx, rows, table)
 
 
 @cli.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...", help="Alerts; 'vesica alert list' shows their ids.")
+@click.argument("ids", nargs=-1, metavar="[ID]...", help="Alerts: their ids in 'vesica alert list', or the beginnings.")
 @click.option("--all", "every", is_flag=True, help="All that are open.")
 @click.pass_obj
 def acknowledge(ctx: "Context", ids: tuple[str, ...], every: bool) -> None:

@@ -54,7 +54,7 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
     rows = [entry.as_dict() for entry in ctx.node().audit.entries(**_query(ctx, **filters), limit=limit)]
     names = ("number", "at", "actor", "act", "target", "result")
     cells = ([output.time(row[name]) if name == "at" else row[name] for name in names] for row in rows)
-    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no acts"))
+    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no acts", ids="target"))
 
 
 @cli.command()
@@ -73,7 +73,7 @@ def verify(ctx: "Context", head: str | None) -> None:
     document = {"rows": found.number, "head": str(found), "kept": rows}
 
     def text() -> None:
-        click.echo(f"{found.number:,} rows, none changed; head {found}")
+        output.say(f"{found.number:,} rows, none changed; head {found}")
         names = ("partner", "keeps head", "confirmed", "found")
         cells = ([row["partner"], row["head"], output.time(row["confirmed"]), _STANDS[row["stands"]]] for row in rows)
         output.table(names, cells, empty="no partner keeps a head of it yet")
@@ -119,19 +119,20 @@ def prune(ctx: "Context", before: datetime, yes: bool) -> None:
     help="The form of the text.",
 )
 @click.option(
-    "--output", "path", type=click.Path(dir_okay=False), metavar="FILE", help="Where to write it; else standard output."
+    "--output", "path", default="-", metavar="FILE", help=f"Where to write it: {options.RESULT} (the default)."
 )
+@options.FORCE
 @_filters
 @click.pass_obj
-def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str | None, **filters: Any) -> None:
-    """Write acts, oldest first, as CSV or JSON."""
-    text = ctx.node().audit.export("json" if ctx.json else format_, **_query(ctx, **filters))
-    if path is None:
-        click.echo(text, nl=False)
-    else:
-        from pathlib import Path
+def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str, force: bool, **filters: Any) -> None:
+    """Write acts, oldest first, as CSV or JSON.
 
-        from node.storage.files import write_atomically
+    In CSV a ' stands before what a spreadsheet could take for a formula, and before a ' of the text itself.
+    """
+    from node.storage import outputs
 
-        write_atomically(Path(path), text.encode())
+    audit = ctx.node().audit
+    with outputs.opened(path, force=force) as out:
+        out.write(audit.export("json" if ctx.json else format_, **_query(ctx, **filters)).encode())
+    if not outputs.is_standard(path):
         output.emit(ctx, {"written": path}, lambda: click.echo(f"written to {path}"))

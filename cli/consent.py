@@ -140,7 +140,7 @@ def import_(
     time_column: str | None,
     basis_column: str | None,
 ) -> None:
-    """Note what many people said, from a CSV, JSON lines, Parquet or Arrow file.
+    """Note what many people said, from a CSV, JSON lines, Parquet, Arrow or Excel file.
 
     A TCF string counts as a yes if all purposes, and the vendor if one is given, have consent, else as a no; its time is
     that of its last update. A broken one costs its row. Words that are older than what is known are left out, and counted.

@@ -159,14 +159,15 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         side.run("node", "init", "--org", f"{side.name.title()} Ltd", "--address", address, "--listen", address)
         if minimum < MINIMUM:
             names = ("--minimum-universe", "--minimum-segment", "--minimum-overlap")
-            side.run("project", "terms", *(word for name in names for word in (name, str(minimum))))
+            side.run("project", "terms", "--yes", *(word for name in names for word in (name, str(minimum))))
     _load(retailer, publisher, folder)
     with ExitStack() as services:
         services.enter_context(retailer.serving(addresses[0]))
         services.enter_context(publisher.serving(addresses[1]))
         connect_id = publisher.run("partner", "id")["connect_id"]
         terms = retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")["terms"]
-        publisher.run("partner", "accept", "retailer-ltd")
+        agreement = publisher.run("partner", "show", "retailer-ltd")["agreement"]
+        publisher.run("partner", "accept", "retailer-ltd", "--agreement", agreement)
         retailer.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
         spelled = [item for name in ("email_sha256", "phone_sha256") for item in ("--namespace", name)]
         share = ("--partner", "publisher", *spelled)
@@ -176,7 +177,7 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         estimates = retailer.run("feed", "estimate", FEED)
         retailer.run("feed", "publish", FEED)
         publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
-        publisher.run("feed", "enable", FEED)
+        publisher.run("feed", "enable", FEED, "--version", publisher.run("feed", "show", FEED)["hash"])
         retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
         runs = retailer.run("feed", "sync", FEED)["runs"]
         members = {name: _members(publisher, folder, name) for name in _segments()}

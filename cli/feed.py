@@ -5,21 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import feed_tables, letters, options, output, remedies
+from . import feed_receiving, feed_tables, letters, options, output, remedies
+from .feed_receiving import NAME, PARTNER, REASON, say
 
 if TYPE_CHECKING:
+    from node.project import Project
+
     from .main import Context
 
-PARTNER = click.option("--partner", metavar="NAME", help="Whose feed, where two partners offer one of that name.")
 NO_WAIT = click.option("--no-wait", is_flag=True, help="Only queue the work and print the ids of its jobs.")
-REASON = click.option("--reason", default="", metavar="TEXT", help="What the other side reads as the reason.")
-
-NAME = click.argument("name", help="The feed; 'vesica feed list' shows them.")
 
 
 @click.group()
 def cli() -> None:
     """Share segments with partners, and take theirs."""
+
+
+for each in (feed_receiving.enable, feed_receiving.disable, feed_receiving.decline):
+    cli.add_command(each)
 
 
 @cli.command()
@@ -97,13 +100,16 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
     """Ask the feed's partners how many people both know, before anything is shared.
 
     Each answer spends some of the budget that the partner grants, and says how much is left; the same question again is
-    free.
+    free. Everybody in the segments is asked about, without consent too, unless 'project terms' leaves some out.
 
     \b
     Example: vesica feed estimate summer --partner acme
     """
+    project = ctx.project()
+    if not ctx.json and project.left_out == "nobody" and not _estimated(project, name):
+        click.echo(feed_tables.EVERYBODY, err=True)
     with output.progress(ctx) as report:
-        rows = ctx.project().feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
+        rows = project.feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
     rows = [remedies.of_row(row) for row in rows]
 
     def text() -> None:
@@ -155,9 +161,7 @@ def list_(ctx: "Context") -> None:
 @click.pass_obj
 def show(ctx: "Context", name: str, partner: str | None) -> None:
     """Show a feed, ours or received: its definition and hash, states, estimates and runs."""
-    project = ctx.project()
-    ours = partner is None and any(feed["name"] == name for feed in project.feeds.all())
-    document = _sent(ctx, name) if ours else project.received.show(name, partner)
+    document = _sent(ctx, name) if _is_ours(ctx, name, partner) else ctx.project().received.show(name, partner)
     letters.emit(ctx, document, lambda: feed_tables.show(document))
 
 
@@ -236,59 +240,6 @@ def edit(
 
 
 @cli.command()
-@NAME
-@PARTNER
-@click.pass_obj
-def enable(ctx: "Context", name: str, partner: str | None) -> None:
-    """Take a feed that a partner offers, or what a new version of it adds, or go on with a paused one."""
-    received = ctx.project().received
-    received.enable(name, partner)
-    shown = received.show(name, partner)
-
-    def text() -> None:
-        click.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
-        if shown["offered"]:
-            click.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
-
-    versions = {each: shown[each] for each in ("accepted_version", "offered_version", "hash")}
-    output.emit(ctx, {"feed": name, "status": "enabled", **versions}, text)
-
-
-@cli.command()
-@NAME
-@PARTNER
-@REASON
-@click.pass_obj
-def disable(ctx: "Context", name: str, partner: str | None, reason: str) -> None:
-    """Pause a received feed; what came stays, the next runs are not taken."""
-    ctx.project().received.disable(name, partner, reason)
-    _say(ctx, name, "disabled")
-
-
-@cli.command()
-@NAME
-@PARTNER
-@REASON
-@click.option("--addition", is_flag=True, help="Only what the new version would add; the accepted one goes on.")
-@options.YES
-@click.pass_obj
-def decline(ctx: "Context", name: str, partner: str | None, reason: str, addition: bool, yes: bool) -> None:
-    """Turn a received feed down; what it gave is purged."""
-    received = ctx.project().received
-    question = f"Decline what feed {name} would add?" if addition else f"Decline feed {name}? What it gave is purged."
-    output.confirm(ctx, question, yes=yes)
-    if addition:
-        version = received.decline_version(name, partner, reason)
-        shown = received.show(name, partner)
-        text = f"version {version} of feed {name} is declined, version {shown['accepted_version']} goes on"
-        versions = {"declined_version": version, "accepted_version": shown["accepted_version"]}
-        output.emit(ctx, {"feed": name, "status": shown["status"], **versions}, lambda: click.echo(text))
-    else:
-        received.decline(name, partner, reason)
-        _say(ctx, name, "declined")
-
-
-@cli.command()
 @click.argument("name", required=False, help="One feed; all unless given.")
 @NO_WAIT
 @click.pass_obj
@@ -301,7 +252,9 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
     project = ctx.project()
     with output.progress(ctx) as report:
         if not no_wait:
-            project.sync(report)
+            synced = project.sync(report)
+            if not ctx.json:
+                letters.out_of_reach(synced)  # before runs are tried there, which takes a while
         runs = project.feeds.sync(name, report, wait=not no_wait)
         if not no_wait:
             project.sync(report)
@@ -314,7 +267,8 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
         columns = ("feed", "partner", "status", "version", "revision", "sent", "without_consent")
         rows = ([run.get(column) for column in columns] for run in runs)
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
-        output.table(names, rows, empty="no feed of ours is enabled by a partner")
+        empty = f"no partner has enabled feed {name}" if name else "no feed of ours is enabled by a partner"
+        output.table(names, rows, empty=empty)
         feed_tables.failures({(f"{run['feed']} to", run["partner"]): run for run in runs if run["status"] == "failed"})
 
     output.emit(ctx, {"runs": runs}, text)
@@ -358,7 +312,7 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
     what = f"segment {segment} from all partners of feed {name}" if segment else f"feed {name} from {partner}"
     output.confirm(ctx, f"Take {what}? It is purged there.", yes=yes)
     ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
-    _say(ctx, name, f"without {segment or partner}")
+    say(ctx, name, f"without {segment or partner}")
 
 
 @cli.command()
@@ -367,17 +321,51 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
 @options.YES
 @click.pass_obj
 def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
-    """End a feed for good; every partner purges it and signs that it did."""
+    """End a feed for good; every partner purges it and signs that it did. A new feed may have its name."""
     output.confirm(ctx, f"End feed {name} for good? Partners purge what it gave them.", yes=yes)
     ctx.project().feeds.revoke(name, reason)
-    _say(ctx, name, "revoked")
+    say(ctx, name, "revoked")
+
+
+@cli.command()
+@NAME
+@PARTNER
+@options.YES
+@click.pass_obj
+def delete(ctx: "Context", name: str, partner: str | None, yes: bool) -> None:
+    """Take a feed that is over out of the lists; what was signed about it stays in the audit log.
+
+    One of ours is a draft, or was revoked, declined or taken from all its partners, and they have signed that they purged
+    it; who has disconnected is waited for a week. One of a partner's was revoked or declined, and the partner knows.
+
+    
+    Example: vesica feed delete summer
+    """
+    project, ours = ctx.project(), _is_ours(ctx, name, partner)
+    output.confirm(ctx, f"Delete feed {name}? It cannot be brought back.", yes=yes)
+    if ours:
+        project.feeds.delete(name)
+    else:
+        project.received.delete(name, partner)
+    say(ctx, name, "deleted")
+
+
+def _is_ours(ctx: "Context", name: str, partner: str | None) -> bool:
+    """Return whether a name is that of a feed of ours; with a partner it is that of one of the partner's."""
+    return partner is None and any(feed["name"] == name for feed in ctx.project().feeds.all())
+
+
+def _estimated(project: "Project", name: str) -> bool:
+    """Return whether a feed has an estimate; one that is not there is refused by the estimate itself."""
+    from node.errors import NotFound
+
+    try:
+        return bool(project.feeds.estimates(name))
+    except NotFound:
+        return True
 
 
 def _sent(ctx: "Context", name: str) -> dict[str, Any]:
     """Return one of our feeds, its steps with the commands that complete them."""
     document = ctx.project().feeds.show(name)
     return {**document, "steps": [remedies.with_command(step) for step in document["steps"]]}
-
-
-def _say(ctx: "Context", name: str, status: str) -> None:
-    output.emit(ctx, {"feed": name, "status": status}, lambda: click.echo(f"feed {name} is {status}"))

@@ -6,6 +6,14 @@ import click
 
 from . import output
 
+EVERYBODY = (  # said before the first estimate of a feed
+    "This asks about everybody in the feed's segments, those who said no too: they count in common, not with consent. "
+    "'vesica project terms --hide-unconsented' leaves out all without consent, '--hide-opted-out' those who said no."
+)
+
+
+_NUMBERS = (("overlap", "interval"), ("consented", "consented_interval"))
+
 
 def failures(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Print what kept each of several tasks from its end."""
@@ -15,14 +23,17 @@ def failures(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
 
 
 def queued(rows: list[dict[str, Any]]) -> None:
-    output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do")
+    output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do", ids="job")
     if rows:
         click.echo("The service does it, or 'vesica node sync'. 'vesica job show ID' tells how far it is.")
 
 
 def shared(row: dict[str, Any]) -> list[Any]:
     waits = {name: f", version {version} pending" for name, version in row["offered"].items() if version}
-    partners = [f"{name}: {status}{waits.get(name, '')}" for name, status in row["partners"].items()]
+    fails = {name: f", last attempt failed: {code}" for name, code in row["failures"].items()}
+    partners = [
+        f"{name}: {status}{waits.get(name, '')}{fails.get(name, '')}" for name, status in row["partners"].items()
+    ]
     return [row["name"], row["status"], row["version"], row["segments"], partners]
 
 
@@ -53,13 +64,13 @@ def estimates(rows: list[dict[str, Any]]) -> None:
         ranges = (
             " The true number is in its range in 95 of 100 cases." if any(low != high for low, high in found) else ""
         )
-        click.echo(f"A person who matches in two namespaces counts once in each.{ranges}")
+        output.say(f"A person who matches in two namespaces counts once in each.{ranges}")
 
 
 def budgets(rows: list[dict[str, Any]]) -> None:
     for partner, budget in {row["partner"]: row["budget"] for row in rows if row["budget"]}.items():
-        back = f"what is spent comes back after {budget['window_days']} days"
-        click.echo(f"Budget left with {partner}: {output.budget(budget)} ({back}).")
+        back = f"what is spent comes back after {budget['window_days']} days; your other projects spend from it too"
+        output.say(f"Budget left with {partner}: {output.budget(budget)} ({back}).")
 
 
 def _number(value: int | None, interval: list[int] | None, status: str) -> str:
@@ -221,7 +232,7 @@ def reconciled(document: dict[str, Any]) -> None:
         if each.get("forbidden"):
             click.echo(f"nothing may be sent: {each['forbidden']}")
         if not each.get("open", True):
-            click.echo(
+            output.say(
                 "the records of the last run cannot be opened any more, or none came: the next run shows what matches"
             )
         columns = ["namespace", *each["total"]]
@@ -251,7 +262,7 @@ def _offered(name: str, offered: dict[str, Any]) -> None:
         lines.append((f"in common, {row['namespace']}", [*numbers, output.time(row["computed_at"])]))
     output.lines(lines)
     if offered["estimates"]:
-        click.echo(
+        output.say(
             "Numbers are those that we last answered this partner; which segment is which its question did not say."
         )
 
@@ -259,7 +270,8 @@ def _offered(name: str, offered: dict[str, Any]) -> None:
 def _answered(row: dict[str, Any]) -> str:
     if row["overlap"] is None:
         return output.words(row["status"])
-    return f"{row['overlap']:,} ± {row['half_width']:,} ({row['consented']:,} with consent)"
+    numbers = (_number(row[name], row[interval], row["status"]) for name, interval in _NUMBERS)
+    return "{}, {} with consent, of {:,} asked about".format(*numbers, row["asked"])
 
 
 def _members(segment: str, size: int, document: dict[str, Any]) -> str:

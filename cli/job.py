@@ -17,12 +17,13 @@ def cli() -> None:
 
 @cli.command("list")
 @click.option("--state", type=click.Choice(["queued", "running", "done", "failed"]), help="Only jobs in this state.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), metavar="N", help="The newest N.")
 @click.pass_obj
-def list_(ctx: "Context", state: str | None) -> None:
+def list_(ctx: "Context", state: str | None, limit: int) -> None:
     """List the project's jobs, newest first."""
     from node.operations.jobs import JobState
 
-    found = ctx.node().jobs.all(ctx.project().scope, state=JobState(state) if state else None)
+    found = ctx.node().jobs.all(ctx.project().scope, state=JobState(state) if state else None, limit=limit)
     rows = [remedies.of_row(job.as_dict()) for job in found]
 
     def show() -> None:
@@ -32,13 +33,13 @@ def list_(ctx: "Context", state: str | None) -> None:
             (*(row[name] for name in names), output.time(row["created"]), (row["error"] or {}).get("message"))
             for row in rows
         )
-        output.table(columns, cells, empty="no jobs")
+        output.table(columns, cells, empty="no jobs", ids="id")
 
     output.emit(ctx, rows, show)
 
 
 @cli.command()
-@click.argument("job_id", metavar="ID", help="The job; 'vesica job list' shows their ids.")
+@click.argument("job_id", metavar="ID", help="The job: its id in 'vesica job list', or the beginning of it.")
 @click.pass_obj
 def show(ctx: "Context", job_id: str) -> None:
     """Show one job with its progress, result or error."""

@@ -80,9 +80,25 @@ def apply(ctx: "Context", label: str, dataset: str | None, field: str | None, se
     Example: vesica label apply C11 --field crm.income
     """
     kind, target = _chosen(dataset, field, segment)
-    ctx.project().labels.apply(label, kind, target)
-    document = {"label": label, "kind": kind, "target": target}
-    output.emit(ctx, document, lambda: click.echo(f"{label} is on {kind} {target}"))
+    labels = ctx.project().labels
+    labels.apply(label, kind, target)
+    heeding = labels.heeding(label)
+    document = {
+        "label": label,
+        "kind": kind,
+        "target": target,
+        "heeded": heeding.heeded,
+        "policies": {"enabled": heeding.enabled, "others": heeding.others},
+    }
+
+    def text() -> None:
+        click.echo(f"{label} is on {kind} {target}")
+        if not heeding.heeded:
+            others = ", ".join(f"'vesica policy enable {name}'" for name in heeding.others)
+            way = others or "'vesica policy create' makes one"
+            click.echo(f"No enabled policy heeds {heeding.label}, so it forbids nothing yet: {way}")
+
+    output.emit(ctx, document, text)
 
 
 @cli.command()

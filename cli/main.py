@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 GROUPS = (
     "demo",
+    "doctor",
     "match",
     "node",
     "project",
     "profile",
+    "dataset",
     "consent",
     "label",
     "policy",
@@ -62,6 +64,16 @@ class Context:
 
     def project(self) -> "Project":
         return self.node().project(self.project_name)
+
+    def untold(self) -> dict[str, str]:
+        """Return the partners to whom letters of this command could not be delivered, and why."""
+        return {} if self._node is None else self._node.home.untold
+
+    def next_delivery(self) -> str:
+        """Return what delivers the letters that wait: the service, or a command."""
+        from node.storage.locks import serving
+
+        return "the service delivers it" if serving(self.unsigned_node().home.path) else "vesica node sync"
 
     def close(self) -> None:
         if self._node is not None:
@@ -131,6 +143,9 @@ def _common(*, root: bool) -> list[click.Parameter]:
 
 def _add_common(command: click.Command) -> None:
     if not any(parameter.callback is _set_json for parameter in command.params):
+        for option in command.params:
+            if isinstance(option, click.Option) and option.multiple and option.help:
+                option.help = f"{option.help.removesuffix('.')}; may be repeated."
         command.params += _common(root=False)
     if isinstance(command, click.Group):
         for each in command.commands.values():
@@ -152,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 refused or failed, 2 a mistake in the command line."""
     if arguments is None:
         arguments = sys.argv[1:]
+        os.umask(0o077)  # what libraries write beside our files is nobody else's either
         gc.set_threshold(50_000)  # what imports make stays: looking for garbage in it is a seventh of a short command
     as_json = "--json" in arguments
     try:
@@ -193,7 +209,7 @@ def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
     """Print an error's document: whole as JSON; for people with the report that some carry."""
     from . import remedies
     from .output import as_json as written
-    from .output import printable, violations
+    from .output import printable, say, violations
 
     error = remedies.in_words(error)
 
@@ -201,7 +217,7 @@ def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
         click.echo(written({"error": error}))
         return exit_code
 
-    click.echo(f"vesica: error: {printable(error['message'])}", err=True)
+    say(f"vesica: error: {printable(error['message'])}", err=True)
     for line in violations(error.get("violations", ())):
         click.echo(f"vesica: report: {line}", err=True)
     if error["hint"]:

@@ -1,18 +1,20 @@
 """The commands `vesica match`: compare two files with somebody else once, without a node."""
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import import_reports, options, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from node.adhoc.answers import Learned
-    from node.adhoc.dialler import Outcome
+    from node.adhoc.dialler import Counted, Outcome
     from node.adhoc.session import Columns
     from node.imports.identity_columns import ImportReport
+    from protocol.messages import SegmentAnswer
 
     from .main import Context
 
@@ -40,14 +42,16 @@ def cli() -> None:
 def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
     for option in reversed(
         [
-            click.option("--input", "path", required=True, metavar="FILE", help="CSV, JSON lines or Parquet."),
+            click.option(
+                "--input", "path", required=True, metavar="FILE", help="CSV, JSON lines, Parquet, Arrow or Excel."
+            ),
             click.option(
                 "--column",
                 "columns",
                 required=True,
                 multiple=True,
                 metavar="COLUMN=NAMESPACE[/RULE][:raw|:hashed]",
-                help="What is in a column, such as email=email_sha256; may be repeated.",
+                help="What is in a column, such as email=email_sha256.",
             ),
             click.option("--region", metavar="CC", help="The country of phone numbers without a prefix, such as GB."),
             click.option(
@@ -81,6 +85,12 @@ def _inputs(command: "Callable[..., None]") -> "Callable[..., None]":
     help="Where to listen; port 0 is any free one.",
 )
 @click.option("--address", metavar="HOST:PORT", help="Where the other side reaches it, if that is another address.")
+@click.option(
+    "--most",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --allow members: take at most N identities of the other side (default: 1.2 times as many as the file has).",
+)
 @click.pass_obj
 def listen(
     ctx: "Context",
@@ -93,13 +103,15 @@ def listen(
     allow: Any,
     bind_to: str,
     address: str | None,
+    most: int | None,
 ) -> None:
     """Print a Connect ID, answer the one who dials it, and end.
 
     Who dials learns about how many identities both files share; with --allow members also which of its own rows they
     are. The listener learns how many identities the other side has, and, of a count, the exact number in common; where
     it has more than 65,536, of a sample of so many.
-    The session ends after one match, or after an hour.
+    The session ends after one match, or after an hour. If it breaks before anything was answered, the other side can dial
+    again.
 
     \b
     Example: vesica match listen --input customers.csv --column email=email_sha256 --listen 0.0.0.0:8471 \\
@@ -119,7 +131,7 @@ def listen(
     with output.progress(ctx) as progress:
         learned = run(
             read,
-            Rules(allow=allow, minimum=minimum, exact=exact),
+            Rules(allow=allow, minimum=minimum, exact=exact, most=most),
             bind_to=bind_to,
             address=address,
             ready=ready,
@@ -133,7 +145,13 @@ def listen(
 @_inputs
 @click.option("--count", "count", is_flag=True, help="Learn about how many identities both files share (the default).")
 @click.option("--members", is_flag=True, help="Learn which rows of the own file the other side has; needs --output.")
-@click.option("--output", "target", metavar="FILE", help="Where the own rows that matched are written, as they stand.")
+@click.option(
+    "--output",
+    "target",
+    metavar="FILE",
+    help=f"Where the own rows that matched are written, as they stand: {options.RESULT}.",
+)
+@options.FORCE
 @click.pass_obj
 def dial(
     ctx: "Context",
@@ -147,6 +165,7 @@ def dial(
     count: bool,
     members: bool,
     target: str | None,
+    force: bool,
 ) -> None:
     """Match a file with the one behind a Connect ID.
 
@@ -159,21 +178,27 @@ def dial(
         raise click.UsageError("--members and --output FILE go together.")
     from node.adhoc.dialler import check
     from node.adhoc.dialler import dial as run
+    from node.storage import outputs
 
     check(connect_id)
-    read, report, records = _read(ctx, path, columns, region)
-    with output.progress(ctx) as progress:
-        outcome = run(
-            connect_id,
-            read,
-            members=members,
-            minimum=minimum,
-            exact=exact,
-            progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
-        )
-    rows = _write(outcome, read, records, target) if target is not None else 0
-    document = dialler_document(outcome, report, rows, target)
-    output.emit(ctx, document, lambda: _print(document["learned"]))
+    with ExitStack() as stack:  # opened before the one session is spent
+        out = None if target is None else stack.enter_context(outputs.opened(target, force=force, inputs=[path]))
+        read, report, records = _read(ctx, path, columns, region)
+        with output.progress(ctx) as progress:
+            outcome = run(
+                connect_id,
+                read,
+                members=members,
+                minimum=minimum,
+                exact=exact,
+                progress=lambda what, done, total: progress(PHASES.get(what, what), done, total),
+            )
+        rows = [] if out is None else _rows(outcome, read, records)
+        if out is not None:
+            text = "".join(f"{line}\n" for line in [*([records[0]] if records[0] else []), *rows])
+            out.write(text.encode("utf-8", "surrogateescape"))
+    document = dialler_document(outcome, report, len(rows), target)
+    output.beside(ctx, target, document, lambda: _print(document["learned"]))
 
 
 def _read(
@@ -189,25 +214,17 @@ def _read(
         )
         read = {name: Column.of_rows(values, rows) for name, (values, rows) in found.items()}
     if not ctx.json:
+        click.echo(f"{report.file}: {report.rows:,} rows read, {report.accepted:,} accepted", err=True)
+        import_reports.print_columns(report, err=True)
         for name, column in read.items():
-            click.echo(f"{name}: {len(column.values):,} identities in {len(records) - 1:,} rows", err=True)
-        for reason, tally in report.rejected.items():
-            first = ", ".join(map(str, tally["lines"][:5]))
-            click.echo(f"rejected, {reason}: {tally['count']:,}, first in lines {first}", err=True)
+            click.echo(f"{name}: {len(column.values):,} different identities", err=True)
     return read, report, records
 
 
-def _write(outcome: "Outcome", read: "Columns", records: list[str], target: str) -> int:
-    """Write the own rows that matched in any namespace, in the file's order, and return their number."""
-    from pathlib import Path
-
-    from node.storage.files import write_atomically
-
+def _rows(outcome: "Outcome", read: "Columns", records: list[str]) -> list[str]:
+    """Return the own rows that matched in any namespace, in the file's order."""
     rows = sorted({int(row) for found in outcome.found for row in read[found.namespace].rows_with(found.indices)})
-    lines = [records[0]] if records[0] else []
-    lines += [records[row] for row in rows]
-    write_atomically(Path(target).absolute(), "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
-    return len(rows)
+    return [records[row] for row in rows]
 
 
 def listener_document(learned: "Learned", report: "ImportReport") -> dict[str, Any]:
@@ -226,9 +243,9 @@ def listener_document(learned: "Learned", report: "ImportReport") -> dict[str, A
     if learned.mode == "count":
         other = ["The number of your identities, rounded up with points that stand for nobody."]
         other += [
-            f"Of what it asked about: {_overlap_words(name, answer.overlap, answer.half_width)}"
+            f"Of what it asked about: {_overlap_words(name, answer.overlap, _interval(answer, learned.theirs[name]))}"
             if name in sampled
-            else _overlap_words(name, answer.overlap, answer.half_width)
+            else _overlap_words(name, answer.overlap, _interval(answer, learned.theirs[name]))
             for name, answer in learned.answered.items()
         ]
     else:
@@ -258,9 +275,7 @@ def dialler_document(outcome: "Outcome", report: "ImportReport", rows: int, targ
     results: list[dict[str, Any]] = []
     you, other = [], []
     for each in outcome.counted:
-        interval = None
-        if each.overlap is not None and each.half_width is not None:
-            interval = [max(0, each.overlap - each.half_width), min(each.ours, each.overlap + each.half_width)]
+        interval = _interval(each, each.ours)
         results.append(
             {
                 "namespace": each.namespace,
@@ -271,7 +286,7 @@ def dialler_document(outcome: "Outcome", report: "ImportReport", rows: int, targ
                 "status": "below_minimum" if each.overlap is None else "ok",
             }
         )
-        you.append(_overlap_words(each.namespace, each.overlap, each.half_width))
+        you.append(_overlap_words(each.namespace, each.overlap, interval))
         you.append(f"The other side has at most {each.theirs_at_most:,} identities in {each.namespace}.")
         other.append(
             f"You have {each.ours:,} identities in {each.namespace}; how many of them it has, exactly."
@@ -310,12 +325,20 @@ def dialler_document(outcome: "Outcome", report: "ImportReport", rows: int, targ
     }
 
 
-def _overlap_words(namespace: str, overlap: int | None, half_width: int | None) -> str:
-    if overlap is None:
+def _interval(counted: "Counted | SegmentAnswer", size: int) -> list[int] | None:
+    from psi import noise
+
+    if counted.overlap is None or counted.half_width is None:
+        return None
+    return noise.interval(counted.overlap, counted.half_width, size)
+
+
+def _overlap_words(namespace: str, overlap: int | None, interval: list[int] | None) -> str:
+    if overlap is None or interval is None:
         return f"In {namespace}: below minimum, so no number."
-    if not half_width:
+    low, high = interval
+    if low == high:
         return f"Both have {overlap:,} identities in {namespace}."
-    low, high = max(0, overlap - half_width), overlap + half_width
     return f"Both have about {overlap:,} identities in {namespace} (95 %: {low:,} to {high:,})."
 
 

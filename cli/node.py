@@ -1,10 +1,13 @@
 """The commands `vesica node`: make, run, back up and restore an organisation's home."""
 
+import os
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
-from . import letters, output, remedies
+from . import letters, node_settings, options, output, remedies
 from .project import HOLD
 
 if TYPE_CHECKING:
@@ -13,7 +16,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def cli() -> None:
-    """Make a node, run its service, see how it is."""
+    """Make a node, run its service, see how it is, change its settings and key."""
+
+
+for each in (node_settings.set_, node_settings.passphrase, node_settings.key):
+    cli.add_command(each)
 
 
 @cli.command()
@@ -26,9 +33,22 @@ def cli() -> None:
 @click.option("--listen", metavar="HOST:PORT", help="Where the service listens (default: 127.0.0.1:8470).")
 @click.option("--address", default="", metavar="HOST:PORT", help="Where partners reach it; none: this node calls them.")
 @click.option("--proxy", is_flag=True, help="TLS ends at a web server in front of the service.")
+@click.option(
+    "--allow-private-addresses",
+    "private_addresses",
+    is_flag=True,
+    help="Partners may be called at addresses of a private network, such as 10.0.0.5, that they name themselves.",
+)
 @click.pass_obj
 def init(
-    ctx: "Context", *, organisation: str, database: str | None, listen: str | None, address: str, proxy: bool
+    ctx: "Context",
+    *,
+    organisation: str,
+    database: str | None,
+    listen: str | None,
+    address: str,
+    proxy: bool,
+    private_addresses: bool,
 ) -> None:
     """Make a home with fresh keys and the project "default".
 
@@ -39,7 +59,15 @@ def init(
     """
     from node.node import Node
 
-    made = Node.create(ctx.home, organisation, database=database, listen=listen, address=address, proxy=proxy)
+    made = Node.create(
+        ctx.home,
+        organisation,
+        database=database,
+        listen=listen,
+        address=address,
+        proxy=proxy,
+        private_addresses=private_addresses,
+    )
     with made as node:
         document = {"home": str(node.home.path), "organisation": organisation, "key": node.key.hex()}
     output.emit(ctx, document, lambda: output.lines(document.items()))
@@ -61,6 +89,10 @@ def serve(ctx: "Context", listen: str | None) -> None:
         output.emit(ctx, {"address": address}, lambda: click.echo(f"listening on {address}"))
 
     run(home, listen, ready=ready)
+    with suppress(OSError):  # whoever read the output may be gone
+        ctx.close()
+        sys.stdout.flush()
+    os._exit(0)  # threads that still work for a partner would keep the process; a kill leaves nothing that is half done
 
 
 @cli.command()
@@ -78,14 +110,14 @@ def sync(ctx: "Context") -> None:
         if document["serving"]:
             click.echo("the service does it")
             return
+        moved = document["letters"]
+        click.echo(f"letters: {moved['delivered']:,} delivered, {moved['fetched']:,} fetched")
         columns = ("project", "id", "kind", "submitted_by", "state")
         cells = ([*(job[name] for name in columns), (job["error"] or {}).get("message")] for job in document["jobs"])
-        output.table(("project", "job", "kind", "by", "state", "error"), cells, empty="nothing was queued")
+        output.table(("project", "job", "kind", "by", "state", "error"), cells, empty="no job was queued", ids="job")
         if document["other_jobs"]:
             click.echo(f"jobs of others that ran: {document['other_jobs']:,}")
-        for each in document["out_of_reach"]:
-            said = f"partner {each['partner']} of project {each['project']} is out of reach: letters wait"
-            click.echo(output.printable(said), err=True)
+        letters.out_of_reach(document)
 
     output.emit(ctx, document, text)
 
@@ -119,10 +151,13 @@ def status(ctx: "Context", count: int) -> None:
 
 
 @cli.command()
-@click.argument("target", type=click.Path(), help="What to write: a new directory, or FILE.tar.")
+@click.argument("target", type=click.Path(), help='What to write: a new directory, FILE.tar, a pipe, or "-".')
+@options.FORCE
 @click.pass_obj
-def backup(ctx: "Context", target: str) -> None:
+def backup(ctx: "Context", target: str, force: bool) -> None:
     """Write a backup of the home, also while the service runs: a directory, or one file if TARGET ends in .tar.
+
+    A pipe and standard output ("-") get that file as well; --force replaces one, never a directory.
 
     It has the rows (of SQLite and PostgreSQL alike), the keys and the data. The keys are under the passphrase if there
     is one, else as they are: guard the backup as you guard the home. The secrets of key epochs are left out.
@@ -130,9 +165,9 @@ def backup(ctx: "Context", target: str) -> None:
     \b
     Example: vesica node backup /backups/fern-monday.tar
     """
-    document = ctx.node().backup(target)
+    document = ctx.node().backup(target, force=force)
     shown = {**document, "made": output.time(document["made"])}
-    output.emit(ctx, document, lambda: output.lines(shown.items()))
+    output.beside(ctx, target, document, lambda: output.lines(shown.items()))
 
 
 @cli.command()
@@ -142,7 +177,7 @@ def backup(ctx: "Context", target: str) -> None:
 def restore(ctx: "Context", source: str, database: str | None) -> None:
     """Make a home of a backup, in an empty or new directory; a backup that is not whole is refused, with what is missing.
 
-    The node of the backup must not run any more. Partners are notified. What was done since the backup is gone, withdrawals
+    The node of the backup must not run any more. A letter notifies partners. What was done since the backup is gone, withdrawals
     too, so every project is on hold: nothing is shared and no estimate is asked for or answered until you say 'vesica
     project resume'. Import consent again, revoke and disconnect again, before that. Tokens of users and Connect IDs have
     ended. What partners used up since is not known: no partner evaluates anything until you say 'vesica partner allow',
@@ -158,10 +193,12 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
     def text() -> None:
         shown = {**document, "made": output.time(document["made"])}
         output.lines((output.words(name), value) for name, value in shown.items())
+        if document["to_notify"]:
+            click.echo("They hear of it once the service runs, or by: vesica node sync")
         click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
         click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
         known = (
-            document["notified"] if len(document["on_hold"]) == 1 else []
+            document["to_notify"] if len(document["on_hold"]) == 1 else []
         )  # else whose partner a name is, is not known
         commands = ", ".join(f"vesica partner allow {name}" for name in known or ["NAME"])
         click.echo(f"Until you say so, partners get no new evaluations: {commands}")

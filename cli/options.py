@@ -9,6 +9,7 @@ ACTIONS = (
     "analytics, combine-with-pii, cross-site-targeting, data-science, email-targeting, export-to-third-party, "
     "onsite-advertising, onsite-personalisation, segment-match, single-identity-personalisation"
 )
+SHARING = "segment-match"  # the one action that gives people to partners
 FILE_USES = ACTIONS.replace("segment-match, ", "")
 NAMESPACES = "such as email_sha256 or phone_sha256"
 
@@ -28,5 +29,8 @@ class Time(click.DateTime):
             such = " or ".join(datetime(2026, 1, 31, 8, tzinfo=UTC).strftime(each) for each in self.formats)
             self.fail(f"{value!r} is no such time: write {such}", param, ctx)
 
+
+FORCE = click.option("--force", is_flag=True, help="Replace the file if there is one.")
+RESULT = 'a new file, a special one such as a pipe, or "-" for standard output'
 
 YES = click.option("--yes", is_flag=True, help="Do not ask.")

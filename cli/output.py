@@ -1,9 +1,11 @@
 """What a command prints: one JSON document, or tables and lines for people; progress goes to stderr."""
 
 import json
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -14,16 +16,37 @@ import click
 if TYPE_CHECKING:
     from .main import Context
 
-GAP = 3  # between two columns of a table
+GAP = 2  # between two columns of a table
+BELOW = 6  # what does not fit beside the others is indented so
+HIGH = 4  # lines of a row: a higher one is easier to read as names and values
+SHORT_ID = 12  # those of jobs begin with the time: a millisecond is told from the next
+_ID = re.compile(r"\b[0-9a-f]{32}\b")
 Progress = Callable[[str, int, int | None], None]  # what is being done, how much of it, of how much if that is known
 
 
 def emit(ctx: "Context", document: Any, table: Callable[[], None] | None = None) -> None:
-    """Print a document as JSON when --json is given, else call `table`, which prints it for people."""
+    """Print a document as JSON when --json is given, else call `table`, which prints it for people.
+
+    If a partner could not be told what the command did, it is said too: in JSON an object gets `letters_wait`.
+    """
+    untold = ctx.untold()
     if ctx.json or table is None:
-        click.echo(as_json(document))
-    else:
-        table()
+        more = {"letters_wait": sorted(untold)} if untold and isinstance(document, dict) else None
+        click.echo(as_json({**document, **more} if more else document))
+        return
+    table()
+    for alias, why in untold.items():
+        click.echo(printable(f"{alias} could not be told: {why}"), err=True)
+    if untold:
+        click.echo(f"the letter waits: {ctx.next_delivery()}", err=True)
+
+
+def beside(ctx: "Context", path: str | None, document: Any, table: Callable[[], None]) -> None:
+    """Print what `emit` prints, on stderr if `path`, which has the result itself, is standard output."""
+    from node.storage.outputs import is_standard
+
+    with redirect_stdout(sys.stderr) if path and is_standard(path) else nullcontext():
+        emit(ctx, document, table)
 
 
 def as_json(document: Any) -> str:
@@ -32,54 +55,187 @@ def as_json(document: Any) -> str:
     return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "none") -> None:
-    """Print rows under column names; numbers to the right, None as "-". A pipe gets whole lines, never cut."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    empty: str = "none",
+    ids: str | None = None,
+    err: bool = False,
+) -> None:
+    """Print rows under column names; numbers to the right, None as "-". Of the ids in the column `ids` a terminal gets
+    beginnings that tell them apart, which commands take as ids.
 
+    A pipe gets a line for each row, its cells whole, with tabs between them. On a terminal no word is broken: what does
+    not fit beside the rest stands below it. With `err` it goes to stderr.
+    """
     rows = [list(row) for row in rows]
     if not rows:
-        click.echo(empty)
+        click.echo(empty, err=err)
         return
-    console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
-    cells = [[Text(_cell(value)) for value in row] for row in rows]
-    texts = zip(*([Text(name) for name in columns], *cells), strict=True)
-    widths = _widths([[text.plain for text in column] for column in texts], console.width)
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, name in enumerate(columns):
-        values = [row[index] for row in rows if row[index] is not None]
-        numbers = bool(values) and all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-        grid.add_column(name, justify="right" if numbers else "left", overflow="fold", width=widths[index])
+    cells = [[_cell(value) for value in row] for row in rows]
+    width = _width(err=err)
+    if width is None:
+        for line in ([*columns], *cells):
+            click.echo("\t".join(line), err=err)
+        return
+    if ids is not None:
+        _shorten([*columns].index(ids), cells)
+    numbers = [_all_numbers([row[index] for row in rows]) for index in range(len(columns))]
+    shown, widths = _layout(columns, cells, width)
+    if widths is None:
+        for number, row in enumerate(cells):
+            if number:
+                click.echo(err=err)
+            lines(zip(columns, row, strict=True), err=err)
+        return
+    once = _same(cells)
+    if said := [(columns[index], cells[0][index]) for index in once if index not in shown]:
+        lines(said, err=err)
+        click.echo(err=err)
+    _print_row([columns[index] for index in shown], widths, [numbers[index] for index in shown], err=err)
+    click.echo("─" * (sum(widths) + GAP * (len(widths) - 1)), err=err)
     for row in cells:
-        grid.add_row(*row)
-    console.print(grid)
+        _print_row([row[index] for index in shown], widths, [numbers[index] for index in shown], err=err)
+        for index in range(len(columns)):
+            if index not in shown and index not in once and row[index] != "-":
+                for part in _wrapped(f"{columns[index]}: {row[index]}", width - BELOW):
+                    click.echo(" " * BELOW + part, err=err)
 
 
-def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Share a line's room: sentences are broken between words, and only where that is not enough the longest words."""
+def _layout(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], width: int
+) -> tuple[list[int], Sequence[int] | None]:
+    """Choose the columns that stand beside one another, and their widths; None where each cell gets a line of its own.
+
+    Where room is short, what is the same in all rows is left out, to be said once; then the widest columns are, to be said
+    below each row.
+    """
+    from rich.cells import cell_len
+
+    shown = list(range(len(columns)))
+
+    def widths() -> Sequence[int] | None:
+        return _widths([[columns[index], *(row[index] for row in cells)] for index in shown], width)
+
+    found, same = widths(), _same(cells)
+    if found is None and same:
+        shown = [index for index in shown if index not in same] or shown
+        found = widths()
+    while found is None and len(shown) > 2:
+        longest = {
+            index: max(cell_len(word) for row in cells for word in (row[index].split() or [""])) for index in shown[1:]
+        }
+        shown.remove(max(longest, key=lambda index: (longest[index], index)))
+        found = widths()
+    return shown, found
+
+
+def _same(cells: Sequence[Sequence[str]]) -> set[int]:
+    """Return the columns that are the same in all rows, if there are several."""
+    if len(cells) < 2:
+        return set()
+    return {index for index, value in enumerate(cells[0]) if all(row[index] == value for row in cells)}
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a sentence, on a terminal broken between words."""
+    width = _width(err=err)
+    for line in [text] if width is None else _wrapped(text, width):
+        click.echo(line, err=err)
+
+
+def _width(*, err: bool) -> int | None:
+    """Return how many columns the terminal has; None for a pipe or a file."""
+    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else None
+
+
+def _shorten(column: int, cells: Sequence[list[str]]) -> None:
+    """Cut the ids in one column to the shortest length at which they differ, but for SHORT_ID characters at least."""
+    ids = {each for row in cells for each in _ID.findall(row[column])}
+    length = SHORT_ID
+    while len({each[:length] for each in ids}) < len(ids):
+        length += 1
+    for row in cells:
+        row[column] = _ID.sub(lambda found: found[0][:length], row[column])
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int) and not isinstance(value, bool) for value in known)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Share a line's room between columns that break between words only; None where a row would not fit, or be too high."""
     from rich.cells import cell_len
 
     whole = [max(map(cell_len, column)) for column in columns]
     widths = [max(cell_len(word) for text in column for word in (text.split() or [""])) for column in columns]
-    room -= GAP * (len(columns) - 1)
-    while sum(widths) > room and max(widths) > 1:
-        widths[widths.index(max(widths))] -= 1
-    left, missing = room - sum(widths), [whole[index] - width for index, width in enumerate(widths)]
+    left = room - GAP * (len(columns) - 1) - sum(widths)
+    if left < 0:
+        return None
+    missing = [whole[index] - width for index, width in enumerate(widths)]
     for done, index in enumerate(sorted(range(len(columns)), key=missing.__getitem__)):
-        share = max(0, min(missing[index], left // (len(columns) - done)))
+        share = min(missing[index], left // (len(columns) - done))
         widths[index] += share
         left -= share
-    return widths
+    high = any(
+        len(_wrapped(text, width)) > HIGH for column, width in zip(columns, widths, strict=True) for text in column
+    )
+    return None if high else widths
 
 
-def lines(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Print names with their values, one a line, the values under one another."""
+def _print_row(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, err: bool) -> None:
+    """Print one row of a table, whose cells may take several lines."""
+    from itertools import zip_longest
+
+    wrapped = [_wrapped(text, width) for text, width in zip(cells, widths, strict=True)]
+    for line in zip_longest(*wrapped, fillvalue=""):
+        padded = [_padded(*each) for each in zip(line, widths, numbers, strict=True)]
+        click.echo((" " * GAP).join(padded).rstrip(), err=err)
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    from rich.cells import cell_len
+
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text that is broken between words; a word that is longer than a line stays whole."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= width:
+        return [text]
+    broken = [""]
+    for word in text.split():
+        if not broken[-1]:
+            broken[-1] = word
+        elif cell_len(broken[-1]) + 1 + cell_len(word) <= width:
+            broken[-1] += f" {word}"
+        else:
+            broken.append(word)
+    return broken
+
+
+def lines(pairs: Iterable[tuple[str, Any]], *, err: bool = False) -> None:
+    """Print names with their values, one a line, the values under one another; a terminal gets long ones broken between
+    words."""
+    from rich.cells import cell_len
+
     pairs = list(pairs)
-    width = max((len(name) for name, _ in pairs), default=0)
+    indent = max((len(name) for name, _ in pairs), default=0) + 2
+    width = _width(err=err)
     for name, value in pairs:
-        click.echo(f"{name:<{width}}  {_cell(value)}")
+        text = _cell(value)
+        first, *rest = [text] if width is None else _wrapped(text, width - indent)
+        if width is not None and cell_len(first) > width - indent:
+            first, rest = "", [first, *rest]
+        click.echo(f"{name:<{indent}}{first}".rstrip(" "), err=err)
+        for line in rest:  # a long word, such as a hash, begins further to the left
+            assert width is not None
+            click.echo(" " * max(0, min(indent, width - cell_len(line))) + line, err=err)
 
 
 def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -128,8 +284,8 @@ def budget(known: Mapping[str, Any] | None) -> str:
     """Return in words how much epsilon is left for estimates."""
     if known is None:
         return "not needed, counts have no noise"
-    left, of = (each and f"{float(Fraction(each)):g}" for each in (known["left"], known["of"]))
-    return f"{left or 'known after the next answer,'} of {of}"
+    left = "known after the next answer," if known["left"] is None else f"{known['left']:g}"
+    return f"{left} of {known['of']:g}"
 
 
 def words(name: str) -> str:
@@ -151,6 +307,14 @@ def confirm(ctx: "Context", question: str, *, yes: bool) -> None:
     if not click.confirm(printable(question), err=True):
         click.echo("nothing was done", err=True)
         raise click.exceptions.Exit(1)
+
+
+def confirm_shown(ctx: "Context", question: str, show: Callable[[], None], without_terminal: str) -> None:
+    """Show what is at stake, and ask; without a terminal the command has to name what its caller saw, and is told how."""
+    if ctx.json or not sys.stdin.isatty():
+        raise click.UsageError(printable(without_terminal))
+    show()
+    confirm(ctx, question, yes=False)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import letters, options, output
-from .project import terms_of
+from . import terms as in_words
 
 if TYPE_CHECKING:
     from .main import Context
@@ -61,11 +61,12 @@ def request(ctx: "Context", connect_id: str, alias: str | None, yes: bool) -> No
             [
                 ("organisation", shown["organisation"]),
                 ("project", shown["project"]),
+                ("key", in_words.fingerprint(shown["key"])),
                 ("matches by", shown["namespaces"]),
                 *_differences(shown),
-                *terms_of(shown["terms"]),
             ]
         )
+        _say(shown["terms"])
     output.confirm(ctx, f"Ask {shown['organisation']} to connect on these terms?", yes=yes)
     name = partners.request(found, alias=alias)
     document = {**shown, "alias": name, "status": "pending"}
@@ -119,7 +120,7 @@ def _overview(document: dict[str, Any]) -> list[tuple[str, Any]]:
         ("address", document["address"] or "none: it calls us"),
         ("agreement", document["agreement"]),
         ("matches by", document["namespaces"]),
-        *terms_of(document["terms"]),
+        *in_words.of(document["terms"]),
         ("key epoch", f"{epoch['number']}, ends {output.time(epoch['ends'])}" if epoch else "none yet"),
         ("our budget left", output.budget(document["our_budget"])),
         ("its budget left", output.budget(document["their_budget"])),
@@ -167,10 +168,10 @@ def preflight(ctx: "Context", name: str) -> None:
 @options.YES
 @click.pass_obj
 def allow(ctx: "Context", name: str, yes: bool) -> None:
-    """Let a partner that receives from us evaluate its whole universe once more in this epoch.
+    """Let a partner that receives from us evaluate its whole universe once more in this window.
 
     It has to after it was restored from a backup, or connected again; without it the partner is refused
-    (evaluations_spent) until the epoch's length is over.
+    (evaluations_spent) until the next window begins.
     """
     question = f"Let {name} ask once more about as many people as it has? What it asked before counts no more."
     output.confirm(ctx, question, yes=yes)
@@ -182,11 +183,158 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
 
 @cli.command()
 @NAME
+@click.option(
+    "--agreement",
+    metavar="HASH",
+    help="Do not ask: accept the agreement with this hash, which 'vesica partner show' printed, and no other.",
+)
 @click.pass_obj
-def accept(ctx: "Context", name: str) -> None:
-    """Accept a partner's request: both sides are active then, and either may share."""
-    ctx.project().partners.accept(name)
+def accept(ctx: "Context", name: str, agreement: str | None) -> None:
+    """Accept a partner's request: both sides are active then, and either may share.
+
+    It shows who asks and on what terms, and asks. If the partner has asked for something else meanwhile, nothing is
+    accepted.
+
+    \b
+    Example: vesica partner accept acme
+    """
+    partners = ctx.project().partners
+    if agreement is None:
+        shown = partners.requested(name)
+        agreement = shown["agreement"]
+        output.confirm_shown(
+            ctx,
+            f"Connect with {shown['organisation']} on these terms?",
+            lambda: _show_asked(shown),
+            f"'vesica partner show {name}' says who asks and on what terms: accept it with --agreement HASH.",
+        )
+    partners.accept(name, agreement=agreement)
     _done(ctx, name, "active")
+
+
+def _show_asked(document: dict[str, Any]) -> None:
+    output.lines(
+        [
+            ("organisation", document["organisation"]),
+            ("project", document["project"]),
+            ("key", in_words.fingerprint(document["key"])),
+            ("address", document["address"] or "none: it calls us"),
+            ("matches by", document["namespaces"]),
+        ]
+    )
+    _say(document["terms"])
+
+
+STEPS = {
+    "accept": "{name} has proposed a change: 'vesica partner agree {name}' shows it",
+    "confirm": "you have accepted a change: it is in force once {name} has confirmed",
+    "wait": "you have proposed a change: {name} has not answered yet",
+}
+
+
+def _say(terms: dict[str, Any]) -> None:
+    """Print terms in plain words."""
+    click.echo()
+    for sentence in in_words.sentences(terms):
+        output.say(sentence)
+    click.echo()
+
+
+@cli.command()
+@NAME
+@click.pass_obj
+def terms(ctx: "Context", name: str) -> None:
+    """Explain in plain words what is agreed with a partner, or what it asks for.
+
+    \b
+    Example: vesica partner terms acme
+    """
+    document = ctx.project().reports.partner_terms(name)
+    explained = in_words.sentences(document["terms"])
+
+    def people() -> None:
+        names = ("partner", "organisation", "status", "version", "agreement", "key", "matches by")
+        values = (document[each] for each in ("alias", "organisation", "status", "version", "agreement"))
+        output.lines(zip(names, (*values, in_words.fingerprint(document["key"]), document["namespaces"]), strict=True))
+        _say(document["terms"])
+        output.lines(in_words.of(document["terms"]))
+        if document["change"]:
+            click.echo(f"\n{STEPS[document['change']['step']].format(name=name)}")
+
+    output.emit(ctx, {**document, "explained": explained}, people)
+
+
+@cli.command()
+@NAME
+@click.option("--refuse", is_flag=True, help="Refuse what the partner has proposed; what is agreed goes on.")
+@click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason of a refusal.")
+@click.option(
+    "--agreement",
+    metavar="HASH",
+    help="Do not ask: accept the change that leads to the agreement with this hash, which 'vesica partner terms --json' "
+    "printed, and no other.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before proposing.")
+@click.pass_obj
+def agree(ctx: "Context", name: str, refuse: bool, reason: str, agreement: str | None, yes: bool) -> None:
+    """Change what is agreed with a partner: accept what it has proposed, or propose what this project offers now.
+
+    That is its present terms ('vesica project terms') and the namespaces that it has. The stricter side wins in each term.
+    What is agreed, and the feeds, go on meanwhile.
+
+    \b
+    Example: vesica partner agree acme
+    """
+    partners = ctx.project().partners
+    if refuse:
+        partners.refuse(name, reason)
+        _changed(ctx, name, "refused", f"{name} is told that nothing changes")
+        return
+    if agreement is None:
+        change = partners.change(name)
+        if change["step"] == "propose":
+            if not ctx.json:
+                _show_change(change)
+            output.confirm(ctx, f"Propose it to {name}?", yes=yes)
+            partners.propose(name)
+            _changed(ctx, name, "proposed", f"proposed to {name}: what is agreed goes on until it accepts")
+            return
+        agreement = change["agreement"]
+        output.confirm_shown(
+            ctx,
+            f"Accept this change of the agreement with {name}?",
+            lambda: _show_change(change),
+            f"'vesica partner terms {name} --json' says what would change: accept it with --agreement HASH.",
+        )
+    partners.agree(name, agreement=agreement)
+    _changed(ctx, name, "accepted", f"accepted: it is in force once {name} has confirmed")
+
+
+def _show_change(change: dict[str, Any]) -> None:
+    before, after = change["namespaces_before"], change["namespaces"]
+    gone, new = ([each for each in these if each not in those] for these, those in ((before, after), (after, before)))
+    said = in_words.changes(change["terms_before"], change["terms"], gone, new)
+    if change["step"] == "propose":
+        if not said and (wished := in_words.changes(change["terms_before"], change["our_terms"])):
+            said = [
+                "Nothing changes as long as the partner asks for what it asked for. If it asks for no more than you:"
+            ]
+            said += wished
+        said += [
+            f"You offer {each}, the partner does not: it is not agreed on until the partner has some and proposes it."
+            for each in change["only_ours"]
+        ]
+    for sentence in said or ["It changes nothing here."]:
+        click.echo(sentence)
+    risks = in_words.weakened(change["terms_before"], change["terms"])
+    if risks:
+        click.echo("\nWhat that means for people's privacy:")
+    for sentence in risks:
+        click.echo(sentence)
+
+
+def _changed(ctx: "Context", name: str, status: str, text: str) -> None:
+    output.emit(ctx, {"alias": name, "change": status}, lambda: click.echo(text))
 
 
 @cli.command()

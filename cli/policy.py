@@ -23,8 +23,8 @@ def cli() -> None:
 def list_(ctx: "Context") -> None:
     """List the policies."""
     rows = [asdict(policy) for policy in ctx.project().policies.all()]
-    names = ("name", "action", "expression", "status")
-    output.emit(ctx, rows, lambda: output.table(names, ([row[name] for name in names] for row in rows)))
+    cells = ([row["name"], row["status"] == "enabled", f"{row['action']} of {row['expression']}"] for row in rows)
+    output.emit(ctx, rows, lambda: output.table(("policy", "on", "forbids"), cells))
 
 
 @cli.command()
@@ -66,11 +66,20 @@ def enable(ctx: "Context", name: str) -> None:
 
 @cli.command()
 @NAME
+@options.YES
 @click.pass_obj
-def disable(ctx: "Context", name: str) -> None:
-    """Stop applying a policy."""
+def disable(ctx: "Context", name: str, yes: bool) -> None:
+    """Stop applying a policy; asks first where it keeps people from being shared."""
+    _ask_about_sharing(ctx, name, yes=yes)
     ctx.project().policies.disable(name)
     output.emit(ctx, {"name": name, "status": "disabled"}, lambda: click.echo(f"{name} is disabled"))
+
+
+def _ask_about_sharing(ctx: "Context", name: str, *, yes: bool) -> None:
+    for policy in ctx.project().policies.all():
+        if policy.name == name and policy.action == options.SHARING:
+            risk = f"People in segments with the labels {policy.expression} can be shared with partners then."
+            output.confirm(ctx, f"{risk} Disable {name}?", yes=yes)
 
 
 @cli.command()

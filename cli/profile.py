@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output
+from . import erasing, import_reports, output
 from .consent import tcf_options
 
 if TYPE_CHECKING:
@@ -60,10 +60,13 @@ def import_(
     attributes: tuple[str, ...],
     region: str | None,
 ) -> None:
-    """Import people from CSV, JSON lines, Parquet or Arrow, gzipped or not, or from a database.
+    """Import people from CSV, JSON lines, Parquet, Arrow or Excel (the first sheet), or from a database.
 
-    E-mail addresses and phone numbers are hashed on the way in and never stored. A broken row costs only itself; the
-    report counts what was left out, by line.
+    CSV, JSON lines and Arrow may be gzipped.
+
+    E-mail addresses and phone numbers of identity columns are hashed on the way in; other columns that have them are
+    refused, and values that may be some are reported. A broken row costs only itself; the report counts what was left
+    out, by line.
 
     A no of --consent always counts. Another word there has no time of its own: it changes what such imports said before,
     but lifts no withdrawal that came in otherwise. The report counts those; 'vesica consent set' lifts one.
@@ -100,6 +103,7 @@ def _print_report(report: "ImportReport") -> None:
             ("file", " ".join(filter(None, [report.file, report.kind, report.encoding]))),
             ("rows read", report.rows),
             ("accepted", report.accepted),
+            *import_reports.repeated(report.repeated),
             ("profiles added", report.profiles_added),
             ("profiles updated", report.profiles_updated),
             ("consents changed", report.consents_changed),
@@ -107,22 +111,7 @@ def _print_report(report: "ImportReport") -> None:
         ]
     )
     click.echo()
-    columns = ("column", "rule", "accepted", "duplicates", "looked like")
-    rows = [
-        (each.column, each.rule, each.accepted, each.duplicates, ", ".join(each.forms) or "-")
-        for each in report.columns
-    ]
-    output.table(columns, rows, empty="no identity columns")
-    left_out = [("row", reason, tally) for reason, tally in report.rejected.items()]
-    for each in report.columns:
-        left_out += [(f"value of {each.column}", reason, tally) for reason, tally in each.dropped.items()]
-    if left_out:
-        click.echo()
-        shown = [(what, why, tally["count"], _first(tally["lines"])) for what, why, tally in left_out]
-        output.table(("left out", "because", "count", "lines"), shown)
-    for each in report.columns:
-        if each.note:
-            click.echo(f"note: {each.column} was {each.note}")
+    import_reports.print_columns(report)
     _print_withdrawals(report.withdrawals_kept)
 
 
@@ -131,8 +120,8 @@ def _print_withdrawals(kept: int) -> None:
         click.echo("note: a withdrawal that came in otherwise stays; to lift one: vesica consent set ID y")
 
 
-def _first(lines: list[int]) -> str:
-    return ", ".join(map(str, lines[:8])) + (", ..." if len(lines) > 8 else "")
+cli.add_command(erasing.erase)
+cli.add_command(erasing.readmit)
 
 
 @cli.group("import-from")
@@ -171,8 +160,8 @@ def import_from_segment_match(ctx: "Context", /, file: str, **options: Any) -> N
 
     identityMap gives profiles and identities, consents what people said, segmentMembership lists: realized and existing
     are in, exited is out. Memberships that came from a partner are left out. Without --id the first identity that can be
-    used, the primary one if it is marked, is the profile's id. Consent without a time lifts no withdrawal that came in
-    otherwise.
+    used, the primary one if it is marked, is the profile's id; with it a record that has none is left out. A path or a
+    namespace that no record has is refused. Consent without a time lifts no withdrawal that came in otherwise.
 
     \b
     Example: vesica profile import-from segment-match export.json --dataset aep --segments names.json \\
@@ -214,6 +203,7 @@ def _print_export(report: "ExportReport") -> None:
             ("file", f"{report.file} {report.kind}"),
             ("records read", report.records),
             ("accepted", report.accepted),
+            *import_reports.repeated(report.repeated),
             ("profiles added", report.profiles_added),
             ("profiles updated", report.profiles_updated),
             ("consents changed", report.consents_changed),
@@ -227,10 +217,9 @@ def _print_export(report: "ExportReport") -> None:
     output.table(("segment", "was", "people", "new"), rows, empty="no segments")
     left_out = [("record", reason, tally) for reason, tally in report.rejected.items()]
     left_out += [("value", reason, tally) for reason, tally in report.dropped.items()]
-    if left_out:
-        click.echo()
-        shown = [(what, why, tally["count"], _first(tally["lines"])) for what, why, tally in left_out]
-        output.table(("left out", "because", "count", "lines"), shown)
+    import_reports.print_left_out(left_out)
+    import_reports.print_doubts(report.doubts)
+    import_reports.print_outdated(report.outdated)
     _print_withdrawals(report.withdrawals_kept)
 
 
@@ -253,11 +242,11 @@ def count(ctx: "Context") -> None:
 @click.argument("profile", help="Your own id of the person, such as C1042.")
 @click.pass_obj
 def show(ctx: "Context", profile: str) -> None:
-    """Show one profile by your own id: identities, consent, attributes and segments."""
+    """Show one profile by your own id: identities, consent, attributes, segments of yours and received ones."""
     found = ctx.project().profiles.show(profile)
 
     def table() -> None:
-        pairs = [("id", found["id"]), ("share", found["share"]), ("segments", found["segments"])]
+        pairs = [(name, found[name]) for name in ("id", "share", "segments", "received")]
         for dataset, attributes in found["attributes"].items():
             pairs += [(f"{dataset}.{name}", value) for name, value in attributes.items()]
         output.lines(pairs)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import output, remedies
+from . import options, output, remedies
+from . import terms as in_words
 
 if TYPE_CHECKING:
     from .main import Context
@@ -17,17 +18,30 @@ def cli() -> None:
     """Make isolated data spaces, see what sharing needs, set terms."""
 
 
+ASKED_ABOUT = {
+    "unconsented": 0,
+    "opted-out": 1,
+    "nobody": 2,
+}  # by who is left out: how many more people are asked about
+NOT_LEFT_OUT = "Estimates will ask about more people who did not consent: their points go out, without names."
+HIDE_OPTED_OUT = click.option("--hide-opted-out", is_flag=True, help="Leave those who said no out of estimates.")
+
+
 @cli.command()
 @click.argument("name", help="What to call the project, such as loyalty.")
+@click.option("--hide-unconsented", is_flag=True, help="Leave people without consent out of estimates.")
+@HIDE_OPTED_OUT
 @click.pass_obj
-def create(ctx: "Context", name: str) -> None:
+def create(ctx: "Context", name: str, hide_unconsented: bool, hide_opted_out: bool) -> None:
     """Make a project: its profiles, segments, partners and feeds are its own.
 
     \b
     Example: vesica project create loyalty
     """
-    project = ctx.node().create_project(name)
-    output.emit(ctx, {"id": project.id, "name": name}, lambda: click.echo(f"made project {name}"))
+    left_out = _left_out(hide_unconsented or None, hide_opted_out) or "nobody"
+    project = ctx.node().create_project(name, left_out=left_out)
+    document = {"id": project.id, "name": name, "left_out_of_estimates": project.left_out}
+    output.emit(ctx, document, lambda: click.echo(f"made project {name}"))
 
 
 @cli.command("list")
@@ -58,7 +72,7 @@ def show(ctx: "Context", name: str | None) -> None:
         rows = ((each["name"], each["state"], None if each["met"] else each["command"]) for each in needs)
         output.table(("what sharing needs", "is", "set it with"), rows)
         click.echo()
-        output.lines(terms_of(document["terms"]))
+        output.lines(in_words.of(document["terms"]))
         click.echo()
         output.lines((output.words(name), count) for name, count in document["counts"].items())
 
@@ -92,32 +106,62 @@ def resume(ctx: "Context", name: str | None) -> None:
 )
 @click.option("--epsilon", metavar="E", help='Noise of one count, such as 1/20; "none" for none, if both sides say so.')
 @click.option("--budget", metavar="E", help="Epsilon that one partner may use up in a window, such as 2.")
-@click.option("--window-days", type=click.IntRange(1), metavar="N", help="Days of that window.")
-@click.option("--generations", type=click.IntRange(1), metavar="N", help="Universes shown to a partner in an epoch.")
 @click.option(
-    "--evaluations", metavar="F", help="Points evaluated in an epoch, as a multiple of the universe, such as 6/5."
+    "--window-days",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Days of a window, in which all that a partner uses up is counted.",
 )
-@click.option("--epoch-days", type=click.IntRange(1), metavar="N", help="Days until keys change.")
+@click.option("--generations", type=click.IntRange(1), metavar="N", help="Universes shown to a partner in a window.")
 @click.option(
-    "--hide-unconsented/--count-unconsented", default=None, help="Keep people without consent out of estimates or not."
+    "--evaluations", metavar="F", help="Points evaluated in a window, as a multiple of the universe, such as 6/5."
 )
+@click.option(
+    "--epoch-days", type=click.IntRange(1), metavar="N", help="Days until keys change, no more than a window has."
+)
+@click.option(
+    "--hide-unconsented/--count-unconsented",
+    default=None,
+    help="Leave people without consent out of estimates, or ask about everybody: then even the points of people who "
+    "said no go out, and only the overlap with consent leaves them out.",
+)
+@HIDE_OPTED_OUT
+@options.YES
 @click.pass_obj
-def terms(ctx: "Context", /, hide_unconsented: bool | None, **options: Any) -> None:
+def terms(ctx: "Context", /, hide_unconsented: bool | None, hide_opted_out: bool, yes: bool, **values: Any) -> None:
     """Show the terms that this project asks of new agreements, or set some; the stricter side wins.
 
+    Weaker ones are asked about first. Agreements that exist stay as they are until 'vesica partner agree' changes them.
+
     \b
-    Example: vesica project terms --minimum-overlap 500 --epsilon 1/50
+    Example: vesica project terms --minimum-overlap 2000 --epsilon 1/50
     """
     project = ctx.project()
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    left_out = _left_out(hide_unconsented, hide_opted_out)
+    risks = in_words.weakened(project.terms.as_dict(), project.terms_with(**given).as_dict()) if given else []
+    if left_out is not None and ASKED_ABOUT[left_out] > ASKED_ABOUT[project.left_out]:
+        risks.append(NOT_LEFT_OUT)
+    if risks:
+        output.confirm(ctx, " ".join([*risks, "Set it?"]), yes=yes)
     if given:
         project.set_terms(**given)
-    if hide_unconsented is not None:
-        project.set_hide_unconsented(hide_unconsented)
-    document = {**project.terms.as_dict(), "hide_unconsented": project.hide_unconsented}
-    output.emit(ctx, document, lambda: output.lines(terms_of(document)))
+    if left_out is not None:
+        project.leave_out(left_out)
+    document = {**project.terms.as_dict(), "left_out_of_estimates": project.left_out}
+
+    def people() -> None:
+        output.lines(in_words.of(document))
+        if waits := in_words.runs_wait(document):
+            click.echo(waits, err=True)
+
+    output.emit(ctx, document, people)
 
 
-def terms_of(document: "dict[str, Any]") -> "list[tuple[str, Any]]":
-    """Return terms, the agreed or our own, as they are printed."""
-    return [(output.words(name), "none" if value is None else value) for name, value in document.items()]
+def _left_out(hide_unconsented: bool | None, hide_opted_out: bool) -> str | None:
+    """Return whom the switches leave out of estimates, None where none is given."""
+    if hide_opted_out:
+        if hide_unconsented is not None:
+            raise click.UsageError("Give one of --hide-unconsented, --hide-opted-out and --count-unconsented.")
+        return "opted-out"
+    return None if hide_unconsented is None else "unconsented" if hide_unconsented else "nobody"

@@ -43,8 +43,9 @@ def _content(command: "Callable[..., None]") -> "Callable[..., None]":
 def create(ctx: "Context", name: str, rule: str | None, tree: Path | None, members: Path | None) -> None:
     """Make a segment and evaluate it.
 
-    Rules know =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT. Texts stand in single quotes. A tree is what
-    'segment show --tree' prints, and react-querybuilder makes.
+    Rules know =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT. Texts and dates, year first, stand in single
+    quotes, numbers and true or false without; a comparison that does not fit the values of its column is refused. A tree
+    is what 'segment show --tree' prints, and react-querybuilder makes.
 
     \b
     Example: vesica segment create frequent-buyers --rule "orders >= 6 AND country IN ('GB', 'IE')"
@@ -113,7 +114,7 @@ def evaluate(ctx: "Context", name: str | None) -> None:
 
 @cli.command()
 @NAME
-@click.argument("file", type=click.Path(dir_okay=False), help="The CSV file to write.")
+@click.argument("file", help=f"The CSV to write: {options.RESULT}.")
 @click.option(
     "--use",
     "uses",
@@ -121,9 +122,13 @@ def evaluate(ctx: "Context", name: str | None) -> None:
     metavar="USE",
     help=f"What the file is for: {options.FILE_USES}; all of them unless given.",
 )
+@options.FORCE
 @click.pass_obj
-def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
+def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...], force: bool) -> None:
     """Write the ids of a segment's profiles to a CSV file.
+
+    A ' stands before an id that a spreadsheet could take for a formula, and before one that begins with '; a number with
+    its sign stays as it is.
 
     Refused where a policy or a partner whose segment it reads forbids one of the uses; who fails a consent policy on one
     of them is left out. Without --use the file counts as for every use: name those that you need.
@@ -131,9 +136,9 @@ def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...]) -> None:
     \b
     Example: vesica segment export summer-buyers buyers.csv --use onsite-personalisation
     """
-    size = ctx.project().files.export(name, file, uses=uses)
+    size = ctx.project().files.export(name, file, uses=uses, force=force)
     document = {"segment": name, "file": file, "size": size, "uses": sorted(set(uses))}
-    output.emit(ctx, document, lambda: click.echo(f"wrote {size:,} ids to {file}"))
+    output.beside(ctx, file, document, lambda: click.echo(f"wrote {size:,} ids to {file}"))
 
 
 @cli.command()

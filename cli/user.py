@@ -121,18 +121,19 @@ def revoke(ctx: "Context", name: str, yes: bool) -> None:
 @options.YES
 @click.pass_obj
 def remove(ctx: "Context", name: str, yes: bool) -> None:
-    """Take a user away. Without the last one commands need no token any more."""
+    """Take a user away. The last administrator stays: 'vesica user reset --remove-all' ends the need for tokens."""
     output.confirm(ctx, f"Remove user {name}?", yes=yes)
     ctx.node().users.remove(name)
     output.emit(ctx, {"removed": name}, lambda: click.echo(f"removed user {name}"))
 
 
 @cli.command()
-@NAME
+@click.argument("name", required=False, help="The user to make an administrator, a new one if need be.")
+@click.option("--remove-all", is_flag=True, help="Take all users away instead: then no command needs a token.")
 @DAYS
 @options.YES
 @click.pass_obj
-def reset(ctx: "Context", name: str, days: int, yes: bool) -> None:
+def reset(ctx: "Context", name: str | None, remove_all: bool, days: int, yes: bool) -> None:
     """The way back when no administrator has a token any more: make NAME one, with a new token in place of all others.
 
     It takes no token, but the files of the home, and VESICA_PASSPHRASE if the keys are under one. The audit log names
@@ -141,6 +142,14 @@ def reset(ctx: "Context", name: str, days: int, yes: bool) -> None:
     \b
     Example: vesica user reset ann
     """
+    if (name is None) != remove_all:
+        raise click.UsageError("Name a user, or give --remove-all.")
+    if name is None:
+        question = "Remove all users? Then everybody who can open the home may do everything, without a token."
+        output.confirm(ctx, question, yes=yes)
+        gone = ctx.unsigned_node().users.remove_all()
+        output.emit(ctx, {"removed": gone}, lambda: click.echo(f"removed {len(gone)} user{'s' * (len(gone) != 1)}"))
+        return
     output.confirm(ctx, f"Make {name} an administrator, with one new token in place of all others?", yes=yes)
     _print_token(ctx, ctx.unsigned_node().users.reset(name, days))
 

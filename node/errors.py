@@ -51,6 +51,12 @@ class NotAllowed(VesicaError):
     code = "refused"
 
 
+class AddressNotAllowed(NotAllowed):
+    """A partner's address leads into a network that no partner is in, such as this machine's own."""
+
+    code = "address_not_allowed"
+
+
 class NoHome(VesicaError):
     """There is no node in the directory."""
 

@@ -13,14 +13,15 @@ from psi.errors import Remedy
 
 from .access import audit
 from .access.audit import Audit
-from .access.scope import Home
-from .errors import AlreadyExists, NotAllowed, NotFound, check_name
+from .access.scope import Home, Scope
+from .errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from .governance import policies
 from .project import Project
 from .storage.config import Config
 from .storage.database import Database, Tx
-from .storage.files import failure_of
+from .storage.files import failure_of, make_directory, make_private
 from .storage.records import Document
+from .transport.addresses import split_address
 from .wiring import sweep, sync, wire
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .access.users import Users
     from .operations.jobs import Jobs, Progress
     from .partners.audit_heads import Confirmed
+    from .people.consent import LeftOut
 
 DEFAULT_PROJECT = "default"
 
@@ -54,6 +56,7 @@ class Node:
         listen: str | None = None,
         address: str = "",
         proxy: bool = False,
+        private_addresses: bool = False,
         now: Callable[[], int] = _clock,
         random: Callable[[int], bytes] = os.urandom,
     ) -> "Node":
@@ -66,13 +69,26 @@ class Node:
             raise AlreadyExists(f"there is a node in {home} already", hint="use it, or name another directory")
         if address:
             check_address(address)
-        config = Config(organisation=organisation, database=database, address=address, proxy=proxy)
+        if listen is not None:
+            split_address(listen)
+        config = Config(
+            organisation=organisation,
+            database=database,
+            address=address,
+            proxy=proxy,
+            private_addresses=private_addresses,
+        )
         if listen is not None:
             config = replace(config, listen=listen)
         try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if home.is_dir() and home.stat().st_mode & 0o077 and any(home.iterdir()):
+                raise NotAllowed(
+                    f"there are files in {home}, which other users can reach",
+                    hint="name a new or an empty directory: a home is its owner's alone",
+                )
             for name in ("keys", "data", "spool", "cache"):
-                (home / name).mkdir(mode=0o700, exist_ok=True)
+                make_directory(home / name)
+            make_private(home)  # before there is a key in it
         except OSError as error:
             raise failure_of(error, home) from error
         opened = Home(home, config, Database.open(database or home / "control.db"), now=now, random=random)
@@ -114,11 +130,12 @@ class Node:
 
         return restore(Path(source), Path(home), database=database, open_home=partial(Home, now=now, random=random))
 
-    def backup(self, target: Path | str) -> Document:
-        """Write a backup of the home, also while a service runs on it: a directory, or one file that ends in ".tar"."""
+    def backup(self, target: Path | str, *, force: bool = False) -> Document:
+        """Write a backup of the home, also while a service runs on it: a directory, or one file that ends in ".tar"; see
+        `backup.write`."""
         from .backup import backup
 
-        return backup.write(self.home, Path(target))
+        return backup.write(self.home, Path(target), force=force)
 
     def close(self) -> None:
         self.home.close()
@@ -165,6 +182,48 @@ class Node:
         """Do what the clock asks for; see `wiring.sweep`."""
         sweep(self.home)
 
+    def set(
+        self,
+        *,
+        organisation: str | None = None,
+        listen: str | None = None,
+        address: str | None = None,
+        proxy: bool | None = None,
+        private_addresses: bool | None = None,
+    ) -> Document:
+        """Change settings; partners are told of another name or address by a letter, and of nothing else.
+
+        Returns all settings, who is told, and whether a running service has to be started again for them.
+        """
+        from .partners import details
+
+        return details.change(
+            self.home,
+            organisation=organisation,
+            listen=listen,
+            address=address,
+            proxy=proxy,
+            private_addresses=private_addresses,
+        )
+
+    def set_passphrase(self, passphrase: str | None) -> None:
+        """Put the keys under another passphrase, or under none; every later process needs the new one.
+
+        Raises InvalidInput for an empty one.
+        """
+        if passphrase == "":
+            raise InvalidInput("a passphrase has at least one character", hint="take it away, if that is meant")
+        with self.home.act("node.passphrase", "node", detail={"passphrase": passphrase is not None}):
+            self.home.keys.signing_key  # noqa: B018 - raises WrongPassphrase
+        with self.home.refusals("node.passphrase", "node"):
+            self.home.keys.rewrap(None if passphrase is None else passphrase.encode())
+
+    def rotate_key(self) -> Document:
+        """Give the node a new signing key, which partners follow by themselves; see `key_changes.rotate`."""
+        from .partners import key_changes
+
+        return key_changes.rotate(self.home)
+
     def verify_audit(self, *, upto: "Head | None" = None) -> "tuple[Head, list[Confirmed]]":
         """Verify the audit log, and compare it with the heads that partners confirmed last; see `audit_heads.verify`."""
         from .partners import audit_heads
@@ -194,13 +253,16 @@ class Node:
         """Act for the user whose token this is from now on; see Guard.sign_in."""
         self.home.guard.sign_in(token)
 
-    def create_project(self, name: str) -> Project:
-        """Make an isolated data space with its own profiles, segments, partners and feeds."""
-        with self.home.act("project.create", name) as tx:
+    def create_project(self, name: str, *, left_out: "LeftOut | str" = "nobody") -> Project:
+        """Make an isolated data space with its own profiles, segments, partners and feeds; see `Project.leave_out`."""
+        from .people.consent import check_left_out
+
+        with self.home.act("project.create", name, detail={"left_out": str(left_out)[:20]}) as tx:
             check_name(name, "project")
             if any(scope.name == name for scope in self.home.all_scopes(tx)):
                 raise AlreadyExists(f"there is a project {name!r} already", hint="choose another name")
-            self._insert_project(tx, name)
+            scope = self._insert_project(tx, name)
+            scope.change(tx, left_out=check_left_out(left_out))
         return self.project(name)
 
     def status(self, *, alerts: int = 10) -> Document:
@@ -210,6 +272,7 @@ class Node:
 
         return status.node(self.home, alerts=alerts)
 
-    def _insert_project(self, tx: Tx, name: str) -> None:
+    def _insert_project(self, tx: Tx, name: str) -> Scope:
         scope = self.home.add_project(tx, name)
         policies.insert_standard(tx, scope.id, self.home.new_id)
+        return scope

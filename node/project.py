@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .consent.consent_policies import ConsentPolicies
     from .consent.consents import Consents
     from .destinations.files import Files
+    from .erasure.erasure import Erasure
     from .feeds.receiving.memberships import Memberships
     from .feeds.receiving.received import Received
     from .feeds.sending.feeds import Feeds
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .operations.jobs import Progress
     from .partners.letters import Letters
     from .partners.partners import Partners
+    from .people.consent import LeftOut
     from .reports.reports import Reports
     from .segments.segments import Segments
 
@@ -61,20 +63,30 @@ class Project:
         with self.scope.act(
             "project.terms", self.name, detail={name: str(value) for name, value in changes.items()}
         ) as tx:
-            read = {name: _term(name, value, defaults) for name, value in changes.items()}
-            terms = Terms.from_dict({**self.scope.row(tx).terms, **read})
+            terms = _changed(self.scope.row(tx).terms, changes)
             kept = {name: value for name, value in terms.as_dict().items() if value != defaults[name]}
             self.scope.change(tx, terms=kept)
         return terms
 
-    @property
-    def hide_unconsented(self) -> bool:
-        """Whether people without consent are kept out of estimates altogether."""
-        return self.scope.row().hide_unconsented
+    def terms_with(self, **changes: Any) -> "Terms":
+        """Return the terms that `set_terms` would set, for a person to look at; refused as that is."""
+        self.scope.require("project.terms", self.name)
+        with self.scope.refusals("project.terms", self.name):
+            return _changed(self.scope.row().terms, changes)
 
-    def set_hide_unconsented(self, hide: bool) -> None:
-        with self.scope.act("project.hide-unconsented", self.name, detail={"hide": hide}) as tx:
-            self.scope.change(tx, hide_unconsented=hide)
+    @property
+    def left_out(self) -> "LeftOut":
+        """Who is left out of the estimates that this project asks for."""
+        from .people.consent import LeftOut
+
+        return LeftOut(self.scope.row().left_out)
+
+    def leave_out(self, left_out: "LeftOut | str") -> None:
+        """Choose who is left out of the estimates that this project asks for: neither their points nor their number leave."""
+        from .people.consent import check_left_out
+
+        with self.scope.act("project.hide-unconsented", self.name, detail={"left_out": str(left_out)[:20]}) as tx:
+            self.scope.change(tx, left_out=check_left_out(left_out))
 
     @property
     def on_hold(self) -> bool:
@@ -110,6 +122,12 @@ class Project:
         from .imports.profiles import Profiles
 
         return Profiles(self.scope)
+
+    @cached_property
+    def erasure(self) -> "Erasure":
+        from .erasure.erasure import Erasure
+
+        return Erasure(self.scope)
 
     @cached_property
     def segments(self) -> "Segments":
@@ -194,6 +212,14 @@ class Project:
         from .operations.alerts import Alerts
 
         return Alerts(self.scope)
+
+
+def _changed(kept: Mapping[str, object], changes: Mapping[str, Any]) -> "Terms":
+    """Return the terms of a project's row with changes in their place."""
+    from protocol.agreement import Terms
+
+    defaults = Terms().as_dict()
+    return Terms.from_dict({**kept, **{name: _term(name, value, defaults) for name, value in changes.items()}})
 
 
 def _term(name: str, value: Any, defaults: Mapping[str, object]) -> object:

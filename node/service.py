@@ -19,33 +19,37 @@ from . import log
 from .access.scope import Home
 from .errors import Failure, NotAllowed, UnknownCaller
 from .exchanges.answering import NodeAnswers
-from .exchanges.http import Answering
+from .exchanges.http import MACHINES_PER_CALLER, Answering
 from .feeds.receiving import new_people
 from .feeds.receiving.memberships import Memberships
 from .feeds.sending import due
 from .operations.alerts import AlertKind, Alerts
 from .operations.jobs import Jobs
-from .partners import connecting, delivery
+from .partners import connecting, delivery, key_changes
+from .partners.connections import BEGUN
 from .partners.letters import CORRESPONDING
 from .segments.upkeep import Evaluated, evaluate_changed
 from .storage.files import failure_of
 from .storage.locks import service_lock
 from .storage.tables import connections
 from .transport import paths, tls
-from .transport.endpoint import address_of, application, bind, server
+from .transport.endpoint import application
+from .transport.server import address_of, bind, server
 from .wiring import sweep, wire
 
 JOB_WORKERS = 2  # one waits for a partner while the other computes
 IDLE_SECONDS = 0.3
 KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
 UPKEEP_SECONDS = 600.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 0.5  # for threads to end by themselves; what they have not done is given back
 TICK_SECONDS = 1.0
 
 
 def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]) -> None:
     """Answer partners, run jobs, and carry letters, until SIGTERM or SIGINT.
 
+    Returns within two seconds of it. Threads may still be at work then: their jobs are queued again, and whatever they
+    have written is found by the next start, as after a kill. So the caller ends the process at once.
     `ready` gets the address once it is bound. Raises NotAllowed if a service has this home, and Failure if the address
     cannot be had.
     """
@@ -62,7 +66,7 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
         home.guard.as_itself(sweep)(home)
         bound = bind(listen or home.config.listen)
         context = tls.server_context(home.keys.signing_key, home.now())
-        endpoint = server(answering(home), context)
+        endpoint = server(answering(home), context, proxy=home.config.proxy)
         stop = threading.Event()
 
         work: list[Callable[[], None]] = [
@@ -85,6 +89,9 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
             deadline = time.monotonic() + STOP_SECONDS
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
+            with suppress(VesicaError):  # then the rows say that this process runs them, until the next one looks
+                home.guard.as_itself(Jobs(home).give_back)()
+            log.info("stopped")
 
 
 class Schedule:
@@ -142,13 +149,16 @@ def alert_ending(home: Home, error: VesicaError) -> None:
 
 def answering(home: Home) -> Starlette:
     """Return the application that answers a node's partners: what they ask for is the node's own work."""
-    routes = [*connecting.routes(home), *delivery.routes(home), *Answering(NodeAnswers(home)).routes()]
+    answers = Answering(NodeAnswers(home), machines=MACHINES_PER_CALLER)
+    routes = [*connecting.routes(home), *delivery.routes(home), *key_changes.routes(home), *answers.routes()]
     own = [replace(route, handler=home.guard.as_itself(route.handler)) for route in routes]
     return application(home, own, Doorkeeper(home))
 
 
 class Doorkeeper:
-    """Lets in all who ask to connect, and the keys of connections; what they may do there is for the handlers to decide.
+    """Lets in all who ask to connect or show how their key changed, and the keys of connections.
+
+    What they may do there is for the handlers to decide.
 
     Two more doors are open because their handlers raise an alert where a stranger names one of our connections.
     """
@@ -157,16 +167,26 @@ class Doorkeeper:
         self._home = home
         self._known: dict[bytes, float] = {}
 
-    def __call__(self, caller: bytes, path: str) -> None:
-        if path in (paths.CONNECT, paths.LETTERS, paths.EXCHANGES) or self._known.get(caller, 0.0) > time.monotonic():
-            return
-        query = select(connections.c.id).where(
+    def __call__(self, caller: bytes, path: str) -> bool:
+        """Return whether the caller is a partner: a key that we asked or accepted, until that ends.
+
+        Raises UnknownCaller, and for a key that a partner has replaced what `check_caller` raises.
+        """
+        if self._known.get(caller, 0.0) > time.monotonic():
+            return True
+        query = select(connections.c.our_signature, connections.c.status).where(
             connections.c.peer_key == caller, connections.c.status.in_(CORRESPONDING)
         )
         with self._home.database.read() as reading:
-            if reading.execute(query).first() is None:
-                raise UnknownCaller("there is no connection with the caller")
-        self._known[caller] = time.monotonic() + KNOWN_SECONDS
+            rows = reading.execute(query).all()
+        if not rows and path not in (paths.CONNECT, paths.KEYS, paths.LETTERS, paths.EXCHANGES):
+            with self._home.guard.itself():
+                key_changes.check_not_retired(self._home, caller)
+            raise UnknownCaller("there is no connection with the caller")
+        known = any(row.our_signature is not None and row.status in BEGUN for row in rows)
+        if known:
+            self._known[caller] = time.monotonic() + KNOWN_SECONDS
+        return known
 
 
 def _run_jobs(home: Home, stop: threading.Event) -> None:

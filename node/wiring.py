@@ -18,8 +18,14 @@ from .storage.records import Document
 LETTERS = {
     "connect.accept": "partners.connecting:accepted",
     "connect.decline": "partners.connecting:declined",
+    "connect.details": "partners.details:received",
     "connect.disconnect": "partners.connecting:disconnected",
     "connect.restored": "backup.restored_partners:restored",
+    "agreement.propose": "partners.agreements:proposed",
+    "agreement.accept": "partners.agreements:accepted",
+    "agreement.confirm": "partners.agreements:confirmed",
+    "agreement.refuse": "partners.agreements:refused",
+    "agreement.held": "partners.agreements:held",
     "preflight.ask": "partners.preflight:asked",
     "preflight.answer": "partners.preflight:answered",
     "audit.head": "partners.audit_heads:received",
@@ -50,24 +56,44 @@ EXCHANGES = {  # by kind and our part
 }
 OUTGOING = {"feed": "feeds.sending.outgoing:OutgoingFeeds"}
 INCOMING = {"received": "feeds.receiving.references:ReceivedSegments"}
+NARROWING = {"consent-policy": "consent.consent_policies:narrowings"}
 REFERENCES = {"segment": "segments.records:OwnSegments", "received": "feeds.receiving.references:ReceivedSegments"}
+RULES = {"segment": "segments.records:rules_seen", "consent policy": "consent.consent_policies:conditions"}
 SEGMENT_USED_BY = {
     "consent policies": "consent.consent_policies:check_not_read",
     "feeds": "feeds.sending.outgoing:check_not_shared",
 }
-ENDED = ("feeds.sending.partner_hooks:ended", "feeds.receiving.partner_hooks:ended", "exchanges.records:ended")
+ENDED = (
+    "feeds.sending.partner_hooks:ended",
+    "feeds.receiving.partner_hooks:ended",
+    "exchanges.records:ended",
+    "partners.agreements:ended",
+)
+AGREED = (
+    "exchanges.records:namespaces_changed",
+    "feeds.sending.partner_hooks:namespaces_changed",
+    "feeds.receiving.partner_hooks:namespaces_changed",
+)
 ALLOWED = ("feeds.sending.partner_hooks:allowed",)
+KEY_REPLACED = ("feeds.ledger:count_under",)
 REACHED = ("feeds.sending.attempts:reachable",)
 GIVES, TAKES = ("feeds.sending.partner_hooks:gives",), ("feeds.receiving.partner_hooks:takes",)
 MAY_LEAVE = {"feed.purged": "feeds.receiving.partner_hooks:files_are_gone"}
 PEOPLE_CHANGED = {"received feeds": "feeds.receiving.joining:join_all"}
 
-UPKEEP = ("exchanges.records:forget_old", "operations.jobs:forget_old", "partners.key_epochs:remove_leftovers")
+UPKEEP = (
+    "exchanges.records:forget_old",
+    "operations.jobs:forget_old",
+    "partners.key_epochs:remove_leftovers",
+    "backup.backup:remove_leftovers",
+)
 UPKEEP_OF_A_PROJECT = (
     "feeds.receiving.membership_files:sweep",
     "feeds.receiving.expiry:apply",  # members leave whose time is over
     "partners.audit_heads:send",  # partners are sent, once a day, where our audit log ends
+    "partners.letters:alert_waiting",
     "people.drafts:remove_leftovers",
+    "erasure.sweeping:finish",
     "feeds.sending.due:alert_overdue",
     "operations.alerts:forget_old",
 )
@@ -86,7 +112,9 @@ def wire() -> None:
 
     partners.HANDLERS.update({kind: late(name) for kind, name in LETTERS.items()})
     partners.ENDED.extend(map(late, ENDED))
+    partners.AGREED.extend(map(late, AGREED))
     partners.ALLOWED.extend(map(late, ALLOWED))
+    partners.KEY_REPLACED.extend(map(late, KEY_REPLACED))
     partners.REACHED.extend(map(late, REACHED))
     partners.GIVES.extend(map(late, GIVES))
     partners.TAKES.extend(map(late, TAKES))
@@ -94,8 +122,10 @@ def wire() -> None:
     jobs.HANDLERS.update({kind: late(name) for kind, name in JOBS.items()})
     ports.OUTGOING.update({PlaceKind(kind): late(name) for kind, name in OUTGOING.items()})
     ports.INCOMING.update({PlaceKind(kind): late(name) for kind, name in INCOMING.items()})
+    ports.NARROWING.update({PlaceKind(kind): late(name) for kind, name in NARROWING.items()})
     references.KINDS.update({PlaceKind(kind): late(name) for kind, name in REFERENCES.items()})
     references.USED_BY.update({room: late(name) for room, name in SEGMENT_USED_BY.items()})
+    references.WITH_RULES.update({noun: late(name) for noun, name in RULES.items()})
     changes.CHANGED.update({name: late(hook) for name, hook in PEOPLE_CHANGED.items()})
     exchanges.KINDS.update({key: partial(resolve_name, f"{__package__}.{name}") for key, name in EXCHANGES.items()})
 
@@ -129,30 +159,39 @@ def sweep(home: Home) -> None:
 def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
     """Do at once, for some projects, what a service does all the time: deliver and fetch letters, sweep, run queued jobs.
 
-    Each job runs in the name of who submitted it. Returns the partners out of reach and the jobs that ran, of which those
-    that the caller may not see are only counted; where a service runs, nothing is left to do here.
+    Each job runs in the name of who submitted it. Returns how many letters moved, the partners out of reach and the jobs
+    that ran, of which those that the caller may not see are only
+    counted, or not at all for one who is limited by labels; where a service runs, nothing is left to do here.
     """
     from .operations.jobs import Jobs, no_progress
     from .partners.letters import Letters
     from .storage.locks import serving
 
-    done: Document = {"serving": serving(home.path), "out_of_reach": [], "jobs": [], "other_jobs": 0}
+    done: Document = {"serving": serving(home.path), "letters": {"delivered": 0, "fetched": 0}}
+    done |= {"out_of_reach": [], "jobs": [], "other_jobs": 0}
     if done["serving"]:
         return done
-    jobs, names, ran, gone = Jobs(home), {scope.id: scope.name for scope in scopes}, [], {}
+    jobs, names, ran, synced = Jobs(home), {scope.id: scope.name for scope in scopes}, [], {}
     with home.guard.itself():
         sweep(home)
         for scope in scopes:
-            gone[scope.id] = Letters(scope).sync_all()
+            synced[scope.id] = Letters(scope).sync_all()
         while (job := jobs.claim_next(names)) is not None:
             jobs.execute(job, progress or no_progress)
             ran.append(job)
     viewable = {scope.id for scope in home.scopes()}
-    for project_id in viewable & gone.keys():
-        done["out_of_reach"] += [{"project": names[project_id], "partner": alias} for alias in gone[project_id]]
+    for project_id in viewable & synced.keys():
+        for alias, moved in synced[project_id].items():
+            done["letters"]["delivered"] += moved.delivered
+            done["letters"]["fetched"] += moved.fetched
+            if not moved.reached:
+                done["out_of_reach"].append({"project": names[project_id], "partner": alias})
+    home.untold.clear()  # the document says it
+    with home.read() as tx:
+        limited = {each for each in names if home.guard.limited(tx, each)}
     for job in ran:
         try:
             done["jobs"].append({"project": names[job.project_id], **jobs.show(job.id).as_dict()})
         except NotFound:
-            done["other_jobs"] += 1
+            done["other_jobs"] += job.project_id not in limited  # a number tells that there is work on what is hidden
     return done

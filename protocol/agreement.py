@@ -1,6 +1,6 @@
 """Terms, offers and the agreement that both sides sign before any data moves: the stricter side wins."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, ClassVar, Self
@@ -8,11 +8,13 @@ from typing import Annotated, ClassVar, Self
 from psi.errors import Remedy
 
 from .connectid import check_address
-from .errors import InvalidConnectId, LocalProtocolError, Malformed
-from .wire import Digest, Document, Id, Limit, Message, Moment, Namespace, Number, PublicKey, Short
+from .errors import InvalidConnectId, LocalProtocolError, Malformed, RemoteProtocolError
+from .wire import Digest, Document, Id, Limit, Message, Moment, Namespace, Number, PublicKey, Short, Signature, Text
 
+AD_HOC = "ad-hoc"  # how both sides of a session without nodes call themselves: it says nothing about who they are
 Days = Annotated[int, Limit(1, 3650)]
-Namespaces = Annotated[tuple[Namespace, ...], Limit(0, 64)]
+OFFERED_NAMESPACES = 32  # at most: a request has two such lists in its 16 KiB
+Namespaces = Annotated[tuple[Namespace, ...], Limit(0, 64)]  # older agreements have more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +22,11 @@ class Terms(Message):
     """What one side insists on. Minimums and the maximum count distinct identities of one side in one
     namespace.
 
-    Each published count spends `epsilon`; None publishes exact counts, which both sides have to want. `budget` is what
-    one partner may spend in `window_days`. `generations` limits the universes shown in an epoch; `evaluations` limits
-    the points evaluated in an epoch, as a multiple of the universe agreed for it. A window is no shorter than an epoch:
-    budget that a partner lost by cheating comes back only when the universes that it probed are gone.
+    Each published count spends `epsilon`; None publishes exact counts, which both sides have to want. Everything that one
+    organisation may use up is counted in `window_days`: `budget` is the epsilon of its counts, `generations` the universes
+    shown, `evaluations` the points evaluated, as a multiple of the universe agreed for it. Keys live for `epoch_days`, and
+    their end refills nothing. A window is no shorter than an epoch: budget that a partner lost by cheating comes back only
+    when the universes that it probed are gone.
     """
 
     TYPE: ClassVar[str] = "terms"
@@ -60,7 +63,11 @@ class Terms(Message):
 
 
 def strictest(ours: Terms, theirs: Terms) -> Terms:
-    """Return the terms that satisfy both."""
+    """Return the terms that satisfy both: for each term the side that allows less, so neither weakens a limit of the other.
+
+    The epoch is the shorter one, since keys that live shorter open less. That is safe only because no limit is counted by
+    epochs, but in the longer window.
+    """
     epsilons = [epsilon for epsilon in (ours.epsilon, theirs.epsilon) if epsilon is not None]
     return Terms(
         minimum_universe=max(ours.minimum_universe, theirs.minimum_universe),
@@ -93,6 +100,11 @@ class Offer(Message):
     terms: Terms
     namespaces: Namespaces
     nonce: Digest
+
+    @property
+    def is_ad_hoc(self) -> bool:
+        """Whether it is from a session without nodes, whose Connect ID is good for one match."""
+        return self.organisation == self.project_name == AD_HOC
 
     def check(self) -> None:
         if len(set(self.namespaces)) != len(self.namespaces):
@@ -132,6 +144,88 @@ class Agreement(Message):
             namespaces=tuple(sorted(set(requester.namespaces) & set(accepter.namespaces))),
             made=made,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal(Message):
+    """One side would like to change the agreement with the digest `base`: this is what it offers now."""
+
+    TYPE: ClassVar[str] = "agreement-proposal"
+    base: Digest
+    offer: Offer
+    made: Moment
+
+    def agreement(self, base: Agreement, accepter: Offer) -> Agreement:
+        """Return what follows once the other side accepts with its own offer of that moment: the next version."""
+        return Agreement.merge(
+            self.offer, accepter, connection=base.connection, made=self.made, version=base.version + 1
+        )
+
+    def check_follows(self, base: Agreement, *, keys: Collection[bytes], project: bytes) -> None:
+        """Raise RemoteProtocolError unless it changes this agreement, and is of the node and project that made it.
+
+        `keys` are those that the node has had.
+        """
+        if self.base != base.digest():
+            raise RemoteProtocolError("agreement", "the proposal changes another agreement than the one in force")
+        if self.offer.key not in keys or self.offer.project != project:
+            raise RemoteProtocolError("agreement", "the proposal is of another node or project")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance(Message):
+    """The other side accepts the proposal with the digest `proposal`, with its own offer, and signs what follows.
+
+    The offer's nonce is that digest.
+    """
+
+    TYPE: ClassVar[str] = "agreement-acceptance"
+    proposal: Digest
+    offer: Offer
+    agreement: Digest
+    signature: Signature
+
+    def check(self) -> None:
+        if self.offer.nonce != self.proposal:
+            raise Malformed("agreement-acceptance: the offer is for another proposal")
+
+    def agreed(self, proposal: Proposal, base: Agreement, *, keys: Collection[bytes], project: bytes) -> Agreement:
+        """Return the agreement that both sides have accepted; raises RemoteProtocolError if this does not follow from both."""
+        found = proposal.agreement(base, self.offer)
+        if self.offer.key not in keys or self.offer.project != project or found.digest() != self.agreement:
+            raise RemoteProtocolError("agreement", "what the partner accepted does not follow from both offers")
+        found.verify(self.signature, *keys)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal(Message):
+    """The other side refuses the proposal with the digest `proposal`, or does not know it any more."""
+
+    TYPE: ClassVar[str] = "agreement-refusal"
+    proposal: Digest
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held(Message):
+    """The agreement in force, for a partner that was restored from a backup, which recognises it by its own signature."""
+
+    TYPE: ClassVar[str] = "agreement-held"
+    agreement: Agreement
+    requester: Offer
+    accepter: Offer
+    requester_signature: Signature
+    accepter_signature: Signature
+
+    def verify_follows(self) -> None:
+        """Raise RemoteProtocolError unless the agreement follows from both offers; who signed it the caller knows."""
+        made = self.agreement
+        follows = Agreement.merge(
+            self.requester, self.accepter, connection=made.connection, made=made.made, version=made.version
+        )
+        if follows != made:
+            raise RemoteProtocolError("agreement", "the agreement does not follow from the offers")
 
 
 def mismatches(ours: Offer, theirs: Offer) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,10 @@ from psi import count
 from psi.errors import DuplicatePoint, InvalidPoint
 from psi.hashing import length_prefixed
 from psi.keys import Key
-from psi.values import U8, Values
+from psi.values import U8, Rows, Values
 
 from .errors import LocalProtocolError, NotReady, RemoteProtocolError
-from .exchange import Role
+from .exchange import Lazily, Role
 from .feed import MAX_SEGMENTS
 from .messages import (
     Answer,
@@ -51,9 +53,9 @@ def commit(
     return SignedCommitment(commitment=commitment, signature=commitment.sign(sign))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Question:
-    """What an asker asked, and the true numbers, which only the answerer may see.
+    """What an asker asked, and the true numbers, which only the answerer may see; they are counted when they are read.
 
     `points` uint8 (n, 32) sorted; `segments` bool (k, n); `consented` bool (n,); hits and `sizes` int64 (k,).
     `universe_digest` is that of the generation it was asked against.
@@ -63,9 +65,20 @@ class Question:
     points: U8
     segments: Bits
     consented: Bits
-    consented_hits: Counts
-    other_hits: Counts
     sizes: Counts
+    counted: Callable[[], count.Hits]
+
+    @property
+    def consented_hits(self) -> Counts:
+        return self._hits.consented
+
+    @property
+    def other_hits(self) -> Counts:
+        return self._hits.others
+
+    @cached_property
+    def _hits(self) -> count.Hits:
+        return self.counted()
 
     @property
     def digest(self) -> bytes:
@@ -95,13 +108,13 @@ class CountAsker(Role):
         consented: Bits,
         derive_key: Callable[[bytes], Key],
         check_universe: Callable[[Commitment], None],
-        peer_key: bytes,
+        peer_keys: Sequence[bytes],
     ) -> None:
         if not 1 <= len(segments) <= MAX_SEGMENTS or (segments.sum(axis=1) > MAX_ASKED).any():
             raise LocalProtocolError(f"a count asks 1 to {MAX_SEGMENTS} segments of at most {MAX_ASKED} identities")
         self._context, self._direction, self._epoch = context, direction, epoch
         self._values, self._segments, self._consented = values, segments, consented
-        self._derive_key, self._check_universe, self._peer_key = derive_key, check_universe, peer_key
+        self._derive_key, self._check_universe, self._peer_keys = derive_key, check_universe, peer_keys
         self._commitment: Commitment | None = None
         self._universe: list[U8] = []
         self._answer: Answer | None = None
@@ -143,7 +156,7 @@ class CountAsker(Role):
 
     def _take_commitment(self, signed: SignedCommitment) -> None:
         commitment = signed.commitment
-        commitment.verify(signed.signature, self._peer_key)
+        commitment.verify(signed.signature, *self._peer_keys)
         if (commitment.context, commitment.epoch) != (self._context, self._epoch):
             raise RemoteProtocolError("commitment", "the commitment is for another connection, namespace or epoch")
         self._check_universe(commitment)
@@ -171,6 +184,15 @@ class CountAsker(Role):
         ]
 
 
+class AnsweredFrom(Protocol):
+    """What an answerer needs of a universe of its own: see `count.Universe`. The points may be on disk."""
+
+    @property
+    def points(self) -> Rows: ...
+    @property
+    def canaries(self) -> U8: ...
+
+
 class CountAnswerer(Role):
     """Answers a count. Learns the true numbers, the sizes and the joint histogram of nameless segments, consent, hits.
 
@@ -189,7 +211,7 @@ class CountAnswerer(Role):
         context: bytes,
         direction: bytes,
         epoch: int,
-        universe: count.Universe,
+        universe: AnsweredFrom,
         key: Key,
         commitment: SignedCommitment,
         check_asker: Callable[[bytes], None],
@@ -211,8 +233,16 @@ class CountAnswerer(Role):
             case "commitment":
                 return [self._commitment]
             case "universe":
-                return [UniversePoints(points=chunk) for chunk in split(self._universe.points, count.CHUNK_POINTS)]
-        return [self._sanitise(self._count())]
+                return self._shown()
+        return [self._sanitise(self._question())]
+
+    def _shown(self) -> Sequence[Message]:
+        points, size = self._universe.points, count.CHUNK_POINTS
+
+        def chunk(number: int) -> Message:
+            return UniversePoints(points=points[number * size : (number + 1) * size].tobytes())
+
+        return Lazily(max(1, -(-len(points) // size)), chunk)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         match payload:
@@ -248,19 +278,21 @@ class CountAnswerer(Role):
             if (used[:, 1:].sum(axis=0) > MAX_ASKED).any():
                 raise RemoteProtocolError("question", f"a segment of more than {MAX_ASKED} identities")
 
-    def _count(self) -> Question:
+    def _question(self) -> Question:
         points = np.concatenate(self._points)
         consented, segments = self._bits[:, 0].copy(), self._bits[:, 1 : 1 + self._asked].T.copy()
-        with _naming_chunk("questions", len(self._points[0])):
-            hits, others = count.count_hits(points, self._key, self._tags[0], self._tag_context, segments, consented)
+
+        def hits() -> count.Hits:
+            with _naming_chunk("questions", len(self._points[0])):
+                return count.count_hits(points, self._key, self._tags[0], self._tag_context, segments, consented)
+
         return Question(
             universe_digest=self._digest,
             points=points,
             segments=segments,
             consented=consented,
-            consented_hits=hits,
-            other_hits=others,
             sizes=segments.sum(axis=1, dtype=np.int64),
+            counted=hits,
         )
 
 

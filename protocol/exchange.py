@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidProof, InvalidScalar, InvalidTags, WrongCount
 from psi.hashing import length_prefixed
@@ -105,6 +105,33 @@ class Role(ABC):
 
     def complete(self, step: str) -> None:  # noqa: B027 - most steps need nothing
         """Check a step of theirs as a whole: its last chunk is in."""
+
+
+class Repeating(Role):
+    """Stands where an exchange is done: all that was said is in the spool, and nothing is left to decide."""
+
+    def __init__(self, kind: Kind, part: Part) -> None:
+        self.kind, self.part = kind, part  # type: ignore[misc]  # class variables of every other role
+
+    def produce(self, step: str) -> Sequence[Message]:
+        raise LocalProtocolError(f"the spool of an exchange that is done lacks {step}")
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None: ...
+
+
+class Lazily(Sequence[Message]):
+    """Chunks that are made when they are asked for, so that one at a time is in memory."""
+
+    def __init__(self, count: int, make: Callable[[int], Message]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        return self._make(number)
 
 
 class Send(NamedTuple):

@@ -11,7 +11,7 @@ it makes the offer again, and a changed term changes the digest.
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -141,11 +141,11 @@ def accept(agreement: Agreement, *, sign: Callable[[bytes], bytes]) -> Accept:
     return Accept(agreement=agreement.digest(), signature=agreement.sign(sign))
 
 
-def check_accept(accept: Accept, agreement: Agreement, *, key: bytes) -> None:
-    """Raise RemoteProtocolError unless the accepter `key` countersigned this agreement."""
+def check_accept(accept: Accept, agreement: Agreement, *, keys: Sequence[bytes]) -> None:
+    """Raise RemoteProtocolError unless the accepter, which has had these keys, countersigned this agreement."""
     if accept.agreement != agreement.digest():
         raise RemoteProtocolError("agreement", "the partner accepted another agreement than the one we signed")
-    agreement.verify(accept.signature, key)
+    agreement.verify(accept.signature, *keys)
 
 
 def _proof(secret: bytes, label: bytes, *parts: bytes) -> bytes:

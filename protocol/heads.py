@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from .wire import Digest, Id, Limit, Message, Moment, Number, Signature
 
-HEADS_KEPT = 32  # of one log: the newest of each day, so a month
+HEADS_KEPT = 32  # of one log: the first of each day and the newest, so a month
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

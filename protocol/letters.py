@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
-from .errors import Malformed
+from .agreement import Acceptance, Held, Proposal, Refusal
+from .connectid import check_address
+from .errors import InvalidConnectId, Malformed
 from .feed import Definition
 from .handshake import Accept, Decline
 from .heads import SignedHead, SignedHeads
@@ -20,6 +22,23 @@ class Disconnect(Message):
 
     TYPE: ClassVar[str] = "disconnect"
     reason: Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDetails(Message):
+    """How this node is called and reached from now on. `address` is HOST:PORT, or empty: then it calls the other side."""
+
+    TYPE: ClassVar[str] = "node-details"
+    organisation: Short
+    address: Annotated[str, Limit(0, 255)]
+    proxy: bool
+
+    def check(self) -> None:
+        try:
+            if self.address:
+                check_address(self.address)
+        except InvalidConnectId as error:
+            raise Malformed(f"node-details: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +129,14 @@ class Preflight(Message):
 KINDS: dict[str, type[Message]] = {
     "connect.accept": Accept,
     "connect.decline": Decline,
+    "connect.details": NodeDetails,
     "connect.disconnect": Disconnect,
     "connect.restored": Restored,
+    "agreement.propose": Proposal,
+    "agreement.accept": Acceptance,
+    "agreement.confirm": Accept,
+    "agreement.refuse": Refusal,
+    "agreement.held": Held,
     "feed.publish": FeedVersion,
     "feed.accept": FeedAccept,
     "feed.decline": FeedNotice,

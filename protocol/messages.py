@@ -120,7 +120,7 @@ class SegmentAnswer(Message):
 class Answer(Message):
     """answer: one entry for each asked segment, in the order of the question's bits; `computed_at` in Unix seconds.
 
-    `budget_spent` is what the asker's organisation has spent in the window, this answer included, in thousandths of
+    `budget_spent` is what the asker's project has spent in the window, this answer included, in thousandths of
     epsilon: only the answerer's ledger knows it. None where nothing is charged.
     """
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from psi import membership, oprf, proof
 from psi.count import CHUNK_POINTS
-from psi.join import sort_points
+from psi.join import SLICE, sort_points
 from psi.keys import Key
 from psi.membership import TAG_BYTES
-from psi.values import U8, Indices, Values
+from psi.values import U8, Indices, Rows, Values
 
 from .errors import NotReady, RemoteProtocolError
-from .exchange import Role
+from .exchange import Lazily, Role
 from .feed import Definition
 from .messages import Blinded, Countersigned, Evaluated, KeyStatement, Manifest, ReceiverReceipt, Records, SignedKey
 from .receipt import Receipt, SignedReceipt, Tally
@@ -66,12 +66,12 @@ class EvaluateReceiver(Role):
         epoch: int,
         values: Values,
         key: Key,
-        peer_key: bytes,
+        peer_keys: Sequence[bytes],
         pinned: bytes | None = None,
         blinded: U8 | None = None,
     ) -> None:
         self._context, self._direction, self._epoch = context, direction, epoch
-        self._values, self._key, self._peer_key, self._pinned = values, key, peer_key, pinned
+        self._values, self._key, self._peer_keys, self._pinned = values, key, peer_keys, pinned
         self._blinded = blinded
         self._statement: SignedKey | None = None
         self._prf = np.empty((len(values), 64), np.uint8)
@@ -105,7 +105,7 @@ class EvaluateReceiver(Role):
 
     def _take_key(self, signed: SignedKey) -> None:
         statement = signed.statement
-        statement.verify(signed.signature, self._peer_key)
+        statement.verify(signed.signature, *self._peer_keys)
         if (statement.context, statement.epoch) != (self._context, self._epoch):
             raise RemoteProtocolError("proof", "the sender's key is for another connection, namespace or epoch")
         if self._pinned is not None and statement.public != self._pinned:
@@ -154,6 +154,8 @@ class EvaluateSender(Role):
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         assert isinstance(payload, Blinded)
         points = rows(payload.points, 32)
+        if self._points % CHUNK_POINTS or len(points) > CHUNK_POINTS:  # each chunk costs a row and a file
+            raise RemoteProtocolError("points", f"blinded chunk {chunk} comes after one that is not full")
         check_sorted(f"blinded chunk {chunk}", np.concatenate([self._last, points]))
         if len(points):
             self._charge(points)
@@ -172,7 +174,7 @@ class EvaluateSender(Role):
 
 def manifest(
     definition: Definition,
-    records: Mapping[str, U8],
+    records: Mapping[str, Rows],
     *,
     revision: int,
     full: bool,
@@ -191,7 +193,7 @@ def manifest(
         Tally(
             namespace=namespace,
             records=len(sealed),
-            sha256=hashlib.sha256(np.ascontiguousarray(sealed).data).digest(),
+            sha256=_digest(sealed),
             evaluated=evaluated[namespace],
             public=publics[namespace],
         )
@@ -211,11 +213,18 @@ def manifest(
     )
 
 
+def _digest(records: Rows) -> bytes:
+    digest = hashlib.sha256()
+    for start in range(0, len(records), SLICE):
+        digest.update(records[start : start + SLICE].tobytes())
+    return digest.digest()
+
+
 class ReleaseSender(Role):
     """Sends the sealed records of one data revision. Learns that they arrived; nothing about matches.
 
-    `records` are what `membership.seal` returned for each namespace of the manifest, uint8 (n, 16 + width). `check` may
-    refuse before the first of them leaves, since the receiver may have waited.
+    `records` are what `membership.seal` returned for each namespace of the manifest, uint8 (n, 16 + width); they may be
+    on disk. `check` may refuse before the first of them leaves, since the receiver may have waited.
     """
 
     kind = Kind.RELEASE
@@ -226,14 +235,14 @@ class ReleaseSender(Role):
         *,
         connection: bytes,
         manifest: Manifest,
-        records: Mapping[str, U8],
-        peer_key: bytes,
+        records: Mapping[str, Rows],
+        peer_keys: Sequence[bytes],
         sign: Callable[[bytes], bytes],
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._manifest, self._records, self._check = manifest, records, check
         self._receipt = manifest.receipt(connection)
-        self._peer_key, self._sign = peer_key, sign
+        self._peer_keys, self._sign = peer_keys, sign
         self._signature: bytes | None = None
 
     @property
@@ -250,20 +259,28 @@ class ReleaseSender(Role):
                 return [self._manifest]
             case "records":
                 self._check()
-                return [
-                    Records(namespace=tally.namespace, records=chunk)
-                    for tally in self._manifest.tallies
-                    for chunk in split(
-                        self._records[tally.namespace], MAX_PAYLOAD // (TAG_BYTES + self._manifest.width)
-                    )
-                ]
+                return self._chunks()
         return [Countersigned(signature=self.result.sender_signature)]
+
+    def _chunks(self) -> Sequence[Message]:
+        size = MAX_PAYLOAD // (TAG_BYTES + self._manifest.width)
+        places = [
+            (tally.namespace, start)
+            for tally in self._manifest.tallies
+            for start in range(0, max(1, tally.records), size)
+        ]
+
+        def chunk(number: int) -> Message:
+            namespace, start = places[number]
+            return Records(namespace=namespace, records=self._records[namespace][start : start + size].tobytes())
+
+        return Lazily(len(places), chunk)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         assert isinstance(payload, ReceiverReceipt)
         if payload.receipt != self._receipt:
             raise RemoteProtocolError("receipt", "the receiver's receipt says other things than we sent")
-        self._receipt.verify(payload.signature, self._peer_key)
+        self._receipt.verify(payload.signature, *self._peer_keys)
         self._signature = payload.signature
 
 
@@ -324,7 +341,7 @@ class ReleaseReceiver(Role):
         evaluations: Mapping[str, EvaluationTally],
         last_revision: int,
         previous: Collection[bytes],
-        peer_key: bytes,
+        peer_keys: Sequence[bytes],
         sign: Callable[[bytes], bytes],
         most: int,
         check: Callable[[Manifest], None] = lambda _: None,
@@ -332,7 +349,7 @@ class ReleaseReceiver(Role):
     ) -> None:
         self._connection, self._definition, self._evaluations = connection, definition, evaluations
         self._last_revision, self._previous = last_revision, previous
-        self._peer_key, self._sign, self._most = peer_key, sign, most
+        self._peer_keys, self._sign, self._most = peer_keys, sign, most
         self._check, self._signing = check, signing
         self._manifest: Manifest | None = None
         self._whole: dict[str, U8] = {}
@@ -355,7 +372,7 @@ class ReleaseReceiver(Role):
                 self._take_records(payload)
             case Countersigned():
                 receipt = self._announced.receipt(self._connection)
-                receipt.verify(payload.signature, self._peer_key)
+                receipt.verify(payload.signature, *self._peer_keys)
                 ours = receipt.sign(self._sign)
                 self._receipt = SignedReceipt(
                     receipt=receipt, receiver_signature=ours, sender_signature=payload.signature

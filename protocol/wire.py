@@ -10,6 +10,7 @@ import hashlib
 import re
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from fractions import Fraction
 from functools import cache
@@ -29,7 +30,9 @@ from .errors import LocalProtocolError, Malformed, RemoteProtocolError
 VERSION = 1
 MAX_PAYLOAD = 960 * 1024  # proxies stop at 1 MiB a body
 MAX_BODY = MAX_PAYLOAD + 4096  # and the fields around the payload
+MAX_BODY_OF_STRANGERS = 16 * 1024  # a request to connect is smaller, and nobody has proven anything by then
 MAX_DEPTH = 8  # no message nests deeper; keeps the walk off the interpreter's recursion limit
+MAX_VALUES = 75_000  # in one message, keys of maps too: a feed version of 512 segments with 128 labels each has 70,000
 TAGS_PER_CHUNK = MAX_PAYLOAD // 16
 MAX_NUMBER = 2**63 - 1  # fits the store's integers
 
@@ -72,6 +75,7 @@ def unpack(data: bytes, *, most: int = MAX_BODY) -> Document:
     """Return the map that `data` holds, in canonical form. Raise RemoteProtocolError for anything else."""
     if len(data) > most:
         raise RemoteProtocolError("too_large", f"a message of {len(data)} bytes; at most {most} are allowed")
+    _check_values(data)
     try:
         document = msgpack.unpackb(data, strict_map_key=True, ext_hook=_no_extension, timestamp=0)
         canonical = pack(document) == data if isinstance(document, dict) else False
@@ -84,7 +88,41 @@ def unpack(data: bytes, *, most: int = MAX_BODY) -> Document:
     return dict(document)
 
 
-def _no_extension(code: int, data: bytes) -> NoReturn:
+_LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # bin to map
+_EXTENSIONS = {0xC1, 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)}  # and the one first byte that means nothing
+_NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+
+
+def _check_values(data: bytes) -> None:
+    """Raise Malformed if `data` has more values than any message: decoded, a byte of it may take a hundred.
+
+    Only first bytes and lengths are read; whatever else is wrong is found by the decoder. An extension is refused here: the
+    decoder has one of its own, for times, whose bytes are no values.
+    """
+    at, open_, values = 0, 1, 0
+    while open_ and at < len(data):
+        first = data[at]
+        at, open_, values = at + 1, open_ - 1, values + 1
+        if first in _LENGTHS:
+            size = int.from_bytes(data[at : at + _LENGTHS[first]])
+            at += _LENGTHS[first]
+            if first < 0xDC:
+                at += size
+            else:
+                open_ += size if first < 0xDE else 2 * size
+        elif first in _NUMBERS:
+            at += _NUMBERS[first]
+        elif first in _EXTENSIONS:
+            _no_extension()
+        elif 0x80 <= first < 0xA0:
+            open_ += first - 0x90 if first >= 0x90 else 2 * (first - 0x80)
+        elif 0xA0 <= first < 0xC0:
+            at += first - 0xA0
+        if values + open_ > MAX_VALUES:
+            raise Malformed(f"more than {MAX_VALUES} values in a message")
+
+
+def _no_extension(*_: object) -> NoReturn:
     raise Malformed("extension types are not allowed")
 
 
@@ -152,14 +190,17 @@ class Message:
         """Return `sign` (Ed25519) of the labelled encoding, 64 bytes."""
         return sign(length_prefixed(b"vesica/1 signature", self.encode()))
 
-    def verify(self, signature: bytes, key: bytes) -> None:
-        """Raise RemoteProtocolError unless the holder of the Ed25519 public `key` signed this message."""
-        try:
-            Ed25519PublicKey.from_public_bytes(key).verify(
-                signature, length_prefixed(b"vesica/1 signature", self.encode())
-            )
-        except (InvalidSignature, ValueError) as error:
-            raise RemoteProtocolError("signature", f"the signature of this {self.TYPE} is wrong") from error
+    def verify(self, signature: bytes, *keys: bytes) -> None:
+        """Raise RemoteProtocolError unless the holder of one of the Ed25519 public `keys` signed this message.
+
+        A node that has changed its key has several; what it signed before stays signed.
+        """
+        signed = length_prefixed(b"vesica/1 signature", self.encode())
+        for key in keys:
+            with suppress(InvalidSignature, ValueError):
+                Ed25519PublicKey.from_public_bytes(key).verify(signature, signed)
+                return
+        raise RemoteProtocolError("signature", f"the signature of this {self.TYPE} is wrong")
 
 
 def split(array: U8, size: int) -> list[bytes]:

@@ -1,5 +1,9 @@
 /* The Python face of the curve kernel: buffers in and out, sizes checked, the GIL dropped. What it computes is in curve/.
 
+   Another thread may change an array as soon as the GIL is dropped. So what is checked because memory depends on it (the
+   lengths of values, scalars in variable time, bounds, sorting keys) is copied first, or read once. Whatever else changes
+   meanwhile changes the result only.
+
    A Backend is one implementation that this processor can run; psi.kernel chooses. psi/_kernel.pyi says what each
    method takes. Arrays must be C-contiguous; a method returns the index of the first row it refuses, or None. */
 #define PY_SSIZE_T_CLEAN
@@ -15,6 +19,7 @@
 #endif
 #include "curve/constants.h"
 
+#include "curve/once.h"
 #include "curve/order.h"
 #include "curve/repeat.h"
 #include "curve/scalar.h"
@@ -105,11 +110,18 @@ static PyObject *backend_check(Backend *self, PyObject *args) {
     return result;
 }
 
+/* A copy that no other thread can change, to be released with free; or NULL with an exception. */
+static uint8_t *copied(const Py_buffer *view) {
+    uint8_t *const copy = malloc((size_t)view->len + 1);
+    if (copy) memcpy(copy, view->buf, (size_t)view->len);
+    else PyErr_NoMemory();
+    return copy;
+}
+
 /* Digits of a scalar above L would lie outside of the buckets. psi.kernel has checked already, with a better message. */
-static int all_reduced(const Py_buffer *scalars) {
+static int all_reduced(const uint8_t *scalars, Py_ssize_t n) {
     uint64_t all = 1;
-    for (Py_ssize_t at = 0; at < scalars->len; at += 32)
-        all &= scalar_is_reduced(scalar_load((const uint8_t *)scalars->buf + at));
+    for (Py_ssize_t i = 0; i < n; i++) all &= scalar_is_reduced(scalar_load(scalars + 32 * i));
     if (!all) PyErr_SetString(PyExc_ValueError, "a scalar is not reduced modulo the order of the group");
     return (int)all;
 }
@@ -120,12 +132,16 @@ static PyObject *backend_multi_scalar_vartime(Backend *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "w*y*y*:multi_scalar_vartime", &sum, &scalars, &elements)) return NULL;
     const Py_ssize_t n = rows(&elements, 32);
     if (n >= 0 && n > INT32_MAX - 1) PyErr_SetString(PyExc_ValueError, "too many elements");
-    else if (n >= 0 && expect(&sum, 32) && expect(&scalars, 32 * n) && all_reduced(&scalars)) {
-        int64_t bad;
-        Py_BEGIN_ALLOW_THREADS
-        bad = self->functions->multi_scalar_vartime(sum.buf, scalars.buf, elements.buf, (size_t)n);
-        Py_END_ALLOW_THREADS
-        result = outcome(bad);
+    else if (n >= 0 && expect(&sum, 32) && expect(&scalars, 32 * n)) {
+        uint8_t *const factors = copied(&scalars);
+        if (factors && all_reduced(factors, n)) {
+            int64_t bad;
+            Py_BEGIN_ALLOW_THREADS
+            bad = self->functions->multi_scalar_vartime(sum.buf, factors, elements.buf, (size_t)n);
+            Py_END_ALLOW_THREADS
+            result = outcome(bad);
+        }
+        free(factors);
     }
     PyBuffer_Release(&sum);
     PyBuffer_Release(&scalars);
@@ -174,7 +190,8 @@ static PyObject *backend_first_repeat(Backend *self, PyObject *args) {
 
 enum { MAX_PARTS = 8 };
 
-/* Fills `part` from bytes, or from (rows, lengths or None); views that were taken are counted in `taken`. */
+/* Fills `part` from bytes, or from (rows, lengths or None); views that were taken are counted in `taken`. The lengths are
+   a copy, also where an exception is set: release them with free. */
 static int read_part(PyObject *item, Py_ssize_t n, struct part *part, Py_buffer *views, int *taken) {
     Py_buffer *const view = &views[*taken];
     if (!PyTuple_Check(item)) {
@@ -195,25 +212,25 @@ static int read_part(PyObject *item, Py_ssize_t n, struct part *part, Py_buffer 
     const size_t width = (size_t)(view->len / n);
     *part = (struct part){view->buf, width, width, NULL};
     if (lengths != Py_None) {
-        Py_buffer *const length_view = &views[*taken];
-        if (PyObject_GetBuffer(lengths, length_view, PyBUF_C_CONTIGUOUS) < 0) return 0;
-        ++*taken;
-        if (!expect(length_view, n)) return 0;
+        Py_buffer length_view;
+        if (PyObject_GetBuffer(lengths, &length_view, PyBUF_C_CONTIGUOUS) < 0) return 0;
+        if (expect(&length_view, n)) part->lengths = copied(&length_view);
+        PyBuffer_Release(&length_view);
+        if (!part->lengths) return 0;
         for (Py_ssize_t i = 0; i < n; i++)
-            if (((const uint8_t *)length_view->buf)[i] > width) {
+            if (part->lengths[i] > width) {
                 PyErr_SetString(PyExc_ValueError, "a value is longer than its row");
                 return 0;
             }
-        part->lengths = length_view->buf;
     }
     return 1;
 }
 
 static PyObject *backend_sha512(Backend *self, PyObject *args) {
-    Py_buffer digests, views[2 * MAX_PARTS];
+    Py_buffer digests, views[MAX_PARTS];
     Py_ssize_t n;
     PyObject *items, *result = NULL;
-    struct part parts[MAX_PARTS];
+    struct part parts[MAX_PARTS] = {0};
     int taken = 0, valid = 1;
     if (!PyArg_ParseTuple(args, "w*nO!:sha512", &digests, &n, &PyTuple_Type, &items)) return NULL;
     const Py_ssize_t count = PyTuple_GET_SIZE(items), size = n > 0 ? digests.len / n : 0;
@@ -230,6 +247,7 @@ static PyObject *backend_sha512(Backend *self, PyObject *args) {
         Py_END_ALLOW_THREADS
         result = outcome(bad);
     }
+    for (int i = 0; i < MAX_PARTS; i++) free((void *)parts[i].lengths);
     while (taken) PyBuffer_Release(&views[--taken]);
     PyBuffer_Release(&digests);
     return result;

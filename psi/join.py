@@ -6,25 +6,40 @@ are sorted by their first 64 bits, and those that agree there are compared whole
 whatever the input.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-from .values import U8, Indices
+from .values import U8, Indices, Values
 
 SLICE = 65_536  # rows that are worked on at once, where a copy of all would cost memory
 
 
-def join_order(rows: U8) -> Indices:
-    """Return the permutation that sorts `rows`, uint8 (n, a multiple of 8), by their bytes; it is stable."""
-    prefixes = _prefixes(rows)
-    by_first = kernel.sort_order(prefixes)
-    prefixes = prefixes[by_first]
-    if (prefixes[1:] == prefixes[:-1]).any():
-        return np.lexsort(_words(rows).T[::-1])
-    return by_first
+def order_of(values: Values, *then: npt.NDArray[Any]) -> Indices:
+    """Return the permutation that sorts identities, then by further columns, then by place."""
+    return join_order(values.rows, *(then if values.lengths is None else (values.lengths, *then)))
+
+
+def join_order(rows: U8, *then: npt.NDArray[Any]) -> Indices:
+    """Return the permutation that sorts `rows`, uint8 (n, any width), by their bytes, then by further columns.
+
+    It is stable.
+    """
+    beginnings = prefixes(rows)
+    found = kernel.sort_order(beginnings)
+    arranged = beginnings[found]
+    same = np.flatnonzero(arranged[1:] == arranged[:-1])
+    alike = np.zeros(len(found), np.bool_)  # rows that begin as another does: random ones only where they repeat
+    alike[same] = alike[same + 1] = True
+    places = found[alike]
+    keys: list[npt.NDArray[Any]] = [*_words(np.take(rows, places, axis=0)).T, *(column[places] for column in then)]
+    beside = keys[0][1:] == keys[0][:-1]
+    keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
+    found[alike] = places[np.lexsort(keys[::-1])]
+    return found
 
 
 def sort_points(points: U8) -> tuple[U8, Indices]:
@@ -59,6 +74,17 @@ def distinct(rows: U8) -> U8:
     return arranged[first]
 
 
+def union(parts: Iterable[Values]) -> Values:
+    """Return the identities of all parts, sorted, each once."""
+    joined = Values.join(parts)
+    arranged = joined.take(order_of(joined))
+    first = np.ones(len(arranged), np.bool_)
+    first[1:] = (arranged.rows[1:] != arranged.rows[:-1]).any(axis=1)
+    if arranged.lengths is not None:
+        first[1:] |= arranged.lengths[1:] != arranged.lengths[:-1]
+    return arranged.take(first)
+
+
 def match(left: U8, right: U8) -> tuple[Indices, Indices]:
     """Return where rows of `right` occur in `left`, as (left indices, right indices), ascending in the right ones.
 
@@ -66,16 +92,16 @@ def match(left: U8, right: U8) -> tuple[Indices, Indices]:
     """
     if not len(left):
         return np.empty(0, np.intp), np.empty(0, np.intp)
-    prefixes, wanted = _prefixes(left), _prefixes(right)
+    known, wanted = prefixes(left), prefixes(right)
     by_prefix = kernel.sort_order(wanted)  # a search goes up through the prefixes once
     places = np.empty(len(wanted), np.intp)
-    places[by_prefix] = np.searchsorted(prefixes, wanted[by_prefix])
+    places[by_prefix] = np.searchsorted(known, wanted[by_prefix])
     np.minimum(places, len(left) - 1, out=places)
-    found = np.flatnonzero(prefixes[places] == wanted)
-    several = np.append(prefixes[1:] == prefixes[:-1], False)
+    found = np.flatnonzero(known[places] == wanted)
+    several = np.append(known[1:] == known[:-1], False)
     if several.any():
         for part in _slices(found[several[places[found]]]):
-            ends = np.searchsorted(prefixes, wanted[part], side="right")
+            ends = np.searchsorted(known, wanted[part], side="right")
             places[part] = np.minimum(_search(left, right[part], places[part], ends), len(left) - 1)
     parts = (part[(left[places[part]] == right[part]).all(axis=1)] for part in _slices(found))
     found = np.concatenate([found[:0], *parts])
@@ -99,11 +125,15 @@ def _slices(indices: Indices) -> Iterator[Indices]:
     return (indices[start : start + SLICE] for start in range(0, len(indices), SLICE))
 
 
-def _prefixes(rows: U8) -> npt.NDArray[np.uint64]:
+def prefixes(rows: U8) -> npt.NDArray[np.uint64]:
     """Return the first eight bytes of each row as a number, uint64 (n,)."""
-    return np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
+    return _words(rows[:, :8])[:, 0]
 
 
 def _words(rows: U8) -> npt.NDArray[np.uint64]:
-    """Return the rows as big-endian 64-bit numbers in machine order, uint64 (n, width / 8)."""
-    return np.ascontiguousarray(rows).view(">u8").astype(np.uint64)
+    """Return the rows as big-endian 64-bit numbers in machine order, at least one, uint64 (n, width / 8 rounded up)."""
+    count, width = rows.shape
+    words = max(1, -(-width // 8))
+    if width != 8 * words:
+        rows = np.pad(rows, ((0, 0), (0, 8 * words - width)))
+    return np.ascontiguousarray(rows).view(">u8").reshape(count, words).astype(np.uint64)

@@ -187,12 +187,13 @@ def check_scalar(scalar: bytes) -> bytes:
 
 
 def check_scalars(scalars: U8) -> U8:
-    """Return the scalars, uint8 (n, 32), if each is in 1 .. L-1, else raise InvalidScalar.
+    """Return a copy of the scalars, uint8 (n, 32), if each is in 1 .. L-1, else raise InvalidScalar.
 
     Compared without a branch on the bytes: from the top one down, each row is below L, above it, or equal so far.
     """
     if scalars.ndim != 2 or scalars.shape[1] != 32:
         raise InvalidScalar("a scalar has 32 bytes")
+    scalars = np.array(scalars, order="C")  # another thread may change what was given
     limit = np.frombuffer(ORDER.to_bytes(32, "little"), np.uint8)
     below = np.zeros(len(scalars), np.bool_)
     equal = ~below
@@ -201,7 +202,7 @@ def check_scalars(scalars: U8) -> U8:
         equal &= scalars[:, place] == limit[place]
     if not (below & scalars.any(axis=1)).all():
         raise InvalidScalar("a scalar is zero, or not reduced modulo the order of the group")
-    return np.ascontiguousarray(scalars)
+    return scalars
 
 
 def reduce(uniform: U8) -> U8:
@@ -312,7 +313,7 @@ def _input_length(prefix: bytes, rows: U8, lengths: U8 | None) -> "bytes | tuple
 
 def _part(values: Values, start: int, stop: int) -> tuple[U8, U8 | None]:
     rows = np.ascontiguousarray(values.rows[start:stop])
-    return rows, None if values.lengths is None else np.ascontiguousarray(values.lengths[start:stop])
+    return rows, None if values.lengths is None else values.lengths[start:stop].copy()
 
 
 def _batch(rows: U8, width: int) -> U8:

@@ -101,6 +101,12 @@ def half_width(*, epsilon: Fraction | None, draws: int, size: int, sampled: int,
     return isqrt(ceil(square) - 1) + 1  # the square root, rounded up
 
 
+def interval(value: int, half_width: int, size: int | None) -> list[int]:
+    """Return the ends of an interval around a number of values of a segment, which has `size` of them, if that is known."""
+    high = value + half_width
+    return [max(0, value - half_width), high if size is None else min(size, high)]
+
+
 def scale_up(count: int, *, size: int, sampled: int) -> int:
     """Return count * size / sampled, rounded half up: from a sample to its segment."""
     return count if sampled >= size else (2 * count * size + sampled) // (2 * sampled)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,13 @@ from .hashing import length_prefixed
 U8 = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
+
+
+class Rows(Protocol):
+    """Rows of bytes that need not be in memory: uint8 (n, width), of which some can be had."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> U8: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import io
 import json
 import pkgutil
 import re
@@ -123,12 +124,23 @@ def service(arguments: list[str]) -> Iterator[None]:
         assert process.wait(30) == 0
 
 
+class Agreeing(io.StringIO):
+    """A terminal at which a person says yes to every question."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1) -> str:
+        return "y\n"
+
+
 @pytest.mark.two_nodes
 def test_two_nodes_do_what_the_readme_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Run every line as it stands, but for the ports, the Connect ID, and the yes that a person would say."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", Agreeing())
     Path("sample").mkdir()
     sample = Sample.make(PEOPLE)
     sample.write(Path("sample"))
@@ -146,7 +158,7 @@ def test_two_nodes_do_what_the_readme_tells(
                 if arguments[-1] == "&":
                     services.enter_context(service(arguments[:-1]))
                     continue
-                said = run([*arguments, "--yes"] if arguments[:2] == ["partner", "request"] else arguments, capsys)
+                said = run(arguments, capsys)
                 if arguments == ["partner", "id"]:
                     connect_id = said.split()[0]
         assert homes == {"1": "fern", "2": "daily"}

@@ -8,7 +8,7 @@ NODE = Path(__file__).parents[1] / "node"
 ROOMS = [
     "storage", "access", "operations", "transport", "inputs", "people", "governance", "segments", "imports", "consent",
     "destinations", "partners", "exchanges", "feeds", "feeds/estimates", "feeds/receiving", "feeds/sending", "adhoc",
-    "backup", "reports",
+    "backup", "erasure", "reports",
 ]  # fmt: skip
 APART = ("feeds/sending", "feeds/receiving")  # neither uses the other
 WITHOUT = {  # these know no home, no row and no project, though they stand above
@@ -23,7 +23,8 @@ DOORS = {  # what hangs on a project or a node, and where it lives: a use throug
     "labels": "governance", "policies": "governance", "governance": "governance", "partners": "partners",
     "letters": "partners", "feeds": "feeds/sending", "received": "feeds/receiving", "memberships": "feeds/receiving",
     "files": "destinations",
-    "alerts": "operations", "jobs": "operations", "users": "access", "roles": "access", "reports": "reports",
+    "erasure": "erasure", "alerts": "operations",
+    "jobs": "operations", "users": "access", "roles": "access", "reports": "reports",
 }  # fmt: skip
 HIDDEN = tuple(f"{owner}.{noun}" for owner in ("project", "node") for noun in DOORS)
 ALLOWED: set[str] = set()  # of upward uses: there is none

@@ -42,7 +42,7 @@ class PreparedNodes:
         for name, each in self._sides.items():
             address, listen = f"127.0.0.1:{self._relays[name].port}", f"127.0.0.1:{ports[name]}"
             each.run("node", "init", "--org", f"{name.title()} Ltd", "--address", address, "--listen", listen)
-            each.run("project", "terms", "--evaluations", EVALUATIONS)
+            each.run("project", "terms", "--evaluations", EVALUATIONS, "--yes")
             each.run("consent", "model", "opt-out")
         with self._commands("import"):
             self._add(self._sender, "people", large, "--attribute", "shared")

@@ -3,10 +3,8 @@
 Rows have names and numbers in them, never an identity or a secret. They are only ever added.
 """
 
-import csv
 import getpass
 import hashlib
-import io
 import json
 import re
 import socket
@@ -24,6 +22,7 @@ from psi.errors import Remedy
 from psi.hashing import length_prefixed
 
 from ..errors import AuditBroken, InvalidInput, NotAllowed
+from ..storage.csv_text import csv_text
 from ..storage.database import Tx
 from ..storage.records import Document, record
 from ..storage.tables import DAY
@@ -248,14 +247,9 @@ class Audit:
         documents = [entry.as_dict() for entry in reversed(self.entries(**filters))]
         if format == "json":
             return json.dumps(documents, indent=2) + "\n"
-        file = io.StringIO(newline="")
         names = ["number", "at", "project", "actor", "act", "target", "result", "detail", "digest"]
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        for document in documents:
-            cells = {**document, "detail": json.dumps(document["detail"], sort_keys=True)}
-            writer.writerow({name: _cell(value) for name, value in cells.items()})
-        return file.getvalue()
+        details = ({**each, "detail": json.dumps(each["detail"], sort_keys=True)} for each in documents)
+        return csv_text(names, ([each[name] for name in names] for each in details))
 
 
 def date(seconds: int) -> str:
@@ -296,11 +290,6 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
 def _clean(text: str) -> str:
     """Return what every database can store: no NUL, no half of a surrogate pair."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet runs as a formula, since partners choose their names."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 @cache

@@ -149,6 +149,11 @@ class Guard:
             grants = self.grants(tx)
         return [each for each in found if grants is None or permissions.permits(grants, Permission.VIEW, each.id)]
 
+    def views(self, tx: Tx, project_id: str) -> bool:
+        """Return whether the caller may view a project."""
+        grants = self.grants(tx)
+        return grants is None or permissions.permits(grants, Permission.VIEW, project_id)
+
     def reaches(self, project_id: str) -> bool:
         """Return whether the caller has a role in a project: else it is not there."""
         with self._home.database.read() as tx:

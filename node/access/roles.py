@@ -11,7 +11,7 @@ from psi.errors import Remedy
 from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from ..storage import tables
 from ..storage.database import Tx
-from .permissions import READY_MADE, Permission, Role
+from .permissions import READY_MADE, Permission, Role, exceeds
 
 if TYPE_CHECKING:
     from .scope import Home
@@ -30,7 +30,10 @@ class Roles:
             return [*self.known(tx).values()]
 
     def create(self, name: str, permissions: Iterable[str], *, labels: Iterable[str] | None = None) -> Role:
-        """Add a role. With `labels` it shows only segments without labels, or all of whose labels are among them."""
+        """Add a role. With `labels` it shows only segments without labels, or all of whose labels are among them.
+
+        It gives nobody anything before it is granted, and nobody grants more than they have.
+        """
         given, limit = sorted(set(permissions)), None if labels is None else sorted({_label(each) for each in labels})
         with self._home.act("role.create", name, detail={"permissions": given, "labels": limit}) as tx:
             check_name(name, "role")
@@ -56,10 +59,10 @@ class Roles:
             return self.get(tx, name)
 
     def delete(self, name: str) -> None:
-        """Take a role of the node's own away; refused while a user has it."""
+        """Take a role of the node's own away; refused while a user has it, and where it gives more than the caller has."""
         rows, grants = tables.roles, tables.grants
         with self._home.act("role.delete", name) as tx:
-            self.get(tx, name)
+            role, own = self.get(tx, name), self._home.guard.grants(tx)
             if name in READY_MADE:
                 raise NotAllowed(f"role {name} is ready-made", hint="do not grant it")
             query = select(tables.users.c.name).join(grants, grants.c.user_id == tables.users.c.id)
@@ -69,6 +72,12 @@ class Roles:
                     f"users have the role {name}: {', '.join(users)}",
                     hint="take it from them first",
                     remedy=Remedy("user.deny", {"name": users[0], "role": name}),
+                )
+            more = None if own is None else exceeds(own, role, None)
+            if more:
+                raise NotAllowed(
+                    f"role {name} gives {more}, which {self._home.guard.actor()} does not have",
+                    hint="ask an administrator who has it",
                 )
             tx.execute(rows.delete().where(rows.c.name == name))
 

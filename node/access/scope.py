@@ -15,8 +15,9 @@ from sqlalchemy import select
 from psi.errors import Remedy, VesicaError
 
 from ..errors import Failure, NotFound, RefusedToPartner, StoreBusy
-from ..storage.config import Config
+from ..storage.config import PARTS, Config
 from ..storage.database import Database, Tx
+from ..storage.files import below, make_private
 from ..storage.ids import wire_id
 from ..storage.keys import Keys
 from ..storage.locks import Process
@@ -34,7 +35,7 @@ class ProjectRow:
     """What a project's row says at a moment; the times are Unix seconds, the secrets are wrapped."""
 
     consent_model: str | None  # "opt-in", "opt-out", or None while nobody has chosen
-    hide_unconsented: bool
+    left_out: str  # of the estimates that we ask for; see node.people.consent.LeftOut
     connect_secret: bytes | None
     connect_expires: int | None
     terms: Document
@@ -58,13 +59,18 @@ class Home:
     def __init__(
         self, path: Path, config: Config, database: Database, *, now: Callable[[], int], random: Callable[[int], bytes]
     ) -> None:
+        for each in (path, *(path / name for name in PARTS)):
+            make_private(each)
         self.path = path
-        self.config = config
+        self._config, self._stamp = config, Config.stamp(path)
         self.database = database
         self.now = now
         self.random = random
         self.keys = Keys(path, random)
         self.process = Process(path)
+        self.untold: dict[
+            str, str
+        ] = {}  # partners to whom letters of this process's acts could not be delivered, and why
         self.guard = Guard(self)
         self.audit = Audit(
             self.read,
@@ -76,6 +82,14 @@ class Home:
     def close(self) -> None:
         self.process.close()
         self.database.close()
+
+    @property
+    def config(self) -> Config:
+        """The settings as the home has them now: a service sees what a command has changed."""
+        stamp = Config.stamp(self.path)
+        if stamp is not None and stamp != self._stamp:
+            self._config, self._stamp = Config.load(self.path), stamp
+        return self._config
 
     @property
     def key(self) -> bytes:
@@ -187,7 +201,7 @@ class Home:
     def add_project(self, tx: Tx, name: str) -> "Scope":
         """Add the row of a new project."""
         scope = Scope(self, self.new_id(), name)
-        values = {"hide_unconsented": False, "terms": {}, "created": self.now()}
+        values = {"terms": {}, "created": self.now()}
         secret = self.keys.wrap(self.random(32), b"count")
         tx.execute(projects.insert().values(id=scope.id, name=name, count_secret=secret, **values))
         return scope
@@ -207,13 +221,21 @@ class Scope:
 
     @property
     def data_directory(self) -> Path:
-        return self.home.path / "data" / self.id
+        return below(self.home.path / "data", self.id)
 
     @contextmanager
     def read(self, tx: Tx | None = None) -> Iterator[Tx]:
-        """Look at one state of the rows: that of `tx` where one is given; see Home.read."""
-        with self.home.read(tx) as tx:
-            yield tx
+        """Look at one state of the rows: that of `tx` where one is given; see Home.read.
+
+        Raises NotFound where the caller may not view the project: who holds a Scope may have lost the role since, or never
+        had it.
+        """
+        with self.home.read(tx) as reading:
+            if tx is None and not self.home.guard.views(reading, self.id):
+                raise NotFound(
+                    f"there is no project {self.name!r}", hint="see which there are", remedy=Remedy("project.list")
+                )
+            yield reading
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:

@@ -21,7 +21,7 @@ from ..storage.records import Document, record
 from ..storage.tables import DAY
 from . import permissions
 from .guard import OPERATOR, Caller
-from .permissions import Grant, Grants, Permission, Role
+from .permissions import READY_MADE, Grant, Grants, Role
 from .roles import Roles
 
 if TYPE_CHECKING:
@@ -137,9 +137,13 @@ class Users:
             self._grant(tx, user.id, role, scope)
 
     def deny(self, name: str, role: str, *, scope: "Scope | None" = None) -> None:
-        """Take a role from a user; jobs that it has submitted are done all the same."""
+        """Take a role from a user; jobs that it has submitted are done all the same.
+
+        Refused for a user who may do more there than the caller.
+        """
         with self._act("user.deny", name, scope, _detail([role], scope)) as tx:
-            row = tx.execute(_grants(self._get(tx, name).id, role, scope)).first()
+            user = self._get(tx, name)
+            row = tx.execute(_grants(user.id, role, scope)).first()
             if row is None:
                 where = "for the whole node" if scope is None else f"in project {scope.name}"
                 raise NotFound(
@@ -147,6 +151,7 @@ class Users:
                     hint="see which roles there are",
                     remedy=Remedy("user.show", {"name": name}),
                 )
+            self._check_not_above(tx, user, scope)
             tx.execute(delete(tables.grants).where(tables.grants.c.id == row.id))
             self._check_administrator(tx)
 
@@ -154,24 +159,51 @@ class Users:
         """Give a user one more token; those that it has stay. Refused for a user who may do more than the caller."""
         with self._home.act("user.token", name, detail={"days": days}) as tx:
             user = self._get(tx, name)
-            self._check_no_more(tx, [(each.role, each.project_id) for each in self._grants_of(tx, user.id)])
+            self._check_not_above(tx, user)
             return self._token(tx, user.id, name, days)
 
     def revoke(self, name: str) -> int:
-        """End every token of a user at once, and return how many there were."""
+        """End every token of a user at once, and return how many there were.
+
+        Refused for a user who may do more than the caller.
+        """
         detail: Document = {}
         with self._home.act("user.revoke", name, detail=detail) as tx:
-            detail["tokens"] = self._revoke(tx, self._get(tx, name))
+            user = self._get(tx, name)
+            self._check_not_above(tx, user)
+            detail["tokens"] = self._revoke(tx, user)
             return int(detail["tokens"])
 
     def remove(self, name: str) -> None:
-        """Take a user away with its roles and tokens. With the last one the node is its operator's alone again."""
+        """Take a user away with its roles and tokens; refused for one who may do more than the caller, and for the last
+        administrator, so that nobody ends the need for tokens with a token."""
         with self._home.act("user.remove", name) as tx:
             user = self._get(tx, name)
-            self._revoke(tx, user)
-            tx.execute(delete(tables.grants).where(tables.grants.c.user_id == user.id))
-            tx.execute(delete(tables.users).where(tables.users.c.id == user.id))
+            self._check_not_above(tx, user)
+            self._remove(tx, user)
             self._check_administrator(tx)
+
+    def remove_all(self) -> list[str]:
+        """Take all users away, so that the node is its operator's alone again; returns who they were.
+
+        Only the operator may, who has the home's files and the passphrase of the keys: no token is enough.
+        """
+        detail: Document = {}
+        guard = self._home.guard
+        by_operator = guard.caller == OPERATOR
+        with guard.itself() if by_operator else nullcontext(), self._home.act("user.reset", "all", detail=detail) as tx:
+            if not by_operator:
+                raise NotAllowed(
+                    "nobody takes all users away with a token",
+                    hint="whoever has the files of the home does it, without a token",
+                    remedy=Remedy("user.reset", {"remove_all": True}),
+                )
+            self._home.keys.signing_key  # noqa: B018 - raises WrongPassphrase
+            found = [record(_UserRow, row) for row in tx.execute(select(tables.users).order_by(tables.users.c.name))]
+            for user in found:
+                self._remove(tx, user)
+            detail["removed"] = [user.name for user in found]
+        return [user.name for user in found]
 
     def reset(self, name: str, days: int = TOKEN_DAYS) -> Token:
         """Make a user, a new one if need be, administrator of the node, with one new token in place of all it had.
@@ -213,8 +245,15 @@ class Users:
         rows = tx.execute(select(tables.grants).where(tables.grants.c.user_id == user_id))
         return [Grant(role=known[row.role], project_id=row.project_id) for row in rows]
 
+    def _check_not_above(self, tx: Tx, user: _UserRow, scope: "Scope | None" = None) -> None:
+        """Refuse to touch a user who may do or see more than the caller: everywhere, or with a `scope` in that project."""
+        places = [(each.role, each.project_id) for each in self._grants_of(tx, user.id)]
+        if scope is not None:
+            places = [(role, scope.id) for role, project_id in places if project_id in (None, scope.id)]
+        self._check_no_more(tx, places)
+
     def _check_no_more(self, tx: Tx, given: Iterable[tuple[Role, str | None]]) -> None:
-        """Refuse to give roles that let a user do or see what the caller may not, in the same place."""
+        """Refuse to give or take roles that let a user do or see what the caller may not, in the same place."""
         own = self._home.guard.grants(tx)
         for role, project_id in given:
             more = None if own is None else permissions.exceeds(own, role, project_id)
@@ -282,12 +321,16 @@ class Users:
     def _revoke(self, tx: Tx, user: _UserRow) -> int:
         return tx.execute(delete(tables.tokens).where(tables.tokens.c.user_id == user.id)).rowcount
 
+    def _remove(self, tx: Tx, user: _UserRow) -> None:
+        self._revoke(tx, user)
+        tx.execute(delete(tables.grants).where(tables.grants.c.user_id == user.id))
+        tx.execute(delete(tables.users).where(tables.users.c.id == user.id))
+
     def _check_administrator(self, tx: Tx) -> None:
-        """Refuse to leave users without an administrator of the node."""
-        users, grants = list(tx.scalars(select(tables.users.c.id))), tables.grants
-        known = Roles(self._home).known(tx)
-        roles = tx.scalars(select(grants.c.role).where(grants.c.project_id.is_(None)))
-        if users and not any(Permission.ADMINISTER in known[role].permissions for role in roles):
+        """Refuse to leave the node without a user who may do and see everything: nobody else could grant all of it."""
+        whole = READY_MADE[ADMINISTRATOR]
+        users = tx.scalars(select(tables.users.c.id)).all()
+        if all(permissions.exceeds(self._grants_of(tx, each), whole, None) for each in users):
             raise NotAllowed(
                 "somebody has to administer the node, and nobody would",
                 hint=f"give a user the role {ADMINISTRATOR} first, for the whole node and not for one project",

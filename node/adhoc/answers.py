@@ -1,5 +1,6 @@
 """What a listener answers in one session: a count, or the evaluations and the release of a members session."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protocol.agreement import Agreement
@@ -16,9 +17,6 @@ from psi.values import U8
 from ..errors import RefusedToPartner
 from .session import EPOCH, Between, Columns, Mode, Party, members
 
-TIMES_OURS = 10  # a dialler may have so many times our own number of identities evaluated in a namespace,
-POINTS_AT_LEAST = 100_000  # or this many: enough for two files that differ in size, too few for all phone numbers
-
 
 @dataclass(slots=True)
 class Learned:
@@ -33,10 +31,14 @@ class Learned:
 
 
 class Answers:
-    """Makes our roles in the exchanges of one session, and notes what we learn from them."""
+    """Makes our roles in the exchanges of one session, and notes what we learn from them.
 
-    def __init__(self, party: Party, columns: Columns) -> None:
-        self._party, self._columns = party, columns
+    `spend` is called before anything is answered that depends on both files; it raises where that is not ours to do any
+    more. `most` identities of the other side are evaluated in a namespace; without it 1.2 times as many as we have.
+    """
+
+    def __init__(self, party: Party, columns: Columns, *, most: int | None, spend: Callable[[Between], None]) -> None:
+        self._party, self._columns, self._most, self._spend = party, columns, most, spend
         self._statements: dict[str, bytes] = {}  # namespace -> s*G
         self._evaluated: dict[str, int] = {}
         self.learned = Learned()
@@ -73,6 +75,7 @@ class Answers:
 
     def _sanitise(self, namespace: str, between: Between, question: Question) -> Answer:
         """Note the true number, and return the noised one: noise, floor, clamp."""
+        self._spend(between)
         size, agreed = int(question.sizes[0]), between.agreement.terms
         true = int(question.consented_hits[0] + question.other_hits[0])
         if namespace not in self.learned.answered:
@@ -103,7 +106,9 @@ class Answers:
             sign=self._party.sign,
         )
         self._statements[namespace] = key.public
-        charged, most = 0, max(POINTS_AT_LEAST, TIMES_OURS * len(self._columns[namespace].values))
+        charged, most = 0, self._most
+        if most is None:
+            most = int(between.agreement.terms.evaluations * len(self._columns[namespace].values))
 
         def charge(points: U8) -> None:
             nonlocal charged
@@ -111,8 +116,8 @@ class Answers:
             if charged > most:
                 raise RefusedToPartner(
                     "too_many",
-                    f"more than {most:,} identities in {namespace}: this file is too small for that",
-                    hint="match a smaller file against it",
+                    f"the listener takes at most {most:,} identities in {namespace}",
+                    hint="match a smaller file, or ask the other side to listen for more",
                 )
 
         return EvaluateSender(key=key, statement=statement, charge=charge, random=self._party.random)
@@ -130,6 +135,7 @@ class Answers:
                 "fewer identities were asked about than the agreed minimum",
                 hint="lower the minimum on both sides",
             )
+        self._spend(between)
         records = {}
         for namespace in agreement.namespaces:
             values = self._columns[namespace].values
@@ -151,6 +157,6 @@ class Answers:
                 made=self._party.now(),
             ),
             records=records,
-            peer_key=peer_key,
+            peer_keys=(peer_key,),
             sign=self._party.sign,
         )

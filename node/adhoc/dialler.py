@@ -1,5 +1,6 @@
 """The side of an ad hoc match that calls: it asks one count, or learns which of its rows the other side has."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,17 +15,31 @@ from protocol.receipt import NO_RECEIPT
 from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally, ReleaseReceiver
 from protocol.states import Kind, Part
 from psi import noise
+from psi.errors import Remedy, VesicaError
 from psi.keys import Purpose
 from psi.values import Indices
 
-from ..errors import PeerUnreachable
+from ..errors import Failure, InvalidInput, PeerUnreachable, printable
 from ..exchanges.http import drive, open_at
 from ..operations.jobs import Progress, no_progress
 from ..transport import paths
+from ..transport.addresses import Reach
 from ..transport.client import PeerClient
-from .session import DONE_PATH, EPOCH, Between, Columns, Party, check_common, check_sizes, fingerprint, offer, terms
+from .session import (
+    DONE_PATH,
+    EPOCH,
+    Between,
+    Columns,
+    Party,
+    check_common,
+    check_sizes,
+    fingerprint,
+    offer,
+    terms,
+)
 
 FIRST_CONTACT_SECONDS = 5.0  # a listener that is not there by then has gone
+ASKED_FOR = Reach(loopback=True, private=True)  # a person has just entered the Connect ID, for this one session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +92,7 @@ def dial(
     too few identities), RemoteProtocolError.
     """
     connect_id, party = check(text), Party()
-    with PeerClient(party, connect_id.address, connect_id.key, proxy=connect_id.proxy) as client:
+    with PeerClient(party, connect_id.address, connect_id.key, reach=ASKED_FOR, proxy=connect_id.proxy) as client:
         client.patience, patience = FIRST_CONTACT_SECONDS, client.patience
         try:
             agreement = _agree(client, party, connect_id, columns, terms(minimum=minimum, exact=exact))
@@ -88,7 +103,22 @@ def dial(
         client.patience = patience
         between = Between(agreement, fingerprint(connect_id.key), party.fingerprint, party.random(32))
         session = Dialling(client, party, connect_id, between, columns, progress)
-        outcome = session.members() if members else session.count()
+        try:
+            outcome = session.members() if members else session.count()
+        except PeerUnreachable:
+            raise
+        except (
+            BaseException
+        ) as error:  # the listener waits for another call where it has answered nothing, else it ends
+            client.patience = FIRST_CONTACT_SECONDS
+            with suppress(VesicaError):
+                client.post(DONE_PATH, b"")
+            if isinstance(error, KeyboardInterrupt):
+                raise Failure(
+                    "interrupted",
+                    hint="dial again; if nobody listens any more, the answer was given already: ask for a new Connect ID",
+                ) from None
+            raise
         client.post(DONE_PATH, b"")
     return outcome
 
@@ -97,6 +127,12 @@ def _agree(client: PeerClient, party: Party, connect_id: ConnectId, columns: Col
     hello = handshake.hello(connect_id, key=party.key, nonce=party.random(32))
     reply = handshake.Reply.decode(client.post(paths.CONNECT, hello.encode()))
     theirs = handshake.check_reply(reply, hello, connect_id)
+    if not theirs.is_ad_hoc:  # a node would keep the request for a person to answer
+        raise InvalidInput(
+            f"this is the Connect ID of a node, that of {printable(theirs.organisation)}, and not of a listener",
+            hint="ask the other side to listen",
+            remedy=Remedy("match.listen"),
+        )
     mine = offer(party, party.random(16), "", ours, columns, party.random(32))
     request = handshake.request(
         connect_id, hello, mine, theirs, connection=party.random(16), made=party.now(), sign=party.sign
@@ -104,7 +140,7 @@ def _agree(client: PeerClient, party: Party, connect_id: ConnectId, columns: Col
     check_common(request.agreement, mine, theirs)
     check_sizes(request.agreement, columns)
     accept = handshake.Accept.decode(client.post(paths.CONNECT, request.encode()))
-    handshake.check_accept(accept, request.agreement, key=connect_id.key)
+    handshake.check_accept(accept, request.agreement, keys=(connect_id.key,))
     return request.agreement
 
 
@@ -143,7 +179,7 @@ class Dialling:
             },
             last_revision=0,
             previous={NO_RECEIPT},
-            peer_key=self.connect_id.key,
+            peer_keys=(self.connect_id.key,),
             sign=self.party.sign,
             most=self.between.agreement.terms.maximum_universe,
             signing=lambda receipt: None,  # a session has one receipt
@@ -173,7 +209,7 @@ class Dialling:
             consented=np.ones(len(asked), np.bool_),
             derive_key=lambda digest: self.between.key(Kind.COUNT, namespace, Purpose.COUNT_ASK, digest),
             check_universe=check_universe,
-            peer_key=self.connect_id.key,
+            peer_keys=(self.connect_id.key,),
         )
         self._run(Kind.COUNT, {"namespace": namespace}, role)
         overlap, width = _scaled(role.result.segments[0], self.between.agreement, len(values), len(asked))
@@ -193,7 +229,7 @@ class Dialling:
             epoch=EPOCH,
             values=values,
             key=self.between.key(Kind.EVALUATE, namespace, Purpose.RELEASE_BLIND),
-            peer_key=self.connect_id.key,
+            peer_keys=(self.connect_id.key,),
         )
         self._run(Kind.EVALUATE, {"namespace": namespace}, role)
         return role.result

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from protocol import handshake, wire
-from protocol.agreement import Offer
+from protocol.agreement import Agreement, Offer
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Machine, Opened, Opening, Role
@@ -18,7 +18,9 @@ from ..errors import Failure, InvalidInput, NotAllowed, NotFound, RefusedToPartn
 from ..exchanges.http import Answering
 from ..operations.jobs import Progress, no_progress
 from ..transport import paths, tls
-from ..transport.endpoint import Call, Route, address_of, application, bind, server, split_address
+from ..transport.addresses import split_address
+from ..transport.endpoint import Call, Route, application
+from ..transport.server import address_of, bind, server
 from .answers import Answers, Learned
 from .session import (
     DONE_PATH,
@@ -29,6 +31,7 @@ from .session import (
     Mode,
     Party,
     check_sizes,
+    check_worth_listening,
     fingerprint,
     offer,
     terms,
@@ -36,6 +39,7 @@ from .session import (
 
 PARTNER_SECONDS = 300  # how long a dialler may be silent within a session
 LINGER_SECONDS = 20  # for a dialler that lost the last answer
+QUIET_SECONDS = 10  # after so long, who dials again shows that an unfinished session will not go on
 Ready = Callable[[str, str], None]
 
 
@@ -46,6 +50,7 @@ class Rules:
     allow: Mode = "count"
     minimum: int | None = None
     exact: bool = False
+    most: int | None = None  # identities of the dialler in a namespace, for `members`; None is 1.2 times our own
 
 
 def listen(
@@ -61,6 +66,7 @@ def listen(
 
     Raises Failure when nobody came within an hour, or when the other side went away in the middle.
     """
+    check_worth_listening(terms(minimum=rules.minimum, exact=rules.exact).minimum_universe, columns)
     party = Party()
     if address is None and split_address(bind_to)[0] in ("0.0.0.0", "::"):  # noqa: S104 - looked for, not bound to
         raise InvalidInput(
@@ -96,30 +102,48 @@ class _Session:
     """The state of one listener: who dialled, what was agreed, what was answered."""
 
     def __init__(self, party: Party, connect_id: ConnectId, columns: Columns, rules: Rules, progress: Progress) -> None:
-        self._party, self._connect_id, self._columns, self._allow = party, connect_id, columns, rules.allow
+        self._party, self._connect_id, self._columns, self._rules = party, connect_id, columns, rules
         self._terms = terms(minimum=rules.minimum, exact=rules.exact)
         self._progress = progress
         self._lock = threading.Lock()
-        self._peer = b""
-        self._between: Between | None = None
-        self._open: set[tuple[Kind, str]] = set()
-        self._done: set[tuple[Kind, str]] = set()
         self._started = self._heard = time.monotonic()
         self._working = 0
-        self._said_goodbye = False
+        self._spent = False  # whether something was answered that depends on both files
+        self._ended = False
         self._error: VesicaError | None = None
-        self._answers = Answers(party, columns)
+        self._begin(b"", None)
+
+    def _begin(self, peer: bytes, agreement: Agreement | None) -> None:
+        """Begin with a dialler, or wait for one: what an earlier one did that got no answer is forgotten, and its keys."""
+        self._peer = peer
+        self._between: Between | None = None
+        if agreement is not None:
+            secret = self._party.random(32)
+            self._between = Between(agreement, self._party.fingerprint, fingerprint(peer), secret)
+        self._open: set[tuple[Kind, str]] = set()
+        self._done: set[tuple[Kind, str]] = set()
+        self._answers = Answers(self._party, self._columns, most=self._rules.most, spend=self._spend)
         self.learned = self._answers.learned
+        self.learned.agreement = agreement
+
+    def _spend(self, between: Between) -> None:
+        """Use up the one answer, for the session that stands: from now on no other can begin."""
+        with self._lock:
+            if self._between is not between:
+                raise _in_use()
+            self._spent = True
 
     # What the endpoint asks
 
-    def admit(self, caller: bytes, path: str) -> None:
+    def admit(self, caller: bytes, path: str) -> bool:
         if path != paths.CONNECT and caller != self._peer:
             raise UnknownCaller("this listener is in a session with someone else, or in none")
+        return caller == self._peer
 
     def routes(self) -> list[Route]:
         exchanges = [replace(route, handler=self._watched(route)) for route in Answering(self).routes()]
-        return [Route("POST", paths.CONNECT, self._connect), Route("POST", DONE_PATH, self._goodbye), *exchanges]
+        connect = Route("POST", paths.CONNECT, self._connect, wire.MAX_BODY_OF_STRANGERS)
+        return [connect, Route("POST", DONE_PATH, self._goodbye), *exchanges]
 
     def _watched(self, route: Route) -> Callable[[Call], bytes | None]:
         def handler(call: Call) -> bytes | None:
@@ -161,11 +185,9 @@ class _Session:
             ) from None
         with self._lock:
             if self.learned.agreement != agreement:
-                if self._open:
-                    raise _in_use()
-                self._peer, self.learned.agreement = call.caller, agreement
-                secret, dialler = self._party.random(32), fingerprint(call.caller)
-                self._between = Between(agreement, self._party.fingerprint, dialler, secret)
+                if self._spent:
+                    raise self._used()
+                self._begin(call.caller, agreement)
             self._heard = time.monotonic()
         return handshake.accept(agreement, sign=self._party.sign).encode()
 
@@ -175,16 +197,26 @@ class _Session:
         handshake.check_hello(hello, key=self._party.key, secret=self._connect_id.secret)
         if self._party.now() >= self._connect_id.expires:
             raise RefusedToPartner("expired", "this Connect ID has expired", hint="ask for a new one")
-        if self._open and self._peer != call.caller:
-            raise _in_use()
+        if self._spent and self._peer != call.caller:
+            raise self._used()
 
     def _offer(self, hello: handshake.Hello) -> Offer:
         nonce = handshake.offer_nonce(hello, secret=self._connect_id.secret)
         where = self._connect_id
         return offer(self._party, where.project, where.address, self._terms, self._columns, nonce)
 
+    def _used(self) -> RefusedToPartner:
+        """Return the refusal of who dials after an answer was given; an unfinished session ends with it."""
+        if not self._working and time.monotonic() - self._heard > QUIET_SECONDS:
+            self._ended = True
+        return _in_use()
+
     def _goodbye(self, call: Call) -> bytes:
-        self._said_goodbye = True
+        with self._lock:
+            if self._spent:
+                self._ended = True
+            elif self._peer == call.caller:
+                self._begin(b"", None)
         return b""
 
     # What Answering asks
@@ -198,7 +230,7 @@ class _Session:
         ):
             raise RemoteProtocolError("session", "the exchange does not belong to this session")
         mode: Mode = "count" if opening.kind is Kind.COUNT else "members"
-        if mode == "members" and self._allow == "count":
+        if mode == "members" and self._rules.allow == "count":
             raise RefusedToPartner(
                 "not_allowed",
                 "the listener allows a count only",
@@ -226,30 +258,46 @@ class _Session:
                 )
             self.learned.mode = mode
             self._open.add(subject)
-        role = self._answers.role(opening, between, self._peer)
+            answers, peer = self._answers, self._peer
+        role = answers.role(opening, between, peer)
         opened = opening.accept(self._party.random)
         return opened, Machine(opening, opened, role, {})
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         raise NotFound("there is no such exchange")
 
+    def standing(self, caller: bytes, opening: Opening, *, begun: bool) -> bytes:
+        return b""  # a session has one agreement and one caller
+
     def those_over(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
         return set()
 
     def finished(self, opening: Opening, role: Role) -> None:
         namespace = str(opening.subject.get("namespace", ""))
-        if isinstance(role, EvaluateSender):
-            self._answers.evaluated(namespace, role.result)
-        self._done.add((opening.kind, namespace))
+        with self._lock:
+            if not self._stands(opening):
+                return
+            if isinstance(role, EvaluateSender):
+                self._answers.evaluated(namespace, role.result)
+            self._done.add((opening.kind, namespace))
 
     def failed(self, opening: Opening, error: VesicaError) -> None:
-        self._error = error
+        with self._lock:
+            if self._stands(opening):
+                self._error = error
+
+    def _stands(self, opening: Opening) -> bool:
+        """Return whether an exchange belongs to the session that stands, not to one that was given up."""
+        return self._between is not None and opening.connection == self._between.agreement.connection
 
     # How it ends
 
     def over(self) -> bool:
-        now = time.monotonic()
-        if self._said_goodbye or self._error is not None:
+        with self._lock:
+            return self._is_over(time.monotonic())
+
+    def _is_over(self, now: float) -> bool:
+        if self._ended or self._error is not None:
             return True
         if self._working:
             return False
@@ -279,6 +327,6 @@ class _Session:
 def _in_use() -> RefusedToPartner:
     return RefusedToPartner(
         "in_use",
-        "this Connect ID is in use: it is good for one session",
+        "this Connect ID has been used: it is good for one answer",
         hint="ask for a new one",
     )

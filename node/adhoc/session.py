@@ -16,22 +16,22 @@ from typing import Literal
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol.agreement import Agreement, Offer, Terms, mismatches
+from protocol.agreement import AD_HOC, Agreement, Offer, Terms, mismatches
 from protocol.feed import Definition, SegmentRef
 from protocol.states import Kind
 from psi.hashing import context
+from psi.join import order_of
 from psi.keys import Key, Purpose
 from psi.values import U8, Indices, Values
 
 from ..errors import NotAllowed
-from ..people.identity_rows import begins, sort_rows
+from ..people.identity_rows import begins
 
 DONE_PATH = "/vesica/1/done"
 EPOCH = 1
 DEFAULT_MINIMUM = 1_000
 EPSILON = Fraction(1, 20)
 SESSION_SECONDS = 3600
-NAME = "ad-hoc"  # says nothing about who it is
 
 Mode = Literal["count", "members"]
 
@@ -74,7 +74,7 @@ class Column:
 
     @classmethod
     def of_rows(cls, values: Values, rows: Indices) -> "Column":
-        arranged = sort_rows(values)
+        arranged = order_of(values)
         new = begins(values, by=arranged)
         of = np.empty(len(values), np.intp)
         of[arranged] = np.cumsum(new) - 1
@@ -103,8 +103,8 @@ def terms(*, minimum: int | None, exact: bool) -> Terms:
 
 def offer(party: Party, project: bytes, address: str, ours: Terms, columns: Columns, nonce: bytes) -> Offer:
     return Offer(
-        organisation=NAME,
-        project_name=NAME,
+        organisation=AD_HOC,
+        project_name=AD_HOC,
         key=party.key,
         project=project,
         address=address,
@@ -143,6 +143,15 @@ def check_sizes(agreement: Agreement, columns: Columns) -> None:
             )
 
 
+def check_worth_listening(minimum: int, columns: Columns) -> None:
+    """Raise NotAllowed where no partner could agree: in no namespace does our file reach our own minimum."""
+    if all(len(each.values) < minimum for each in columns.values()):
+        raise NotAllowed(
+            f"the file has fewer than {minimum:,} identities in every namespace: nobody could match with it",
+            hint="match a larger file, or lower the minimum on both sides",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Between:
     """What both sides derive from the agreement: contexts, directions, keys. `secret` is ours alone."""
@@ -179,7 +188,7 @@ class Between:
         return Definition(
             feed=agreement.connection,
             version=1,
-            name=NAME,
+            name=AD_HOC,
             description="",
             segments=(SegmentRef(id=agreement.connection, name="all"),),
             namespaces=agreement.namespaces,

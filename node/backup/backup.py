@@ -22,11 +22,14 @@ from sqlalchemy import Select, Table, select
 
 from psi.errors import Remedy, VesicaError
 
+from ..access.permissions import READY_MADE, exceeds
 from ..access.scope import Home
-from ..errors import AlreadyExists, Failure
+from ..access.users import ADMINISTRATOR
+from ..errors import AlreadyExists, Failure, InvalidInput, NotAllowed
 from ..people.manifests import Manifest
+from ..storage import outputs
 from ..storage.database import Database, Tx
-from ..storage.files import failure_of, is_old, sync_directory, write_atomically
+from ..storage.files import below, failure_of, is_old, make_directory, write_atomically
 from ..storage.keys import under_passphrase
 from ..storage.records import Document, record
 from ..storage.tables import connections as connections_table
@@ -58,14 +61,17 @@ class Generation:
     content: Document
 
 
-def write(home: Home, target: Path) -> Document:
-    """Write a backup to a directory, or to one file if `target` ends in ".tar", and return what is in it.
+def write(home: Home, target: Path, *, force: bool = False) -> Document:
+    """Write a backup to a directory, or to one file if `target` ends in ".tar" or is special, and return what is in it.
 
-    Nothing is a backup before its list of files is there. Raises AlreadyExists where something is in the way.
+    Nothing is a backup before its list of files is there. Raises AlreadyExists where something is in the way: `force`
+    replaces a file, never a directory.
     """
     home.guard.require("node.backup", str(target), None)  # before a key is copied, not after
+    with home.refusals("node.backup", str(target)):
+        _check_sees_all(home)
     try:
-        document = _write(home, target)
+        document = _write(home, target, force=force)
     except Exception:
         with home.act("node.backup", str(target)):
             raise
@@ -73,16 +79,26 @@ def write(home: Home, target: Path) -> Document:
         return document
 
 
-def _write(home: Home, target: Path) -> Document:
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-    if target.exists():
-        raise AlreadyExists(f"there is something at {target} already", hint="name a new file or directory")
-    for old in home.path.glob(".backup.*"):
-        if is_old(old):
-            shutil.rmtree(old, ignore_errors=True)
+def _check_sees_all(home: Home) -> None:
+    """Raise NotAllowed unless the caller may do and see everything: a backup has all data and the keys."""
+    with home.read() as tx:
+        grants = home.guard.grants(tx)
+    more = None if grants is None else exceeds(grants, READY_MADE[ADMINISTRATOR], None)
+    if more:
+        raise NotAllowed(
+            f"a backup holds everything, and {home.guard.actor()} does not have {more}",
+            hint="ask an administrator of the whole node",
+        )
+
+
+def _write(home: Home, target: Path, *, force: bool) -> Document:
+    remove_leftovers(home)
+    one_file = target.suffix == ".tar" or outputs.is_special(target)
     try:
-        with tempfile.TemporaryDirectory(dir=home.path, prefix=".backup.") as folder:
+        with (
+            outputs.opened(target, force=force) if one_file else _directory(target) as out,
+            tempfile.TemporaryDirectory(dir=home.path, prefix=".backup.") as folder,
+        ):
             scratch = Path(folder)
             made = _collect(home, scratch)
             files = {name: _described(scratch / name) for name in sorted(_names(scratch))}
@@ -94,8 +110,10 @@ def _write(home: Home, target: Path) -> Document:
                 "files": files,
             }
             write_atomically(scratch / MANIFEST, json.dumps(listed, indent=1).encode() + b"\n")
-            pack = _pack_tar if target.suffix == ".tar" else _pack_directory
-            pack(scratch, [*files, MANIFEST], target)
+            if out is None:
+                _pack_directory(scratch, [*files, MANIFEST], target)
+            else:
+                _pack_tar(scratch, [*files, MANIFEST], out)
     except OSError as error:
         raise failure_of(error, target) from error
     return {
@@ -107,13 +125,21 @@ def _write(home: Home, target: Path) -> Document:
     }
 
 
+def remove_leftovers(home: Home) -> None:
+    """Delete what backups that a kill cut short left in the home, and restores of it beside it."""
+    beside = home.path.parent.glob(f".{home.path.name}.restoring.*")
+    for old in (*home.path.glob(".backup.*"), *beside):
+        if is_old(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def _collect(home: Home, scratch: Path) -> int:
     """Put what belongs into a backup into a directory, as links where possible; return the time as of which it is."""
     with home.read() as reading:
         with home.begin():  # whatever would remove a data file has to wait
             made = home.now()
-            for name in _data_files(reading):
-                _link(home.path / "data" / name, scratch / "data" / name)
+            for names in _data_files(reading):
+                _link(below(home.path / "data", *names), below(scratch / "data", *names))
         for name in ("node.key", "master.key"):
             _link(home.path / "keys" / name, scratch / "keys" / name)
         store = Database.open(scratch / ROWS)
@@ -126,17 +152,17 @@ def _collect(home: Home, scratch: Path) -> int:
     return made
 
 
-def _data_files(reading: Tx) -> Iterator[str]:
+def _data_files(reading: Tx) -> Iterator[tuple[str, ...]]:
     for generation in _newest(reading):
         files = Manifest.from_document(generation.content).files
-        yield from (f"{generation.project_id}/{name}" for name in files)
+        yield from ((generation.project_id, name) for name in files)
     query = (
         select(connections_table.c.project_id, received_feeds.c.id, memberships.c.file, memberships.c.changes)
         .join(received_feeds, received_feeds.c.id == memberships.c.feed_id)
         .join(connections_table, connections_table.c.id == received_feeds.c.connection_id)
     )
     for project_id, feed_id, *names in reading.execute(query):
-        yield from (f"{project_id}/received/{feed_id}/{name}" for name in names)
+        yield from ((project_id, "received", feed_id, name) for name in names)
 
 
 def _newest(reading: Tx) -> list[Generation]:
@@ -162,7 +188,7 @@ def _ordered(table: Table) -> Select[Any]:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(target.parent)
     try:
         os.link(source, target)
     except FileNotFoundError as error:
@@ -182,26 +208,35 @@ def _described(path: Path) -> tuple[int, str]:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _directory(target: Path) -> Iterator[None]:
+    """Make the directory that a backup goes to, before the work begins; it is gone again if that fails."""
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    if not target.absolute().parent.is_dir():
+        raise InvalidInput(f"there is no directory {target.absolute().parent}", hint="make it first, or name another")
+    try:
+        target.mkdir(mode=0o700)
+    except FileExistsError:
+        raise AlreadyExists(f"there is something at {target} already", hint="name a new file or directory") from None
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
 def _pack_directory(scratch: Path, names: list[str], target: Path) -> None:
-    target.mkdir(mode=0o700, parents=True)
     for name in names:
         with (scratch / name).open("rb") as file:
             copy_file(file, target / name)
 
 
-def _pack_tar(scratch: Path, names: list[str], target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                for name in names:
-                    tar.add(scratch / name, arcname=name)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        sync_directory(target.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+def _pack_tar(scratch: Path, names: list[str], out: outputs.Output) -> None:
+    with tarfile.open(fileobj=out.file, mode="w|") as tar:  # as a stream: it may be a pipe
+        for name in names:
+            tar.add(scratch / name, arcname=name)
+    out.finish()
 
 
 def copy_file(source: IO[bytes], target: Path, *, at_most: int | None = None) -> tuple[int, str]:
@@ -209,7 +244,7 @@ def copy_file(source: IO[bytes], target: Path, *, at_most: int | None = None) ->
 
     Of a stream of more than `at_most` bytes one byte more is copied, so that its size differs, and no other.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(target.parent)
     size, digest = 0, hashlib.sha256()
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR), "wb") as file:
         while piece := source.read(_PIECE if at_most is None else min(_PIECE, at_most + 1 - size)):

@@ -6,11 +6,13 @@ the backup is there again: consent, feeds, tokens. So tokens and Connect IDs end
 person resumes it. A letter notifies partners; what they do about it is in restored_partners.py.
 """
 
+import glob
 import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import delete, select, update
 
@@ -27,7 +29,7 @@ from ..partners.connections import BEGUN, note, with_status
 from ..partners.letters import Letters
 from ..storage.config import Config
 from ..storage.database import Database
-from ..storage.files import failure_of, sync_directory
+from ..storage.files import failure_of, is_old, sync_directory
 from ..storage.records import Document
 from ..storage.tables import DAY, feed_partners, feeds, jobs, projects, runs, tokens
 from .backup import ROWS, Backup, BackupIncomplete, copy_rows, opened
@@ -47,31 +49,30 @@ def restore(source: Path, home: Path, *, database: str | None, open_home: Open) 
     home = home.absolute()
     if home.exists() and any(home.iterdir()):
         raise AlreadyExists(f"there is something in {home} already", hint="name a new directory")
-    staging = home.with_name(f".{home.name}.restoring")
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700, parents=True)
-        with opened(source) as backup:
-            _copy(backup, source, staging)
-            made = int(backup.document["made"])
-        for name in ("spool", "cache", "data"):
-            (staging / name).mkdir(mode=0o700, exist_ok=True)
-        config = replace(Config.load(staging), database=database)
-        (staging / "config.json").unlink()
-        store = _rows(staging, database)
-        with closing(open_home(staging, config, store)) as restored:
-            done = _set_right(restored, made, source)
-            key = restored.key.hex()
-        if database is not None:
-            (staging / ROWS).unlink()
-        config.save(staging)  # before that it is no home
         home.parent.mkdir(parents=True, exist_ok=True)
-        staging.replace(home)
-        sync_directory(home.parent)
+        beside = f".{home.name}.restoring."
+        for old in home.parent.glob(f"{glob.escape(beside)}*"):
+            if is_old(old):
+                shutil.rmtree(old, ignore_errors=True)
+        with TemporaryDirectory(dir=home.parent, prefix=beside, ignore_cleanup_errors=True) as folder:
+            staging = Path(folder)
+            with opened(source) as backup:
+                _copy(backup, source, staging)
+                made = int(backup.document["made"])
+            for name in ("spool", "cache", "data"):
+                (staging / name).mkdir(mode=0o700, exist_ok=True)
+            config = replace(Config.load(staging), database=database)
+            (staging / "config.json").unlink()
+            store = _rows(staging, database)
+            with closing(open_home(staging, config, store)) as restored:
+                done = _set_right(restored, made, source)
+                key = restored.key.hex()
+            config.save(staging)  # before that it is no home
+            staging.replace(home)
+            sync_directory(home.parent)
     except OSError as error:
         raise failure_of(error, home) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return {"home": str(home), "organisation": config.organisation, "key": key, "made": made, **done}
 
 
@@ -86,11 +87,14 @@ def _copy(backup: Backup, source: Path, staging: Path) -> None:
 
 
 def _rows(staging: Path, database: str | None) -> Database:
-    """Return the database of the home: the backup's own, or the one named, with the backup's rows in it."""
-    own = Database.open(staging / ROWS)
-    if database is None:
-        return own
-    store = Database.open(database)
+    """Return the database of the home, its own or the one named, with the backup's rows in it.
+
+    The backup's own file is not used any further: whoever made it may have put triggers beside the tables.
+    """
+    taken = staging / f".{ROWS}.backup"
+    (staging / ROWS).replace(taken)
+    own = Database.open(taken)
+    store = Database.open(staging / ROWS if database is None else database)
     try:
         with own.read() as reading, store.begin() as tx:
             if tx.execute(select(projects.c.id).limit(1)).first() is not None:
@@ -101,6 +105,8 @@ def _rows(staging: Path, database: str | None) -> Database:
         raise
     finally:
         own.close()
+        for file in staging.glob(f"{taken.name}*"):
+            file.unlink()
     return store
 
 
@@ -136,4 +142,4 @@ def _set_right(home: Home, made: int, source: Path) -> Document:
                 message = Restored(received=connection.letters_received, made=made)
                 Letters(scope).send(tx, connection.id, "connect.restored", message)
                 partners.append(connection.alias)
-    return {"notified": partners, "on_hold": [scope.name for scope in scopes], "tokens_ended": detail["tokens"]}
+    return {"to_notify": partners, "on_hold": [scope.name for scope in scopes], "tokens_ended": detail["tokens"]}

@@ -19,6 +19,7 @@ from ..feeds.sending import attempts, recipients
 from ..feeds.sending.recipients import Recipient
 from ..feeds.states import FeedStatus, RecipientStatus
 from ..operations.alerts import AlertKind, Alerts
+from ..partners import agreements
 from ..partners.connections import Connection, ConnectionStatus, note
 from ..partners.key_epochs import FURTHEST
 from ..partners.letters import Letters, send_again
@@ -45,6 +46,7 @@ def restored(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     )
     if connection.status is not ConnectionStatus.ACTIVE:
         return
+    agreements.report(scope, tx, connection)
     ours = select(feed_partners).where(
         feed_partners.c.connection_id == connection.id, feed_partners.c.status != RecipientStatus.DRAFT
     )
@@ -81,8 +83,10 @@ def reported(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     feed, receipt = message.definition.feed, message.receipt
     recipient = recipients.find(tx, connection.id, stored_id(feed))
     if receipt is not None:
-        keys = (connection.peer_key, scope.home.key) if recipient is not None else (scope.home.key, connection.peer_key)
-        receipt.verify_both(receiver_key=keys[0], sender_key=keys[1])
+        ours, theirs = scope.home.keys.publics, connection.peer_keys
+        receiver, sender = (theirs, ours) if recipient is not None else (ours, theirs)
+        receipt.receipt.verify(receipt.receiver_signature, *receiver)
+        receipt.receipt.verify(receipt.sender_signature, *sender)
         if (receipt.receipt.connection, receipt.receipt.feed) != (connection.wire_id, feed):
             raise RemoteProtocolError("receipt", "the receipt is of another connection or feed")
     if recipient is not None:

@@ -12,8 +12,10 @@ from psi.errors import Remedy
 from ..access.audit import date
 from ..access.scope import Scope
 from ..errors import InvalidInput, NotAllowed
+from ..governance.visibility import Visibility
 from ..imports.tcf import NEEDED, Needed
 from ..inputs.normalise import rule
+from ..people import audiences
 from ..people.changes import announce
 from ..people.consent import CODES, LISTED, UNKNOWN, Word, Words, check_basis, check_model, may_share, read_codes
 from ..people.drafts import Draft
@@ -59,15 +61,16 @@ class Consents:
         The newest time wins, at the same time the stricter word. The audit log has the profile's number.
         """
         now = self._scope.home.now()
-        detail: Document = {"share": value[:20], "namespace": namespace}
+        detail: Document = {"namespace": namespace}
         with self._scope.act("consent.set", self._scope.name, detail=detail) as tx:
             codes = read_codes([value])
             if codes[0] in (0, UNKNOWN):
-                raise InvalidInput(f"{value[:20]!r} is not a consent value", hint=f"use one of {LISTED}")
+                raise InvalidInput("that is not a consent value", hint=f"use one of {LISTED}")
+            detail["share"] = value  # before that it may be anything, such as somebody's id
             if at is not None and not 0 <= at <= now:
                 raise InvalidInput("that is no time, or one to come", hint="give the time at which the person said it")
             draft = Draft(self._scope, tx)
-            number = detail["profile"] = draft.base.number(profile)
+            number = detail["profile"] = Visibility(self._scope, tx).number(draft.base, profile)
             bases = draft.bases([check_basis(basis)])
             words = Words(codes=codes, at=np.array([now if at is None else at], np.int64), bases=bases)
             noted = draft.note_consent(
@@ -108,15 +111,26 @@ class Consents:
         `may_be_shared` is what the model and the consent policies on all segments say; None where there is no model, or a
         policy reads what is hidden from the caller. Policies on a label stand beside it.
         """
-        snapshot, model = Snapshot.open(self._scope), self._scope.consent_model
+        with self._scope.read() as tx:
+            visibility, snapshot, model = (
+                Visibility(self._scope, tx),
+                Snapshot.open(self._scope, tx),
+                self._scope.consent_model,
+            )
+            if profile is not None:
+                number = visibility.number(snapshot, profile)
+            people = visibility.people(snapshot)
         if profile is not None:
-            return {"model": model, "profile": profile, **self._said(snapshot, model, snapshot.number(profile))}
-        bases = np.bincount(snapshot.profile_consent_basis[:], minlength=1)
+            return {"model": model, "profile": profile, **self._said(snapshot, model, number)}
+        seen = audiences.numbers(people)
+        bases = np.bincount(snapshot.profile_consent_basis[seen], minlength=1)
+        noted = {name: snapshot.noted(name) for name in sorted(snapshot.content.noted)}
+        noted = {name: rows[np.isin(rows["profile"], seen)] for name, rows in noted.items()}
         return {
             "model": model,
-            "profiles": _counts(snapshot.profile_consent),
+            "profiles": _counts(snapshot.profile_consent[seen]),
             "bases": {snapshot.basis(n): int(bases[n]) for n in np.flatnonzero(bases).tolist() if n},
-            "namespaces": {name: _counts(snapshot.noted(name)["code"]) for name in sorted(snapshot.content.noted)},
+            "namespaces": {name: _counts(rows["code"]) for name, rows in noted.items() if len(rows)},
         }
 
     def _said(self, snapshot: Snapshot, model: str | None, number: int) -> Document:

@@ -24,31 +24,37 @@ class Allowed:
     without_consent: int
 
 
-def evaluate_received(scope: Scope, segment: str) -> None:
-    """Evaluate a segment that reads received ones, so that nothing leaves that a partner took back.
+def evaluate_received(scope: Scope, segment: str, uses: Sequence[str]) -> None:
+    """Evaluate a segment that reads received ones, so that nothing leaves that a partner took back, and what consent
+    policies read that narrow it for `uses`.
 
     To be called before the transaction of the act. It is done in the caller's name, who needs no permission for it but
     that of the act.
     """
     with scope.read() as tx:
-        received = Lineage(scope, tx).reads_received(segment)
-        if not received or not Visibility(scope, tx).sees_segments([segment]):
+        names = ConsentPolicies(scope).segments_read(uses or FILE_USES, tx)
+        if Lineage(scope, tx).reads_received(segment):
+            names.append(segment)
+        if not names or not Visibility(scope, tx).sees_segments([segment]):
             return
     guard = scope.home.guard
     with guard.itself(guard.caller.name):
-        Segments(scope).evaluate(segment)
+        Segments(scope).evaluate(*names)
 
 
 def allowed_members(scope: Scope, tx: Tx, segment: str, uses: Sequence[str]) -> Allowed:
-    """Return the members of a segment that may leave for some marketing uses, all of them if none is given.
+    """Return the members of a segment that may leave for some marketing uses, all of them if none is given, of the
+    profiles that are there for the caller.
 
     Members who fail a consent policy on one of the uses are left out. Raises NotFound, and PolicyViolation where a policy,
-    C12, or a partner whose segment this one reads forbids one of the uses.
+    C12, or a partner whose segment this one reads forbids one of the uses. Raises NotAllowed where a consent policy on one
+    reads what is hidden from the caller: who is left out would tell it.
     """
     found = Segments(scope).show(segment, tx)
     Governance(scope).check_export(segment, uses, tx)
+    Visibility(scope, tx).check_use([segment], *(uses or FILE_USES))
     snapshot = Snapshot.open(scope, tx)
-    everyone = members = snapshot.members(found.id)
+    everyone = members = Visibility(scope, tx).narrowed(snapshot, snapshot.members(found.id))
     for qualified in ConsentPolicies(scope).qualified([segment], snapshot, actions=uses or FILE_USES, tx=tx):
         members = members if qualified is None else members & qualified
     return Allowed(snapshot=snapshot, members=members, without_consent=len(everyone - members))

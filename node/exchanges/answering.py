@@ -3,64 +3,66 @@
 from collections.abc import Iterable
 
 from protocol.errors import RemoteProtocolError
-from protocol.exchange import Machine, Opened, Opening, Role
+from protocol.exchange import Machine, Opened, Opening, Repeating, Role
 from psi.errors import VesicaError
 
 from ..access.audit import Result
 from ..access.scope import Home, Scope
-from ..errors import NotAllowed, NotFound, RefusedToPartner
-from ..partners import connections
-from ..partners.connections import Connection, active
+from ..errors import NotAllowed, NotFound, RefusedToPartner, UnknownCaller
+from ..partners import agreements, connections
+from ..partners.connections import Connection, ConnectionStatus, active
+from ..storage.database import Tx
 from ..storage.ids import stored_id
 from . import handlers, http, records
 from .channels import running_epoch
-from .opening import follow
-from .records import REPLACED, Exchange, ExchangeState, other_part, spool_of
-
-OPEN_AT_MOST = 16  # exchanges of one connection; honest partners need far fewer at once
+from .handlers import Answer
+from .opening import follow, goes_on
+from .records import GIVEN_UP, Exchange, ExchangeState, other_part
+from .room import Room
 
 
 class NodeAnswers:
     """Answers partners' exchanges from a node's store, with the roles of the table of handlers."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self._home, self._room = home, Room(home)
 
     def begin(self, caller: bytes, opening: Opening) -> tuple[Opened, Machine]:
         scope, connection = active(self._home, caller, opening.connection)
-        if opening.agreement != connection.agreement_digest:
-            raise RefusedToPartner(
-                "agreement",
-                "the agreement is another one now",
-                hint="disconnect and connect again, so that both sides have the same one",
-                status=409,
-            )
         with self._home.read() as tx:
             known = records.find(tx, opening.exchange)
+            self._check_agreed(tx, connection, opening)
         if known is not None:
             return self._begun(scope, connection, opening, known)
+        self._room.count_opening(connection)
         running = running_epoch(scope, connection).number
         if opening.epoch > running:
             running = follow(scope, connection, opening.epoch)
         if opening.epoch < running:
             raise RefusedToPartner("epoch_behind", "our key epoch is ahead", status=409, detail=running)
-        self._make_room(connection)
-        role = self._role(scope, connection, opening)
+        self._room.make_for_another(connection)
+        answer = self._answer(scope, connection, opening)
         exchange = Exchange(
             connection_id=connection.id,
             part=other_part(opening),
             ours=False,
             opening=opening,
             opened=opening.accept(self._home.random),
+            inputs=answer.inputs,
         )
         with self._home.begin() as tx:
             known = records.find(tx, opening.exchange)
             if known is None:
+                now = connections.by_id(scope, connection.id, tx)
+                if now.status is not ConnectionStatus.ACTIVE:
+                    raise UnknownCaller("there is no active connection with the caller")
+                self._check_agreed(tx, now, opening)
                 records.insert_new(self._home, tx, exchange)
-                spool = spool_of(self._home, opening.exchange)  # within, so that its key is made once
+                spool = self._room.spool(connection, opening.exchange)  # within, so that its key is made once
         if known is not None:  # a service that ends while the next one begins was asked the same
             return self._begun(scope, connection, opening, known)
-        return exchange.opened, Machine(opening, exchange.opened, role, spool)
+        answer.keep()
+        return exchange.opened, Machine(opening, exchange.opened, answer.role, spool)
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         with self._home.read() as tx:
@@ -69,6 +71,12 @@ class NodeAnswers:
             raise NotFound("there is no such exchange")
         scope, connection = active(self._home, caller, known.opening.connection)
         return known.opening, self._machine(scope, connection, known)
+
+    def standing(self, caller: bytes, opening: Opening, *, begun: bool) -> bytes:
+        scope, connection = active(self._home, caller, opening.connection)
+        if begun:
+            self._check_goes_on(scope, connection, opening)
+        return connection.agreement_digest
 
     def those_over(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
         with self._home.read() as tx:
@@ -90,17 +98,26 @@ class NodeAnswers:
     def failed(self, opening: Opening, error: VesicaError) -> None:
         scope, connection = self._of(opening)
         records.close_failed(scope, connection, opening, error, other_part(opening), actor=connection.alias)
-        spool_of(self._home, opening.exchange).destroy()
+        records.destroy_spool(self._home, opening.exchange)
+
+    def _check_agreed(self, tx: Tx, connection: Connection, opening: Opening) -> None:
+        if not agreements.may_name(tx, connection, opening, self._home.now()):
+            raise RefusedToPartner(
+                "agreement",
+                "the agreement is another one here",
+                hint="fetch the partner's letters: it may have changed just now; after a restore both sides tell each other",
+                status=409,
+            )
 
     def _begun(self, scope: Scope, connection: Connection, opening: Opening, known: Exchange) -> tuple[Opened, Machine]:
         if known.ours or known.opening != opening or known.connection_id != connection.id:
             raise RemoteProtocolError("session", "this exchange was opened before, with other contents")
         return known.opened, self._machine(scope, connection, known)
 
-    def _role(self, scope: Scope, connection: Connection, opening: Opening) -> Role:
-        """Return the role with which we answer a new opening; a refusal is audited."""
+    def _answer(self, scope: Scope, connection: Connection, opening: Opening) -> Answer:
+        """Return what we answer a new opening with; a refusal is audited."""
         try:
-            return _answer(scope, connection, opening)
+            return _answer(scope, connection, opening, None)
         except (RefusedToPartner, NotAllowed) as error:
             with self._home.begin() as tx:
                 self._home.audit.record(
@@ -117,29 +134,31 @@ class NodeAnswers:
     def _machine(self, scope: Scope, connection: Connection, known: Exchange) -> Machine:
         """Make the machine of an exchange that was begun before; one that is done only repeats its messages."""
         opening = known.opening
-        if known.state is not ExchangeState.FAILED:
-            role = _answer(scope, connection, opening)
-            try:
-                machine = Machine(opening, known.opened, role, spool_of(self._home, known.id))
-            except (RemoteProtocolError, RefusedToPartner) as error:  # what came before a restart is looked at only now
-                self.failed(opening, error)
-                raise
-            if known.state is ExchangeState.OPEN or machine.done:
+        if self.those_over([known.id]):
+            raise http.over()
+        spool = self._room.spool(connection, known.id)
+        if known.state is ExchangeState.DONE:
+            machine = Machine(opening, known.opened, Repeating(opening.kind, other_part(opening)), spool)
+            if machine.done:
                 return machine
-        raise http.over()
+            raise http.over()
+        self._check_goes_on(scope, connection, opening)
+        role = _answer(scope, connection, opening, known.inputs).role
+        try:
+            return Machine(opening, known.opened, role, spool)
+        except (RemoteProtocolError, RefusedToPartner) as error:  # what came before a restart is looked at only now
+            self.failed(opening, error)
+            raise
 
-    def _make_room(self, connection: Connection) -> None:
-        """Give up the oldest of a partner's open exchanges if it has many, and delete the messages of old ones that are done.
-
-        Each keeps a universe on our disk.
-        """
+    def _check_goes_on(self, scope: Scope, connection: Connection, opening: Opening) -> None:
+        """Give up an exchange of an agreement or a key epoch that is over."""
+        with self._home.read() as tx:
+            if goes_on(scope, tx, connection, opening):
+                return
         with self._home.begin() as tx:
-            over = records.theirs(tx, connection, ExchangeState.OPEN, newest=OPEN_AT_MOST - 1)
-            done = records.theirs(tx, connection, ExchangeState.DONE, newest=OPEN_AT_MOST, at_most=OPEN_AT_MOST)
-            for exchange in over:
-                records.give_up(self._home, tx, exchange, REPLACED)
-        for exchange in (*over, *done):
-            spool_of(self._home, exchange).destroy()
+            records.give_up(self._home, tx, opening.exchange, GIVEN_UP)
+        records.destroy_spool(self._home, opening.exchange)
+        raise http.over()
 
     def _of(self, opening: Opening) -> tuple[Scope, Connection]:
         found = connections.find(self._home, stored_id(opening.connection))
@@ -147,5 +166,5 @@ class NodeAnswers:
         return self._home.scope(found.project_id), found
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
-    return handlers.handler(opening.kind, other_part(opening)).answer(scope, connection, opening)
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+    return handlers.handler(opening.kind, other_part(opening)).answer(scope, connection, opening, inputs)

@@ -1,7 +1,7 @@
 """One direction of a connection in one namespace and key epoch: its keys, and where what it computed is kept."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,18 @@ import numpy.typing as npt
 from protocol.errors import HINTS
 from protocol.exchange import Opening
 from psi.hashing import context as psi_context
-from psi.join import join_order
+from psi.join import order_of
 from psi.keys import Key, Purpose
-from psi.values import U8, Values, sort_keys
+from psi.values import U8, Indices, Rows, Values
 
 from ..access.scope import Scope
 from ..errors import NotAllowed, RefusedToPartner
 from ..partners import key_epochs
 from ..partners.connections import Connection
-from ..storage.cache import Cache, Epoch
+from ..storage.cache import Blocks, Cache, Epoch
+
+PRF_BYTES = 64  # of F of one identity
+BLOCK_ROWS = 1 << 18  # of F in memory at once, 16 MiB, or a multiple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +38,8 @@ class Channel:
     def of(
         cls, scope: Scope, connection: Connection, epoch: Epoch, namespace: str, *, protocol: str, outward: bool
     ) -> "Channel":
-        """`outward`: we are the sender (or the asker)."""
-        ours, theirs = fingerprint(scope.home.key), fingerprint(connection.peer_key)
+        """`outward`: we are the sender (or the asker). The keys are those of the agreement, also where they changed since."""
+        ours, theirs = fingerprint(connection.our_key or scope.home.key), fingerprint(connection.first_peer_key)
         first, second = (ours, theirs) if outward else (theirs, ours)
         return cls(
             connection=connection.wire_id,
@@ -68,13 +71,37 @@ def cache_of(scope: Scope, connection: Connection, epoch: Epoch) -> Cache:
     return Cache(scope.home.path, connection.id, epoch, scope.home.random)
 
 
+def namespaces_in(cache: Cache) -> list[str]:
+    """Return the namespaces that a cache has something of, sorted; its files name theirs in the second or third word."""
+    words = (word for name in cache.names("") for word in name.split(" ")[1:3])
+    return sorted({word for word in words if "/" in word})
+
+
 def save_sorted(
-    cache: Cache, name: str, values: Sequence[Values], prf: Sequence[U8], **more: npt.NDArray[np.uint8]
+    cache: Cache, name: str, values: Sequence[Values], prf: Sequence[Rows], **more: npt.NDArray[np.uint8]
 ) -> None:
-    """Save F of identities that came in several parts as one, sorted by identity."""
+    """Save F of identities that came in several parts, each sorted, as one; of F a block at a time is in memory."""
     joined = Values.join(values)
-    arrangement = join_order(sort_keys(joined))
-    cache.save(name, **joined.take(arrangement).arrays(), prf=np.concatenate(prf)[arrangement], **more)
+    arrangement = order_of(joined)
+    blocks = Blocks(dtype=np.dtype(np.uint8), shape=(len(joined), PRF_BYTES), blocks=_merged(arrangement, prf))
+    cache.save(name, **joined.take(arrangement).arrays(), **more, prf=blocks)
+
+
+def _merged(arrangement: Indices, parts: Sequence[Rows]) -> Iterator[U8]:
+    """Yield the rows of sorted parts in the order of their concatenation's `arrangement`: each part from end to end."""
+    begins = np.cumsum([0, *map(len, parts)])
+    done = [0] * len(parts)
+    for start in range(0, len(arrangement), BLOCK_ROWS):
+        places = arrangement[start : start + BLOCK_ROWS]
+        block = np.empty((len(places), PRF_BYTES), np.uint8)
+        for number, part in enumerate(parts):
+            here = (places >= begins[number]) & (places < begins[number + 1])
+            count = int(np.count_nonzero(here))
+            first = done[number]
+            assert np.array_equal(places[here], begins[number] + np.arange(first, first + count))
+            block[here] = part[first : first + count]
+            done[number] += count
+        yield block
 
 
 def running_epoch(scope: Scope, connection: Connection) -> Epoch:

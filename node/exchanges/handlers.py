@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..operations.jobs import Progress
 from ..storage.database import Tx
@@ -21,6 +21,17 @@ Subject = Mapping[str, str | bytes | int]  # what an exchange is about, as its o
 def _nothing(*_: object) -> None: ...
 
 
+class Answer(NamedTuple):
+    """A role with which we answer, and a digest of what it works on, by which the same role can be made again.
+
+    `keep` puts that on disk, once the exchange has its row: what no row names may be deleted at any time.
+    """
+
+    role: "Role"
+    inputs: bytes = b""
+    keep: Callable[[], None] = _nothing
+
+
 def _not_noted(*_: object) -> bool:
     return False
 
@@ -29,8 +40,12 @@ def _not_noted(*_: object) -> bool:
 class Handler:
     """What we do as one part in exchanges of one kind."""
 
-    answer: "Callable[[Scope, Connection, Opening], Role]"
-    """Return the role with which we answer an opening; raises RefusedToPartner."""
+    answer: "Callable[[Scope, Connection, Opening, bytes | None], Answer]"
+    """Return the role with which we answer an opening; raises RefusedToPartner.
+
+    The digest of what it works on is in the exchange's row and given back when the role is made again; a new exchange
+    has none yet.
+    """
     open: "Callable[[Scope, Connection, Subject, Progress], None] | None" = None
     """Open the exchange that a partner asked for; None where the other part is the one that opens it."""
     note_request: "Callable[[Scope, Tx, Connection, Subject], bool]" = _not_noted

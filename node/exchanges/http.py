@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..transport.endpoint import Call, Route
 
 OPEN_PER_CALLER = 64
+MACHINES_PER_CALLER = 3  # in memory: as many as requests of one caller are worked on at once
 IDLE_SECONDS = 900  # an exchange that nobody asks about leaves the memory; a node has it on disk
 
 
@@ -30,8 +31,14 @@ def open_at(client: "PeerClient", opening: Opening) -> Opened:
     return Opened.decode(client.post(paths.EXCHANGES, opening.encode()))
 
 
-def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Progress = no_progress) -> None:
-    """Send and fetch, in the order that the machine says, until it is done.
+def drive(
+    client: "PeerClient",
+    machine: Machine,
+    exchange: bytes,
+    progress: Progress = no_progress,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Send and fetch, in the order that the machine says, until it is done. `check` raises where it may not go on.
 
     The chunk after the one that is being worked on is fetched meanwhile, and while the partner works on a chunk of ours
     we make the next: so both sides compute at the same time.
@@ -43,6 +50,7 @@ def drive(client: "PeerClient", machine: Machine, exchange: bytes, progress: Pro
     pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
     try:
         while not isinstance(action := machine.next(), Done):
+            check()
             step, chunk = action
             progress(step, chunk, totals.get(step))
             if isinstance(action, Send):
@@ -84,6 +92,14 @@ class Answers(Protocol):
         """Return an exchange from before a restart, or from before we failed; raises NotFound."""
         ...
 
+    def standing(self, caller: bytes, opening: Opening, *, begun: bool) -> bytes:
+        """Return under what the caller is answered now: a machine that was made under anything else is made anew.
+
+        Raises UnknownCaller or RefusedToPartner where the caller is answered no more; if the exchange has begun, also where
+        that may not go on, which ends it.
+        """
+        ...
+
     def those_over(self, exchange_ids: Iterable[bytes]) -> set[bytes]:
         """Return those of these exchanges that are over."""
         ...
@@ -106,6 +122,7 @@ class _Live:
     opening: Opening | None = None
     opened: bytes = b""
     machine: Machine | None = None
+    standing: bytes = b""  # under which the machine was made; read before that was
     error: VesicaError | None = None
     finished: bool = False
     used: float = 0.0
@@ -115,8 +132,9 @@ class _Live:
 class Answering:
     """Exchanges that partners opened with us: one machine each, and one thread at a time in it."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answers, *, machines: int | None = None) -> None:
+        """`machines`: how many of a caller stay in memory, where `answers` can resume the others from disk."""
+        self._answers, self._machines = answers, machines
         self._live: dict[bytes, _Live] = {}
         self._lock = threading.Lock()
 
@@ -147,11 +165,13 @@ class Answering:
         with live.lock:
             if not live.opened:
                 try:
+                    live.standing = self._answers.standing(call.caller, opening, begun=False)
                     opened, live.machine = self._answers.begin(call.caller, opening)
                 except Exception:
                     self._drop(opening.exchange, live)
                     raise
                 live.opening, live.opened = opening, opened.encode()
+                self._rest_others(live)
             elif live.opening != opening:
                 raise RemoteProtocolError("session", "this exchange was opened before, with other contents")
             return live.opened
@@ -174,8 +194,10 @@ class Answering:
             if self._answers.those_over([exchange]):
                 self._drop(exchange, live)
                 raise over()
+            self._look_again(exchange, live)
             if live.machine is None or live.opening is None:
                 live.opening, live.machine = self._answers.resume(call.caller, exchange)
+                self._rest_others(live)
             try:
                 body = act(live.machine, step, int(number))
                 if live.machine.done and not live.finished:
@@ -194,11 +216,25 @@ class Answering:
 
     def _status(self, call: "Call") -> bytes:
         """Wait for the work on an exchange, and return how it ended: the answer to a PUT that took long."""
-        live = self._found(_exchange(call), call.caller)
+        exchange = _exchange(call)
+        live = self._found(exchange, call.caller)
         with live.lock:
             if live.error is not None:
                 raise live.error
+            self._look_again(exchange, live)
             return wire.pack({"state": "done" if live.finished else "open"})
+
+    def _look_again(self, exchange: bytes, live: _Live) -> None:
+        """Look whether an exchange in memory may go on, and under what: the connection may have changed since."""
+        if live.opening is None or live.finished:  # what is done is only repeated
+            return
+        try:
+            standing = self._answers.standing(live.caller, live.opening, begun=True)
+        except Exception:
+            self._drop(exchange, live)
+            raise
+        if standing != live.standing:
+            live.standing, live.machine = standing, None
 
     def _entry(self, exchange: bytes, caller: bytes) -> _Live:
         now = time.monotonic()
@@ -225,6 +261,7 @@ class Answering:
                 except Exception:
                     self._drop(exchange, live)
                     raise
+                self._rest_others(live)
         return live
 
     def _forget(self, now: float) -> None:
@@ -234,9 +271,22 @@ class Answering:
         over = self._answers.those_over(resting)
         with self._lock:
             for other, live in resting.items():
-                left = now - live.used > IDLE_SECONDS or (other in over and live.error is None)
+                begun = live.machine is not None or live.opened
+                left = now - live.used > IDLE_SECONDS or (begun and other in over and live.error is None)
                 if left and not live.lock.locked() and self._live.get(other) is live:
                     del self._live[other]
+
+    def _rest_others(self, newest: _Live) -> None:
+        """Take the machines out of memory that a caller has not used for longest, but for a few: the disk has them all."""
+        if self._machines is None:
+            return
+        with self._lock:
+            others = [each for each in self._live.values() if each.caller == newest.caller and each is not newest]
+        others = [each for each in others if each.machine is not None and not each.finished]
+        for each in sorted(others, key=lambda each: each.used, reverse=True)[self._machines - 1 :]:
+            if each.lock.acquire(blocking=False):  # what is worked on now stays
+                each.machine = None
+                each.lock.release()
 
     def _drop(self, exchange: bytes, live: _Live) -> None:
         with self._lock:

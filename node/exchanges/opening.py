@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from protocol.errors import RemoteProtocolError
@@ -13,12 +14,25 @@ from .. import log
 from ..access.scope import Scope
 from ..errors import NotAllowed, RefusedByPartner, RefusedToPartner
 from ..operations.jobs import Progress, no_progress
-from ..partners import connections, key_epochs
+from ..partners import agreements, connections, key_epochs
 from ..partners.connections import Connection, ConnectionStatus, calling
+from ..storage.database import Tx
+from ..storage.ids import stored_id
 from . import http
 from .channels import running_epoch
 from .handlers import Subject
-from .records import REPLACED, Exchange, close, close_failed, find, give_up, insert_new, ours_open, spool_of
+from .records import (
+    REPLACED,
+    Exchange,
+    close,
+    close_failed,
+    destroy_spool,
+    find,
+    give_up,
+    insert_new,
+    ours_open,
+    spool_of,
+)
 
 if TYPE_CHECKING:
     from ..transport.client import PeerClient
@@ -51,12 +65,15 @@ def run_exchange(scope: Scope, connection: Connection, plan: Plan, progress: Pro
     """
     connection = connections.by_id(scope, connection.id)
     check_active(connection)
+    progress(f"calling {connection.alias}", 0, 1)  # it may take a while to find out that nobody answers
     with calling(scope, connection) as client:
         exchange = _resumable(scope, connection, plan, client) or _begin(scope, connection, plan, client)
+        progress(f"calling {connection.alias}", 1, 1)
         opening, spool = exchange.opening, spool_of(scope.home, exchange.id)
         try:
             role = plan.role(opening.epoch)
-            http.drive(client, Machine(opening, exchange.opened, role, spool), opening.exchange, progress)
+            machine, check = Machine(opening, exchange.opened, role, spool), partial(_check, scope, opening)
+            http.drive(client, machine, opening.exchange, progress, check)
         except (RemoteProtocolError, RefusedByPartner, RefusedToPartner) as error:
             close_failed(scope, connection, opening, error, plan.part)
             spool.destroy()
@@ -79,17 +96,33 @@ def check_active(connection: Connection) -> None:
         )
 
 
+def goes_on(scope: Scope, tx: Tx, connection: Connection, opening: Opening) -> bool:
+    """Return whether an exchange that has begun may go on: under its agreement, and in its key epoch."""
+    running = key_epochs.running_number(scope, tx, connection)
+    return opening.epoch == running and agreements.may_name(tx, connection, opening, scope.home.now())
+
+
+def _check(scope: Scope, opening: Opening) -> None:
+    """Refuse to go on with an exchange of ours where the connection has changed: a partner may be slow for days."""
+    with scope.read() as tx:
+        connection = connections.by_id(scope, stored_id(opening.connection), tx)
+        active = connection.status is ConnectionStatus.ACTIVE
+        if not active or not goes_on(scope, tx, connection, opening):
+            raise http.over()
+
+
 def _resumable(scope: Scope, connection: Connection, plan: Plan, client: "PeerClient") -> Exchange | None:
     """Return the open exchange of this plan, if the partner still has it; close those that cannot be resumed."""
     home, epoch_number = scope.home, running_epoch(scope, connection).number
     with home.read() as tx:
         found = ours_open(tx, connection, plan.kind, plan.part)
+        agreed = {each.id for each in found if agreements.may_name(tx, connection, each.opening, home.now())}
     for each in found:
         opening = each.opening
         same = opening.subject == plan.subject
         if not same and (plan.kind is not Kind.RELEASE or opening.subject["feed"] != plan.subject["feed"]):
             continue
-        current = opening.epoch == epoch_number and opening.agreement == connection.agreement_digest
+        current = opening.epoch == epoch_number and each.id in agreed
         if same and current and each.inputs == plan.inputs:
             try:
                 if http.open_at(client, opening) == each.opened:
@@ -98,7 +131,7 @@ def _resumable(scope: Scope, connection: Connection, plan: Plan, client: "PeerCl
                 log.info("an open exchange begins again", code=error.code)
         with home.begin() as tx:
             give_up(home, tx, each.id, REPLACED)
-        spool_of(home, each.id).destroy()
+        destroy_spool(home, each.id)
     return None
 
 
@@ -134,6 +167,10 @@ def _begin(scope: Scope, connection: Connection, plan: Plan, client: "PeerClient
         with home.begin() as tx:
             taken = find(tx, exchange.id) is not None
             if not taken:
+                now = connections.by_id(scope, connection.id, tx)
+                check_active(now)
+                if not agreements.may_name(tx, now, opening, home.now()):
+                    raise RefusedToPartner("agreement", "the agreement has changed just now", hint="run it again")
                 insert_new(home, tx, exchange)
         if taken:  # nobody but the partner knows the id
             stolen = RemoteProtocolError("session", "the partner opened an exchange of its own under the id of ours")
@@ -150,9 +187,4 @@ def follow(scope: Scope, connection: Connection, epoch_number: int) -> int:
         with scope.act("partner.rotated", connection.alias, actor=connection.alias, detail=detail) as tx:
             return key_epochs.follow(scope, tx, connection, epoch_number).number
     except NotAllowed as error:
-        raise RefusedToPartner(
-            "epoch_too_soon",
-            "a key epoch can begin a day after the one before, and not far ahead of it",
-            hint="wait: runs go on by themselves a day after the last epoch began here",
-            status=409,
-        ) from error
+        raise RefusedToPartner("epoch_too_soon", str(error), hint=error.hint, status=409) from error

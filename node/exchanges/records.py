@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from protocol import wire
 from protocol.errors import RemoteProtocolError
@@ -24,7 +24,7 @@ from ..partners.connections import Connection
 from ..storage.database import Tx
 from ..storage.files import is_old
 from ..storage.ids import stored_id, wire_id
-from ..storage.spool import FileSpool
+from ..storage.spool import FileSpool, Growing, destroy, directory_size
 from ..storage.tables import DAY, exchanges
 from . import handlers
 
@@ -36,6 +36,7 @@ REPLACED = {"code": "replaced"}  # by a newer one
 GIVEN_UP = {"code": "given_up"}  # it has what may not leave any more
 ABANDONED = {"code": "abandoned"}  # nobody resumed it
 DISCONNECTED = {"code": "disconnected"}
+ERASED = {"code": "erased"}  # people that it may have were erased
 
 
 class ExchangeState(StrEnum):
@@ -56,7 +57,7 @@ class Exchange:
     state: ExchangeState = ExchangeState.OPEN
     opening: Opening
     opened: Opened
-    inputs: bytes = b""  # a digest of what our role works on, where we opened it
+    inputs: bytes = b""  # a digest of what our role works on
 
     @property
     def id(self) -> bytes:
@@ -109,10 +110,23 @@ def theirs(
     return [wire_id(each) for each in found]
 
 
+def inputs_in_use(tx: Tx, connection: Connection, kind: Kind, part: Part) -> set[bytes]:
+    """Return the digests of what we work on as `part` in exchanges of a kind that may go on, or were just done."""
+    query = select(exchanges).where(
+        exchanges.c.connection_id == connection.id,
+        exchanges.c.kind == kind.value,
+        exchanges.c.part == part.value,
+        exchanges.c.state != ExchangeState.FAILED.value,
+    )
+    return {_exchange(row).inputs for row in tx.execute(query)}
+
+
 def give_up(home: Home, tx: Tx, exchange_id: bytes, error: Mapping[str, str]) -> None:
-    """End an exchange although nothing went wrong in it."""
-    mine = update(exchanges).where(exchanges.c.id == stored_id(exchange_id))
-    tx.execute(mine.values(state=ExchangeState.FAILED.value, error=dict(error), changed=home.now()))
+    """End an open exchange although nothing went wrong in it."""
+    mine = (exchanges.c.id == stored_id(exchange_id), exchanges.c.state == ExchangeState.OPEN.value)
+    tx.execute(
+        update(exchanges).where(*mine).values(state=ExchangeState.FAILED.value, error=dict(error), changed=home.now())
+    )
 
 
 def give_up_releases(home: Home, tx: Tx, feed_id: str) -> None:
@@ -125,11 +139,30 @@ def give_up_releases(home: Home, tx: Tx, feed_id: str) -> None:
             give_up(home, tx, each.id, GIVEN_UP)
 
 
+def end_all(scope: Scope, tx: Tx, connection: Connection, *, before: int) -> list[bytes]:
+    """Give up the open exchanges over a connection that began before a time, and return all of them whose messages go."""
+    mine = (exchanges.c.connection_id == connection.id, exchanges.c.created < before)
+    is_open = exchanges.c.state == ExchangeState.OPEN.value
+    values = {"state": ExchangeState.FAILED.value, "error": ERASED, "changed": scope.home.now()}
+    tx.execute(update(exchanges).where(*mine, is_open).values(**values))
+    return [wire_id(each) for each in tx.scalars(select(exchanges.c.id).where(*mine))]
+
+
 def ended(scope: Scope, tx: Tx, connection: Connection) -> None:
     """Give up the exchanges over a connection that has ended."""
     mine = (exchanges.c.connection_id == connection.id, exchanges.c.state == ExchangeState.OPEN.value)
     values = {"state": ExchangeState.FAILED.value, "error": DISCONNECTED, "changed": scope.home.now()}
     tx.execute(update(exchanges).where(*mine).values(**values))
+
+
+def namespaces_changed(scope: Scope, tx: Tx, connection: Connection, gone: frozenset[str]) -> None:
+    """Give up what is open over a connection and would match by namespaces that are agreed on no more."""
+    query = select(exchanges).where(
+        exchanges.c.connection_id == connection.id, exchanges.c.state == ExchangeState.OPEN.value
+    )
+    for each in map(_exchange, tx.execute(query).all()):
+        if gone and (each.opening.kind is Kind.RELEASE or each.opening.subject["namespace"] in gone):
+            give_up(scope.home, tx, each.id, REPLACED)
 
 
 def versions_under_way(tx: Tx, connection_id: str, feed: bytes) -> set[int]:
@@ -144,15 +177,16 @@ def versions_under_way(tx: Tx, connection_id: str, feed: bytes) -> set[int]:
 
 
 def those_over(home: Home, tx: Tx, exchange_ids: list[bytes]) -> set[bytes]:
-    """Return those of these exchanges that are over: they failed, or are done and their messages are gone."""
-    wanted = exchanges.c.id.in_([stored_id(each) for each in exchange_ids])
-    query = select(exchanges.c.id, exchanges.c.state).where(wanted, exchanges.c.state != ExchangeState.OPEN.value)
-    spools = home.path / "spool"
-    return {
-        wire_id(row.id)
-        for row in tx.execute(query)
-        if row.state == ExchangeState.FAILED.value or not (spools / row.id).exists()
+    """Return those of these exchanges that are over: they failed, are forgotten, or are done and their messages are gone."""
+    wanted = [stored_id(each) for each in exchange_ids]
+    rows = tx.execute(select(exchanges.c.id, exchanges.c.state).where(exchanges.c.id.in_(wanted)))
+    states, spools = {row.id: row.state for row in rows}, home.path / "spool"
+    alive = {
+        each
+        for each, state in states.items()
+        if state == ExchangeState.OPEN.value or (state == ExchangeState.DONE.value and (spools / each).exists())
     }
+    return {wire_id(each) for each in wanted if each not in alive}
 
 
 def close(scope: Scope, connection: Connection, opening: Opening, *, actor: str | None = None) -> None:
@@ -203,12 +237,22 @@ def other_part(opening: Opening) -> Part:
     return second if opening.part is first else first
 
 
-def spool_of(home: Home, exchange_id: bytes) -> FileSpool:
-    return FileSpool(home.path / "spool" / stored_id(exchange_id), home.keys, home.random)
+def spool_of(home: Home, exchange_id: bytes, growing: Growing | None = None) -> FileSpool:
+    return FileSpool(home.path / "spool" / stored_id(exchange_id), home.keys, home.random, growing)
+
+
+def size_of(home: Home, exchange_id: bytes) -> int:
+    """Return the bytes that the messages of an exchange take on disk, without beginning a spool for it."""
+    return directory_size(home.path / "spool" / stored_id(exchange_id))
+
+
+def destroy_spool(home: Home, exchange_id: bytes) -> None:
+    """Delete the messages of an exchange, if there are any."""
+    destroy(home.path / "spool" / stored_id(exchange_id))
 
 
 def forget_old(home: Home) -> None:
-    """Delete the messages of exchanges that ended an hour ago, or that nobody resumed for a week.
+    """Delete the rows and messages of exchanges that ended an hour ago, or that nobody resumed for a week.
 
     Spools without an exchange are from openings that a kill or a refusal cut short.
     """
@@ -222,6 +266,7 @@ def forget_old(home: Home) -> None:
         )
         kept = (exchanges.c.state == ExchangeState.OPEN.value) | (exchanges.c.changed >= now - KEPT_SECONDS)
         alive, known = set(tx.scalars(select(exchanges.c.id).where(kept))), set(tx.scalars(select(exchanges.c.id)))
+        tx.execute(delete(exchanges).where(~kept))
     for directory in directories:
         if directory.name in known - alive or (directory.name not in known and is_old(directory)):
             shutil.rmtree(directory, ignore_errors=True)

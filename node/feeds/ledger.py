@@ -1,12 +1,16 @@
-"""What partners have used up of what a project allows them, by the wall clock. Rows are added and never changed."""
+"""What partners have used up of what a project allows them, by the wall clock.
+
+Rows are added, and follow an organisation to its new key.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select, update
 
 from ..access.scope import Scope
+from ..partners.connections import Connection, present_key
 from ..storage.database import Tx
 from ..storage.tables import ledger
 
@@ -18,26 +22,26 @@ class LedgerKind(StrEnum):
     EVALUATIONS = "evaluations"  # distinct points that we evaluated, by namespace
     ALLOWED = "allowed"  # from then on the evaluations before count no more
     WRONG_TAGS = "tags"  # of a count: no more counts in this window
+    SAMPLE = "sample"  # of our people, by namespace: whom we ask this organisation about until the window is over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing that an organisation used up; the organisation is its key, so that no reconnection refills it."""
+    """One thing that an organisation used up."""
 
-    peer_key: bytes
     kind: LedgerKind
     amount: int
     note: str = ""
     id: str | None = None
 
 
-def add(scope: Scope, tx: Tx, entry: Entry) -> None:
-    """Count something as used up now."""
+def add(scope: Scope, tx: Tx, connection: Connection, entry: Entry) -> None:
+    """Count something as used up now, by the organisation, so that no reconnection refills it."""
     tx.execute(
         insert(ledger).values(
             id=entry.id or scope.home.new_id(),
             project_id=scope.id,
-            peer_key=entry.peer_key,
+            peer_key=present_key(connection),
             kind=entry.kind.value,
             amount=entry.amount,
             note=entry.note,
@@ -46,15 +50,27 @@ def add(scope: Scope, tx: Tx, entry: Entry) -> None:
     )
 
 
-def total(tx: Tx, project_id: str, peer_key: bytes, kind: LedgerKind, *, since: int, note: str = "") -> int:
-    """Return how much of a kind an organisation used up at a time or later."""
-    query = select(func.sum(ledger.c.amount)).where(*_of(project_id, peer_key, kind), ledger.c.at >= since)
-    return int(tx.scalar(query.where(ledger.c.note == note) if note else query) or 0)
+def count_under(tx: Tx, old: bytes, new: bytes) -> None:
+    """Count what an organisation used up under its old key as used up under its new one."""
+    tx.execute(update(ledger).where(ledger.c.peer_key == old).values(peer_key=new))
 
 
-def newest(tx: Tx, project_id: str, peer_key: bytes, kind: LedgerKind) -> int:
+def total(tx: Tx, connection: Connection, kind: LedgerKind, *, since: int, note: str = "") -> int:
+    """Return how much of a kind an organisation used up at a time or later; rows without a note are of every one."""
+    query = select(func.sum(ledger.c.amount)).where(*_of(connection, kind), ledger.c.at >= since)
+    return int(tx.scalar(query.where(ledger.c.note.in_((note, ""))) if note else query) or 0)
+
+
+def last(tx: Tx, connection: Connection, kind: LedgerKind, *, since: int, note: str) -> str | None:
+    """Return the id of the newest row of a kind and note that was added after a time; None if there is none."""
+    query = select(ledger.c.id).where(*_of(connection, kind), ledger.c.at > since, ledger.c.note == note)
+    found: str | None = tx.scalar(query.order_by(ledger.c.at.desc(), ledger.c.id))
+    return found
+
+
+def newest(tx: Tx, connection: Connection, kind: LedgerKind) -> int:
     """Return when the newest row of a kind was added, or 0."""
-    return int(tx.scalar(select(func.max(ledger.c.at)).where(*_of(project_id, peer_key, kind))) or 0)
+    return int(tx.scalar(select(func.max(ledger.c.at)).where(*_of(connection, kind))) or 0)
 
 
 def known(tx: Tx, ids: Collection[str]) -> list[str]:
@@ -62,5 +78,6 @@ def known(tx: Tx, ids: Collection[str]) -> list[str]:
     return list(tx.scalars(select(ledger.c.id).where(ledger.c.id.in_(ids)))) if ids else []
 
 
-def _of(project_id: str, peer_key: bytes, kind: LedgerKind) -> tuple[ColumnElement[bool], ...]:
-    return ledger.c.project_id == project_id, ledger.c.peer_key == peer_key, ledger.c.kind == kind.value
+def _of(connection: Connection, kind: LedgerKind) -> tuple[ColumnElement[bool], ...]:
+    mine = ledger.c.project_id == connection.project_id, ledger.c.peer_key == present_key(connection)
+    return *mine, ledger.c.kind == kind.value

@@ -66,6 +66,12 @@ def keep(scope: Scope, tx: Tx, feed_id: str, connection: Connection, message: Pu
     return True
 
 
+def is_whole(tx: Tx, feed_id: str, connection_id: str) -> bool:
+    """Return whether a partner has signed that one of our feeds is gone as a whole."""
+    mine = (purges.c.feed_id == feed_id, purges.c.connection_id == connection_id, purges.c.version == 0)
+    return tx.execute(select(purges.c.id).where(*mine)).first() is not None
+
+
 def documents(tx: Tx, feed_id: str, connection_id: str) -> Documents:
     """Return what a partner signed about one of our feeds, oldest first, for people and programs."""
     query = select(purges.c.statement).where(purges.c.feed_id == feed_id, purges.c.connection_id == connection_id)

@@ -139,6 +139,13 @@ def change(
     tx.execute(update(runs).where(runs.c.id == run_id).values(state=state, changed=scope.home.now(), **more))
 
 
+def give_up(scope: Scope, tx: Tx, run_id: str) -> bool:
+    """Note that a run which was made ready will not go out; return whether it was, and had not ended."""
+    ready = (runs.c.id == run_id, runs.c.state == RunState.PREPARED)
+    given_up = update(runs).where(*ready).values(state=RunState.FAILED, changed=scope.home.now())
+    return bool(tx.execute(given_up).rowcount)
+
+
 def note(tx: Tx, run_id: str, report: RunReport) -> None:
     """Store another report of a run, whose time stays."""
     tx.execute(update(runs).where(runs.c.id == run_id).values(report=asdict(report)))

@@ -12,6 +12,7 @@ from psi.hashing import length_prefixed
 
 from ..access.scope import Scope
 from ..errors import RefusedToPartner
+from ..partners.connections import Connection
 from ..storage.database import Tx
 from ..storage.ids import stored_id, wire_id
 from ..storage.records import Document
@@ -54,6 +55,12 @@ def any_matches_by(tx: Tx, accepted: Iterable[Sequence[Any]], namespace: str) ->
     return any(namespace in get(tx, feed_id, version).namespaces for feed_id, version in accepted)
 
 
+def matched_by(definition: Definition, connection: Connection) -> list[str]:
+    """Return the namespaces of a feed that are agreed on with a partner; a change of the agreement may have taken others out."""
+    agreed = connection.agreed.namespaces
+    return [namespace for namespace in definition.namespaces if namespace in agreed]
+
+
 def no_feed(namespace: str) -> RefusedToPartner:
     """Return the refusal of an evaluation that no feed needs."""
     return RefusedToPartner(
@@ -67,14 +74,14 @@ def each(tx: Tx, feed_id: str, numbers: Sequence[int]) -> list[Definition]:
     return [get(tx, feed_id, number) for number in numbers]
 
 
-def segments_shared(tx: Tx, connection_id: str) -> int:
-    """Return how many distinct segments of ours a partner is offered or gets."""
+def segments_shared(tx: Tx, connection_id: str) -> set[str]:
+    """Return the distinct segments of ours that a partner is offered or gets."""
     mine = (feed_partners.c.connection_id == connection_id, feed_partners.c.status.in_(LIVE))
     names: set[str] = set()
     for feed_id, offers in tx.execute(select(feed_partners.c.feed_id, feed_partners.c.offers).where(*mine)).all():
         known = each(tx, feed_id, offers)
         names |= {segment.name for definition in (in_force(known), known[-1]) for segment in definition.segments}
-    return len(names)
+    return names
 
 
 def shared_with(tx: Tx, connection_id: str, namespace: str) -> list[str]:

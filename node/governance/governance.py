@@ -21,13 +21,12 @@ from ..errors import InvalidInput, NotAllowed
 from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.tables import feeds
-from .lineage import Lineage, Place, PlaceKind, Trace, inherited
+from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, removals
 from .policies import SHARING, Policies, Policy, check_action
 from .ports import INCOMING, OUTGOING, Outgoing
 from .violations import ASK, PolicyConflict, PolicyViolation, Reason, Violations, evaluate, violation_of
 from .visibility import Visibility, no_segment
 
-NO_EXPORT = "C12"
 _C12 = Reason(title="label C12 (no export at all)", condition=NO_EXPORT)
 LEAVING = (SHARING, "export-to-third-party")  # the actions that C12 forbids whatever the policies are
 FILE_USES = tuple(use for use in MARKETING_USES if use != SHARING)  # what a file can be for
@@ -44,6 +43,15 @@ class _Question:
     include_draft: bool = False  # of policies
     carried: Sequence[Trace] = ()  # labels of what else goes with it
     leaves: bool = False  # in a file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class _Foreign:
+    """What lets something that is shared depend on received segments: a segment of a feed, or a consent policy."""
+
+    policy: str = ""
+    feed: str = ""
+    segment: str = ""
 
 
 class _Look:
@@ -108,9 +116,23 @@ class Governance:
             return self._shown([violation for each in questions for violation in self._violations(look, each)])
 
     def check_feed(self, definition: Definition, tx: Tx) -> None:
-        """Raise PolicyViolation if anything forbids to share a feed's segments over its namespaces."""
+        """Raise as `check_sharing` does if anything forbids to share a feed."""
         known = tx.execute(select(feeds.c.id).where(feeds.c.id == stored_id(definition.feed))).first() is not None
-        found = self._violations_of(_Look(self._scope, tx), definition, definition.name if known else None)
+        names = [each.name for each in definition.segments]
+        self.check_sharing(names, definition.namespaces, tx, feed=definition.name, known=known)
+
+    def check_sharing(
+        self, names: Sequence[str], namespaces: Sequence[str], tx: Tx, *, feed: str | None = None, known: bool = False
+    ) -> None:
+        """Raise PolicyViolation if anything forbids to share segments over namespaces, in `feed` if it is named.
+
+        Raises NotAllowed where what leaves would depend on what was received. `known` is whether the feed is stored.
+        """
+        look = _Look(self._scope, tx)
+        foreign = self._foreign(look, names, feed)
+        if foreign:
+            raise self._not_first_party(foreign)
+        found = self._violations_of(look, names, namespaces, feed if known else None)
         if found:
             raise PolicyViolation(self._shown(found))
 
@@ -146,18 +168,24 @@ class Governance:
     ) -> Iterator[Tx]:
         """Open one transaction for a change of a label, a policy, a rule or fields, as Scope.act does.
 
-        Raises PolicyConflict and undoes the change if it makes a published feed break a rule that it kept before. A feed
-        whose segments' labels change gets a new version.
+        Raises PolicyConflict and undoes the change if it makes a published feed break a rule that it kept before, and
+        NotAllowed if it lets what is shared depend on what was received. A feed whose segments' labels change gets a new
+        version.
         """
         detail = {} if detail is None else detail
         outgoing = [room(self._scope) for room in OUTGOING.values()]
         with self._scope.act(act, target, detail=detail) as tx:
             look = _Look(self._scope, tx, outgoing)
             before = {key for violation in self._broken(look) for key in violation.identity()}
+            foreign, put = self._all_foreign(look), look.lineage.put
             yield tx
             look = _Look(self._scope, tx, outgoing)
+            if more := self._all_foreign(look) - foreign:
+                raise self._not_first_party(more)
             new = [each for each in self._broken(look) if not before.issuperset(each.identity())]
             if new:
+                moot = self._undoing(look, put, edited)
+                new = [each.without(moot) for each in new]
                 shown = self._shown(new)
                 feed = Place(kind=PlaceKind.FEED, target=shown[0].feed or "")
                 message = f"{feed} is published, and {shown[0]}"
@@ -190,32 +218,34 @@ class Governance:
 
     def _violations(self, look: _Look, asked: _Question) -> Violations:
         segment, feed, place = asked.segment, asked.feed, Place(kind=PlaceKind.SEGMENT, target=asked.segment)
-        traces = [*look.lineage.traces(PlaceKind.SEGMENT, segment), *asked.carried]
+        carried = [*asked.carried]
         for namespace in asked.namespaces:
-            traces += [trace.to(place) for trace in look.lineage.traces(PlaceKind.NAMESPACE, namespace)]
+            carried += [trace.to(place) for trace in look.lineage.traces(PlaceKind.NAMESPACE, namespace)]
+        traces = {action: [*look.lineage.traces_for(segment, action), *carried] for action in asked.actions}
         found = [
             violation
             for action in asked.actions
             for violation in evaluate(
-                look.policies, action, traces, segment=segment, feed=feed, include_draft=asked.include_draft
+                look.policies, action, traces[action], segment=segment, feed=feed, include_draft=asked.include_draft
             )
         ]
-        locked = [trace for trace in traces if trace.label == NO_EXPORT]
+        every = dict.fromkeys(trace for found in traces.values() for trace in found)
+        locked = [trace for trace in every if trace.label == NO_EXPORT]
         forbidden = "any export" if asked.leaves else next((each for each in asked.actions if each in LEAVING), None)
         if locked and forbidden is not None:
             found.append(violation_of(_C12, forbidden, locked, segment, feed))
         return found + self._restricted(look, segment, asked.actions)
 
     def _restricted(self, look: _Look, segment: str, actions: Sequence[str]) -> Violations:
-        """Return which actions are restricted by the partners whose segments this one reads. Sharing on always is."""
-        if not look.lineage.reads_received(segment):
+        """Return which actions are restricted by the partners whose segments are read, by this one or by the consent
+        policies that narrow it. Sharing on always is."""
+        if not look.lineage.any_received:
             return []
         found = []
         for partner, definition in look.restrictions:
             places = [Place(kind=PlaceKind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
-            restricted = [use for use in {SHARING, *definition.restricted_uses} if use in actions]
-            place = Place(kind=PlaceKind.SEGMENT, target=segment)
-            for trace in inherited(dict.fromkeys(places, restricted), place, look.lineage.above):
+            restricted = [use for use in actions if use in {SHARING, *definition.restricted_uses}]
+            for trace in self._ways(look, dict.fromkeys(places, restricted), segment, actions):
                 name, title = definition.name, f"{partner}'s feed {definition.name} (restricted uses)"
                 if not all(look.visibility.sees(each) for each in places):
                     name = Place(kind=PlaceKind.FEED, target=name).unseen().target
@@ -224,36 +254,76 @@ class Governance:
                 found.append(replace(violation_of(reason, trace.label, [trace], segment, None), feed=name, labels=()))
         return found
 
-    def _violations_of(self, look: _Look, definition: Definition, feed: str | None) -> Violations:
-        """Return what forbids to share a definition, that of `feed` if the feed is stored already.
-
-        Raises NotAllowed where one of its segments is made of received ones.
-        """
-        found: Violations = []
-        for segment in definition.segments:
-            if look.lineage.reads_received(segment.name):
-                with self._scope.read() as reading:
-                    visibility = Visibility(self._scope, reading)
-                    made, of = (
-                        visibility.shown(Place(kind=kind, target=name))
-                        for kind, name in ((PlaceKind.SEGMENT, segment.name), (PlaceKind.FEED, definition.name))
-                    )
-                raise NotAllowed(
-                    f"{made} of {of} is made of received segments",
-                    hint="only first-party segments can be shared: share the one that it is built on",
-                )
-            found += self._violations(
-                look, _Question(segment=segment.name, namespaces=definition.namespaces, feed=feed)
-            )
+    def _ways(self, look: _Look, uses: Uses, segment: str, actions: Sequence[str]) -> Traces:
+        """Return how what is put on places reaches a segment: by its rule, and for an action by what narrows it then."""
+        place, above = Place(kind=PlaceKind.SEGMENT, target=segment), look.lineage.above
+        found = inherited(uses, place, above)
+        for action in actions:
+            for each in look.lineage.narrowing(segment, action):
+                policy = Place(kind=PlaceKind.CONSENT_POLICY, target=each.policy)
+                found += [trace.to(place) for trace in inherited(uses, policy, above) if trace.label == action]
         return found
+
+    def _violations_of(
+        self, look: _Look, names: Sequence[str], namespaces: Sequence[str], feed: str | None
+    ) -> Violations:
+        """Return what forbids to share segments over namespaces; `feed` is one that is stored and has them."""
+        return [
+            violation
+            for name in names
+            for violation in self._violations(look, _Question(segment=name, namespaces=namespaces, feed=feed))
+        ]
 
     def _broken(self, look: _Look) -> Violations:
         """Return what is violated by the feeds that partners have or are offered."""
         return [
             violation
-            for definition in look.published
-            for violation in self._violations_of(look, definition, definition.name)
+            for each in look.published
+            for violation in self._violations_of(
+                look, [segment.name for segment in each.segments], each.namespaces, each.name
+            )
         ]
+
+    def _foreign(self, look: _Look, names: Sequence[str], feed: str | None) -> "set[_Foreign]":
+        """Return what lets segments that are shared depend on received ones: their rules, and consent policies."""
+        narrowing = {each.policy for name in names for each in look.lineage.narrowing(name, SHARING)}
+        policies = look.lineage.policies_on_received(SHARING) & narrowing
+        segments = {_Foreign(segment=name, feed=feed or "") for name in names if look.lineage.reads_received(name)}
+        return segments | {_Foreign(policy=name) for name in policies}
+
+    def _all_foreign(self, look: _Look) -> "set[_Foreign]":
+        """Return the same of the feeds that partners have, and of every consent policy on sharing."""
+        policies = {_Foreign(policy=name) for name in look.lineage.policies_on_received(SHARING)}
+        feeds = [self._foreign(look, [part.name for part in each.segments], each.name) for each in look.published]
+        return policies.union(*feeds)
+
+    def _not_first_party(self, foreign: "set[_Foreign]") -> NotAllowed:
+        """Return the refusal of the first thing that lets what is shared depend on what was received."""
+        first = min(foreign)
+        with self._scope.read() as reading:
+            visibility = Visibility(self._scope, reading)
+            made, of, policy = (
+                visibility.shown(Place(kind=kind, target=name))
+                for kind, name in (
+                    (PlaceKind.SEGMENT, first.segment),
+                    (PlaceKind.FEED, first.feed),
+                    (PlaceKind.CONSENT_POLICY, first.policy),
+                )
+            )
+        if first.policy:
+            return received_in_policy(policy)
+        return NotAllowed(
+            f"{made}{f' of {of}' if first.feed else ''} is made of received segments",
+            hint="only first-party segments can be shared: share the one that it is built on",
+        )
+
+    def _undoing(self, look: _Look, put: Uses, edited: Place) -> list[Remedy]:
+        """Return the fixes that do not apply once a change of `edited` is refused: `put` was where before it."""
+        moot = [Remedy("consent.policy.disable", {"name": edited.target})]
+        for place, labels in look.lineage.put.items():
+            for label in set(labels) - set(put.get(place, ())):
+                moot += removals(Trace(label=label, places=(place,)))
+        return moot if edited.kind is PlaceKind.CONSENT_POLICY else moot[1:]
 
     def _way_out(self, look: _Look, violations: Violations) -> tuple[str, Remedy]:
         feed = violations[0].feed
@@ -263,3 +333,11 @@ class Governance:
             return "end the feed first", Remedy("feed.revoke", {"name": definition.name})
         unshare = Remedy("feed.unshare", {"name": definition.name, "segment": violations[0].segment})
         return "take the segment out of the feed first", unshare
+
+
+def received_in_policy(policy: Place, *, made: bool = True) -> NotAllowed:
+    """Return the refusal of a consent policy on sharing that reads what was received; `made` is whether there is one."""
+    hint, remedy = "who is missing would tell a partner whom another one has: let it read what is your own", None
+    if made and policy != policy.unseen():
+        hint, remedy = f"{hint}; one that there is", Remedy("consent.policy.disable", {"name": policy.target})
+    return NotAllowed(f"{policy} on sharing reads received segments", hint=hint, remedy=remedy)

@@ -17,7 +17,8 @@ from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_na
 from ..people.datasets import fields_where
 from ..storage import tables
 from ..storage.database import Tx
-from .lineage import LabelPlaces, Lineage, Place, PlaceKind, Traces, removal
+from .expressions import labels_of, parse
+from .lineage import NO_EXPORT, LabelPlaces, Lineage, Place, PlaceKind, Traces, removals
 from .visibility import Visibility
 
 MAX_DESCRIPTION = 1_000  # characters
@@ -29,6 +30,20 @@ class Label:
     description: str
     standard: bool
     applied_to: tuple[Place, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heeding:
+    """What heeds a label: enabled policies and consent policies, by name; `others` are policies that would if enabled."""
+
+    label: str
+    enabled: tuple[str, ...]
+    others: tuple[str, ...]
+    always: bool  # without any policy
+
+    @property
+    def heeded(self) -> bool:
+        return self.always or bool(self.enabled)
 
 
 class Labels:
@@ -131,11 +146,43 @@ class Labels:
                 if trace.label == name:
                     raise NotAllowed(
                         f"{kind} {target} inherits {name} from {trace.origin}: it is read-only here",
-                        remedy=removal(trace),
+                        remedy=removals(trace)[0],
                     )
             raise NotFound(
                 f"{name} is not on {kind} {target}", hint="see where each one is", remedy=Remedy("label.list")
             )
+
+    def heeding(self, label: str) -> Heeding:
+        """Return what heeds a label, without what is hidden from the caller; raises NotFound."""
+        from .policies import Policies, PolicyStatus
+
+        with self._scope.read() as tx:
+            name, lineage = self.resolve(tx, label), Lineage(self._scope, tx)
+            visibility = Visibility(self._scope, tx, lineage)
+            found = [
+                (each.name, each.status is PolicyStatus.ENABLED)
+                for each in Policies(self._scope).all(tx)
+                if name in labels_of(parse(each.expression))
+            ]
+            found += [
+                (each.policy, True)
+                for each in lineage.consent_policies.values()
+                if each.enabled
+                and each.label == name
+                and visibility.sees(Place(kind=PlaceKind.CONSENT_POLICY, target=each.policy))
+            ]
+        return Heeding(
+            label=name,
+            enabled=tuple(policy for policy, enabled in found if enabled),
+            others=tuple(policy for policy, enabled in found if not enabled),
+            always=name == NO_EXPORT,
+        )
+
+    def pass_on(self, tx: Tx, place: Place, to: Place) -> None:
+        """Put the labels of a place on a new one beside it, in the caller's transaction."""
+        for label in Lineage(self._scope, tx).put.get(place, ()):
+            row = {"id": self._scope.home.new_id(), "project_id": self._scope.id, "label": label}
+            tx.execute(tables.label_uses.insert().values(**row, kind=to.kind.value, target=to.target))
 
     def forget(self, tx: Tx, place: Place) -> None:
         """Take all labels off a place that is deleted."""

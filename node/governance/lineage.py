@@ -1,7 +1,11 @@
-"""How labels are inherited: by fields from their dataset, by segments from the fields and segments that their rule reads."""
+"""How labels are inherited: by fields from their dataset, by segments from the fields and segments that their rule reads.
+
+For an action a segment also inherits from what the enabled consent policies read that narrow it then: who is left out tells
+what was read.
+"""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -15,7 +19,9 @@ from ..people.datasets import FieldKind, fields_where
 from ..storage import tables
 from ..storage.database import Tx
 from ..storage.records import record
-from .ports import INCOMING
+from .ports import INCOMING, NARROWING, Narrowing
+
+NO_EXPORT = "C12"  # the label that no policy is needed for
 
 
 class PlaceKind(StrEnum):
@@ -27,6 +33,7 @@ class PlaceKind(StrEnum):
     NAMESPACE = "namespace"
     FEED = "feed"
     POLICY = "policy"
+    CONSENT_POLICY = "consent-policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,25 @@ class Lineage:
             found.setdefault(trace.label, []).append(trace.origin)
         return found
 
+    def traces_for(self, segment: str, action: str) -> Traces:
+        """Return how labels reach a segment that is used for an action: its own, and by what consent policies read then."""
+        place = Place(kind=PlaceKind.SEGMENT, target=segment)
+        return self.traces(PlaceKind.SEGMENT, segment) + [
+            trace.to(place)
+            for each in self.narrowing(segment, action)
+            for trace in self.traces(PlaceKind.CONSENT_POLICY, each.policy)
+        ]
+
+    def labels_for(self, segment: str, action: str) -> set[str]:
+        """Return the labels of a segment that is used for an action."""
+        return {trace.label for trace in self.traces_for(segment, action)}
+
+    def narrowing(self, segment: str, action: str) -> list[Narrowing]:
+        """Return the enabled consent policies that leave members out of a segment when it is used for an action."""
+        found = [each for each in self.consent_policies.values() if each.enabled and each.action == action]
+        own = self.labels(PlaceKind.SEGMENT, segment) if found else {}
+        return [each for each in found if each.label is None or each.label in own]
+
     def traces_of_ids(self) -> Traces:
         """Return how labels reach the columns of profile ids, which stand in a file of members."""
         fields = fields_where(self._scope, self._tx, tables.fields.c.kind == FieldKind.ID)
@@ -136,9 +162,24 @@ class Lineage:
 
     def reads_received(self, segment: str) -> bool:
         """Return whether a segment is made of a received one, directly or through segments of ours."""
-        return self.any_received and any(
-            place.kind is PlaceKind.RECEIVED for name in self._made_of(segment) for place in self._read_by(name)
-        )
+        return self.any_received and self.received_in(self.segments.get(segment, ()))
+
+    def received_in(self, uses: Iterable[str]) -> bool:
+        """Return whether something that a rule reads was received, or is made of what was."""
+        seen, waiting = set[str](), list(_references(uses))
+        while waiting:
+            place = waiting.pop()
+            if place.kind is PlaceKind.RECEIVED:
+                return True
+            if place.target not in seen:
+                seen.add(place.target)
+                waiting += _references(self.segments.get(place.target, ()))
+        return False
+
+    def policies_on_received(self, action: str) -> set[str]:
+        """Return the enabled consent policies on an action that read something received, or made of what was."""
+        policies = (each for each in self.consent_policies.values() if each.enabled and each.action == action)
+        return {each.policy for each in policies if self.received_in(each.reads)}
 
     @cached_property
     def put(self) -> Uses:
@@ -158,8 +199,14 @@ class Lineage:
         return {row.name: row.uses for row in self._tx.execute(query)}
 
     @cached_property
+    def consent_policies(self) -> dict[str, Narrowing]:
+        """The consent policies by name, also those that are not enabled."""
+        return {each.policy: each for find in NARROWING.values() for each in find(self._scope, self._tx)}
+
+    @cached_property
     def any_received(self) -> bool:
-        return any(place.kind is PlaceKind.RECEIVED for name in self.segments for place in self._read_by(name))
+        read = [*self.segments.values(), *(each.reads for each in self.consent_policies.values())]
+        return any(place.kind is PlaceKind.RECEIVED for uses in read for place in _references(uses))
 
     @cached_property
     def _datasets(self) -> list[Place]:
@@ -177,7 +224,7 @@ class Lineage:
             case PlaceKind.NAMESPACE:
                 fields = fields_where(self._scope, self._tx, tables.fields.c.rule == place.target)
                 return [trace.to(place) for field in fields for trace in self.traces(PlaceKind.FIELD, field.path)]
-            case PlaceKind.SEGMENT:
+            case PlaceKind.SEGMENT | PlaceKind.CONSENT_POLICY:
                 return inherited(self._all_put, place, self.above)
             case _:
                 return inherited(self.put, place, self.above)
@@ -187,23 +234,21 @@ class Lineage:
             case PlaceKind.FIELD:  # names may have dots: every dataset that could be meant counts
                 return [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
             case PlaceKind.SEGMENT:
-                uses = self.segments.get(place.target, ())
-                both = ((Place(kind=PlaceKind.FIELD, target=use), place_of(use)) for use in uses)
-                return [each for pair in both for each in pair if each is not None]
+                return places_of(self.segments.get(place.target, ()))
+            case PlaceKind.CONSENT_POLICY if place.target in self.consent_policies:
+                return places_of(self.consent_policies[place.target].reads)
         return []
 
-    def _read_by(self, segment: str) -> list[Place]:
-        """Return the segments, ours and received, that a segment's rule reads."""
-        return [place for use in self.segments.get(segment, ()) if (place := place_of(use)) is not None]
 
-    def _made_of(self, segment: str) -> set[str]:
-        found, waiting = set[str](), [segment]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += [place.target for place in self._read_by(name) if place.kind is PlaceKind.SEGMENT]
-        return found
+def places_of(uses: Iterable[str]) -> list[Place]:
+    """Return the places that a rule reads: of a reference the field of that name too, which may have a label."""
+    both = ((Place(kind=PlaceKind.FIELD, target=use), place_of(use)) for use in uses)
+    return [each for pair in both for each in pair if each is not None]
+
+
+def _references(uses: Iterable[str]) -> list[Place]:
+    """Return the segments, ours and received, among what a rule reads."""
+    return [place for use in uses if (place := place_of(use)) is not None]
 
 
 def inherited(uses: Uses, target: Place, above: Callable[[Place], list[Place]]) -> Traces:
@@ -225,10 +270,12 @@ def inherited(uses: Uses, target: Place, above: Callable[[Place], list[Place]]) 
     return sorted(found, key=lambda trace: (trace.label, str(trace.origin)))
 
 
-def removal(trace: Trace) -> Remedy:
-    """Return what takes a label, or what brings it, away from its origin."""
-    if (
-        trace.origin.kind is PlaceKind.RECEIVED
-    ):  # only the sender can take it off: what is left is to do without the segment
-        return Remedy("segment.update", {"name": trace.places[1].target, "rule": "EXPR"})
-    return Remedy("label.remove", {"label": trace.label, trace.origin.kind.value: trace.origin.target})
+def removals(trace: Trace) -> list[Remedy]:
+    """Return what takes a label, or what brings it, away: from its origin, or out of a consent policy that reads it."""
+    by_policy = [each.target for each in trace.places if each.kind is PlaceKind.CONSENT_POLICY]
+    found = [Remedy("consent.policy.disable", {"name": name}) for name in by_policy]
+    if trace.origin.kind is not PlaceKind.RECEIVED:  # of those only the sender can take it off
+        found.insert(0, Remedy("label.remove", {"label": trace.label, trace.origin.kind.value: trace.origin.target}))
+    elif trace.places[1].kind is PlaceKind.SEGMENT:
+        found.append(Remedy("segment.update", {"name": trace.places[1].target, "rule": "EXPR"}))
+    return found

@@ -1,6 +1,7 @@
 """What governance asks of rooms above it. They register in node/wiring.py, by the kind of place that is theirs."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..access.scope import Scope
@@ -52,5 +53,17 @@ class Incoming(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """A consent policy: it leaves members out of segments with a label, or of all, when they are used for an action."""
+
+    policy: str
+    action: str
+    label: str | None
+    reads: tuple[str, ...]  # fields and segments, as rules name them
+    enabled: bool
+
+
 OUTGOING: "dict[PlaceKind, Callable[[Scope], Outgoing]]" = {}
 INCOMING: "dict[PlaceKind, Callable[[Scope], Incoming]]" = {}
+NARROWING: "dict[PlaceKind, Callable[[Scope, Tx], list[Narrowing]]]" = {}

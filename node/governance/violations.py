@@ -1,6 +1,6 @@
 """What forbids an action: which labels meet a policy's condition, how they got there, and what would help."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from psi.errors import Remedy
@@ -8,7 +8,7 @@ from psi.errors import Remedy
 from ..errors import NotAllowed
 from ..storage.records import Document
 from .expressions import met_by, parse
-from .lineage import Place, PlaceKind, Trace, Traces, removal
+from .lineage import Place, PlaceKind, Trace, Traces, removals
 from .policies import Policy, PolicyStatus
 
 ASK = "ask somebody who may see it to take the segment out of its feed, or to revoke the feed"
@@ -83,6 +83,12 @@ class Violation:
             fixes=tuple(fix for fix in self.fixes if not _names(fix, hidden)) or (ASK,),
         )
 
+    def without(self, moot: Container[Remedy]) -> "Violation":
+        """Return the violation of a change that is refused, without the fixes that would only undo the change."""
+        return replace(
+            self, fixes=tuple(fix for fix in self.fixes if isinstance(fix, str) or fix not in moot) or (ASK,)
+        )
+
 
 Violations = list[Violation]
 
@@ -150,7 +156,7 @@ def evaluate(
 def violation_of(reason: Reason, action: str, lineage: Traces, segment: str, feed: str | None) -> Violation:
     """Return the violation of a segment, in `feed` if one is given, by the labels that `lineage` brings."""
     fixes: list[Remedy | str] = []
-    for fix in map(removal, lineage):
+    for fix in (fix for trace in lineage for fix in removals(trace)):
         if fix not in fixes:
             fixes.append(fix)
     if feed is not None:

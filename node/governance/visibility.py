@@ -4,16 +4,26 @@ A role may clear labels. What carries a label that none of the caller's roles cl
 from lists, and a caller who names it gets the same error as for something that does not exist.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
 from psi.errors import Remedy
+from psi.values import Bools
 
 from ..access import permissions
 from ..access.scope import Scope
-from ..errors import NotFound
+from ..errors import AlreadyExists, NotAllowed, NotFound
+from ..people import datasets
+from ..people.datasets import FieldKind
+from ..people.named import people_of
+from ..people.snapshots import Snapshot, no_profile
 from ..storage.database import Tx
-from .lineage import Lineage, Place, PlaceKind, place_of
+from .lineage import Lineage, Place, PlaceKind, place_of, places_of
+from .policies import SHARING
 from .ports import INCOMING, OUTGOING
 
 
@@ -42,6 +52,25 @@ class Visibility:
         """Return whether the caller may see all of our segments with these names."""
         return all(self.sees(Place(kind=PlaceKind.SEGMENT, target=name)) for name in names)
 
+    def sees_use(self, names: Collection[str], *actions: str) -> bool:
+        """Return whether the caller may see segments of ours, and all that consent policies read that narrow them for
+        some actions: who is left out tells what was read."""
+        if not self.limited:
+            return True
+        narrowing = {
+            each.policy for name in names for action in actions for each in self._lineage.narrowing(name, action)
+        }
+        places = (Place(kind=PlaceKind.CONSENT_POLICY, target=name) for name in narrowing)
+        return self.sees_segments(names) and all(map(self.sees, places))
+
+    def check_use(self, names: Collection[str], *actions: str) -> None:
+        """Raise NotAllowed unless `sees_use`: for an act on segments that the caller does see."""
+        if not self.sees_use(names, *actions):
+            raise NotAllowed(
+                f"a consent policy that reads what you may not see narrows {', '.join(names)} for this use",
+                hint="ask somebody who may see it, or name a use that it does not narrow",
+            )
+
     def shown(self, place: Place) -> Place:
         """Return a place as the caller may see it: without its name if it is hidden."""
         return place if self.sees(place) else place.unseen()
@@ -51,6 +80,95 @@ class Visibility:
         if not self.limited:
             return set()
         return {name for name in self._lineage.segments if not self.sees_segments([name])}
+
+    def people(self, snapshot: Snapshot) -> BitMap:
+        """Return the profiles that are there for the caller: those that a dataset names which they may see.
+
+        Where they may see all datasets these are all profiles.
+        """
+        there = [name for name, _ in datasets.stored(self._scope, self._tx)] if self.limited else []
+        seen = [name for name in there if self._sees_people(name)]
+        if len(seen) == len(there):
+            return snapshot.everyone
+        return BitMap.union(BitMap(), *(people_of(snapshot, name) for name in seen)) - snapshot.erased
+
+    def narrowed(self, snapshot: Snapshot, profiles: BitMap) -> BitMap:
+        """Return those of some profiles that are there for the caller."""
+        return profiles & self.people(snapshot) if self.limited else profiles
+
+    def numbers(self, snapshot: Snapshot, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+        """Return the numbers of profiles by id, -1 for ids that are nobody's or hidden from the caller."""
+        found = snapshot.numbers(ids)
+        if not self.limited:
+            return found
+        seen = np.zeros(snapshot.profile_count + 1, bool)  # the last one is for -1
+        seen[self.people(snapshot).to_array()] = True
+        return np.where(seen[found], found, -1)
+
+    def added(self, snapshot: Snapshot, numbers: npt.NDArray[np.int64]) -> dict[str, int]:
+        """Return how many of the profiles of an import are new to the caller, and how many were there before."""
+        found = BitMap(np.unique(numbers).astype(np.uint32))
+        updated = len(found & self.people(snapshot))
+        return {"profiles_added": len(found) - updated, "profiles_updated": updated}
+
+    def number(self, snapshot: Snapshot, profile: str) -> int:
+        """Return a profile's number; raises NotFound, also for one that is hidden from the caller."""
+        number = int(self.numbers(snapshot, np.array([profile.encode()], np.bytes_))[0])
+        if number < 0:
+            raise no_profile()
+        return number
+
+    def identities(self, snapshot: Snapshot, namespace: str) -> Bools:
+        """Return for each row of a snapshot's `identities` whether it is there for the caller: a profile's that is, and
+        given by a field that they may see."""
+        given = snapshot.identities(namespace)
+        if not self.limited:
+            return np.ones(len(given), bool)
+        seen = np.zeros(snapshot.profile_count, bool)
+        seen[self.people(snapshot).to_array()] = True
+        return np.asarray(
+            seen[given.profiles] & snapshot.given_outside(namespace, self.hidden_sources(snapshot, namespace))
+        )
+
+    def values(self, snapshot: Snapshot, namespace: str) -> Bools:
+        """Return for each of a snapshot's distinct identities whether one of its rows is there for the caller."""
+        rows, starts = self.identities(snapshot, namespace), snapshot.starts(namespace)
+        return np.asarray(np.logical_or.reduceat(rows, starts)) if len(starts) else np.zeros(0, bool)
+
+    def hidden_sources(self, snapshot: Snapshot, namespace: str) -> list[int]:
+        """Return the datasets, by their numbers in identity rows, that give a namespace by no field the caller may see."""
+        seen = {
+            each.dataset
+            for each in datasets.fields_where(self._scope, self._tx)
+            if each.rule == namespace and self.sees(Place(kind=PlaceKind.FIELD, target=each.path))
+        }
+        return [place for place, name in enumerate(snapshot.content.sources) if self.limited and name not in seen]
+
+    def hidden_fields(self, dataset: str) -> set[str]:
+        """Return the fields of a dataset that the caller may not see."""
+        fields = datasets.fields_of(self._scope, self._tx, dataset)
+        return {name for name in fields if not self.sees(Place(kind=PlaceKind.FIELD, target=f"{dataset}.{name}"))}
+
+    def check_import(self, dataset: str, fields: Collection[str]) -> None:
+        """Raise AlreadyExists if an import would write into a dataset or fields that are hidden from the caller."""
+        there = dataset in (name for name, _ in datasets.stored(self._scope, self._tx))
+        if there and not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
+            raise AlreadyExists(
+                f"there is a dataset {dataset!r} already, which this import may not change",
+                hint="import into another dataset",
+            )
+        for field in sorted(self.hidden_fields(dataset) & set(fields)) if self.limited else ():
+            raise AlreadyExists(
+                f"there is a field {field!r} of dataset {dataset} already, which this import may not change",
+                hint="import it into another dataset, or under another name",
+            )
+
+    def _sees_people(self, dataset: str) -> bool:
+        if not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
+            return False
+        fields = datasets.fields_of(self._scope, self._tx, dataset)
+        hidden = self.hidden_fields(dataset)
+        return not any(fields[name].kind is FieldKind.ID for name in hidden)
 
     @cached_property
     def _lineage(self) -> Lineage:
@@ -64,7 +182,10 @@ class Visibility:
                 return INCOMING[place.kind](self._scope).labels_of(self._tx, place.target)
             case PlaceKind.FEED:
                 segments = OUTGOING[place.kind](self._scope).segments_of(self._tx, place.target)
-                return {label for name in segments for label in self._lineage.labels(PlaceKind.SEGMENT, name)}
+                return {label for name in segments for label in self._lineage.labels_for(name, SHARING)}
+            case PlaceKind.CONSENT_POLICY if place.target in self._lineage.consent_policies:
+                read = self._lineage.consent_policies[place.target].reads
+                return {label for each in places_of(read) for label in self._labels(each)}
         return ()
 
 

@@ -1,21 +1,22 @@
 """All people of an export as columns: identities normalised, an id for each, and what they said and are members of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from psi.values import Values
+from psi.values import Bools, Values
 
 from ..errors import InvalidInput
 from ..inputs.normalise import Normalised, Reason, encode, normalise
-from ..inputs.raw_values import SAMPLE, refuse_personal, refuse_phones
+from ..inputs.raw_values import MAX_KEPT, KeptColumn
 from ..people.consent import Noted, Word, Words
 from ..people.datasets import Field, FieldKind
 from ..people.drafts import MAX_ID, Draft
 from ..people.identity_rows import IdentityRows
+from ..people.suppressions import ID, NOBODY, REASON, Suppressions
 from .records import Export, Extent, Namespace, Person
 
 MAX_SEGMENTS = 10_000  # a file that names more is none of these exports
@@ -50,9 +51,10 @@ class Arrivals:
     data would stay raw.
     """
 
-    def __init__(self, export: Export, region: str | None) -> None:
+    def __init__(self, export: Export, region: str | None, suppressions: Suppressions = NOBODY) -> None:
         self.export = export
-        self._region = region
+        self._region, self._suppressions = region, suppressions
+        self.kept: list[KeptColumn] = []  # what stays as it is
         people = list(export.people)
         self._lines = np.array([person.line for person in people], np.int64)
         self._parts = [self._normalised(namespace, each) for namespace, each in _by_namespace(people).items()]
@@ -61,14 +63,15 @@ class Arrivals:
         given = [row for row, person in enumerate(people) if person.id]
         self._refuse_raw("id", [ids[row] for row in given], self._lines[given])
         encoded = encode(ids)
-        taken = self._with_id(encoded)
+        taken = self._with_id(people, encoded)
         self._place = np.full(len(people), -1, np.int64)  # of a record among those taken
         self._place[taken] = np.arange(len(taken))
         self._people = [people[row] for row in taken]
+        self.lines = self._lines[taken]
         self.ids: npt.NDArray[np.bytes_] = np.array([encoded[row] for row in taken], np.bytes_)
         self.attributes = {name: [each.attributes.get(name, "") for each in self._people] for name in export.attributes}
         for name, texts in self.attributes.items():
-            self._refuse_raw(name, texts, self._lines[taken])
+            self._refuse_raw(name, texts, self.lines)
         self.segments = self._memberships()
         self.accepted: dict[str, int] = {}  # identities by namespace with rule id; see `identities`
 
@@ -86,7 +89,7 @@ class Arrivals:
                 hint=f"say which to keep: {name}:raw or {name}:hashed",
             )
         if namespace.rule.name == "opaque-v1":
-            refuse_personal(given.texts, name, lines)
+            self._refuse_raw(name, given.texts, lines)
         self._drop(name, found, lines)
         kept = np.flatnonzero(found.keep)
         return _Part(namespace, found.values.take(kept), rows[kept], ranks[kept])
@@ -110,15 +113,22 @@ class Arrivals:
                     ranks[row], names[row] = rank, f"{rule.namespace}:{text}"
         return names
 
-    def _refuse_raw(self, column: str, texts: Sequence[str], lines: Numbers) -> None:
-        refuse_personal(texts, column, lines)
-        refuse_phones(list(dict.fromkeys(texts))[:SAMPLE], column, self._region)
+    def _refuse_raw(self, name: str, texts: Sequence[str], lines: Numbers) -> None:
+        column = KeptColumn(name, self._region)
+        column.look(texts, lines)
+        column.end()
+        self.kept.append(column)
 
-    def _with_id(self, ids: Sequence[bytes]) -> list[int]:
-        """Return the rows of people with an id that can be stored; counts the others."""
-        rejected, taken = self.export.source.rejected, []
+    def _with_id(self, people: Sequence[Person], ids: Sequence[bytes]) -> list[int]:
+        """Return the rows of people whose id and attributes can be stored; counts the others."""
+        rejected, taken, erased = self.export.source.rejected, [], self._erased(ids)
         for row, text in enumerate(ids):
-            if not text:
+            long = next((name for name, value in people[row].attributes.items() if len(value) > MAX_KEPT), None)
+            if erased[row]:
+                rejected[REASON].append(int(self._lines[row]))
+            elif long is not None:
+                rejected[f"{long} of over {MAX_KEPT} characters"].append(int(self._lines[row]))
+            elif not text:
                 rejected["no id and no identity that can be used"].append(int(self._lines[row]))
             elif len(text) > MAX_ID:
                 rejected[f"a profile id over {MAX_ID} bytes"].append(int(self._lines[row]))
@@ -131,6 +141,13 @@ class Arrivals:
                 hint="check that it is such an export, and give its namespaces",
             )
         return taken
+
+    def _erased(self, ids: Sequence[bytes]) -> Bools:
+        """Return which people were erased: their id says so, or one of their identities."""
+        found = self._suppressions.has(ID, np.array(ids, np.bytes_))
+        for part in self._parts:
+            found[part.rows[self._suppressions.has(part.namespace.rule.id, part.values)]] = True
+        return found
 
     def _memberships(self) -> dict[str, tuple[list[int], list[int]]]:
         """Return by segment who is said to be in it, and who is said to be out of it, as rows."""
@@ -191,15 +208,22 @@ class Arrivals:
             changed=sum(each.changed for each in noted), withdrawals_kept=sum(each.withdrawals_kept for each in noted)
         )
 
-    def fields(self) -> dict[str, Field]:
-        """Return the fields of the dataset by name; `identities` comes before."""
+    def fields(self, known: Mapping[str, Field]) -> dict[str, Field]:
+        """Return the fields of the dataset by name, of which some are `known`; `identities` comes before.
+
+        Identities are in a field called as their namespace. Those of another rule than that field has get one of their own.
+        """
         wanted = dict.fromkeys(self.export.attributes, Field(FieldKind.ATTRIBUTE))
         if any(person.share or person.shares for person in self._people):
             wanted["consents"] = Field(FieldKind.CONSENT)
         if self.segments:
             wanted["segments"] = Field(FieldKind.SEGMENTS)
         wanted["id"] = Field(FieldKind.ID)
-        return wanted | {name.partition("/")[0]: Field(FieldKind.IDENTITY, name) for name in self.accepted}
+        for rule_id in sorted(self.accepted):
+            field, name = Field(FieldKind.IDENTITY, rule_id), rule_id.partition("/")[0]
+            taken = wanted.get(name) or known.get(name) or field
+            wanted[name if taken.rule in (rule_id, None) else rule_id] = field
+        return wanted
 
 
 def _by_namespace(people: Sequence[Person]) -> dict[Namespace, _Texts]:

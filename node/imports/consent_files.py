@@ -12,6 +12,7 @@ from psi.values import U8, Bools
 
 from ..access.scope import Scope
 from ..errors import InvalidInput
+from ..governance.visibility import Visibility
 from ..inputs.normalise import rule
 from ..inputs.raw_values import refuse_personal
 from ..inputs.sources import Batch, ReadProgress, Source
@@ -167,13 +168,13 @@ class _Reading:
 
 def _read(draft: Draft, source: Source, columns: ConsentColumns, how: _Reading) -> _Taken:
     """Read a file; a row that cannot be taken is counted as rejected. Raises InvalidInput where that is every row."""
-    rows = 0
+    rows, visibility = 0, Visibility(draft.scope, draft.tx)
     profiles: list[npt.NDArray[np.int64]] = []
     lines: list[npt.NDArray[np.int64]] = []
     words: list[Words] = []
     for batch in source.batches(how.progress):
         ids = np.array([text.strip().encode() for text in batch.columns[how.id_column]], np.bytes_)
-        numbers, said = draft.base.numbers(ids), columns.read(batch, how.begun)
+        numbers, said = visibility.numbers(draft.base, ids), columns.read(batch, how.begun)
         good = np.ones(len(ids), bool)
         for reason, bad in (("no such profile", numbers < 0), ("nothing said", said.codes == 0), *said.bad):
             source.rejected[reason] += batch.lines[bad & good].tolist()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
+from ..inputs.cells import too_deep
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..people.consent import CODES, UNDATED, UNKNOWN, Word, read_codes, read_time
 from ..people.snapshots import NUMBER
@@ -53,16 +54,19 @@ class Mapped:
     namespaces: Mapping[str, Namespace] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)  # our name: "person.gender"
     id: str = ""  # the path of an id of the exporter's own
+    given: Sequence[str] = ()  # the namespaces' codes that the caller mapped
 
     @classmethod
     def parse(cls, *, namespaces: Iterable[str] = (), attributes: Iterable[str] = (), id_path: str = "") -> "Mapped":
         """Read "THEIRS=OURS[:raw|:hashed]" for namespaces, "PATH[=NAME]" for attributes."""
         known = {code: Namespace.parse(text) for code, text in _STANDARD.items()}
+        given: list[str] = []
         for text in namespaces:
             theirs, equals, ours = text.partition("=")
             if not (theirs and equals):
                 raise InvalidInput(f"{text[:80]!r} maps no namespace", hint="write THEIRS=OURS, such as CRMID=crmid")
             known[theirs.lower()] = Namespace.parse(ours)
+            given.append(theirs.lower())
         named: dict[str, str] = {}
         for text in attributes:
             path, _, name = text.partition("=")
@@ -70,7 +74,7 @@ class Mapped:
             if not path or name in _RESERVED or name.lower() in map(str.lower, named):
                 raise InvalidInput(f"{text[:80]!r} gives no attribute a name of its own", hint="write PATH=NAME")
             named[name] = path
-        return cls(namespaces=known, attributes=named, id=id_path)
+        return cls(namespaces=known, attributes=named, id=id_path, given=given)
 
     @property
     def roots(self) -> list[str]:
@@ -79,18 +83,24 @@ class Mapped:
 
 
 def open_export(path: Path | str, mapped: Mapped, now: int, progress: ReadProgress | None = None) -> Export:
-    """Open a file of profiles; its people are read when they are asked for. Raises InvalidInput."""
+    """Open a file of profiles; its people are read when they are asked for.
+
+    Raises InvalidInput, at the end of the file for a path or a namespace that the caller names and no record has.
+    """
     source = Source.of_records(path, mapped.roots)
     source.kind = f"{KIND} ({source.kind})"
     dropped: dict[str, list[int]] = defaultdict(list)
 
     def people() -> Iterator[Person]:
+        missing = _Missing(mapped)
         for batch in source.batches(progress):
             for line, record in _records(batch):
+                missing.look(record)
                 try:
                     yield read(record, line, mapped, now, dropped)
                 except Broken as reason:
                     source.rejected[str(reason)].append(line)
+        missing.end(source.name)
 
     return Export(
         source=source,
@@ -101,9 +111,37 @@ def open_export(path: Path | str, mapped: Mapped, now: int, progress: ReadProgre
     )
 
 
+class _Missing:
+    """The paths and namespaces that the caller names and no record has had so far."""
+
+    def __init__(self, mapped: Mapped) -> None:
+        self._paths = {*mapped.attributes.values(), *([mapped.id] if mapped.id else [])}
+        self._codes = set(mapped.given)
+
+    def look(self, record: Record) -> None:
+        if not self._paths and not self._codes:
+            return
+        record = _unwrapped(record)
+        self._paths -= {path for path in self._paths if _at(record, path) is not None}
+        for found in (record.get("identityMap"), _inner(record.get("consents"), "idSpecific")):
+            if isinstance(found, Mapping):
+                self._codes -= {code.lower() for code in found}
+
+    def end(self, name: str) -> None:
+        """Raise InvalidInput if something is still missing."""
+        if self._paths or self._codes:
+            raise InvalidInput(
+                f"no record of {name} has {', '.join(sorted({*self._paths, *self._codes}))}",
+                hint="check how it is spelled in the file, or leave it out",
+            )
+
+
 def read(record: Record, line: int, mapped: Mapped, now: int, dropped: Mapping[str, list[int]]) -> Person:
     """Return the person of one record; raises Broken. What cannot be used of it is added to `dropped`, by reason."""
     record = _unwrapped(record)
+    own = _text(_at(record, mapped.id)).strip() if mapped.id else ""
+    if mapped.id and not own:
+        raise Broken(f"no {mapped.id}")
     consents = _map(record, "consents")
     metadata_time = _map(consents, "metadata").get("time")
     specific: dict[str, Word] = {}
@@ -118,7 +156,7 @@ def read(record: Record, line: int, mapped: Mapped, now: int, dropped: Mapping[s
                 specific[namespace.rule.namespace] = _stricter(specific.get(namespace.rule.namespace), word)
     return Person(
         line=line,
-        id=_text(_at(record, mapped.id)) if mapped.id else "",
+        id=own,
         identities=_identities(record, line, mapped, dropped),
         share=_word(consents, metadata_time, now),
         shares=specific,
@@ -210,9 +248,10 @@ def _value(cell: str) -> Any:
     if not cell.startswith(("{", "[")):
         return cell
     try:
-        return json.loads(cell)
+        found = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
+    return cell if too_deep(found) else found
 
 
 def _unwrapped(record: Record) -> Record:
@@ -231,6 +270,10 @@ def _map(record: Record, key: str) -> Record:
     if not isinstance(found, Mapping):
         raise Broken(f"{'an' if key[0] in 'aei' else 'a'} {key} that is none")
     return found
+
+
+def _inner(record: Any, key: str) -> Any:
+    return record.get(key) if isinstance(record, Mapping) else None
 
 
 def _at(record: Any, path: str) -> Any:

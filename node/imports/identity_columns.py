@@ -4,20 +4,22 @@ The report counts and gives line numbers, never values.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from psi.join import order_of
 from psi.values import Values
 
 from ..errors import InvalidInput
-from ..inputs.normalise import Form, Normalised, Reason, Rule, check_region, normalise, rule
-from ..inputs.raw_values import refuse_personal
+from ..inputs.normalise import Form, Normalised, Reason, Rule, check_region, normalise, rule_for_import
+from ..inputs.raw_values import KeptColumn
 from ..inputs.sources import Batch, ReadProgress, Source
+from ..people.identity_rows import begins
 from ..storage.records import Document
 
 LINES_SHOWN = 100  # line numbers per reason in a report
@@ -34,6 +36,13 @@ class Tally(TypedDict):
 def tally(lines: Sequence[int]) -> Tally:
     """Return how many lines there are, and the first of them."""
     return Tally(count=len(lines), lines=sorted(lines)[:LINES_SHOWN])
+
+
+def repeated(profiles: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]) -> Tally | None:
+    """Return the lines of rows whose profile an earlier row has too, None where there are none."""
+    again = np.ones(len(profiles), bool)
+    again[np.unique(profiles, return_index=True)[1]] = False
+    return tally(lines[again].tolist()) if again.any() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +66,7 @@ class IdentityColumn:
             )
         if {"raw", "hashed"} <= set(words):
             raise InvalidInput(f"{text[:80]!r} is both raw and hashed", hint="give one of the two, or neither")
-        found = rule(name)
+        found = rule_for_import(name)
         form: Form | None = "raw" if "raw" in words else "hashed" if "hashed" in words else None
         if form == "hashed" and not found.hashed:
             raise InvalidInput(f"{found.id} is not hashed", hint=f"write {column}={name}")
@@ -93,6 +102,11 @@ class ImportReport:
     profiles_updated: int = 0
     consents_changed: int = 0
     withdrawals_kept: int = 0
+    repeated: Tally | None = None  # rows of an id that came before
+    doubts: dict[str, dict[str, Tally]] = field(default_factory=dict)  # by column, what of it may be personal data
+    outdated: dict[str, str] = field(
+        default_factory=dict
+    )  # by "segment NAME", what its rule compares and columns have not
 
     def as_dict(self) -> Document:
         return asdict(self)
@@ -110,6 +124,7 @@ class ReadColumn:
     accepted: int = 0
     raw: int = 0
     hashed: int = 0
+    kept: KeptColumn | None = None  # of identities that stay as they are
 
     @property
     def rule(self) -> Rule:
@@ -128,7 +143,10 @@ class Reading:
             raise InvalidInput("two columns are marked primary", hint="a profile has one primary identity")
         self.source = source
         self.region = region
-        self.columns = [ReadColumn(each) for each in columns]
+        self.columns = [
+            ReadColumn(each, kept=KeptColumn(each.column, region) if each.rule.name == "opaque-v1" else None)
+            for each in columns
+        ]
         self.rows = 0
         self.left_out = 0  # of them, the rows that were rejected afterwards, which the source counts too
 
@@ -154,13 +172,15 @@ class Reading:
                 column.counts[Reason(number)] += count
                 shown = column.dropped.setdefault(Reason(number), [])
                 shown += lines[: LINES_SHOWN - len(shown)].tolist()
-            if not spec.rule.hashed and spec.rule.name == "opaque-v1":
-                refuse_personal(texts, spec.column, batch.lines)
+            if column.kept is not None:
+                column.kept.look(texts, batch.lines)
         return self.columns
 
     def check(self) -> None:
-        """Refuse what only the whole file shows: nothing taken, or hashes and raw values mixed."""
+        """Refuse what only the whole file shows: nothing taken, hashes and raw values mixed, or a column of numbers."""
         for column in self.columns:
+            if column.kept is not None:
+                column.kept.end()
             if column.spec.form is None and column.raw and column.hashed:
                 name = f"{column.spec.column}={column.rule.id}"
                 raise InvalidInput(
@@ -182,7 +202,8 @@ class Reading:
                 hint = "give the region of national phone numbers, such as GB"
             raise InvalidInput(f"no identity of {self.source.name} could be taken: {', '.join(sorted(why))}", hint=hint)
 
-    def report(self, duplicates: dict[str, int], **counts: int) -> ImportReport:
+    def report(self, duplicates: dict[str, int], kept: Iterable[KeptColumn] = (), **counts: Any) -> ImportReport:
+        """Return what was taken; `kept` are columns beside those of identities that stay as they are."""
         broken = sum(map(len, self.source.rejected.values()))
         return ImportReport(
             file=self.source.name,
@@ -207,8 +228,15 @@ class Reading:
                 )
                 for column in self.columns
             ],
+            doubts=doubts([*kept, *(column.kept for column in self.columns if column.kept is not None)]),
             **counts,
         )
+
+
+def doubts(columns: Iterable[KeptColumn]) -> dict[str, dict[str, Tally]]:
+    """Return by column what may be personal data and was kept."""
+    found = {each.name: {reason: tally(lines) for reason, lines in each.doubts.items()} for each in columns}
+    return {name: tallies for name, tallies in found.items() if tallies}
 
 
 def read_identities(
@@ -223,17 +251,21 @@ def read_identities(
     """
     reading = Reading(Source.open(path, [each.column for each in columns]), columns, check_region(region))
     records = [reading.source.header_record]
-    found: dict[str, list[tuple[Values, npt.NDArray[np.int64]]]] = {each.rule.id: [] for each in columns}
+    parts: list[list[tuple[Values, npt.NDArray[np.int64]]]] = [[] for _ in columns]
     for batch in reading.source.batches(progress):
         base = len(records)
         records += batch.records
-        for column in reading.take(batch):
+        for column, taken in zip(reading.take(batch), parts, strict=True):
             where = np.flatnonzero(column.normalised.keep)
-            found[column.rule.id].append((column.normalised.values.take(where), where + base))
+            taken.append((column.normalised.values.take(where), where + base))
     reading.check()
-    no_rows = np.zeros(0, np.int64)
-    identities = {
-        name: (Values.join(values for values, _ in parts), np.concatenate([rows for _, rows in parts] or [no_rows]))
-        for name, parts in found.items()
-    }
-    return identities, reading.report({}), records
+    identities: dict[str, tuple[Values, npt.NDArray[np.int64]]] = {}
+    duplicates: dict[str, int] = {}
+    for column, taken in zip(reading.columns, parts, strict=True):
+        values, rows = Values.join(each for each, _ in taken), np.concatenate([where for _, where in taken])
+        duplicates[column.spec.column] = len(values) - int(begins(values, by=order_of(values)).sum())
+        before = identities.get(column.rule.id)
+        if before is not None:
+            values, rows = Values.join([before[0], values]), np.concatenate([before[1], rows])
+        identities[column.rule.id] = values, rows
+    return identities, reading.report(duplicates), records

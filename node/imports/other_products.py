@@ -15,17 +15,24 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from ..access.scope import Scope
+from ..errors import InvalidInput
 from ..governance.governance import Governance
+from ..governance.labels import Labels
 from ..governance.lineage import Place, PlaceKind
+from ..governance.visibility import Visibility
 from ..inputs.normalise import check_region
 from ..people import attributes as attributes_of
 from ..people.changes import announce
-from ..people.datasets import check_dataset, record_fields
+from ..people.datasets import check_dataset, fields_of, record_fields
 from ..people.drafts import Draft
+from ..people.named import note
+from ..people.suppressions import Suppressions
+from ..segments import column_types
 from ..segments.lists import Lists
+from ..storage.database import Tx
 from ..storage.records import Document
 from .arrivals import Arrivals
-from .identity_columns import Tally, tally
+from .identity_columns import Tally, doubts, repeated, tally
 from .records import Export, Extent
 from .segment_names import Names
 
@@ -55,6 +62,9 @@ class ExportReport:
     consents_changed: int
     withdrawals_kept: int
     segments: list[TakenSegment]
+    repeated: Tally | None  # records of an id that came before
+    doubts: dict[str, dict[str, Tally]]  # by column, what of it may be personal data
+    outdated: dict[str, str]  # by "segment NAME", what its rule compares and the columns no longer have
 
     def as_dict(self) -> Document:
         return asdict(self)
@@ -83,15 +93,24 @@ def take_over(
         called = Names.read(names)
         export = opened(called)
         detail["product"] = export.source.kind
-        arrived = Arrivals(export, check_region(region))
+        suppressions = Suppressions.read(scope)
+        arrived = Arrivals(export, check_region(region), suppressions)
+        if called.names and arrived.segments and called.names.keys().isdisjoint(arrived.segments):
+            raise InvalidInput(
+                f"none of the segments of {export.source.name} is among the names that were given",
+                hint="give the names by the ids that the export has, or no names",
+            )
     place = Place(kind=PlaceKind.DATASET, target=dataset)
     with Governance(scope).act("profile.take-over", dataset, place, detail=detail) as tx:
+        suppressions.check_current(scope, tx)
+        visibility = Visibility(scope, tx)
+        visibility.check_import(dataset, arrived.fields(fields_of(scope, tx, dataset)))
         draft = Draft(scope, tx)
         brought = draft.content.lists.get(dataset, ())  # by earlier exports of the dataset
         given = called.of(arrived.segments)
-        Lists(scope).check_open(tx, given.values(), {*brought, *into})
-        before = draft.base.profile_count
+        Lists(scope).check_open(tx, given.values(), brought, into)
         numbers = draft.add_profiles(arrived.ids)
+        note(draft, dataset, numbers)
         touched = np.zeros(draft.content.count, bool)
         touched[numbers] = True
         for rule_id, rows in arrived.identities(draft.source(dataset), numbers).items():
@@ -99,20 +118,33 @@ def take_over(
         noted = arrived.note_consent(draft, numbers)
         if export.attributes:
             attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
-        record_fields(scope, tx, dataset, arrived.fields())
+        _record_fields(scope, tx, dataset, arrived)
         segments = _lay_over_lists(draft, dataset, arrived, numbers, given)
         draft.publish()
         report = _report(
             arrived,
-            profiles_added=len(touched) - before,
-            profiles_updated=int(touched[:before].sum()),
+            **visibility.added(draft.base, numbers),
             consents_changed=noted.changed,
             withdrawals_kept=noted.withdrawals_kept,
             segments=segments,
+            repeated=repeated(numbers, arrived.lines),
+            outdated=column_types.outdated(scope, tx, draft.snapshot.attributes, dataset),
         )
         detail |= {"records": report.records, "accepted": report.accepted, "segments": len(segments)}
     announce(scope)
     return report
+
+
+def _record_fields(scope: Scope, tx: Tx, dataset: str, arrived: Arrivals) -> None:
+    """Keep the dataset's fields; identities of another rule than a namespace's field has get its labels too."""
+    known = fields_of(scope, tx, dataset)
+    wanted = arrived.fields(known)
+    record_fields(scope, tx, dataset, wanted)
+    for name in wanted.keys() - known.keys():
+        namespace, slash, _ = name.partition("/")
+        if slash:
+            place, new = (Place(kind=PlaceKind.FIELD, target=f"{dataset}.{each}") for each in (namespace, name))
+            Labels(scope).pass_on(tx, place, new)
 
 
 def _lay_over_lists(
@@ -149,5 +181,6 @@ def _report(arrived: Arrivals, **counts: Any) -> ExportReport:
         rejected=rejected,
         dropped={reason: tally(lines) for reason, lines in sorted(dropped.items()) if lines},
         identities=arrived.accepted,
+        doubts=doubts(arrived.kept),
         **counts,
     )

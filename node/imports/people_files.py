@@ -17,9 +17,10 @@ from ..access.scope import Scope
 from ..errors import InvalidInput
 from ..governance.governance import Governance
 from ..governance.lineage import Place, PlaceKind
+from ..governance.visibility import Visibility
 from ..inputs.normalise import Normalised, check_region, encode
 from ..inputs.queries import Query
-from ..inputs.raw_values import SAMPLE, refuse_personal, refuse_phones
+from ..inputs.raw_values import MAX_KEPT, KeptColumn, too_long
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..inputs.text_columns import Lines
 from ..people import attributes as attributes_of
@@ -27,10 +28,13 @@ from ..people.consent import UNDATED, Noted, Words
 from ..people.datasets import Field, FieldKind, check_dataset, record_fields
 from ..people.drafts import MAX_ID, Draft
 from ..people.identity_rows import IdentityRows
+from ..people.named import note
 from ..people.snapshots import NUMBER
+from ..people.suppressions import ID, REASON, Suppressions
+from ..segments import column_types
 from ..storage.records import Document
 from .consent_files import ConsentColumns, Said
-from .identity_columns import IdentityColumn, ImportReport, Reading
+from .identity_columns import IdentityColumn, ImportReport, Reading, repeated
 from .tcf import NEEDED, Needed
 
 
@@ -69,13 +73,16 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
     scope.require("profile.import", file.dataset)
     with scope.refusals("profile.import", file.dataset):
         check_dataset(file.dataset)
-        people = _People(file)
+        people = _People(file, Suppressions.read(scope))
         people.read(scope.home.now(), progress)
     place = Place(kind=PlaceKind.DATASET, target=file.dataset)
     with Governance(scope).act("profile.import", file.dataset, place, detail=detail) as tx:
+        people.suppressions.check_current(scope, tx)
+        visibility = Visibility(scope, tx)
+        visibility.check_import(file.dataset, people.fields())
         draft = Draft(scope, tx)
-        before = draft.base.profile_count
         numbers = draft.add_profiles(people.ids)
+        note(draft, file.dataset, numbers)
         touched = np.zeros(draft.content.count, bool)
         touched[numbers] = True
         duplicates = people.merge_identities(draft, file.dataset, numbers, touched)
@@ -86,8 +93,10 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
         draft.publish()
         report = people.reading.report(
             duplicates,
-            profiles_added=len(touched) - before,
-            profiles_updated=int(touched[:before].sum()),
+            people.kept,
+            repeated=repeated(numbers, people.lines),
+            outdated=column_types.outdated(scope, tx, draft.snapshot.attributes, file.dataset),
+            **visibility.added(draft.base, numbers),
             consents_changed=noted.changed,
             withdrawals_kept=noted.withdrawals_kept,
         )
@@ -98,7 +107,8 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
 class _People:
     """A file's rows as columns: ids, identities, consent codes, attributes."""
 
-    def __init__(self, file: PeopleFile) -> None:
+    def __init__(self, file: PeopleFile, suppressions: Suppressions) -> None:
+        self.suppressions = suppressions
         self.id_column = file.id_column
         self.says = file.says
         self.attributes = list(dict.fromkeys(file.attributes))
@@ -118,7 +128,12 @@ class _People:
         self.reading = Reading(source, file.identities, region)
         self.parts: list[list[tuple[Values, npt.NDArray[np.int64]]]] = [[] for _ in file.identities]
         self.texts: dict[str, list[str]] = {name: [] for name in self.attributes}
+        hashed = {each.column for each in file.identities if each.rule.hashed}
+        self.kept = [
+            KeptColumn(name, region) for name in dict.fromkeys([self.id_column, *self.attributes]) if name not in hashed
+        ]
         self.ids: npt.NDArray[np.bytes_] = np.zeros(0, "S1")
+        self.lines: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.codes: U8 = np.zeros(0, np.uint8)
         self.at: npt.NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -132,18 +147,17 @@ class _People:
         ids: list[npt.NDArray[np.bytes_]] = []
         codes: list[U8] = []
         at: list[npt.NDArray[np.int64]] = []
-        samples: dict[str, dict[str, None]] = {name: {} for name in self.attributes}
+        lines: list[npt.NDArray[np.int64]] = []
         row = 0
         hashed = (each for each in self.reading.columns if each.rule.hashed)
         hashed_id = next((each for each in hashed if each.spec.column == self.id_column), None)
-        if hashed_id is None:
-            samples[self.id_column] = {}
         for batch in self.reading.source.batches(progress):
             self.reading.take(batch)
             found = _ids(batch.columns[self.id_column], hashed_id.normalised if hashed_id else None)
             said = self.says.read(batch, now) if self.says else None
             good = self._good(batch, found, said)
             ids.append(found[good])
+            lines.append(batch.lines[good])
             codes.append(said.codes[good] if said else np.zeros(len(ids[-1]), np.uint8))
             at.append(said.at[good] if said else np.zeros(len(ids[-1]), np.int64))
             place = np.cumsum(good) - 1 + row
@@ -151,7 +165,7 @@ class _People:
             for column, parts in zip(self.reading.columns, self.parts, strict=True):
                 where = np.flatnonzero(column.normalised.keep & good)
                 parts.append((column.normalised.values.take(where), place[where]))
-            self._keep_texts(batch, good, samples)
+            self._keep_texts(batch, good)
         self.reading.check()
         if not row:
             why = ", ".join(reason for reason, lines in self.reading.source.rejected.items() if lines)
@@ -159,9 +173,10 @@ class _People:
                 f"no row of {self.reading.source.name} could be taken: {why}",
                 hint="check which columns have the ids and the consent; consent is y, n, p, u, dy, dn or a legal basis",
             )
-        for name, sample in samples.items():
-            refuse_phones(list(sample)[:SAMPLE], name, self.reading.region)
+        for each in self.kept:
+            each.end()
         self.ids, self.codes, self.at = np.concatenate(ids), np.concatenate(codes), np.concatenate(at)
+        self.lines = np.concatenate(lines)
 
     def _good(self, batch: Batch, ids: npt.NDArray[np.bytes_], said: Said | None) -> Bools:
         """Return which rows of a batch can be taken; counts the others."""
@@ -170,6 +185,8 @@ class _People:
         for reason, bad in (
             ("no profile id", lengths == 0),
             (f"a profile id over {MAX_ID} bytes", lengths > MAX_ID),
+            (REASON, self._erased(ids)),
+            *((f"{name} of over {MAX_KEPT} characters", too_long(batch.columns[name])) for name in self.attributes),
             *(said.bad if said else ()),
         ):
             if (bad & good).any():
@@ -178,16 +195,21 @@ class _People:
         self.reading.leave_out(int((~good).sum()))
         return good
 
-    def _keep_texts(self, batch: Batch, good: Bools, samples: dict[str, dict[str, None]]) -> None:
+    def _erased(self, ids: npt.NDArray[np.bytes_]) -> Bools:
+        """Return which rows of a batch are of people who were erased: their id says so, or one of their identities."""
+        found = self.suppressions.has(ID, ids)
+        for column in self.reading.columns:
+            found |= self.suppressions.has(column.rule.id, column.normalised.values) & column.normalised.keep
+        return found
+
+    def _keep_texts(self, batch: Batch, good: Bools) -> None:
         """Keep the attributes of the rows that are taken; raises InvalidInput for personal data in any row."""
         kept = np.flatnonzero(good).tolist()
-        for name, sample in samples.items():
-            texts = batch.columns[name]
-            refuse_personal(texts, name, batch.lines)
-            if len(sample) < SAMPLE:
-                sample.update(dict.fromkeys(texts))
-            if name in self.texts:
-                self.texts[name] += texts if len(kept) == len(good) else [texts[row] for row in kept]
+        for column in self.kept:
+            column.look(batch.columns[column.name], batch.lines)
+        for name, texts in self.texts.items():
+            found = batch.columns[name]
+            texts += found if len(kept) == len(good) else [found[row] for row in kept]
 
     def merge_identities(
         self, draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], touched: npt.NDArray[np.bool_]

@@ -14,9 +14,9 @@ from ..inputs.queries import Query
 from ..inputs.sources import ReadProgress
 from ..people.changes import announce
 from ..people.consent import CODES
-from ..people.datasets import DatasetField, fields_where
+from ..people.identity_rows import begins
 from ..people.snapshots import NUMBER, Snapshot
-from ..segments.segments import Segments
+from ..segments import references
 from ..storage.records import Document, Documents
 from .identity_columns import IdentityColumn, ImportReport
 from .people_files import PeopleFile, import_file
@@ -112,26 +112,31 @@ class Profiles:
 
     def count(self) -> Document:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""
-        snapshot = Snapshot.open(self._scope)
-        namespaces = {}
-        for name in snapshot.namespaces:
-            found = snapshot.identities(name)
-            namespaces[name] = {
-                "identities": len(snapshot.starts(name)),
-                "profiles": int(np.count_nonzero(np.bincount(found.profiles, minlength=1))),
-            }
-        return {"profiles": snapshot.profile_count, "namespaces": namespaces}
+        with self._scope.read() as tx:
+            visibility, snapshot = Visibility(self._scope, tx), Snapshot.open(self._scope, tx)
+            people, namespaces = visibility.people(snapshot), {}
+            for name in snapshot.namespaces:
+                found, seen = snapshot.identities(name), np.flatnonzero(visibility.identities(snapshot, name))
+                if len(seen):
+                    namespaces[name] = {
+                        "identities": int(np.count_nonzero(begins(found.values.take(seen)))),
+                        "profiles": int(np.count_nonzero(np.bincount(found.profiles[seen], minlength=1))),
+                    }
+        return {"profiles": len(people), "namespaces": namespaces}
 
     def show(self, profile: str) -> Document:
-        """Return one profile: its identities as they are stored (hashes in hex), consent, attributes and segments."""
+        """Return one profile: its identities as they are stored (hashes in hex), consent, attributes, and the segments that
+        it is in, ours and received."""
         with self._scope.read() as tx:
             visibility = Visibility(self._scope, tx)
             snapshot = Snapshot.open(self._scope, tx)
-            number = snapshot.number(profile)
+            number = visibility.number(snapshot, profile)
             word = snapshot.word(number)
-            hidden = [each for each in fields_where(self._scope, tx) if not _sees(visibility, each.path)]
-            identities = [each for name in snapshot.namespaces for each in _identities(snapshot, name, number, hidden)]
+            identities = [
+                each for name in snapshot.namespaces for each in _identities(visibility, snapshot, name, number)
+            ]
             attributes = _attributes(snapshot, number, visibility)
+            segments = references.having(self._scope, tx, snapshot, number)
         return {
             "id": profile,
             "identities": identities,
@@ -139,16 +144,15 @@ class Profiles:
             "share_at": date(word.at) if word.code else None,
             "share_basis": snapshot.basis(word.basis),
             "attributes": attributes,
-            "segments": [each.name for each in Segments(self._scope).all() if number in snapshot.members(each.id)],
+            "segments": [each.removeprefix("own.") for each in segments if each.startswith("own.")],
+            "received": [each.removeprefix("received.") for each in segments if each.startswith("received.")],
         }
 
 
-def _identities(snapshot: Snapshot, namespace: str, number: int, hidden: Sequence[DatasetField]) -> Documents:
+def _identities(visibility: Visibility, snapshot: Snapshot, namespace: str, number: int) -> Documents:
     """Return a profile's identities in one namespace, without those that only hidden fields gave."""
-    sources = {name: place for place, name in enumerate(snapshot.content.sources)}
-    unseen = [sources[each.dataset] for each in hidden if each.rule == namespace and each.dataset in sources]
     found, primary = snapshot.identities(namespace), snapshot.primary(namespace)
-    visible = snapshot.given_outside(namespace, unseen)
+    visible = visibility.identities(snapshot, namespace)
     is_text = namespace.endswith(("/opaque-v1", "ecid/digits-v1"))
     return [
         {
@@ -165,14 +169,16 @@ def _attributes(snapshot: Snapshot, number: int, visibility: Visibility) -> dict
     import duckdb
 
     attributes = {}
-    with duckdb.connect(":memory:") as connection:
+    with duckdb.connect(":memory:", config={"temp_directory": ""}) as connection:
         for dataset, path in snapshot.attributes.items():
             query = f'SELECT * FROM read_parquet(?) WHERE "{NUMBER}" = ?'  # noqa: S608 - a name of our own
             found = connection.execute(query, [str(path), number])
             names = [column[0] for column in found.description or []]
             for cells in found.fetchall():
                 pairs = zip(names[1:], cells[1:], strict=True)
-                attributes[dataset] = {name: cell for name, cell in pairs if _sees(visibility, f"{dataset}.{name}")}
+                seen = {name: cell for name, cell in pairs if _sees(visibility, f"{dataset}.{name}")}
+                if seen or visibility.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
+                    attributes[dataset] = seen
     return attributes
 
 

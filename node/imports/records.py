@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..errors import InvalidInput
-from ..inputs.normalise import Form, Rule, rule
+from ..inputs.normalise import Form, Rule, rule_for_import
 from ..inputs.sources import Source
 from ..people.consent import Word
 
@@ -29,7 +29,7 @@ class Namespace:
     def parse(cls, text: str) -> "Namespace":
         """Read "NAMESPACE[/RULE][:raw|:hashed]"."""
         name, _, form = text.partition(":")
-        found = rule(name)
+        found = rule_for_import(name)
         if form not in ("", "raw", "hashed") or (form and not found.hashed):
             raise InvalidInput(f"{text[:80]!r} is no namespace", hint="such as email_sha256, phone_sha256:raw or crmid")
         return cls(found, "raw" if form == "raw" else "hashed" if form == "hashed" else None)

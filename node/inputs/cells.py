@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ from ..errors import InvalidInput
 
 MAX_CELL = csv.field_size_limit()  # characters of a cell, where quotes are read
 MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
+MAX_NESTED = 100  # objects and lists of JSON in one another
 DELIMITERS = (",", ";", "\t", "|")
+SAID_DELIMITER = re.compile('"?sep=([,;\t|])"?')  # a first line by which Excel knows the delimiter
 
 
-def split_header(first: str, columns: Sequence[str], path: Path) -> tuple[str, list[str]]:
+def split_header(
+    first: str, columns: Sequence[str], path: Path, delimiters: Sequence[str] = DELIMITERS
+) -> tuple[str, list[str]]:
     """Return the delimiter under which the header has the most of the columns, and the names; raises InvalidInput."""
     found: list[tuple[int, int, str, list[str]]] = []
-    for place, delimiter in enumerate(DELIMITERS):
+    for place, delimiter in enumerate(delimiters):
         header = _cells(first, delimiter)
         if header is None:
             continue
@@ -28,10 +32,15 @@ def split_header(first: str, columns: Sequence[str], path: Path) -> tuple[str, l
         raise InvalidInput(f"the header of {path} has a broken quote", hint="put the column names on the first line")
     _, _, delimiter, names = max(found)
     require(names, columns, path)
+    unique(names, columns, path)
+    return delimiter, names
+
+
+def unique(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
+    """Raise InvalidInput where a column is there more than once."""
     for column in columns:
         if names.count(column) > 1:
             raise InvalidInput(f"{path} has {names.count(column)} columns {column!r}", hint="rename all but one")
-    return delimiter, names
 
 
 def require(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
@@ -68,16 +77,14 @@ def extent(lines: list[str], start: int, delimiter: str) -> tuple[int, str, list
     None instead of cells: the quote is broken, or (when the end is that of the lines, or MAX_RECORD_LINES away) still open.
     """
     limit = min(start + MAX_RECORD_LINES, len(lines))
-    end, record = start + 1, lines[start]
-    row = _cells(record, delimiter)
-    while row is None and _cells(record + '"', delimiter) is not None:  # it ends inside quotes
-        closing = next((place for place in range(end, limit) if '"' in lines[place]), None)
-        if closing is None:
-            return limit, record, None
-        end = closing + 1
-        record = "\n".join(lines[start:end])
-        row = _cells(record, delimiter)
-    return (end, record, row) if row is not None else (start + 1, record, None)
+    reader = csv.reader((f"{line}\n" for line in lines[start:limit]), delimiter=delimiter, strict=True)
+    try:
+        row = next(reader)
+    except csv.Error as error:
+        is_open = reader.line_num == limit - start and "unexpected end" in str(error)
+        return (limit if is_open else start + 1), lines[start], None
+    end = start + reader.line_num
+    return end, "\n".join(lines[start:end]), row
 
 
 def plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | None:
@@ -93,6 +100,15 @@ def plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | N
     return cells if len(cells) == len(lines) * width else None
 
 
+def refuse_document(first: str, path: Path) -> None:
+    """Raise InvalidInput where the first line begins one JSON document, and is no object of its own."""
+    if first.startswith("["):
+        if not first.strip("[] ") or "{" in first or first.endswith(","):
+            raise InvalidInput(f"{path} is one JSON array", hint="write one object a line, as jq -c '.[]' does")
+    elif first == "{":
+        raise InvalidInput(f"{path} has JSON objects over several lines", hint="write one object a line, as jq -c does")
+
+
 def json_object(line: str) -> dict[str, Any] | None:
     """Return a line's JSON object, None if the line is something else."""
     try:
@@ -100,6 +116,20 @@ def json_object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether a JSON value is nested so deeply that writing it again could exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_NESTED):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _inside(each)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: "dict[str, Any] | list[Any]") -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def json_cell(value: Any) -> str:

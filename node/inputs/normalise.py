@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import IntEnum
 from hashlib import sha256
 from typing import Literal
@@ -112,6 +113,29 @@ def rule(text: str) -> Rule:
         f"namespace {namespace} has no rule {name[:80]!r}",
         hint=f"its rules are {', '.join(each.id for each in rules)}",
     )
+
+
+_MEANT = {"email": "email_sha256", "mail": "email_sha256", "phone": "phone_sha256", "mobile": "phone_sha256"}
+_CLOSE = 0.85  # of two spellings, as difflib measures it: one sign in ten differs
+
+
+def rule_for_import(text: str) -> Rule:
+    """Return the rule for values to come; raises InvalidInput for a standard namespace misspelt, as these would stay as they are.
+
+    With its rule ("mail/opaque-v1") any name is one of its own.
+    """
+    found = rule(text)
+    if "/" in text or found in _STANDARD:
+        return found
+    name = re.sub("[^a-z0-9]", "", text)
+    close = get_close_matches(text, sorted({each.namespace for each in _STANDARD}), n=1, cutoff=_CLOSE)
+    meant = _MEANT.get(name) or _MEANT.get(name.removesuffix("s")) or next(iter(close), None)
+    if meant is not None:
+        raise InvalidInput(
+            f"there is no namespace {text!r}, and it looks like another one",
+            hint=f"write {meant} if that is meant, else {found.id}",
+        )
+    return found
 
 
 def check_region(region: str | None) -> str | None:

@@ -6,7 +6,7 @@ query that fails only the kind of error is named, since a database's own message
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,7 +16,7 @@ from urllib.parse import quote
 from psi.errors import Remedy
 
 from ..errors import InvalidInput, spaced
-from .columnar import ROWS, Row, Table
+from .columnar import ROWS, Part, Table
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -36,7 +36,7 @@ class Query:
             header = list(map(str, result.keys()))
         return Table(header=header, total=None, parts=self._parts)
 
-    def _parts(self) -> Iterator[Sequence[Row]]:
+    def _parts(self) -> Iterator[Part]:
         with self._run() as result:
             for part in result.partitions(ROWS):
                 yield [[cell_text(cell) for cell in row] for row in part]
@@ -99,12 +99,14 @@ def _engine(text: str) -> "Engine":
     if kind not in ("postgresql", "postgres"):
         raise InvalidInput(
             f"a query cannot be run read-only in a {kind[:20]} database",
-            hint="use SQLite or PostgreSQL, or export a file: CSV, JSON lines, Parquet or Arrow",
+            hint="use SQLite or PostgreSQL, or export a file, such as CSV",
         )
     try:
         import psycopg  # noqa: F401 - to say what is missing
     except ModuleNotFoundError as error:
-        raise InvalidInput("PostgreSQL needs the package psycopg", hint="pip install 'vesica[postgres]'") from error
+        raise InvalidInput(
+            "PostgreSQL needs the package psycopg", hint="install it beside Vesica: pip install 'psycopg[binary]'"
+        ) from error
     return create_engine(url.set(drivername="postgresql+psycopg"), poolclass=NullPool)
 
 

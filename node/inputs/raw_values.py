@@ -1,44 +1,112 @@
-"""Raw e-mail addresses and phone numbers where they do not belong: in columns that are kept as they are."""
+"""Raw e-mail addresses and phone numbers where they do not belong: in columns that are kept as they are.
+
+What is recognised is what SECURITY.md says. Every pattern takes time in proportion to the text.
+"""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
+from psi.values import Bools
+
 from ..errors import InvalidInput
 from .phones import parse_phone
 
-SAMPLE = 1_000  # distinct values of a column that are tried as national phone numbers
+MAX_KEPT = 10_000  # characters of a value that is kept as it is
+SAMPLE = 1_000  # distinct values of a column that are tried as phone numbers of the region
+FEW = 10  # a column is words with a few numbers in it where fewer than one value in so many is one
 
-_EMAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
-_PHONE = re.compile(r"^\s*(?:tel:)?\+[1-9][\d .()/-]{6,18}\s*$", re.ASCII | re.IGNORECASE)
+_AT = ("@", "\uff20", "\ufe6b", "%40")  # also full-width, small, and as URLs have it
+_EMAIL = re.compile(rf"[\w.+~!$%*^-](?:{'|'.join(_AT)})[\w\[]")  # with a dot behind it or not
+_GAPS = r" \u00a0\u2000-\u200a\u202f.()/\u2010-\u2015\u2212-"  # blanks and dashes of every width
+_GAP, _DASH = f"[{_GAPS}]{{0,3}}", r"[ .\u2010-\u2015-]"
+# +44 7700 900123, within a text too; behind a letter, as of a URL with "+" for blanks, a date or a count is too short
+_ABROAD = re.compile(rf"(?:(?<!\w)[+\uff0b]\d(?:{_GAP}\d){{6,14}}|(?<=[^\W\d])[+\uff0b]\d{{10,15}})(?!\d)")
+_SPELLED = re.compile(
+    rf"""\n[^\S\n]*+(?:
+        (?:tel:)?(?=\(?\d++[{_GAPS}]++\d)\(?0(?:0\ ?)?[1-9](?:{_GAP}\d){{7,13}}  # 07700 900123, 0044 7700 900123
+        | (?:1{_DASH})?(?:\([2-9]\d\d\)\ ?|[2-9]\d\d{_DASH})[2-9]\d\d{_DASH}\d{{4}}  # (212) 555-0123
+    )[^\S\n]*+(?=\n)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_DIGITS = re.compile(r"\n(?:0[1-9]\d{8,11}|00[1-9]\d{8,12})[^\S\n]*+(?=\n)")
+_CERTAIN = (
+    (_AT, _EMAIL, "e-mail addresses"),
+    (("+", "\uff0b"), _ABROAD, "phone numbers"),
+    (("\n",), _SPELLED, "phone numbers"),
+)
+_DOUBTS = (
+    (_AT, re.compile("|".join(_AT)), "with an @"),
+    (("\n0",), _DIGITS, "of digits that begin with 0, as phone numbers do"),
+)
+
+
+@dataclass(slots=True)
+class KeptColumn:
+    """A column whose values are kept as they are.
+
+    Raises InvalidInput for what is certainly personal data; `doubts` fills up with what may be.
+    """
+
+    name: str
+    region: str | None = None
+    doubts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _sample: dict[str, int] = field(default_factory=dict)  # the first values, with the first line of each
+
+    def look(self, texts: Sequence[str], lines: npt.NDArray[np.int64]) -> None:
+        """Look at some of the values."""
+        refuse_personal(texts, self.name, lines)
+        for signs, pattern, reason in _DOUBTS:
+            if found := _with(signs, pattern, texts):
+                self.doubts[reason] += lines[found].tolist()
+        if self.region is not None and len(self._sample) < SAMPLE:
+            first = dict(zip(reversed(texts), reversed(lines.tolist()), strict=True))
+            for text in islice(dict.fromkeys(texts), SAMPLE):
+                self._sample.setdefault(text, first[text])
+
+    def end(self) -> None:
+        """Look at the column as a whole: one of which many values are numbers of the region is refused."""
+        if self.region is None:
+            return
+        sample = list(self._sample)[:SAMPLE]
+        texts = [text for text in sample if 7 <= sum(map(str.isdigit, text)) <= 15]
+        numbers = [text for text in texts if parse_phone(text, self.region)]
+        spelled = [text for text in texts if re.search(r"[ ()-]|^0", text.strip())]
+        many = FEW * len(numbers) >= len(sample)
+        if many and 2 * len(numbers) > len(texts) and 2 * len(spelled) > len(texts):
+            raise _personal_data(self.name, "phone numbers", "")
+        if found := set(numbers) & set(spelled):
+            self.doubts[f"that are phone numbers of {self.region}"] += [self._sample[text] for text in found]
 
 
 def refuse_personal(texts: Sequence[str], column: str, lines: npt.NDArray[np.int64]) -> None:
-    """Refuse a column that is kept as it is and has an e-mail address in it or an international phone number."""
-    joined = "\n".join(texts)
-    for sign, pattern, noun in (("@", _EMAIL, "e-mail addresses"), ("+", _PHONE, "phone numbers")):
-        if sign in joined:
-            found = [index for index, text in enumerate(texts) if sign in text and pattern.search(text)]
-            if found:
-                raise _personal_data(column, noun, f" (line {lines[found[0]]})")
+    """Refuse a column that is kept as it is and has an e-mail address in it or a phone number spelled as one."""
+    for signs, pattern, noun in _CERTAIN:
+        if found := _with(signs, pattern, texts):
+            raise _personal_data(column, noun, f" (line {lines[found[0]]})")
 
 
-def refuse_phones(texts: Sequence[str], column: str, region: str | None) -> None:
-    """Refuse a column of which most values are valid numbers of the region."""
-    if region is None:
-        return
-    texts = [text for text in texts if 7 <= sum(map(str.isdigit, text)) <= 15]
-    if len(texts) >= 3 and sum(bool(parse_phone(text, region)) for text in texts) > len(texts) / 2:
-        looks = [text for text in texts if re.search(r"[ ()-]|^0", text.strip())]
-        if len(looks) > len(texts) / 2:
-            raise _personal_data(column, "phone numbers", "")
+def too_long(texts: Sequence[str]) -> Bools:
+    """Return which values are too long to be kept as they are."""
+    return np.fromiter(map(len, texts), np.int64, len(texts)) > MAX_KEPT
+
+
+def _with(signs: Sequence[str], pattern: re.Pattern[str], texts: Sequence[str]) -> list[int]:
+    """Return which of the texts have a pattern, which needs one of the signs and sees each text as a line."""
+    joined = "\n".join(["", *texts, ""])
+    if not any(sign in joined for sign in signs) or pattern.search(joined) is None:
+        return []
+    return [index for index, text in enumerate(texts) if pattern.search(f"\n{text}\n")]
 
 
 def _personal_data(column: str, noun: str, where: str) -> InvalidInput:
     return InvalidInput(
         f"column {column!r} has {noun}{where}: raw personal data is not kept",
-        hint=f"leave it out, or give it as an identity: {column}="
+        hint=f"leave it out, or say what is in it: {column}="
         + ("email_sha256" if noun.startswith("e-mail") else "phone_sha256"),
     )

@@ -1,4 +1,4 @@
-"""Inputs as batches of columns: CSV, JSON lines, Parquet, Arrow, perhaps gzipped, in whatever encoding; SQL queries.
+"""Inputs as batches of columns: CSV and JSON lines in whatever encoding, Parquet, Arrow, Excel; SQL queries.
 
 A broken row costs only itself and keeps its physical line number (header = 1). That is why CSV is not read by DuckDB:
 an unclosed quote ends its whole read, accepted rows have no line numbers, and no raw value may be copied to disk for
@@ -7,6 +7,7 @@ it. The delimiter is not guessed from statistics: it is the one under which the 
 
 import io
 import json
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput
-from . import columnar
+from . import columnar, excel
 from .cells import (
+    DELIMITERS,
     MAX_CELL,
+    MAX_NESTED,
     MAX_RECORD_LINES,
+    SAID_DELIMITER,
     extent,
     json_cell,
     json_keys,
     json_object,
     plain_records,
+    refuse_document,
     require,
     split_header,
+    too_deep,
+    unique,
     wrong_width,
 )
 from .queries import Query
@@ -53,15 +60,17 @@ class Source:
     """An opened input. `rejected` fills up with line numbers per reason while `batches()` is consumed."""
 
     path: Path = Path("query")
-    kind: str  # CSV, JSON lines, Parquet, Arrow, SQL
+    kind: str  # CSV, JSON lines, Parquet, Arrow, Excel, SQL
     encoding: str = ""
     delimiter: str = ""
     header: list[str] = field(default_factory=list)
     header_record: str = ""
+    header_lines: int = 1
     columns: list[str] = field(default_factory=list)
     bad_bytes: bool = False
     rejected: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     table: columnar.Table | None = None
+    _mark: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)  # stands between lines of JSON
 
     @property
     def name(self) -> str:
@@ -79,16 +88,22 @@ class Source:
             return cls(path=path, kind="Parquet", columns=columns)._of_table(columnar.parquet(path))
         if head.startswith((columnar.ARROW_FILE, columnar.ARROW_STREAM)):
             return cls(path=path, kind="Arrow", columns=columns)._of_table(columnar.arrow(path))
+        if excel.is_excel(path, head):
+            return cls(path=path, kind="Excel", columns=columns)._of_table(excel.excel(path))
         encoding, bad_bytes = encoding_of(path, head)
         source = cls(path=path, kind="CSV", encoding=encoding, bad_bytes=bad_bytes, columns=columns)
         with source._text() as text:
             first = first_line(text, path)
+            refuse_document(first.strip(), path)
             if first.lstrip().startswith("{"):
                 source.kind = "JSON lines"
                 source.header = json_keys(first + "\n" + text.read(BLOCK))
                 require(source.header, columns, path)
             else:
-                source.delimiter, source.header = split_header(first, columns, path)
+                if said := SAID_DELIMITER.fullmatch(first.strip()):
+                    source.header_lines, first = 2, first_line(text, path)
+                delimiters = said[1] if said else DELIMITERS
+                source.delimiter, source.header = split_header(first, columns, path, delimiters)
                 source.header_record = first
         return source
 
@@ -130,6 +145,7 @@ class Source:
         self.table, self.header = table, table.header
         self.header_record = columnar.as_csv([self.header])[0]
         require(self.header, self.columns, self.path)
+        unique(self.header, self.columns, self.path)
         return self
 
     def _text(self) -> io.TextIOWrapper:
@@ -143,23 +159,24 @@ class Source:
         number, rest = 1, ""
         with explained(self.path), self._text() as text:
             if is_csv:
-                text.readline()
-                number = 2
+                for _ in range(self.header_lines):
+                    text.readline(MAX_LINE)
+                number = 1 + self.header_lines
             while True:
                 block = text.read(BLOCK)
                 if not block and not rest:
                     return
                 lines = (rest + block).split("\n")
                 rest = lines.pop() if block else ""
-                if len(rest) > MAX_LINE:
-                    raise InvalidInput(
-                        f"{self.path.name}: line {number + len(lines)} is over {MAX_LINE} characters long",
-                        hint="give a CSV, JSON lines or Parquet file",
-                    )
                 batch, used = parse(lines, number, final=not block)
                 number += used
-                if used < len(lines):  # the beginning of a record that goes on
+                if used < len(lines):  # the beginning of a record that goes on, and is read again with what follows
                     rest = "\n".join([*lines[used:], rest])
+                if len(rest) > MAX_LINE:
+                    raise InvalidInput(
+                        f"{self.path.name}: line {number} begins a record of over {MAX_LINE} characters",
+                        hint="give a CSV, JSON lines or Parquet file; a quote may be open there",
+                    )
                 if batch is not None:
                     yield batch
                 if progress is not None:
@@ -243,16 +260,32 @@ class Source:
             full, numbers = [full[index] for index in np.flatnonzero(~blank).tolist()], numbers[~blank]
         objects: list[Any] = []
         try:
-            objects = json.loads(f"[{','.join(full)}]")
+            between = f',"{self._mark}",'  # without it two broken lines could make good ones
+            objects = json.loads(f"[{between.join(full)}]")
         except (ValueError, RecursionError):
             objects = []
-        if len(objects) != len(full) or not all(isinstance(each, dict) for each in objects):
+        marks, objects = objects[1::2], objects[::2]
+        whole = len(objects) == len(full) and all(each == self._mark for each in marks)
+        if not whole or not all(isinstance(each, dict) for each in objects):
             objects = [json_object(line) for line in full]
             good = np.array([each is not None for each in objects], bool)
             for line in numbers[~good].tolist():
                 self._reject(line, "not a JSON object")
             full = [full[index] for index in np.flatnonzero(good).tolist()]
             objects, numbers = [each for each in objects if each is not None], numbers[good]
+        deep = [
+            line.count("{") + line.count("[") > MAX_NESTED and too_deep(each)
+            for line, each in zip(full, objects, strict=True)
+        ]
+        if any(deep):
+            good = ~np.array(deep, bool)
+            self.rejected[f"nested over {MAX_NESTED} deep"] += numbers[~good].tolist()
+            where = np.flatnonzero(good).tolist()
+            objects, full, numbers = (
+                [objects[index] for index in where],
+                [full[index] for index in where],
+                numbers[good],
+            )
         columns = {name: [json_cell(each.get(name)) for each in objects] for name in self.columns}
         if any(SURROGATE.search("\n".join(column)) for column in columns.values()):
             good = np.array([not any(map(SURROGATE.search, row)) for row in zip(*columns.values(), strict=True)], bool)
@@ -264,17 +297,22 @@ class Source:
         return (Batch(columns, numbers, full) if full else None), len(lines)
 
     def _rows_of_table(self, table: columnar.Table, progress: ReadProgress | None) -> Iterator[Batch]:
-        number = 1
+        number = table.first
         places = [(name, self.header.index(name)) for name in self.columns]
         for part in table.parts():
-            yield Batch(
-                {name: [row[place] or "" for row in part] for name, place in places},
-                np.arange(number, number + len(part)),
-                columnar.as_csv(part),
-            )
+            numbers = np.arange(number, number + len(part))
+            rows = [row for row in part if row]
+            if len(rows) < len(part):
+                self.rejected[f"a row of over {columnar.MAX_ROW} bytes"] += [
+                    int(line) for line, row in zip(numbers, part, strict=True) if row is None
+                ]
+                numbers = numbers[np.fromiter(map(bool, part), bool, len(part))]
+            columns = {name: [row[place] or "" for row in rows] for name, place in places}
+            if rows:
+                yield Batch(columns, numbers, columnar.as_csv(rows))
             number += len(part)
             if progress is not None:
-                progress(number - 1, table.total)
+                progress(number - table.first, table.total)
 
     def _decodable(
         self, lines: list[str], numbers: npt.NDArray[np.int64]

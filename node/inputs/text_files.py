@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import Failure, InvalidInput
+from .expansion import Unpacked
 
 BLOCK = 1 << 22  # characters read at a time: some ten thousand rows
 MAX_LINE = 1 << 24  # characters; no line of a table is longer
@@ -21,7 +22,7 @@ def open_file(path: Path) -> BinaryIO:
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
-        return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
+        return cast(BinaryIO, Unpacked(path) if packed else path.open("rb"))
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}", hint="check the name and your rights") from error
 
@@ -38,13 +39,13 @@ def head_of(path: Path) -> bytes:
         head = file.read(1 << 16)
     if not head:
         raise InvalidInput(f"{path} is empty", hint="export it again: a header line and at least one row are needed")
-    if head.startswith(b"PK\x03\x04"):
-        raise InvalidInput(f"{path} is a ZIP archive or an Excel file", hint="save the sheet as CSV, or unpack it")
     return head
 
 
 def encoding_of(path: Path, head: bytes) -> tuple[str, bool]:
-    """Return a file's encoding, and whether a few of its bytes are not valid in it."""
+    """Return a file's encoding, and whether a few of its bytes are not valid in it; raises InvalidInput for no text."""
+    if head.startswith(b"PK\x03\x04"):
+        raise InvalidInput(f"{path} is a ZIP archive", hint="unpack it, and give the CSV file that was in it")
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name, name == "utf-8-sig" and _count(path)[0] > 0
@@ -105,6 +106,10 @@ def first_line(text: io.TextIOWrapper, path: Path) -> str:
     """Read the line with the column names; raises InvalidInput where it is empty."""
     with explained(path):
         first = text.readline(MAX_LINE)
+    if len(first) == MAX_LINE:
+        raise InvalidInput(
+            f"the first line of {path} is over {MAX_LINE} characters long", hint="put the column names there"
+        )
     if not first.strip():
         raise InvalidInput(f"the first line of {path} is empty", hint="put the column names there")
     return first.rstrip("\n")

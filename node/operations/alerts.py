@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, select, update
 from psi.errors import Remedy
 
 from ..access.scope import Scope
-from ..errors import InvalidInput, NotFound
+from ..errors import InvalidInput
 from ..storage.database import Tx
+from ..storage.ids import beginning, the_one
 from ..storage.records import Document, record
 from ..storage.tables import DAY
 from ..storage.tables import alerts as rows
@@ -20,6 +21,10 @@ BROKEN = "exchange."  # begins the kinds that say how a partner broke the protoc
 
 
 class AlertKind(StrEnum):
+    ADDRESS_CHANGED = "address_changed"
+    AGREEMENT_CHANGED = "agreement_changed"
+    AGREEMENT_DECLINED = "agreement_declined"
+    AGREEMENT_PROPOSED = "agreement_proposed"
     AUDIT_LOG = "audit_log"
     CERTIFICATE_ENDING = "certificate_ending"
     CONNECTION_ACCEPTED = "connection_accepted"
@@ -38,6 +43,8 @@ class AlertKind(StrEnum):
     FEED_VERSION_DECLINED = "feed_version_declined"
     FEED_VERSION_LOST = "feed_version_lost"
     KEY_CHANGED = "key_changed"
+    KEY_REPLACED = "key_replaced"  # by the partner itself
+    LETTERS_STUCK = "letters_stuck"
     ON_HOLD = "on_hold"
     OVERLAP_JUMP = "overlap_jump"
     POLICY_VIOLATION = "policy_violation"
@@ -49,10 +56,14 @@ class AlertKind(StrEnum):
 
 
 LASTING = frozenset(  # never too many: each comes once a day, or an hour, for a partner
-    {AlertKind.KEY_CHANGED, AlertKind.AUDIT_LOG, AlertKind.RESTORED}
+    {AlertKind.KEY_CHANGED, AlertKind.KEY_REPLACED, AlertKind.AUDIT_LOG, AlertKind.RESTORED}
 )
 NAMELESS = frozenset(  # the kinds that name no feed and no segment: a caller whom labels limit sees these alone
     {
+        AlertKind.ADDRESS_CHANGED,
+        AlertKind.AGREEMENT_CHANGED,
+        AlertKind.AGREEMENT_DECLINED,
+        AlertKind.AGREEMENT_PROPOSED,
         AlertKind.AUDIT_LOG,
         AlertKind.CERTIFICATE_ENDING,
         AlertKind.CONNECTION_ACCEPTED,
@@ -60,6 +71,8 @@ NAMELESS = frozenset(  # the kinds that name no feed and no segment: a caller wh
         AlertKind.CONNECTION_REQUEST,
         AlertKind.DISCONNECTED,
         AlertKind.KEY_CHANGED,
+        AlertKind.KEY_REPLACED,
+        AlertKind.LETTERS_STUCK,
         AlertKind.PREFLIGHT,
         AlertKind.RESTORED,
     }
@@ -90,7 +103,7 @@ class Alerts:
         """Add an alert in the caller's transaction, unless the same one was added within a day; return whether it was added.
 
         `text` names no identity. Where a partner chooses how it ends, `alike` is how it begins: an alert that began so
-        within a day gets the new words instead, and is open again.
+        within a day gets the new words and the new time instead, and is open again.
         """
         return self._add(tx, kind, text, alike)
 
@@ -129,12 +142,11 @@ class Alerts:
                     remedy=Remedy("alert.acknowledge", {"every": True}),
                 )
             mine = self._mine(tx)
+            named = []
             for each in ids:
-                if tx.execute(select(rows.c.id).where(mine, rows.c.id == each)).first() is None:
-                    raise NotFound(
-                        f"there is no alert {each[:40]!r}", hint="see which there are", remedy=Remedy("alert.list")
-                    )
-            wanted = mine if every else mine & rows.c.id.in_(ids)
+                found = tx.scalars(select(rows.c.id).where(mine, beginning(rows.c.id, each))).all()
+                named.append(the_one(found, each, "alert", Remedy("alert.list")))
+            wanted = mine if every else mine & rows.c.id.in_(named)
             now = self._scope.home.now()
             seen = tx.execute(update(rows).where(wanted, rows.c.acknowledged.is_(None)).values(acknowledged=now))
             detail["alerts"] = seen.rowcount
@@ -147,7 +159,9 @@ class Alerts:
         known = tx.execute(select(rows.c.id, rows.c.text).where(*same, words)).first()
         if known is not None:
             if known.text != text:
-                tx.execute(update(rows).where(rows.c.id == known.id).values(text=text, acknowledged=None))
+                tx.execute(
+                    update(rows).where(rows.c.id == known.id).values(text=text, at=home.now(), acknowledged=None)
+                )
             return False
         values = {"id": home.new_id(), "project_id": self._scope.id, "kind": kind, "text": text, "at": home.now()}
         tx.execute(rows.insert().values(**values))

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,8 +19,9 @@ from psi.errors import Remedy, VesicaError
 
 from ..access import permissions
 from ..access.scope import Home, Scope
-from ..errors import Failure, JobFailed, NotFound
+from ..errors import Failure, JobFailed
 from ..storage.database import Tx
+from ..storage.ids import beginning, the_one
 from ..storage.locks import serving
 from ..storage.records import Document, record
 from ..storage.tables import DAY
@@ -35,6 +36,14 @@ Progress = Callable[[str, int, int | None], None]  # what is being done, how muc
 Handler = Callable[[Scope, Document, Progress], Any]  # returns a JSON value
 
 HANDLERS: dict[str, Handler] = {}  # filled by node/wiring.py
+
+
+# The codes of errors whose words name segments and fields, and the words instead where the caller may not see all of these.
+_NAMING_CODES = ("policy_violation", "policy_conflict", "refused", "not_found", "invalid_input")
+_NAMELESS = {
+    "message": "the job was refused, for a reason that names what you may not see",
+    "hint": "ask somebody who may see all of it",
+}
 
 
 class JobState(StrEnum):
@@ -157,7 +166,7 @@ class Jobs:
             if not serving(self._home.path):
                 claimed = self._claim(job_id)
                 if claimed is not None:
-                    return self._execute(claimed, progress)
+                    return self._execute_for_caller(claimed, progress)
             time.sleep(POLL_SECONDS)
 
     def claim_next(self, project_ids: Collection[str] | None = None) -> Job | None:
@@ -171,8 +180,19 @@ class Jobs:
         with suppress(Exception):
             self._execute(job, progress)
 
-    def all(self, scope: Scope | None = None, *, state: JobState | None = None) -> list[Job]:
-        """Return jobs, newest first; where labels limit what the caller may see, only those that the caller submitted."""
+    def give_back(self) -> None:
+        """Queue the jobs again that this process runs: it is about to end, and what they did so far is found again."""
+        mine = (rows.c.owner == self._home.process.name, rows.c.state == JobState.RUNNING)
+        with self._home.begin() as tx:
+            tx.execute(
+                rows.update().where(*mine).values(state=JobState.QUEUED, owner=None, lease_until=None, progress=None)
+            )
+
+    def all(self, scope: Scope | None = None, *, state: JobState | None = None, limit: int | None = None) -> list[Job]:
+        """Return jobs, newest first, at most `limit`.
+
+        Where labels limit what the caller may see, only those that the caller submitted.
+        """
         query = select(rows).order_by(rows.c.created.desc(), rows.c.id.desc())
         shown = self._home.scopes() if scope is None else [scope]
         query = query.where(rows.c.project_id.in_([each.id for each in shown]))
@@ -182,15 +202,26 @@ class Jobs:
             limited = [each.id for each in shown if self._home.guard.limited(tx, each.id)]
             if limited:
                 query = query.where(rows.c.project_id.not_in(limited) | (rows.c.submitted_by == self._me()))
-            return [record(Job, row) for row in tx.execute(query)]
+            found = tx.execute(query.limit(limit))
+            return [self._for_caller(record(Job, row), row.project_id in limited)[0] for row in found]
 
     def show(self, job_id: str) -> Job:
+        """Return a job by its id, or by the beginning of it that no other job has which the caller may see."""
+        return self._shown(job_id)[0]
+
+    def _shown(self, job_id: str) -> tuple[Job, bool]:
+        """Return a job as `show` does, and whether something of its error is kept from the caller."""
         with self._home.read() as tx:
-            row = tx.execute(select(rows).where(rows.c.id == job_id)).first()
-            job = None if row is None else record(Job, row)
-            if job is None or not self._visible(tx, job):
-                raise NotFound(f"there is no job {job_id!r}", hint="see which there are", remedy=Remedy("job.list"))
-        return job
+            begun = [record(Job, row) for row in tx.execute(select(rows).where(beginning(rows.c.id, job_id)))]
+            visible = {job.id: job for job in begun if self._visible(tx, job)}
+            job = visible[the_one([*visible], job_id, "job", Remedy("job.list"))]
+            return self._for_caller(job, self._home.guard.limited(tx, job.project_id))
+
+    def open_count(self, scope: Scope) -> int:
+        """Return how many jobs of a project are not over, of those that are there for the caller."""
+        with self._home.read() as tx:
+            query = select(rows).where(rows.c.project_id == scope.id, rows.c.state.in_(OPEN))
+            return sum(self._visible(tx, record(Job, row)) for row in tx.execute(query))
 
     def _visible(self, tx: Tx, job: Job) -> bool:
         """Return whether a job is there for the caller: what it did and why it failed may name what is hidden."""
@@ -201,6 +232,15 @@ class Jobs:
         limited = guard.limited(tx, job.project_id)
         views = permissions.permits(grants, permissions.Permission.VIEW, job.project_id)
         return views and (not limited or job.submitted_by == self._me())
+
+    def _for_caller(self, job: Job, limited: bool) -> tuple[Job, bool]:
+        """Return a job without what its error says of things that may be hidden from the caller, and whether it said any.
+
+        The node, which sees all, was refused.
+        """
+        if not limited or job.error is None or job.error.get("code") not in _NAMING_CODES:
+            return job, False
+        return replace(job, error={**_NAMELESS, "code": job.error["code"]}), True
 
     def _me(self) -> str:
         return self._home.guard.actor()[:255]
@@ -256,6 +296,16 @@ class Jobs:
     def _was_abandoned(self, job: Job) -> bool:
         """Return whether the process that ran a job is dead, or has given no sign of life for a lease."""
         return (job.lease_until or 0) < self._home.now() or not self._home.process.is_alive(job.owner or "")
+
+    def _execute_for_caller(self, job: Job, progress: Progress) -> Any:
+        """Run a claimed job; raise what a caller may be told of its error."""
+        try:
+            return self._execute(job, progress)
+        except VesicaError:
+            shown, less = self._shown(job.id)
+            if less:
+                raise JobFailed(shown.error or {}) from None
+            raise
 
     def _execute(self, job: Job, progress: Progress) -> Any:
         try:

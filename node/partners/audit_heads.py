@@ -111,7 +111,7 @@ def received(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     """Handle audit.head: keep it beside the first of each day before, and answer with all that we keep."""
     assert isinstance(message, SignedHead)
     head, now = message.head, scope.home.now()
-    head.verify(message.signature, connection.peer_key)
+    head.verify(message.signature, *connection.peer_keys)
     if head.connection != connection.wire_id:
         raise RemoteProtocolError("signature", "the head is of another connection")
     kept = _kept(tx, connection)
@@ -148,9 +148,9 @@ def confirmed(scope: Scope, tx: Tx, connection: Connection, message: Message) ->
     """Handle audit.held: the heads that the partner keeps have our signature, and must still be in our log."""
     assert isinstance(message, SignedHeads)
     kept = message.held
-    kept.verify(message.signature, connection.peer_key)
+    kept.verify(message.signature, *connection.peer_keys)
     for signed in kept.heads:
-        signed.head.verify(signed.signature, scope.home.key)
+        signed.head.verify(signed.signature, *scope.home.keys.publics)
     if {kept.connection, *(signed.head.connection for signed in kept.heads)} != {connection.wire_id}:
         raise RemoteProtocolError("signature", "the heads are of another connection")
     note(tx, connection, heads_kept=message.encode())

@@ -4,31 +4,33 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
-from protocol import handshake
-from protocol.agreement import Agreement, Offer, mismatches
+from protocol import handshake, wire
+from protocol.agreement import OFFERED_NAMESPACES, Agreement, Offer, Terms, mismatches
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Disconnect
 from protocol.wire import Message
 from psi.errors import Remedy
 
-from ..access.scope import Home, Scope
-from ..errors import AlreadyExists, InvalidInput, NotFound, check_name, printable
+from ..access.scope import Home, NothingDone, Scope
+from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, RefusedToPartner, check_name, printable
 from ..operations.alerts import AlertKind, Alerts
 from ..people.datasets import namespaces
 from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.records import record
-from ..storage.tables import connections
-from . import handlers, key_epochs
+from ..storage.tables import DAY, connections
+from . import handlers, key_changes, key_epochs
 from .connections import BEGUN, Connection, ConnectionStatus, change, find, next_step
+from .letters import letters_to
 
 if TYPE_CHECKING:
     from ..transport.endpoint import Call, Route
 
 CONNECT = b"connect"  # the purpose under which the Connect ID's secret is wrapped
 STALE = "this Connect ID is not (or no longer) valid"
+REQUESTS = 32  # that wait for an answer, or came within a day and were not accepted: each leaves rows
 HELLO_BYTES = 300  # a longer body is a request, which has two offers in it
 
 
@@ -40,7 +42,7 @@ def routes(home: Home) -> "list[Route]":
     def connect(call: "Call") -> bytes:
         return answer(home, call.caller, call.body)
 
-    return [Route("POST", paths.CONNECT, connect)]
+    return [Route("POST", paths.CONNECT, connect, wire.MAX_BODY_OF_STRANGERS)]
 
 
 def answer(home: Home, caller: bytes, body: bytes) -> bytes:
@@ -68,17 +70,22 @@ def answer_hello(scope: Scope, hello: handshake.Hello) -> handshake.Reply:
 
 
 def answer_request(scope: Scope, request: handshake.Request) -> None:
-    """Store a request for a person to accept or decline, and raise an alert. The same request again changes nothing."""
+    """Store a request for a person to accept or decline, and raise an alert. The same request again changes nothing.
+
+    Everything is looked at before the transaction begins: who cannot prove to have the Connect ID, or asks too often,
+    leaves no row and takes no lock.
+    """
+    secret = _secret(scope, request.hello)
+    ours = offer(scope, handshake.offer_nonce(request.hello, secret=secret))
+    agreement = handshake.check_request(request, ours, secret=secret)
+    key_changes.check_requester(scope, request.offer.key)
+    with scope.read() as reading:
+        if not _is_new(scope, reading, agreement, request.offer):
+            return
     fingerprint = request.hello.key.hex()[:16]
     with scope.act("partner.requested", request.offer.organisation, actor=f"key {fingerprint}") as tx:
-        secret = _secret(scope, request.hello)
-        ours = offer(scope, handshake.offer_nonce(request.hello, secret=secret))
-        agreement = handshake.check_request(request, ours, secret=secret)
-        known = find(scope.home, stored_id(agreement.connection), tx)
-        if known is not None and known.agreement == agreement.encode():
-            return
-        if known is not None:
-            raise RemoteProtocolError("agreement", "this connection id is taken")
+        if not _is_new(scope, tx, agreement, request.offer):
+            raise NothingDone
         alias = store(scope, tx, request.offer, agreement, request.signature)
         text = _asks(request.offer.organisation, alias)
         for name, our_rules, their_rules in mismatches(ours, request.offer):
@@ -86,14 +93,41 @@ def answer_request(scope: Scope, request: handshake.Request) -> None:
         Alerts(scope).add(tx, AlertKind.CONNECTION_REQUEST, text)
 
 
+def _is_new(scope: Scope, tx: Tx, agreement: Agreement, theirs: Offer) -> bool:
+    """Return whether a request has not been stored yet; raises for one that cannot be, or where too many were made."""
+    known = find(scope.home, stored_id(agreement.connection), tx)
+    if known is not None and known.agreement == agreement.encode():
+        return False
+    if known is not None:
+        raise RemoteProtocolError("agreement", "this connection id is taken")
+    _check_new(scope, tx, theirs)
+    today = connections.c.created > scope.home.now() - DAY
+    unanswered = connections.c.status == ConnectionStatus.REQUESTED
+    mine = (connections.c.project_id == scope.id, connections.c.our_signature.is_(None), unanswered | today)
+    if tx.execute(select(func.count()).select_from(connections).where(*mine)).scalar_one() >= REQUESTS:
+        raise RefusedToPartner(
+            "too_many",
+            "many requests to connect wait for an answer here, or were made today",
+            hint="ask the partner to answer them, or try again tomorrow",
+            status=409,
+        )
+    return True
+
+
 def settle_request(scope: Scope, tx: Tx, connection: Connection) -> None:
-    """Close the alert of a request that has been answered."""
-    Alerts(scope).settle(tx, AlertKind.CONNECTION_REQUEST, _asks(connection.peer_organisation, connection.alias))
+    """Close the alert of a request that has been answered; the name in it is that of then."""
+    asked = Offer.decode(connection.their_offer)
+    Alerts(scope).settle(tx, AlertKind.CONNECTION_REQUEST, _asks(asked.organisation, connection.alias))
 
 
-def offer(scope: Scope, nonce: bytes) -> Offer:
-    """Return who we are and on what terms the project connects."""
-    config = scope.home.config
+def offer(scope: Scope, nonce: bytes, tx: Tx | None = None) -> Offer:
+    """Return who we are and on what terms the project connects, now or as the given transaction sees it."""
+    config, names = scope.home.config, namespaces(scope, tx)
+    if len(names) > OFFERED_NAMESPACES:
+        raise NotAllowed(
+            f"a project offers at most {OFFERED_NAMESPACES} namespaces, and this one has {len(names)}",
+            hint="erase the columns of identities that nobody matches by",
+        )
     return Offer(
         organisation=config.organisation,
         project_name=scope.name,
@@ -101,8 +135,8 @@ def offer(scope: Scope, nonce: bytes) -> Offer:
         project=scope.wire_id,
         address=config.address,
         proxy=config.proxy,
-        terms=scope.terms,
-        namespaces=tuple(namespaces(scope)),
+        terms=Terms.from_dict(scope.row(tx).terms),
+        namespaces=tuple(names),
         nonce=nonce,
     )
 
@@ -124,6 +158,8 @@ def store(
             alias=alias,
             status=ConnectionStatus.PENDING if asked else ConnectionStatus.REQUESTED,
             peer_key=theirs.key,
+            our_key=scope.home.key,
+            told_key=scope.home.key,
             peer_project=theirs.project,
             peer_project_name=printable(theirs.project_name)[:63],
             peer_organisation=printable(theirs.organisation),
@@ -148,7 +184,7 @@ def accepted(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     assert isinstance(message, handshake.Accept)
     if connection.status is not ConnectionStatus.PENDING:
         raise RemoteProtocolError("out_of_order", "nothing was waiting to be accepted")
-    handshake.check_accept(message, connection.agreed, key=connection.peer_key)
+    handshake.check_accept(message, connection.agreed, keys=connection.peer_keys)
     change(scope.home, tx, connection, status=ConnectionStatus.ACTIVE, their_signature=message.signature)
     text = f"{connection.peer_organisation} accepted: partner {connection.alias} is active"
     Alerts(scope).add(tx, AlertKind.CONNECTION_ACCEPTED, text)
@@ -178,6 +214,7 @@ def end(scope: Scope, tx: Tx, connection: Connection, reason: str) -> None:
     change(scope.home, tx, connection, status=ConnectionStatus.DISCONNECTED, reason=reason)
     for hook in handlers.ENDED:
         hook(scope, tx, connection)
+    Alerts(scope).settle(tx, AlertKind.LETTERS_STUCK, letters_to(connection))
     key_epochs.end(scope, tx, connection)
 
 
@@ -191,6 +228,11 @@ def _secret(scope: Scope, hello: handshake.Hello) -> bytes:
 
 
 def _check_new(scope: Scope, tx: Tx, theirs: Offer) -> None:
+    if key_changes.is_replaced(tx, theirs.key):  # whoever has it would get all budgets anew
+        raise NotAllowed(
+            "a partner has replaced that key by another one: somebody else has it, or the partner runs from an old backup",
+            hint="ask the partner, by a way that you trust, for a Connect ID with its newest key",
+        )
     known = tx.execute(
         select(connections).where(
             connections.c.project_id == scope.id,

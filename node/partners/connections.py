@@ -2,23 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ScalarSelect, Select, select, update
 
 from protocol.agreement import Agreement, Terms
 from psi.errors import Remedy, VesicaError
 
 from ..access.audit import Result
 from ..access.scope import Home, Scope
-from ..errors import NotAllowed, NotFound, UnknownCaller, WrongPeerKey
+from ..errors import NotAllowed, NotFound, RefusedByPartner, RefusedToPartner, UnknownCaller, WrongPeerKey
 from ..operations.alerts import AlertKind, Alerts
 from ..storage.database import Tx
 from ..storage.ids import stored_id, wire_id
 from ..storage.records import Document, record
-from ..storage.tables import connections
+from ..storage.tables import DAY, connections
+from ..transport import paths
+from ..transport.addresses import Reach
 
 if TYPE_CHECKING:
     from ..transport.client import PeerClient
@@ -37,6 +40,29 @@ class ConnectionStatus(StrEnum):
 
 BEGUN = (ConnectionStatus.PENDING, ConnectionStatus.REQUESTED, ConnectionStatus.ACTIVE)
 
+BLOCKED = "nothing is exchanged until its own key is back; if it lost that, disconnect and take a new Connect ID"
+OLD = "a node from a backup that is older than its key needs a newer backup, or another key and new connections"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What we have spent on estimates with a partner in the window, by its word: thousandths of epsilon."""
+
+    spent: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How the normalisers of both sides compared, and what of that is under way."""
+
+    status: str  # asked, same, different
+    set: int
+    at: int
+    difference: Document | None
+    waiting: bool = False  # for the partner's answer
+    answered: int = 0  # when we last answered the partner's question
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
@@ -47,22 +73,35 @@ class Connection:
     alias: str
     status: ConnectionStatus
     peer_key: bytes
+    first_key: bytes | None
+    peer_changes: bytes | None
+    replaced_keys: bytes | None
+    key_replaced: int | None
+    our_key: bytes | None
+    told_key: bytes | None
     peer_project: bytes
     peer_project_name: str
     peer_organisation: str
     peer_address: str  # empty: they call us
     proxy: bool
+    moves_to: Document | None
+    chosen_address: str  # of the Connect ID that our operator entered; empty: they asked us
     agreement: bytes
     agreement_digest: bytes
     their_offer: bytes
+    our_offer: bytes | None
     our_signature: bytes | None
     their_signature: bytes | None
+    our_proposal: bytes | None
+    their_proposal: bytes | None
+    our_acceptance: bytes | None
+    void: bytes | None
     letters_sent: int
     letters_received: int
     reason: str | None
     key_changed: int | None
-    budget: Document | None
-    preflight: Document | None
+    budget: Spent | None
+    preflight: Compared | None
     restored: int | None
     head_sent: int | None
     heads_kept: bytes | None
@@ -73,6 +112,17 @@ class Connection:
     def wire_id(self) -> bytes:
         """The id as messages have it."""
         return wire_id(self.id)
+
+    @property
+    def first_peer_key(self) -> bytes:
+        """The partner's key when both agreed: what is computed for the connection is bound to it for good."""
+        return self.first_key or self.peer_key
+
+    @property
+    def peer_keys(self) -> tuple[bytes, ...]:
+        """All keys that the partner has had in this connection: what it signed under one of them is its own."""
+        olds = self.replaced_keys or b""
+        return (*(olds[start : start + 32] for start in range(0, len(olds), 32)), self.peer_key)
 
     @property
     def agreed(self) -> Agreement:
@@ -111,6 +161,26 @@ def named(scope: Scope, alias: str, tx: Tx | None = None, *, status: ConnectionS
         hint, remedy = next_step(found)
         raise NotAllowed(f"partner {alias} is {found.status}, not {status}", hint=hint, remedy=remedy)
     return found
+
+
+def at_new_address(connection: Connection) -> Connection:
+    """Return a connection as it is once its partner has moved."""
+    assert connection.moves_to is not None
+    return replace(connection, peer_address=connection.moves_to["address"], proxy=connection.moves_to["proxy"])
+
+
+def peer_keys(scope: Scope, connection: Connection) -> tuple[bytes, ...]:
+    """Return all keys that the partner has had until now: the last call may have shown a new one."""
+    return by_id(scope, connection.id).peer_keys
+
+
+def present_key(connection: Connection) -> ScalarSelect[bytes]:
+    """Return the key that a partner has when a statement runs: what a row in memory says may be replaced by then.
+
+    It stands for the organisation wherever use is counted, since all that is counted follows it to its new key.
+    """
+    mine = connections.alias()
+    return select(mine.c.peer_key).where(mine.c.id == connection.id).scalar_subquery()
 
 
 def next_step(connection: Connection) -> tuple[str, Remedy | None]:
@@ -155,6 +225,12 @@ def _first(home: Home, query: Select[Any], tx: Tx | None) -> Connection | None:
     return None if row is None else record(Connection, row)
 
 
+def reach(home: Home, connection: Connection) -> Reach:
+    """Return which addresses may be called for a connection: those that its partner names and our operator allows."""
+    config = home.config
+    return Reach.of(config.address, private=config.private_addresses, chosen=connection.chosen_address)
+
+
 @contextmanager
 def calling(scope: Scope, connection: Connection, *, patience: float | None = None) -> "Iterator[PeerClient]":
     """Yield a client for a partner. Another key at its address ends it with WrongPeerKey, an audit row and an alert.
@@ -162,19 +238,34 @@ def calling(scope: Scope, connection: Connection, *, patience: float | None = No
     Once the partner's own key answers again, only the alert stays.
     """
     from ..transport.client import PeerClient  # HTTP and TLS: 0.1 s that most commands do without
+    from . import key_changes
 
     scope.home.guard.known()
     address, key, proxy = connection.peer_address, connection.peer_key, connection.proxy
     try:
-        with PeerClient(scope.home, address, key, proxy=proxy, patience=patience) as client:
+        with PeerClient(
+            scope.home, address, key, reach=reach(scope.home, connection), proxy=proxy, patience=patience
+        ) as client:
+            client.successor = partial(key_changes.successor, scope.home, connection)
+            key_changes.announce(scope.home, connection, client)
             yield client
         if connection.key_changed is not None:
             with scope.begin() as tx:  # unless another key was seen since
                 seen = (connections.c.id == connection.id, connections.c.key_changed == connection.key_changed)
                 tx.execute(update(connections).where(*seen).values(key_changed=None))
     except WrongPeerKey as error:
-        _key_changed(scope, connection, "partner.call", "answers", error)
+        _key_changed(scope, connection, "partner.call", f"answers with another key: {BLOCKED}", error)
         raise
+    except RefusedByPartner as error:
+        key_changes.not_known(scope, connection, error)
+        raise
+
+
+def knock(scope: Scope, connection: Connection, *, patience: float | None = None) -> None:
+    """Call a partner for nothing but its signed answer; raises what `calling` raises."""
+    last = by_id(scope, connection.id).letters_received
+    with calling(scope, connection, patience=patience) as client:
+        client.get(f"{paths.LETTERS}?connection={connection.id}&wait=0&after={last}")
 
 
 def check_caller(home: Home, connection: Connection | None, caller: bytes) -> None:
@@ -182,20 +273,26 @@ def check_caller(home: Home, connection: Connection | None, caller: bytes) -> No
 
     Only the two sides know a connection's id, so no stranger can raise the alert.
     """
-    if connection is None or connection.peer_key != caller:
-        error = UnknownCaller("there is no connection with the caller")
-        if connection is not None and connection.status in BEGUN:
-            _key_changed(home.scope(connection.project_id), connection, "partner.called", "calls", error)
-        raise error
+    if connection is not None and connection.peer_key == caller:
+        return
+    error: VesicaError = UnknownCaller("there is no connection with the caller")
+    says = f"calls with another key: {BLOCKED}"
+    if connection is not None and caller in connection.peer_keys:
+        error = RefusedToPartner("key_retired", "this key has been replaced by another one", hint=OLD)
+        says = "calls with a key that it has replaced: somebody else has that, or the partner runs from an old backup"
+    if connection is not None and connection.status in BEGUN:
+        _key_changed(home.scope(connection.project_id), connection, "partner.called", says, error)
+    raise error
 
 
-def _key_changed(scope: Scope, connection: Connection, act: str, does: str, error: VesicaError) -> None:
+def _key_changed(scope: Scope, connection: Connection, act: str, says: str, error: VesicaError) -> None:
     """Raise an alert and leave an audit row, once a day for a connection."""
     home = scope.home
-    blocked = "nothing is exchanged until its own key is back; if it changed, disconnect and take a new Connect ID"
+    if connection.key_changed is not None and home.now() - connection.key_changed < DAY:
+        return  # it is known: a caller with a wrong key takes no lock each time
     with home.begin() as tx:
         note(tx, connection, key_changed=home.now())
-        if Alerts(scope).add(tx, AlertKind.KEY_CHANGED, f"{connection.alias} {does} with another key: {blocked}"):
+        if Alerts(scope).add(tx, AlertKind.KEY_CHANGED, f"{connection.alias} {says}"):
             reason = {"code": error.code, "message": str(error)}
             home.audit.record(
                 tx, act, connection.alias, project_id=scope.id, result=Result.DENY, detail={"error": reason}

@@ -2,9 +2,10 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, or_, select
 
 from protocol import wire
 from protocol.errors import Malformed
@@ -19,13 +20,15 @@ from ..storage.tables import connections, letters
 from ..transport import paths
 from . import handlers
 from .connections import Connection
-from .letters import CORRESPONDING, Letters, correspondent, delivered, outbox, receive, worth_calling
+from .details import try_new_address
+from .letters import CORRESPONDING, SYNC_SECONDS, Letters, correspondent, delivered, outbox, receive, worth_calling
 
 if TYPE_CHECKING:
     from ..transport.endpoint import Call, Route
 
 DELIVER_SECONDS = 1.0
 POLL_SECONDS = 25
+MAX_DIGITS = 18  # of a letter's number
 PATIENCE_SECONDS = 15.0  # after a partner could not be reached
 
 
@@ -39,7 +42,10 @@ def routes(home: Home) -> "list[Route]":
 
     def get(call: "Call") -> bytes | None:
         connection = correspondent(home, call.caller, call.query.get("connection", ""))
-        waiting = outbox(home, connection)
+        after = call.query.get("after", "")
+        if not after.isascii() or not after.isdigit() or len(after) > MAX_DIGITS:
+            raise Malformed("letters: expected the number after which they are wanted")
+        waiting = outbox(home, connection, after=int(after))
         return wire.pack({"letters": [letter.encode() for letter in waiting]}) if waiting else None
 
     def acknowledge(call: "Call") -> bytes:
@@ -62,29 +68,46 @@ class LetterCarrier:
 
     def __init__(self, home: Home, stop: threading.Event) -> None:
         self._home, self._stop = home, stop
-        self._fetching: set[str] = set()
+        self._busy: set[tuple[str, str]] = set()  # what is under way, and the connection
         self._patience: dict[str, float] = {}  # connection -> when to try to deliver again
         self._gone: set[str] = set()  # connections whose partner could not be reached
 
     def run(self) -> None:
-        """Deliver what waits, every second, and have one long poll open with each partner, until `stop`."""
+        """Deliver what waits, every second, and have one long poll open with each partner, until `stop`.
+
+        Each has a thread of its own: a partner that is slow holds up nobody else's letters.
+        """
         while not self._stop.wait(DELIVER_SECONDS):
             try:
                 for connection, waiting in self._partners():
-                    if worth_calling(connection, self._home.now()) and connection.id not in self._fetching:
-                        self._fetching.add(connection.id)
-                        name = f"fetch {connection.alias}"
-                        fetch = self._home.guard.as_itself(self._fetch)
-                        threading.Thread(target=fetch, args=(connection,), name=name, daemon=True).start()
+                    if worth_calling(connection, self._home.now()):
+                        self._start("fetch", self._fetch, connection)
                     if waiting and self._patience.get(connection.id, 0.0) < time.monotonic():
-                        self._deliver(connection)
+                        self._start("deliver", self._deliver, connection)
             except Failure as error:
                 log.warning("letters wait", code=error.code)
+
+    def _start(self, what: str, act: Callable[[Connection], None], connection: Connection) -> None:
+        """Begin something with a partner, unless the same is under way."""
+        doing = (what, connection.id)
+        if doing in self._busy:
+            return
+
+        def run() -> None:
+            try:
+                act(connection)
+            finally:
+                self._busy.discard(doing)
+
+        self._busy.add(doing)
+        name = f"{what} {connection.alias}"
+        threading.Thread(target=self._home.guard.as_itself(run), name=name, daemon=True).start()
 
     def _partners(self) -> list[tuple[Connection, bool]]:
         waiting = exists().where(letters.c.connection_id == connections.c.id, letters.c.delivered.is_(None))
         query = select(connections, waiting.label("waiting")).where(
-            connections.c.peer_address != "", connections.c.status.in_(CORRESPONDING)
+            or_(connections.c.peer_address != "", connections.c.moves_to.is_not(None)),
+            connections.c.status.in_(CORRESPONDING),
         )
         with self._home.read() as reading:
             return [(record(Connection, row), row.waiting) for row in reading.execute(query)]
@@ -100,7 +123,9 @@ class LetterCarrier:
     def _fetch(self, connection: Connection) -> None:
         try:
             wait = 0 if connection.id in self._gone else POLL_SECONDS
-            Letters(self._home.scope(connection.project_id)).fetch(connection, wait=wait)
+            scope = self._home.scope(connection.project_id)
+            connection = try_new_address(scope, connection, patience=SYNC_SECONDS)
+            Letters(scope).fetch(connection, wait=wait, stop=self._stop)
             if connection.id in self._gone:
                 self._gone.discard(connection.id)
                 for hook in handlers.REACHED:
@@ -109,5 +134,3 @@ class LetterCarrier:
             log.info("cannot fetch letters", partner=connection.alias, code=error.code)
             self._gone.add(connection.id)
             self._stop.wait(PATIENCE_SECONDS)
-        finally:
-            self._fetching.discard(connection.id)

@@ -16,7 +16,9 @@ Hook = Callable[["Scope", "Tx", "Connection"], None]
 
 HANDLERS: dict[str, LetterHandler] = {}  # by kind of letter
 ENDED: list[Hook] = []  # a connection ends: each room ends what it has of it, in the same transaction
+AGREED: "list[Callable[[Scope, Tx, Connection, frozenset[str]], None]]" = []  # on other namespaces; given those that are gone
 ALLOWED: list[Hook] = []  # a partner may evaluate its whole universe once more
+KEY_REPLACED: "list[Callable[[Tx, bytes, bytes], None]]" = []  # an organisation has another key: the old one, the new one
 REACHED: "list[Callable[[Home, Connection], None]]" = []  # a partner that was gone can be reached again
 GIVES: "list[Callable[[Tx, Connection], bool]]" = []  # whether a feed of ours runs to a partner
 TAKES: "list[Callable[[Tx, Connection], bool]]" = []  # whether a feed of a partner's runs to us

@@ -4,14 +4,13 @@ Both nodes number the epochs of a connection alike: the opener of an exchange sa
 partner may move us on once a day at most, and what it has used up is counted by the clock, not by the epoch.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 
+from ..access.audit import date
 from ..access.scope import Home, Scope
 from ..errors import NotAllowed
 from ..storage import cache
@@ -20,9 +19,21 @@ from ..storage.database import Tx
 from ..storage.records import Document, record
 from ..storage.tables import DAY, connections, epochs
 from . import handlers
-from .connections import BEGUN, Connection, ConnectionStatus, named
+from .connections import BEGUN, Connection, ConnectionStatus, by_id, named
 
 FURTHEST = 1_000  # epochs that a partner may be ahead: nothing honest is, and numbers must not run out
+
+
+class TooSoon(NotAllowed):
+    """The partner asks for another key epoch before its time."""
+
+    code = "epoch_too_soon"
+
+    def __init__(self, until: int) -> None:
+        super().__init__(
+            f"the last key epoch began less than a day ago here; the next can begin after {date(until)}",
+            hint="runs go on by themselves then, and before that once the side that was restored has said so by letter",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +100,10 @@ def rotate(scope: Scope, alias: str) -> Document:
 
 
 def follow(scope: Scope, tx: Tx, connection: Connection, epoch_number: int) -> Epoch:
-    """Return the partner's epoch, whose number is above ours, by ending ours; refused where that comes too early."""
+    """Return the partner's epoch, whose number is above ours, by ending ours; refused where that comes too early.
+
+    A partner that was restored has lost its keys, and what it has to take back must not wait for a day.
+    """
     ours = current(scope, tx, connection)
     if epoch_number <= ours.number:
         return ours
@@ -99,11 +113,9 @@ def follow(scope: Scope, tx: Tx, connection: Connection, epoch_number: int) -> E
             f"the partner asks for key epoch {epoch_number}, which is far ahead of epoch {ours.number} here",
             hint="ask the partner what happened to its node; to start over, disconnect and connect again",
         )
-    if scope.home.now() < newest.started + DAY and not _first_since_restore(scope, tx, newest):
-        raise NotAllowed(
-            f"the partner asks for key epoch {epoch_number} less than a day after epoch {ours.number} began",
-            hint="ask the partner whether it restored a backup; the next epoch can begin a day after the last one",
-        )
+    restored = _first_since_restore(scope, tx, newest) or _partner_restored(scope, tx, connection, newest)
+    if scope.home.now() < newest.started + DAY and not restored:
+        raise TooSoon(newest.started + DAY)
     return begin(scope, tx, connection, epoch_number)
 
 
@@ -114,7 +126,7 @@ def begin(scope: Scope, tx: Tx, connection: Connection, epoch_number: int, *, re
     """
     home = scope.home
     _destroy_secret(home, tx, epochs.c.connection_id == connection.id, refills=refills)
-    home.database.afterwards(partial(_delete_caches_before, home.path / "cache" / connection.id, epoch_number))
+    home.database.afterwards(partial(_destroy_caches, home, connection, before=epoch_number))
     secret = home.random(32)
     wrapped = home.keys.wrap(secret, _purpose(connection, epoch_number))
     _insert(home, tx, connection.id, epoch_number, secret=wrapped)
@@ -124,7 +136,7 @@ def begin(scope: Scope, tx: Tx, connection: Connection, epoch_number: int, *, re
 def end(scope: Scope, tx: Tx, connection: Connection) -> None:
     """End a connection's epoch, beginning none; its caches are destroyed."""
     _destroy_secret(scope.home, tx, epochs.c.connection_id == connection.id)
-    scope.home.database.afterwards(lambda: cache.destroy(scope.home.path, connection.id))
+    scope.home.database.afterwards(partial(_destroy_caches, scope.home, connection))
 
 
 def end_all_after_restore(home: Home, tx: Tx, *, days: int) -> None:
@@ -163,35 +175,15 @@ def _first_since_restore(scope: Scope, tx: Tx, epoch: StoredEpoch) -> bool:
     return first is not None and epoch.number == first + 1
 
 
+def _partner_restored(scope: Scope, tx: Tx, connection: Connection, epoch: StoredEpoch) -> bool:
+    """Return whether the partner said since an epoch began that it was restored; it may say so once an hour."""
+    said = by_id(scope, connection.id, tx).restored
+    return said is not None and said >= epoch.started
+
+
 def _ended_by_partner(connection: Connection, epoch: StoredEpoch) -> bool:
     """Return whether an epoch that is over ended before its time, and not by our choice."""
     return epoch.ended is not None and not epoch.refills and epoch.ended < epoch.started + _length(connection) - DAY
-
-
-def counted_since(scope: Scope, tx: Tx, connection: Connection) -> int:
-    """Return the time since when a partner's use of what an epoch allows counts.
-
-    That is the end of the last epoch that ran its length (a day less, for clocks that differ), at most an epoch's
-    length ago. An epoch that we chose to end early counts as if it had run its length; one that the partner ended refills
-    nothing. Where an organisation has several connections with the project, that of the connection whose epoch ended
-    first counts; one that is new has none.
-    """
-    length = _length(connection)
-    earliest = scope.home.now() - length
-    query = (
-        select(epochs.c.connection_id, epochs.c.started, epochs.c.ended, epochs.c.refills)
-        .join(connections, connections.c.id == epochs.c.connection_id)
-        .where(
-            connections.c.project_id == scope.id,
-            connections.c.peer_key == connection.peer_key,
-            or_(epochs.c.ended.is_(None), epochs.c.ended > earliest),
-        )
-    )
-    ends: dict[str, int] = {}
-    for row in tx.execute(query):
-        complete = row.ended is not None and (row.refills or row.ended - row.started >= length - DAY)
-        ends[row.connection_id] = max(ends.get(row.connection_id, earliest), row.ended if complete else earliest)
-    return min(ends.values(), default=earliest)
 
 
 def _newest(tx: Tx, connection: Connection) -> Sequence[StoredEpoch]:
@@ -230,23 +222,19 @@ def _insert(
     )
 
 
-def _delete_caches_before(caches: Path, epoch_number: int) -> None:
-    """Delete the caches of the epochs before one; that of a later epoch may be in use already."""
-    for each in caches.glob("*"):
-        if each.name.isdigit() and int(each.name) < epoch_number:
-            shutil.rmtree(each, ignore_errors=True)
+def _destroy_caches(home: Home, connection: Connection, before: int | None = None) -> None:
+    """Delete a connection's caches, or those of the epochs before one; that of a later epoch may be in use already."""
+    found = cache.folders(home.path, connection.id)
+    cache.destroy(each for each in found if before is None or each.epoch < before)
 
 
 def remove_leftovers(home: Home) -> None:
     """Delete what a kill left of the caches of epochs that are over, and of partners that are gone."""
     query = select(epochs.c.connection_id, epochs.c.number).where(epochs.c.ended.is_(None))
-    caches = home.path / "cache"
-    found = list(caches.glob("*/*"))  # listed before the epochs are read: none that begins meanwhile is among them
+    found = cache.folders(home.path)  # listed before the epochs are read: none that begins meanwhile is among them
     with home.read() as tx:
-        running = {(row.connection_id, str(row.number)) for row in tx.execute(query)}
-    for folder in found:
-        if folder.is_dir() and (folder.parent.name, folder.name) not in running:
-            shutil.rmtree(folder)
+        running = {(row.connection_id, row.number) for row in tx.execute(query)}
+    cache.destroy(each for each in found if (each.connection_id, each.epoch) not in running)
 
 
 def _length(connection: Connection) -> int:

@@ -5,11 +5,13 @@ makes both idempotent; its handler runs in the transaction that counts it as rec
 """
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from protocol import wire
 from protocol.errors import Malformed, RemoteProtocolError
@@ -18,22 +20,43 @@ from protocol.wire import Message
 from psi.errors import VesicaError
 
 from .. import log
-from ..access.scope import Home, Scope
-from ..errors import Failure, PeerUnreachable, RefusedToPartner, UnknownCaller, WrongPeerKey
+from ..access.audit import date
+from ..access.scope import Home, NothingDone, Scope
+from ..errors import (
+    AddressNotAllowed,
+    Failure,
+    PeerUnreachable,
+    RefusedByPartner,
+    RefusedToPartner,
+    UnknownCaller,
+    WrongPeerKey,
+)
+from ..operations.alerts import AlertKind, Alerts
 from ..storage.database import Tx
+from ..storage.files import below
 from ..storage.ids import stored_id, wire_id
 from ..storage.locks import serving
 from ..storage.tables import DAY, connections, letters
 from ..transport import paths
 from . import handlers
 from .connections import Connection, ConnectionStatus, by_id, calling, check_caller, find, with_status
+from .details import try_new_address
+from .rates import Rate
 
 BATCH_BYTES = wire.MAX_PAYLOAD // 2  # letters fetched at once
 SYNC_SECONDS = 3.0  # how long a command waits for a partner that is gone, before it goes on with its own work
+OUT_OF_ORDER = "out_of_order"  # the code of a letter before which others are missing
 RESTORED = "connect.restored"  # the kind that may skip numbers: its sender has forgotten which it used
 RESTORED_SECONDS = 3_600  # between two of them, since each lets our letters go out again
 ENDED_SECONDS = 7 * DAY  # how long a disconnected partner is asked for its last letters
 FETCHED_SECONDS = 3_600  # after that people are reminded to fetch, where no service does
+HEARD = {  # the kinds that mean something over a connection that is not active
+    ConnectionStatus.PENDING: ("connect.accept", "connect.decline", "connect.details", "connect.disconnect", RESTORED),
+    ConnectionStatus.REQUESTED: ("connect.details", "connect.disconnect", RESTORED),
+    ConnectionStatus.DISCONNECTED: ("feed.purged", RESTORED),  # the statement that memberships are gone may come later
+}
+QUIET = Rate(burst=256, seconds=10.0)  # letters of one connection that is not active: each is a write
+BUSY = Rate(burst=1_200, seconds=3.0)  # of one that is: each is a row of the audit log
 CORRESPONDING = (  # also those that are over: the partner gets a letter about the end
     ConnectionStatus.PENDING,
     ConnectionStatus.REQUESTED,
@@ -41,6 +64,15 @@ CORRESPONDING = (  # also those that are over: the partner gets a letter about t
     ConnectionStatus.DECLINED,
     ConnectionStatus.DISCONNECTED,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """How many letters went to and came from a partner, and whether it could be reached."""
+
+    delivered: int = 0
+    fetched: int = 0
+    reached: bool = True
 
 
 class Letters:
@@ -83,14 +115,41 @@ class Letters:
         if waiting:
             with calling(self._scope, connection, patience=patience) as client:
                 for letter in waiting:
-                    client.post(paths.LETTERS, letter.encode())
+                    try:
+                        client.post(paths.LETTERS, letter.encode())
+                    except RefusedByPartner as error:
+                        if error.code == OUT_OF_ORDER and error.detail is not None:
+                            self._note_missing(connection, error.detail)
+                        raise
                     delivered(self._home, connection.id, letter.number)
         return len(waiting)
 
-    def fetch(self, connection: Connection, *, wait: int = 0, patience: float | None = None) -> int:
-        """Take the letters that the partner has for us, waiting up to `wait` seconds for one; return how many."""
+    def _note_missing(self, connection: Connection, last: int) -> None:
+        """Let the letters after the last one that a partner has leave once more, with an alert where they are gone."""
+        with self._scope.begin() as tx:
+            if not send_again(tx, connection, after=last):
+                begun = letters_to(connection)
+                text = (
+                    f"{begun}are stuck: the last that it has is number {last}, and the next is not here any more; "
+                    "disconnect and connect again"
+                )
+                Alerts(self._scope).add(tx, AlertKind.LETTERS_STUCK, text, alike=begun)
+
+    def fetch(
+        self,
+        connection: Connection,
+        *,
+        wait: int = 0,
+        patience: float | None = None,
+        stop: threading.Event | None = None,
+    ) -> int:
+        """Take the letters that the partner has for us, waiting up to `wait` seconds for one; return how many.
+
+        Once `stop` is set none is taken: the partner keeps them.
+        """
         with calling(self._scope, connection, patience=patience) as client:
-            body = client.get(f"{paths.LETTERS}?connection={connection.id}&wait={wait}")
+            last = by_id(self._scope, connection.id).letters_received
+            body = client.get(f"{paths.LETTERS}?connection={connection.id}&wait={wait}&after={last}")
             self._note_fetched()
             if not body:
                 return 0
@@ -99,9 +158,11 @@ class Letters:
                 raise Malformed("letters: expected a list of letters")
             for each in bundle:
                 letter = Letter.decode(each)
+                if stop is not None and stop.is_set():
+                    return 0
                 if stored_id(letter.connection) != connection.id:
                     raise RemoteProtocolError("session", "the letter is of another connection")
-                receive(self._home, connection.peer_key, letter)
+                receive(self._home, client.peer_key, letter)
             acknowledged = {"connection": connection.id, "number": letter.number if bundle else 0}
             client.post(f"{paths.LETTERS}/ack", wire.pack(acknowledged))
             return len(bundle)
@@ -123,7 +184,7 @@ class Letters:
 
     @property
     def _fetched(self) -> Path:
-        return self._home.path / "fetched" / self._scope.id
+        return below(self._home.path / "fetched", self._scope.id)
 
     def _note_fetched(self) -> None:
         """Note the time as that of a file: it is only shown to people."""
@@ -133,45 +194,51 @@ class Letters:
             self._fetched.touch(mode=0o600)
             os.utime(self._fetched, (now, now))
 
-    def sync_all(self) -> list[str]:
-        """Deliver to and fetch from every partner that can be called; return the aliases of those out of reach."""
-        return [row.alias for row in with_status(self._scope, *CORRESPONDING) if not self.sync(row)]
+    def sync_all(self) -> dict[str, Synced]:
+        """Deliver to and fetch from every partner that can be called; return by alias what came of it."""
+        return {row.alias: self.sync(row) for row in with_status(self._scope, *CORRESPONDING)}
 
-    def sync(self, connection: Connection) -> bool:
-        """Deliver and fetch, if the partner can be called; return False if it is out of reach.
+    def sync(self, connection: Connection) -> Synced:
+        """Deliver and fetch, if the partner can be called.
 
         A partner that is out of reach, or that refuses, does not keep the others waiting.
         """
-        if not self.deliver_soon(connection):
-            return False
-        if not worth_calling(connection, self._home.now()):
-            return True
-        # delivered again, since handlers of the partner's letters may have answered
-        return self._forgiving(self.fetch, connection) and self.deliver_soon(connection)
+        self._home.guard.known()
+        connection = try_new_address(self._scope, connection, patience=SYNC_SECONDS)
+        delivered = self._forgiving(self.deliver, connection)
+        if delivered is None or not (connection.peer_address and worth_calling(connection, self._home.now())):
+            return Synced(delivered=delivered or 0, reached=delivered is not None)
+        fetched = self._forgiving(self.fetch, connection)
+        if fetched is None:
+            return Synced(delivered=delivered, reached=False)
+        answered = self._forgiving(self.deliver, connection)  # handlers of the partner's letters may have answered
+        return Synced(delivered=delivered + (answered or 0), fetched=fetched, reached=answered is not None)
 
-    def deliver_soon(self, connection: Connection) -> bool:
-        """Try to deliver now, and return whether the partner itself can be reached.
+    def deliver_soon(self, connection: Connection) -> None:
+        """Try to deliver now. What fails waits in the outbox, and `Home.untold` says so to whoever acts."""
+        self._forgiving(self.deliver, connection)
 
-        What fails waits in the outbox for the next sync or the service.
+    def _forgiving(self, act: Callable[..., int], connection: Connection) -> int | None:
+        """Let a partner's failure pass; failures of this machine are raised.
+
+        Returns how many letters went, None if the partner itself cannot be reached.
         """
-        return self._forgiving(self.deliver, connection)
-
-    def _forgiving(self, act: Callable[..., int], connection: Connection) -> bool:
-        """Let a partner's failure pass, and return whether it can be reached; failures of this machine are raised."""
         self._home.guard.known()
         try:
-            act(connection, patience=SYNC_SECONDS)
+            moved = act(connection, patience=SYNC_SECONDS)
         except VesicaError as error:
             if isinstance(error, Failure) and not isinstance(error, PeerUnreachable):
                 raise
             log.info("letters wait", partner=connection.alias, code=error.code)
-            return not isinstance(error, PeerUnreachable | WrongPeerKey)
-        return True
+            self._home.untold[connection.alias] = str(error)
+            return None if isinstance(error, PeerUnreachable | WrongPeerKey | AddressNotAllowed) else 0
+        self._home.untold.pop(connection.alias, None)
+        return moved
 
 
 def worth_calling(connection: Connection, now: int) -> bool:
     """Return whether a partner may have letters for us; after the end, for a while, the statement of its purge."""
-    if not connection.peer_address:
+    if not connection.peer_address and connection.moves_to is None:
         return False
     recently = now - connection.changed < ENDED_SECONDS
     return connection.status in (ConnectionStatus.PENDING, ConnectionStatus.ACTIVE) or (
@@ -179,16 +246,15 @@ def worth_calling(connection: Connection, now: int) -> bool:
     )
 
 
-def outbox(home: Home, connection: Connection) -> list[Letter]:
-    """Return the letters that the partner has not confirmed, oldest first, as many as fit into one answer.
+def outbox(home: Home, connection: Connection, *, after: int | None = None) -> list[Letter]:
+    """Return the letters that the partner has not confirmed, or those after a number, oldest first, as many as fit into
+    one answer.
 
-    One that may not leave yet keeps back those after it.
+    One that may not leave yet keeps back those after it. Only a partner that fetches knows what it has: a process of its
+    that ended may have confirmed more.
     """
-    query = (
-        select(letters)
-        .where(letters.c.connection_id == connection.id, letters.c.delivered.is_(None))
-        .order_by(letters.c.number)
-    )
+    lacking = letters.c.delivered.is_(None) if after is None else letters.c.number > after
+    query = select(letters).where(letters.c.connection_id == connection.id, lacking).order_by(letters.c.number)
     with home.read() as reading:
         rows = reading.execute(query).all()
     waiting: list[Letter] = []
@@ -204,10 +270,38 @@ def outbox(home: Home, connection: Connection) -> list[Letter]:
     return waiting
 
 
-def send_again(tx: Tx, connection: Connection, *, after: int) -> None:
-    """Let the letters after a number leave once more: the partner has lost them."""
-    lost = (letters.c.connection_id == connection.id, letters.c.number > after)
-    tx.execute(update(letters).where(*lost).values(delivered=None))
+def send_again(tx: Tx, connection: Connection, *, after: int) -> bool:
+    """Let the letters after a number leave once more: the partner has lost them. Return whether the next one is there."""
+    mine = letters.c.connection_id == connection.id
+    tx.execute(update(letters).where(mine, letters.c.number > after).values(delivered=None))
+    first = tx.execute(
+        select(letters.c.number, letters.c.kind)
+        .where(mine, letters.c.number > after)
+        .order_by(letters.c.number)
+        .limit(1)
+    ).first()
+    return first is not None and (first.number == after + 1 or first.kind == RESTORED)
+
+
+def letters_to(connection: Connection) -> str:
+    """Return how the alerts of letters to a partner begin."""
+    return f"letters to {connection.alias} "
+
+
+def alert_waiting(scope: Scope) -> None:
+    """Raise an alert for each partner that has not taken a letter for a day; it ends when the letter has arrived."""
+    oldest = select(letters.c.connection_id, func.min(letters.c.created).label("since"))
+    mine = letters.c.connection_id.in_(select(connections.c.id).where(connections.c.project_id == scope.id))
+    query = oldest.where(mine, letters.c.delivered.is_(None)).group_by(letters.c.connection_id)
+    with scope.begin() as tx:
+        waiting = {row.connection_id: row.since for row in tx.execute(query)}
+        for connection in with_status(scope, *CORRESPONDING, tx=tx):
+            begun, since = letters_to(connection), waiting.get(connection.id)
+            if since is None:
+                Alerts(scope).settle(tx, AlertKind.LETTERS_STUCK, begun)
+            elif since <= scope.home.now() - DAY and connection.status is ConnectionStatus.ACTIVE:
+                text = f"{begun}have waited since {date(since)}: it is out of reach, or does not fetch them"
+                Alerts(scope).add(tx, AlertKind.LETTERS_STUCK, text)
 
 
 def correspondent(home: Home, caller: bytes, connection_id: str) -> Connection:
@@ -220,13 +314,13 @@ def correspondent(home: Home, caller: bytes, connection_id: str) -> Connection:
 
 
 def delivered(home: Home, connection_id: str, number: int) -> None:
-    """Note that the partner has our letters up to `number`."""
+    """Note that the partner has our letters up to `number`; to say so again takes no lock."""
+    had = (letters.c.connection_id == connection_id, letters.c.number <= number, letters.c.delivered.is_(None))
+    with home.read() as reading:
+        if reading.execute(select(letters.c.id).where(*had).limit(1)).first() is None:
+            return
     with home.begin() as tx:
-        tx.execute(
-            update(letters)
-            .where(letters.c.connection_id == connection_id, letters.c.number <= number, letters.c.delivered.is_(None))
-            .values(delivered=home.now())
-        )
+        tx.execute(update(letters).where(*had).values(delivered=home.now()))
 
 
 def receive(home: Home, caller: bytes, letter: Letter) -> None:
@@ -235,6 +329,10 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
     scope = home.scope(connection.project_id)
     if letter.number <= connection.letters_received:
         return
+    if not (BUSY if connection.status is ConnectionStatus.ACTIVE else QUIET).allows(connection.id):
+        raise RefusedToPartner(
+            "too_many", f"many letters came over a connection that is {connection.status}", status=409
+        )
     message = letter.open()
     handler = handlers.HANDLERS.get(letter.kind)
     if handler is None:
@@ -248,14 +346,23 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
             "too_soon", "you were restored a moment ago", hint="the letter is taken in an hour", status=409
         )
     if letter.number != connection.letters_received + 1 and letter.kind != RESTORED:
-        raise RemoteProtocolError(
-            "out_of_order", f"letter {letter.number} came after letter {connection.letters_received}"
+        raise RefusedToPartner(
+            OUT_OF_ORDER,
+            f"letter {letter.number} came after letter {connection.letters_received}",
+            hint="those between come again by themselves",
+            status=409,
+            detail=connection.letters_received,
         )
+    if not _is_heard(letter.kind, connection.status):  # it crossed one of ours, or comes from who was never accepted
+        with home.begin() as tx:
+            _count(tx, letter)  # or it would come for ever; no row says so, since nothing was done
+        return
     try:
         with scope.act(f"letter.{letter.kind}", connection.alias, actor=connection.alias) as tx:
             if _count(tx, letter):
                 connection = by_id(scope, connection.id, tx)
-                _check_status(letter.kind, connection.status)
+                if not _is_heard(letter.kind, connection.status):
+                    raise NothingDone
                 handler(scope, tx, connection, message)
     except Failure:
         raise
@@ -265,11 +372,9 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
             _count(tx, letter)
 
 
-def _check_status(kind: str, status: ConnectionStatus) -> None:
-    """Refuse letters before both accepted or after the end; the statement that memberships are gone may come later."""
-    over = status is ConnectionStatus.DISCONNECTED and kind == "feed.purged"
-    if not (kind.startswith("connect.") or status is ConnectionStatus.ACTIVE or over):
-        raise RemoteProtocolError("out_of_order", f"{kind} came over a connection that is {status}")
+def _is_heard(kind: str, status: ConnectionStatus) -> bool:
+    """Return whether a letter means anything in this state; before both accepted and after the end most do not."""
+    return status is ConnectionStatus.ACTIVE or kind in HEARD.get(status, ())
 
 
 def _count(tx: Tx, letter: Letter) -> bool:

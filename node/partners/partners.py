@@ -15,8 +15,9 @@ from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.records import Document
 from ..transport import paths
-from . import connecting, handlers, key_epochs, preflight
-from .connections import Connection, ConnectionStatus, by_id, change, named, next_step, with_status
+from ..transport.addresses import Reach
+from . import agreements, connecting, handlers, key_epochs, preflight
+from .connections import Connection, ConnectionStatus, by_id, change, named, next_step, note, reach, with_status
 from .letters import Letters
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class Partners:
             with self._client(connect_id) as client:
                 reply = handshake.Reply.decode(client.post(paths.CONNECT, hello.encode()))
             theirs = handshake.check_reply(reply, hello, connect_id)
+            if theirs.is_ad_hoc:  # it would take a request for the one match that its Connect ID is good for
+                raise InvalidInput(
+                    "this is the Connect ID of a listener, good for one match of two files, and not of a node",
+                    hint="ask the partner for that of its node, or match a file with it",
+                    remedy=Remedy("match.dial"),
+                )
         ours = connecting.offer(self._scope, self._home.random(32))
         agreement = Agreement.merge(ours, theirs, connection=self._home.random(16), made=self._home.now())
         return Introduction(
@@ -132,7 +139,16 @@ class Partners:
             sign=self._home.sign,
         )
         with self._scope.act("partner.request", alias or theirs.organisation) as tx:
+            if connecting.offer(self._scope, introduction.ours.nonce, tx) != introduction.ours:
+                raise NotAllowed(
+                    "what this project offers has changed since the terms were shown",
+                    hint="look at them again",
+                    remedy=Remedy("partner.request"),
+                )
             alias = connecting.store(self._scope, tx, theirs, agreement, message.signature, alias=alias)
+            asked = by_id(self._scope, stored_id(agreement.connection), tx)
+            note(tx, asked, chosen_address=introduction.connect_id.address, our_offer=introduction.ours.encode())
+            reach(self._home, by_id(self._scope, asked.id, tx)).check(theirs.address)
         try:
             with self._client(introduction.connect_id) as client:
                 client.post(paths.CONNECT, message.encode())
@@ -143,14 +159,104 @@ class Partners:
             raise
         return alias
 
-    def accept(self, alias: str) -> None:
-        """Countersign a partner's request: both sides are Active, and either may share."""
-        with self._scope.act("partner.accept", alias) as tx:
+    def requested(self, alias: str) -> Document:
+        """Return who asks to connect, and the agreement that `accept` signs now with its hash.
+
+        Refused as `accept` is, where the caller may not or nothing was asked.
+        """
+        self._scope.require("partner.accept", alias)
+        with self._scope.refusals("partner.accept", alias):
+            connection = self.get(alias, status=ConnectionStatus.REQUESTED)
+        return {
+            "organisation": connection.peer_organisation,
+            "project": connection.peer_project_name,
+            "key": connection.peer_key.hex(),
+            "address": connection.peer_address or None,
+            "agreement": connection.agreement_digest.hex(),
+            "namespaces": list(connection.agreed.namespaces),
+            "terms": connection.terms.as_dict(),
+        }
+
+    def accept(self, alias: str, *, agreement: str | None = None) -> None:
+        """Countersign a partner's request: both sides are Active, and either may share.
+
+        `agreement` is the hash of the agreement that a person was shown: raises NotAllowed if the partner has asked for
+        another since.
+        """
+        detail: Document = {}
+        with self._scope.act("partner.accept", alias, detail=detail) as tx:
             connection = self.get(alias, tx, status=ConnectionStatus.REQUESTED)
+            detail["agreement"] = connection.agreement_digest.hex()
+            if agreement not in (None, detail["agreement"]):
+                raise NotAllowed(
+                    f"what {alias} asks for is not the agreement with this hash",
+                    hint="look at what it asks for now",
+                    remedy=Remedy("partner.show", {"name": alias}),
+                )
+            if connection.peer_address:
+                reach(self._home, connection).check(connection.peer_address)
             message = handshake.accept(connection.agreed, sign=self._home.sign)
             change(self._home, tx, connection, status=ConnectionStatus.ACTIVE, our_signature=message.signature)
             connecting.settle_request(self._scope, tx, connection)
             Letters(self._scope).send(tx, connection.id, "connect.accept", message)
+        self._deliver(connection)
+
+    def change(self, alias: str) -> Document:
+        """Return the change of the agreement that can be made: accepted, where the partner has proposed one, or proposed.
+
+        `agreement` is the hash of what follows. Refused as both are, where the caller may not or nothing can change.
+        """
+        self._scope.require("partner.agree", alias)
+        with self._scope.refusals("partner.agree", alias):
+            connection = self.get(alias, status=ConnectionStatus.ACTIVE)
+            return agreements.possible(self._scope, connection).document(connection)
+
+    def propose(self, alias: str) -> None:
+        """Propose to agree anew, on what this project offers now; what is agreed goes on until the partner accepts.
+
+        Raises NotAllowed where the partner has proposed a change itself, which a person has to look at.
+        """
+        detail: Document = {}
+        with self._scope.act("partner.propose", alias, detail=detail) as tx:
+            connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
+            found = agreements.possible(self._scope, connection, tx)
+            detail["version"] = found.agreement.version
+            if found.theirs:
+                raise NotAllowed(
+                    f"{alias} has proposed a change itself",
+                    hint="look at it: what this project offers now counts when you accept",
+                    remedy=Remedy("partner.agree", {"name": alias}),
+                )
+            agreements.propose(self._scope, tx, connection, found)
+        self._deliver(connection)
+
+    def agree(self, alias: str, *, agreement: str | None = None) -> None:
+        """Accept the change of the agreement that a partner has proposed, with what this project offers now.
+
+        The feeds go on meanwhile. `agreement` is the hash of the agreement that a person was shown: raises NotAllowed where
+        another one would follow now.
+        """
+        detail: Document = {}
+        with self._scope.act("partner.agree", alias, detail=detail) as tx:
+            connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
+            if connection.their_proposal is None:
+                raise agreements.nothing_proposed(connection)
+            found = agreements.possible(self._scope, connection, tx)
+            detail |= {"version": found.agreement.version, "agreement": found.agreement.digest().hex()}
+            if agreement not in (None, detail["agreement"]):
+                raise NotAllowed(
+                    f"what {alias} proposes does not lead to the agreement with this hash",
+                    hint="look at it again",
+                    remedy=Remedy("partner.agree", {"name": alias}),
+                )
+            agreements.accept(self._scope, tx, connection, found)
+        self._deliver(connection)
+
+    def refuse(self, alias: str, reason: str = "") -> None:
+        """Refuse the change of the agreement that a partner has proposed; what was agreed goes on."""
+        with self._scope.act("partner.refuse", alias) as tx:
+            connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
+            agreements.refuse(self._scope, tx, connection, reason)
         self._deliver(connection)
 
     def decline(self, alias: str, reason: str = "") -> None:
@@ -194,7 +300,7 @@ class Partners:
         return key_epochs.rotate(self._scope, alias)
 
     def allow(self, alias: str) -> None:
-        """Let a partner evaluate its whole universe once more in this epoch: it lost what it had, as by a restore.
+        """Let a partner evaluate its whole universe once more in this window: it lost what it had, as by a restore.
 
         That is a person's decision: what a partner asked before counts no more, so it may ask about others too. Refused
         where the partner gets no feed of ours.
@@ -207,7 +313,9 @@ class Partners:
     def _client(self, connect_id: ConnectId) -> "PeerClient":
         from ..transport.client import PeerClient
 
-        return PeerClient(self._home, connect_id.address, connect_id.key, proxy=connect_id.proxy)
+        config, address = self._home.config, connect_id.address
+        allowed = Reach.of(config.address, private=config.private_addresses, chosen=address)
+        return PeerClient(self._home, address, connect_id.key, reach=allowed, proxy=connect_id.proxy)
 
     def _deliver(self, connection: Connection) -> None:
         Letters(self._scope).deliver_soon(connection)

@@ -5,6 +5,8 @@ exist), numbers reserved for fiction, ids that no device has. A partner cannot a
 chose. Both sides store the first difference.
 """
 
+from dataclasses import asdict
+
 from protocol.errors import RemoteProtocolError
 from protocol.letters import Preflight
 from protocol.wire import Message
@@ -16,7 +18,7 @@ from ..operations.alerts import AlertKind, Alerts
 from ..storage.database import Tx
 from ..storage.records import Document
 from ..storage.tables import HOUR
-from .connections import Connection, ConnectionStatus, named, note
+from .connections import Compared, Connection, ConnectionStatus, named, note
 from .letters import Letters
 
 SET = 1
@@ -111,8 +113,15 @@ def ask(scope: Scope, alias: str) -> Document:
     with scope.act("partner.preflight", alias) as tx:
         connection = named(scope, alias, tx, status=ConnectionStatus.ACTIVE)
         Letters(scope).send(tx, connection.id, "preflight.ask", ours(connection))
-        state = {"status": "asked", "set": SET, "at": scope.home.now(), "difference": None}
-        note(tx, connection, preflight={**state, "waiting": True, "answered": _state(connection)["answered"]})
+        asked = Compared(
+            status="asked",
+            set=SET,
+            at=scope.home.now(),
+            difference=None,
+            waiting=True,
+            answered=_answered(connection),
+        )
+        note(tx, connection, preflight=asdict(asked))
     with scope.home.guard.itself():
         Letters(scope).sync(connection)
     return document(named(scope, alias)) or {}
@@ -121,44 +130,50 @@ def ask(scope: Scope, alias: str) -> Document:
 def asked(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle preflight.ask: compare, and answer with our own results, once an hour."""
     now = scope.home.now()
-    if now - _state(connection)["answered"] < HOUR:
+    if now - _answered(connection) < HOUR:
         raise NotAllowed("that was answered less than an hour ago", hint="the results do not change; ask later")
-    ours = _keep(scope, tx, connection, message, {**_state(connection), "answered": now})
+    ours = _keep(scope, tx, connection, message, waiting=_waits(connection), answered=now)
     Letters(scope).send(tx, connection.id, "preflight.answer", ours)
 
 
 def answered(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle preflight.answer."""
-    if not _state(connection)["waiting"]:
+    if not _waits(connection):
         raise RemoteProtocolError("out_of_order", "nothing was asked")
-    _keep(scope, tx, connection, message, {**_state(connection), "waiting": False})
+    _keep(scope, tx, connection, message, waiting=False, answered=_answered(connection))
 
 
 def document(connection: Connection) -> Document | None:
     """Return how the normalisers of both sides compared, or None where that was not asked."""
-    return connection.preflight and {key: connection.preflight[key] for key in ("status", "set", "at", "difference")}
+    known = connection.preflight
+    if known is None:
+        return None
+    return {"status": known.status, "set": known.set, "at": known.at, "difference": known.difference}
 
 
-def _keep(scope: Scope, tx: Tx, connection: Connection, message: Message, state: Document) -> Preflight:
+def _keep(scope: Scope, tx: Tx, connection: Connection, message: Message, *, waiting: bool, answered: int) -> Preflight:
     assert isinstance(message, Preflight)
     if not message.results.keys() <= set(connection.agreed.namespaces):
         raise RemoteProtocolError("namespace", "results in a namespace that was not agreed on")
     mine = ours(connection)
     difference = compare(mine, message)
     status = "same" if difference is None else "different"
-    note(
-        tx,
-        connection,
-        preflight={**state, "status": status, "set": SET, "at": scope.home.now(), "difference": difference},
+    compared = Compared(
+        status=status, set=SET, at=scope.home.now(), difference=difference, waiting=waiting, answered=answered
     )
+    note(tx, connection, preflight=asdict(compared))
     if difference is not None:
         text = f"{connection.alias} normalises otherwise, so people will be missed: {difference['what']}"
         Alerts(scope).add(tx, AlertKind.PREFLIGHT, text)
     return mine
 
 
-def _state(connection: Connection) -> Document:
-    return connection.preflight or {"waiting": False, "answered": 0}
+def _waits(connection: Connection) -> bool:
+    return connection.preflight is not None and connection.preflight.waiting
+
+
+def _answered(connection: Connection) -> int:
+    return 0 if connection.preflight is None else connection.preflight.answered
 
 
 def _texts(namespace: str) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
 """The attributes of a dataset: a Parquet file of text columns beside the profile's number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DiskFull
-from ..inputs.sql import quoted
+from ..inputs.sql import SPILLED, quoted
+from ..storage.files import make_directory
+from ..storage.records import Document
 from .drafts import Draft
 from .snapshots import NUMBER
 
@@ -21,8 +24,6 @@ def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns
 
     A profile's last row wins; columns that are not given stay as they were.
     """
-    import duckdb
-
     last = np.full(draft.content.count, -1, np.int64)
     last[numbers] = np.arange(len(numbers))
     profiles = np.flatnonzero(last >= 0)
@@ -31,20 +32,29 @@ def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns
     for index, texts in enumerate(columns.values()):
         table[f"c{index}"] = np.array([texts[row].strip() or None for row in rows], object)
     old = draft.base.attributes.get(dataset)
-    written = draft.scope.data_directory / f".{draft.scope.home.random(8).hex()}.parquet"
-    written.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def query(connection: "DuckDBPyConnection") -> str:
+        connection.register("given", table)
+        return _merged(connection, list(columns), old)
+
+    draft.set_attributes(dataset, write(draft, query))
+
+
+def write(draft: Draft, query: "Callable[[DuckDBPyConnection], str]") -> bytes:
+    """Return what a query gives as a Parquet file; the query is made for a connection that has nothing in it."""
+    import duckdb
+
     try:
-        with duckdb.connect(":memory:", config={"memory_limit": "2GB"}) as connection:
-            connection.register("given", table)
-            query = _merged(connection, list(columns), old)
-            target = str(written).replace("'", "''")
-            connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
-        data = written.read_bytes()
+        make_directory(draft.scope.data_directory)
+        with TemporaryDirectory(dir=draft.scope.data_directory, prefix=SPILLED) as folder:
+            settings: Document = {"memory_limit": "2GB", "temp_directory": folder}  # elsewhere others could read it
+            written = Path(folder) / "attributes.parquet"
+            with duckdb.connect(":memory:", config=settings) as connection:
+                target = str(written).replace("'", "''")
+                connection.execute(f"COPY ({query(connection)}) TO '{target}' (FORMAT parquet)")
+            return written.read_bytes()
     except (duckdb.IOException, OSError) as error:
         raise DiskFull("the attributes could not be written", hint="make room and run the import again") from error
-    finally:
-        written.unlink(missing_ok=True)
-    draft.set_attributes(dataset, data)
 
 
 def _merged(connection: "DuckDBPyConnection", names: Sequence[str], old: Path | None) -> str:

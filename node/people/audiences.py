@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from psi.values import U8, Bools, Indices, Values
+from psi.join import match
+from psi.values import U8, Bools, Indices, Values, sort_keys
 
 from . import consent
 
@@ -71,8 +72,9 @@ def audience(
     *,
     model: str,
     qualified: Sequence[BitMap | None] = (),
+    left_out: consent.LeftOut = consent.LeftOut.NOBODY,
 ) -> Audience:
-    """Return the distinct identities in `namespace` of the members of each segment.
+    """Return the distinct identities in `namespace` of the members of each segment, but for those that are left out.
 
     `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
     """
@@ -93,7 +95,25 @@ def audience(
     everyone = Audience(
         values=values, segments=segments, consented=consented(snapshot, namespace, model), qualified=met
     )
-    return everyone.take(np.asarray(segments.any(axis=0)))
+    match left_out:
+        case consent.LeftOut.NOBODY:
+            kept = segments.any(axis=0)
+        case consent.LeftOut.OPTED_OUT:
+            kept = segments.any(axis=0) & ~opted_out(snapshot, namespace)
+        case consent.LeftOut.UNCONSENTED:
+            everyone = everyone.as_one()
+            kept = segments.any(axis=0) & everyone.consented
+    return everyone.take(np.asarray(kept))
+
+
+def opted_out(snapshot: "Snapshot", namespace: str) -> Bools:
+    """Return which of the distinct identities in `namespace` one of the profiles that have it said no for."""
+    given = snapshot.identities(namespace)
+    _, starts = snapshot.distinct(namespace)
+    if not len(starts):
+        return np.zeros(0, bool)
+    out = consent.opted_out(snapshot.profile_consent[given.profiles], given.consent)
+    return np.asarray(np.logical_or.reduceat(out, starts))
 
 
 def consented(snapshot: "Snapshot", namespace: str, model: str) -> Bools:
@@ -111,23 +131,37 @@ def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
 
     Those of people who have opted out are left out, whatever the consent model.
     """
-    given = snapshot.identities(namespace)
-    values, starts = snapshot.distinct(namespace)
-    if not len(starts):
-        return values, starts
-    out = consent.opted_out(snapshot.profile_consent[given.profiles], given.consent)
-    kept = np.flatnonzero(~np.logical_or.reduceat(out, starts))
+    values, _ = snapshot.distinct(namespace)
+    kept = np.flatnonzero(~opted_out(snapshot, namespace))
     return values if len(kept) == len(values) else values.take(kept), kept
 
 
-def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
-    """Return the profiles that have one of the distinct identities at `places`."""
+def holders(snapshot: "Snapshot", namespace: str, places: Indices, rows: Bools | None = None) -> BitMap:
+    """Return the profiles that have one of the distinct identities at `places`, by `rows` of them if given, else by all."""
     given = snapshot.identities(namespace)
     _, starts = snapshot.distinct(namespace)
     wanted = np.zeros(len(starts), bool)
     wanted[places] = True
     lengths = np.diff(np.append(starts, len(given.profiles)))
-    return BitMap(given.profiles[np.repeat(wanted, lengths)])
+    having = np.repeat(wanted, lengths)
+    return BitMap(given.profiles[having if rows is None else having & rows])
+
+
+def known(snapshot: "Snapshot", namespace: str, values: Values) -> Bools:
+    """Return which identities, sorted and without repetition, somebody has in a snapshot."""
+    mask = np.zeros(len(values), bool)
+    mask[match(sort_keys(values), sort_keys(snapshot.distinct(namespace)[0]))[0]] = True
+    return mask
+
+
+def places(distinct: Values, values: Values) -> Indices:
+    """Return where identities stand among the distinct ones of a snapshot; those that do not are left out."""
+    return match(sort_keys(distinct), sort_keys(values))[0]
+
+
+def in_both(these: Values, those: Values) -> int:
+    """Return how many identities are among both; each are sorted and without repetition."""
+    return len(match(sort_keys(these), sort_keys(those))[0])
 
 
 def numbers(profiles: BitMap) -> npt.NDArray[np.uint32]:

@@ -35,6 +35,14 @@ class Model(StrEnum):
     OPT_OUT = "opt-out"
 
 
+class LeftOut(StrEnum):
+    """Who is left out of the estimates that a project asks for."""
+
+    NOBODY = "nobody"
+    OPTED_OUT = "opted-out"  # who said no
+    UNCONSENTED = "unconsented"  # everybody who may not be shared
+
+
 def read_codes(texts: Sequence[str]) -> U8:
     """Return the code of each text, UNKNOWN where it is none."""
     return np.fromiter((_NUMBERS.get(text.strip().lower(), UNKNOWN) for text in texts), np.uint8, len(texts))
@@ -176,6 +184,15 @@ def check_model(model: str) -> Model:
         return Model(model)
     except ValueError:
         raise InvalidInput(f"{model[:20]!r} is not a consent model", hint="use opt-in or opt-out") from None
+
+
+def check_left_out(name: str) -> LeftOut:
+    """Return who is left out of estimates by its name; raises InvalidInput."""
+    try:
+        return LeftOut(name)
+    except ValueError:
+        said = f"{name[:20]!r} is nobody to leave out of estimates"
+        raise InvalidInput(said, hint=f"use {', '.join(LeftOut)}") from None
 
 
 def check_basis(text: str) -> str:

@@ -88,6 +88,31 @@ def _changed(dataset: str, name: str, before: Field, after: Field) -> Field:
     return Field(kind, after.rule or before.rule)
 
 
+def stored(scope: Scope, tx: Tx) -> list[tuple[str, int]]:
+    """Return the names of the project's datasets, sorted, and when each was made."""
+    rows = tables.datasets
+    query = select(rows.c.name, rows.c.created).where(rows.c.project_id == scope.id).order_by(rows.c.name)
+    return [(name, created) for name, created in tx.execute(query)]
+
+
+def fields_of(scope: Scope, tx: Tx, dataset: str) -> dict[str, Field]:
+    """Return a dataset's fields by name."""
+    fields, datasets = tables.fields, tables.datasets
+    mine = (datasets.c.project_id == scope.id, datasets.c.name == dataset)
+    query = select(fields).join(datasets, datasets.c.id == fields.c.dataset_id).where(*mine)
+    return {row.name: Field(FieldKind(row.kind), row.rule) for row in tx.execute(query)}
+
+
+def forget(scope: Scope, tx: Tx, dataset: str, field: str | None = None) -> None:
+    """Delete the row of a field, or those of a dataset with all its fields."""
+    fields, datasets = tables.fields, tables.datasets
+    dataset_id = tx.scalar(select(datasets.c.id).where(datasets.c.project_id == scope.id, datasets.c.name == dataset))
+    mine = fields.c.dataset_id == dataset_id
+    tx.execute(fields.delete().where(mine if field is None else mine & (fields.c.name == field)))
+    if field is None:
+        tx.execute(datasets.delete().where(datasets.c.id == dataset_id))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetField:
     """A field with the dataset that it is in."""

@@ -4,6 +4,7 @@ New files are on disk before the manifest row that names them, so a kill leaves 
 worst files that nobody names.
 """
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,15 +16,17 @@ import numpy.typing as npt
 from pyroaring import BitMap
 from sqlalchemy import select
 
+from psi.join import order_of
 from psi.values import Bools
 
 from ..access.scope import Scope
 from ..errors import InvalidInput
+from ..inputs.sql import SPILLED
 from ..storage import tables
 from ..storage.database import Tx
-from ..storage.files import write_atomically
+from ..storage.files import below, is_old, write_atomically
 from . import consent
-from .identity_rows import IdentityRows, as_values, begins, sort_rows
+from .identity_rows import IdentityRows, as_values, begins
 from .manifests import IdentityFiles, Manifest
 from .snapshots import NOTED, Snapshot
 
@@ -69,7 +72,7 @@ class Draft:
 
     def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
         """Return the number of each id; new ids get the next numbers, in order of first appearance."""
-        arranged = sort_rows(as_values(ids))
+        arranged = order_of(as_values(ids))
         first = begins(as_values(ids), by=arranged)
         appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
         numbers = self.base.numbers(ids[appearance])
@@ -80,13 +83,13 @@ class Draft:
         new = np.flatnonzero(appears)
         if len(new):
             known = np.concatenate([self.base.profile_ids, ids[new]]) if self.base.profile_count else ids[new]
-            in_order = sort_rows(as_values(known)) if self.base.profile_count else numbers  # then all ids are new
-            self._change(
+            in_order = order_of(as_values(known)) if self.base.profile_count else numbers  # then all ids are new
+            self.change(
                 count=len(known), ids=self.save("ids", known), order=self.save("order", in_order.astype(np.uint32))
             )
             said = self.base.said()
             nothing = consent.Words.nothing(len(new))
-            self._save_consent(consent.Words.join([said, nothing]))
+            self.save_consent(consent.Words.join([said, nothing]))
         found = np.empty(len(ids), np.int64)
         found[arranged] = numbers[np.cumsum(first) - 1]
         return found
@@ -98,18 +101,19 @@ class Draft:
         kept = self.snapshot.said(namespace)
         found = consent.merge(kept, profiles, words)
         if namespace is None:
-            self._save_consent(kept)
+            self.save_consent(kept)
             return found
         rows = np.flatnonzero(kept.codes)
         table = np.zeros(len(rows), NOTED)
         table["profile"], table["code"] = rows, kept.codes[rows]
         table["at"], table["basis"] = kept.at[rows], kept.bases[rows]
         name = namespace.partition("/")[0]
-        self._change(noted={**self.content.noted, name: self.save("noted", table)})
+        self.change(noted={**self.content.noted, name: self.save("noted", table)})
         return found
 
-    def _save_consent(self, words: consent.Words) -> None:
-        self._change(
+    def save_consent(self, words: consent.Words) -> None:
+        """Replace what profiles said for all of them."""
+        self.change(
             consent=self.save("consent", words.codes),
             consent_at=self.save("consent_at", words.at),
             consent_basis=self.save("consent_basis", words.bases),
@@ -130,7 +134,7 @@ class Draft:
                 f"that would be {len(known)} different bases of consent, over {MAX_BASES}",
                 hint="a basis is a short code, the same for many people",
             )
-        self._change(bases=tuple(known))
+        self.change(bases=tuple(known))
         return np.fromiter(map(numbers.__getitem__, texts), np.uint16, len(texts))
 
     def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: IdentityRows) -> None:
@@ -141,48 +145,55 @@ class Draft:
         if stays.any():
             merged = before.take(stays).join(given).sorted()
             repeated = not begins(merged.values, merged.profiles).all()
-        files = IdentityFiles(
-            rows=self.save("rows", merged.values.rows),
-            lengths=None if merged.values.lengths is None else self.save("lengths", merged.values.lengths),
-            profiles=self.save("profiles", merged.profiles),
-            sources=self.save("sources", merged.sources),
-            ranks=self.save("ranks", merged.ranks),
-            repeated=repeated,
-        )
-        self._change(identities={**self.content.identities, namespace: files})
+        self.set_identities(namespace, merged, repeated=repeated)
+
+    def set_identities(self, namespace: str, rows: IdentityRows, *, repeated: bool) -> None:
+        """Replace a namespace's rows, which are sorted; without a row the namespace goes."""
+        identities = {name: files for name, files in self.content.identities.items() if name != namespace}
+        if len(rows):
+            identities[namespace] = IdentityFiles(
+                rows=self.save("rows", rows.values.rows),
+                lengths=None if rows.values.lengths is None else self.save("lengths", rows.values.lengths),
+                profiles=self.save("profiles", rows.profiles),
+                sources=self.save("sources", rows.sources),
+                ranks=self.save("ranks", rows.ranks),
+                repeated=repeated,
+            )
+        self.change(identities=identities)
 
     def source(self, dataset: str) -> int:
         """Return the number by which identity rows name a dataset."""
         if dataset not in self.content.sources:
-            self._change(sources=(*self.content.sources, dataset))
+            self.change(sources=(*self.content.sources, dataset))
         return self.content.sources.index(dataset)
 
     def set_attributes(self, dataset: str, data: bytes) -> None:
         """Replace a dataset's attributes by a Parquet file; see attributes.py."""
         file = self.save_bytes("attributes.parquet", data)
-        self._change(attributes={**self.content.attributes, dataset: file})
+        self.change(attributes={**self.content.attributes, dataset: file})
 
     def set_lists(self, dataset: str, names: Iterable[str]) -> None:
         """Note which segments a dataset's exports brought."""
-        self._change(lists={**self.content.lists, dataset: tuple(names)})
+        self.change(lists={**self.content.lists, dataset: tuple(names)})
 
     def forget_list(self, segment: str) -> None:
         """Note that no export brought a segment of that name: the next one may not change it."""
         lists = self.content.lists.items()
-        self._change(lists={dataset: tuple(each for each in names if each != segment) for dataset, names in lists})
+        self.change(lists={dataset: tuple(each for each in names if each != segment) for dataset, names in lists})
 
     def set_members(self, segment_id: str, members: BitMap | None) -> None:
         """Replace a segment's members; None takes the segment away."""
         segments = {each: file for each, file in self.content.segments.items() if each != segment_id}
         if members is not None:
             segments[segment_id] = self.save_bytes("members.roaring", members.serialize())
-        self._change(segments=segments)
+        self.change(segments=segments)
 
-    def _change(self, **values: Any) -> None:
+    def change(self, **values: Any) -> None:
+        """Name other files, or more, in the generation that is being written."""
         self.content = replace(self.content, **values)
 
-    def publish(self) -> Snapshot:
-        """Make this the newest generation, and drop the files that none of the last generations names."""
+    def publish(self, *, keep: int = KEPT_GENERATIONS) -> Snapshot:
+        """Make this the newest generation, and drop the files that none of the last `keep` generations names."""
         rows, generation = tables.manifests, self.base.generation + 1
         self.tx.execute(
             rows.insert().values(
@@ -194,13 +205,13 @@ class Draft:
             )
         )
         mine = rows.c.project_id == self.scope.id
-        old = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        old = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation <= generation - keep))
         gone = {name for row in old for name in Manifest.from_document(row.content).files}
-        recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - KEPT_GENERATIONS))
-        self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - KEPT_GENERATIONS))
+        recent = self.tx.execute(select(rows.c.content).where(mine, rows.c.generation > generation - keep))
+        self.tx.execute(rows.delete().where(mine, rows.c.generation <= generation - keep))
         kept = {name for row in recent for name in Manifest.from_document(row.content).files}
         for name in gone - kept:
-            delete = partial((self.scope.data_directory / name).unlink, missing_ok=True)
+            delete = partial(below(self.scope.data_directory, name).unlink, missing_ok=True)
             self.scope.home.database.afterwards(delete)  # a rollback leaves the generations that name it
         return Snapshot(self.scope.data_directory, generation, self.content)
 
@@ -223,3 +234,5 @@ def remove_leftovers(scope: Scope) -> None:
         for path in directory.iterdir():
             if path.is_file() and path.name not in named:
                 path.unlink(missing_ok=True)
+            elif path.name.startswith(SPILLED) and is_old(path):
+                shutil.rmtree(path, ignore_errors=True)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psi import kernel
-from psi.values import U8, Bools, Indices, Values
+from psi.join import order_of, prefixes
+from psi.values import Bools, Indices, Values
 
 ProfileNumbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
 
@@ -51,30 +51,13 @@ class IdentityRows:
 
     def sorted(self) -> "IdentityRows":
         """Return the rows in order of value, profile, source, each such triple once, with its lowest rank."""
-        found = sort_rows(self.values, self.profiles, self.sources, self.ranks)
+        found = order_of(self.values, self.profiles, self.sources, self.ranks)
         return self.take(found[begins(self.values, self.profiles, self.sources, by=found)])
 
     def key(self, place: int) -> npt.NDArray[np.int64]:
         """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
         rows = np.arange(len(self.profiles), dtype=np.int64)
         return (self.ranks.astype(np.int64) << 44) | (np.int64(place) << 36) | rows
-
-
-def sort_rows(values: Values, *then: npt.NDArray[Any]) -> Indices:
-    """Return the permutation that sorts by value, then by further columns, then by place."""
-    beginnings = _words(values.rows[:, :8])[0]
-    found = kernel.sort_order(beginnings)
-    arranged = beginnings[found]
-    same = np.flatnonzero(arranged[1:] == arranged[:-1])
-    alike = np.zeros(len(found), bool)  # rows that begin as another does: hashes, only where they repeat
-    alike[same] = alike[same + 1] = True
-    rows = found[alike]
-    keys: list[npt.NDArray[Any]] = _words(np.take(values.rows, rows, axis=0))
-    keys += [column[rows] for column in (then if values.lengths is None else (values.lengths, *then))]
-    beside = keys[0][1:] == keys[0][:-1]
-    keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
-    found[alike] = rows[np.lexsort(keys[::-1])]
-    return found
 
 
 def as_values(ids: npt.NDArray[np.bytes_]) -> Values:
@@ -85,7 +68,7 @@ def as_values(ids: npt.NDArray[np.bytes_]) -> Values:
 def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
     """Return which rows, sorted by value or taken in the order `by`, differ from the row before."""
     first = np.ones(len(values), bool)
-    beginnings = _words(values.rows[:, :8])[0]
+    beginnings = prefixes(values.rows)
     if by is not None:
         beginnings = beginnings[by]
     same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
@@ -95,11 +78,3 @@ def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None
         equal &= column[row] == column[before]
     first[same[equal] + 1] = False
     return first
-
-
-def _words(rows: U8) -> list[npt.NDArray[np.uint64]]:
-    """Return the rows as columns of numbers that compare as they do, at least one."""
-    count, width = rows.shape
-    padded = np.zeros((count, max(1, -(-width // 8)) * 8), np.uint8)
-    padded[:, :width] = rows
-    return list(padded.view(">u8").astype(np.uint64).T)

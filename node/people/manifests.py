@@ -34,6 +34,7 @@ class Manifest:
     count: int = 0  # profiles
     ids: str | None = None
     order: str | None = None
+    erased: str | None = None  # numbers that no profile has any more; none is given again
     consent: str | None = None
     consent_at: str | None = None
     consent_basis: str | None = None
@@ -42,6 +43,7 @@ class Manifest:
     bases: tuple[str, ...] = ()  # of consents; number 1 is the first
     sources: tuple[str, ...] = ()  # datasets, by the numbers that identity rows name them with
     attributes: Mapping[str, str] = field(default_factory=dict)  # by dataset
+    named: Mapping[str, str] = field(default_factory=dict)  # by dataset: the profiles that its imports had
     segments: Mapping[str, str] = field(default_factory=dict)  # members, by the segment's id
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by dataset: segments its exports brought
 
@@ -63,9 +65,9 @@ class Manifest:
         return set(self._files())
 
     def _files(self) -> Iterator[str]:
-        columns = (self.ids, self.order, self.consent, self.consent_at, self.consent_basis)
+        columns = (self.ids, self.order, self.erased, self.consent, self.consent_at, self.consent_basis)
         yield from (name for name in columns if name is not None)
         for each in self.identities.values():
             yield from each.files
-        for names in (self.noted, self.attributes, self.segments):
+        for names in (self.noted, self.attributes, self.named, self.segments):
             yield from names.values()

@@ -17,6 +17,7 @@ from ..access.scope import Scope
 from ..errors import Failure, NotFound
 from ..storage import tables
 from ..storage.database import Tx
+from ..storage.files import below
 from . import consent
 from .identity_rows import IdentityRows, ProfileNumbers, begins
 from .manifests import Manifest
@@ -69,12 +70,28 @@ class Snapshot:
 
     @property
     def profile_count(self) -> int:
+        """How many numbers were given to profiles, those that were erased among them."""
         return self.content.count
+
+    @cached_property
+    def erased(self) -> BitMap:
+        """The numbers of erased profiles: what was theirs is empty."""
+        return BitMap.deserialize(self._bytes(self.content.erased)) if self.content.erased else BitMap()
+
+    @property
+    def everyone(self) -> BitMap:
+        """The numbers of all profiles."""
+        return BitMap(range(self.profile_count)) - self.erased
 
     @cached_property
     def profile_ids(self) -> npt.NDArray[np.bytes_]:
         """The ids, UTF-8 in rows of one width; a profile's number is its place."""
         return self._array(self.content.ids, np.dtype("S1"))
+
+    @cached_property
+    def profile_order(self) -> npt.NDArray[np.uint32]:
+        """The numbers of profiles, in order of their ids."""
+        return self._array(self.content.order, np.dtype(np.uint32))
 
     @cached_property
     def profile_consent(self) -> U8:
@@ -99,16 +116,16 @@ class Snapshot:
         known = self.profile_ids
         if not len(known) or not len(ids):
             return np.full(len(ids), -1, np.int64)
-        order = self._array(self.content.order, np.dtype(np.uint32))
+        order = self.profile_order
         places = np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)
         found = order[places].astype(np.int64)
-        return np.where(known[found] == ids, found, -1)
+        return np.where((known[found] == ids) & (ids != b""), found, -1)  # an erased profile's id is empty
 
     def number(self, profile: str) -> int:
         """Return a profile's number; raises NotFound."""
         number = int(self.numbers(np.array([profile.encode()], np.bytes_))[0])
         if number < 0:
-            raise NotFound("there is no profile with that id", hint="the ids are those of the imported id column")
+            raise no_profile()
         return number
 
     # Identities
@@ -211,7 +228,12 @@ class Snapshot:
     @property
     def attributes(self) -> dict[str, Path]:
         """A Parquet file per dataset: the column NUMBER (of the profile), then text columns."""
-        return {name: self.directory / file for name, file in self.content.attributes.items()}
+        return {name: below(self.directory, file) for name, file in self.content.attributes.items()}
+
+    def named(self, dataset: str) -> BitMap | None:
+        """Return the profiles that a dataset's imports had; None where none has noted them. See named.py."""
+        name = self.content.named.get(dataset)
+        return BitMap.deserialize(self._bytes(name)) if name else None
 
     def members(self, segment_id: str) -> BitMap:
         """Return a segment's profile numbers as they were last evaluated."""
@@ -223,21 +245,45 @@ class Snapshot:
 
     def _load(self, name: str) -> npt.NDArray[Any]:
         try:
-            return np.load(self.directory / name, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+            return np.load(below(self.directory, name), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         except (OSError, ValueError, EOFError) as error:
             raise self._missing(name) from error
 
     def _bytes(self, name: str) -> bytes:
         try:
-            return (self.directory / name).read_bytes()
+            return below(self.directory, name).read_bytes()
         except OSError as error:
             raise self._missing(name) from error
 
     def _missing(self, name: str) -> Failure:
         return Failure(
-            f"the data file {name} of generation {self.generation} is missing or damaged",
+            f"the data file {name} of generation {self.generation} is missing or damaged, or people were erased meanwhile",
             hint="run the command again; if it stays so, restore the home from a backup",
         )
+
+
+def no_profile() -> NotFound:
+    """Return the error for a profile that does not exist, or is hidden from the caller."""
+    return NotFound("there is no profile with that id", hint="the ids are those of the imported id column")
+
+
+class ErasedMeanwhile(Failure):
+    """People were erased while something ran that had begun with them."""
+
+    code = "erased_meanwhile"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "people were erased while this ran", hint="run the command again; feeds run again by themselves"
+        )
+
+
+def is_kept(scope: Scope, snapshot: Snapshot) -> bool:
+    """Return whether a pinned generation is still there: if not, it may have people who were erased meanwhile."""
+    rows = tables.manifests
+    mine = (rows.c.project_id == scope.id, rows.c.generation == snapshot.generation)
+    with scope.read() as tx:
+        return not snapshot.generation or tx.execute(select(rows.c.id).where(*mine)).first() is not None
 
 
 def newest_generation(scope: Scope, tx: Tx) -> int:

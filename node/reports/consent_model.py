@@ -13,6 +13,7 @@ from psi.values import Bools, sort_keys
 from ..access.scope import Scope
 from ..feeds.sending.feeds import Feeds
 from ..feeds.sending.selection import Selection, select_members
+from ..governance.visibility import Visibility
 from ..partners.connections import Connection
 from ..people import audiences
 from ..people.snapshots import Snapshot
@@ -46,13 +47,17 @@ def preview(scope: Scope, model: str) -> Document:
     Feeds are counted as a run would release them now, segments as they were last evaluated. A person moves with the
     last or the first of their identities.
     """
-    snapshot, before = Snapshot.open(scope), scope.consent_model
+    with scope.read() as tx:
+        visibility, snapshot = Visibility(scope, tx), Snapshot.open(scope, tx)
+        people = visibility.people(snapshot)
+        seen = {name: visibility.values(snapshot, name) for name in snapshot.namespaces}
+    before = scope.consent_model
     profiles = [np.zeros(snapshot.profile_count, bool) for _ in range(2)]
     namespaces = {}
-    for name in snapshot.namespaces:
-        masks = [_consented(snapshot, name, each) for each in (before, model)]
+    for name in (each for each, there in seen.items() if there.any()):
+        masks = [_consented(snapshot, name, each) & seen[name] for each in (before, model)]
         for shared, mask in zip(profiles, masks, strict=True):
-            shared[audiences.numbers(audiences.holders(snapshot, name, np.flatnonzero(mask)))] = True
+            shared[audiences.numbers(audiences.holders(snapshot, name, np.flatnonzero(mask)) & people)] = True
         namespaces[name] = asdict(Moves.of(masks[0], masks[1]))
     return {
         "model": model,

@@ -6,7 +6,9 @@ from ..access.scope import Scope
 from ..feeds import versions
 from ..feeds.estimates import asking, disclosure
 from ..feeds.receiving.memberships import Memberships
-from ..partners import audit_heads, preflight
+from ..governance.policies import SHARING
+from ..governance.visibility import Visibility
+from ..partners import agreements, audit_heads, preflight
 from ..partners.connections import Connection
 from ..partners.partners import Partners
 from ..storage.database import Tx
@@ -18,7 +20,8 @@ def listed(scope: Scope) -> Documents:
     """Return a short document of every partner."""
     connections = Partners(scope).rows()
     with scope.read() as tx:
-        shared = {connection.id: versions.segments_shared(tx, connection.id) for connection in connections}
+        visibility = Visibility(scope, tx)
+        shared = {connection.id: _shared(tx, visibility, connection) for connection in connections}
     return [
         {**_about(scope, connection), "segments_shared": shared[connection.id], "address": connection.peer_address}
         for connection in connections
@@ -42,12 +45,35 @@ def _about(scope: Scope, connection: Connection) -> Document:
     }
 
 
+def agreed(scope: Scope, alias: str) -> Document:
+    """Return what is agreed with a partner, or asked for."""
+    connection = Partners(scope).get(alias)
+    about = _about(scope, connection)
+    names = ("alias", "organisation", "project", "status", "key", "terms", "namespaces")
+    return {
+        **{name: about[name] for name in names},
+        "version": connection.agreed.version,
+        "agreement": connection.agreement_digest.hex(),
+        "made": connection.agreed.made,
+        "change": _change(scope, connection),
+    }
+
+
+def _change(scope: Scope, connection: Connection) -> Document | None:
+    """Return the change of an agreement that is under way, None if there is none."""
+    if connection.our_acceptance is not None:
+        return {"step": "confirm"}
+    if connection.their_proposal is not None:
+        return agreements.possible(scope, connection).document(connection)
+    return None if connection.our_proposal is None else {"step": "wait"}
+
+
 def overview(scope: Scope, alias: str) -> Document:
     """Return everything that is known of a partner, as one document."""
     connection = Partners(scope).get(alias)
     terms = connection.terms
     with scope.read() as tx:
-        spent = disclosure.spent_epsilon(scope, tx, connection.peer_key, terms)
+        spent = disclosure.spent_epsilon(scope, tx, connection)
         waiting = tx.scalar(
             select(func.count()).where(letters.c.connection_id == connection.id, letters.c.delivered.is_(None))
         )
@@ -55,16 +81,14 @@ def overview(scope: Scope, alias: str) -> Document:
             select(func.max(audit.c.at)).where(audit.c.project_id == scope.id, audit.c.actor == connection.alias)
         )
         epoch = _epoch(tx, connection, terms.epoch_days)
-        shared = versions.segments_shared(tx, connection.id)
+        shared = _shared(tx, Visibility(scope, tx), connection)
     return {
         **_about(scope, connection),
         "address": connection.peer_address or None,
         "since": connection.created,
         "agreement": connection.agreement_digest.hex(),
         "epoch": epoch,
-        "their_budget": None
-        if terms.epsilon is None
-        else {"of": str(terms.budget), "left": str(max(terms.budget - spent, 0))},
+        "their_budget": None if terms.epsilon is None else asking.budget_document(terms, spent),
         "our_budget": asking.budget(scope, connection),
         "segments_shared": shared,
         "letters_waiting": waiting,
@@ -73,6 +97,11 @@ def overview(scope: Scope, alias: str) -> Document:
         "heads": audit_heads.document(scope, connection),
         "preflight": preflight.document(connection),
     }
+
+
+def _shared(tx: Tx, visibility: Visibility, connection: Connection) -> int:
+    """Return how many segments that the caller may see are shared with a partner."""
+    return sum(visibility.sees_use([name], SHARING) for name in versions.segments_shared(tx, connection.id))
 
 
 def _epoch(tx: Tx, connection: Connection, days: int) -> dict[str, int] | None:

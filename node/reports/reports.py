@@ -29,6 +29,12 @@ class Reports:
 
         return partner.overview(self._scope, alias)
 
+    def partner_terms(self, alias: str) -> Document:
+        """Return what is agreed with a partner, or what it asks for; raises NotFound."""
+        from . import partner
+
+        return partner.agreed(self._scope, alias)
+
     def reconcile(self, feed: str, partner: str | None = None) -> Document:
         """Return where the people of a feed went, ours or received; see `node.reports.reconciliation`."""
         from . import reconciliation

@@ -5,17 +5,18 @@ from sqlalchemy import ColumnElement, Table, func, select
 from ..access.scope import Home, Scope
 from ..feeds.prerequisites import prerequisites
 from ..governance.labels import Labels
+from ..governance.lineage import Place, PlaceKind
 from ..governance.policies import Policies, PolicyStatus
+from ..governance.visibility import Visibility
 from ..operations.alerts import Alerts
-from ..operations.jobs import OPEN
+from ..operations.jobs import Jobs
 from ..partners.connections import ConnectionStatus
 from ..partners.letters import Letters
 from ..people.datasets import namespaces
 from ..segments.segments import Segments
 from ..storage.locks import serving
 from ..storage.records import Document
-from ..storage.tables import connections, datasets, label_uses
-from ..storage.tables import jobs as jobs_table
+from ..storage.tables import connections, datasets
 
 
 def node(home: Home, *, alerts: int = 10) -> Document:
@@ -25,7 +26,6 @@ def node(home: Home, *, alerts: int = 10) -> Document:
 
     projects = home.scopes()
     partners = _count(home, connections, connections.c.status == ConnectionStatus.ACTIVE)
-    jobs = _count(home, jobs_table, jobs_table.c.state.in_(OPEN))
     newest = [(alert, project.name) for project in projects for alert in Alerts(project).all(open_only=True)]
     newest.sort(key=lambda each: each[0].at, reverse=True)
     return {
@@ -40,7 +40,7 @@ def node(home: Home, *, alerts: int = 10) -> Document:
                 "name": each.name,
                 "on_hold": each.on_hold,
                 "partners": partners.get(each.id, 0),
-                "open_jobs": jobs.get(each.id, 0),
+                "open_jobs": Jobs(home).open_count(each),
                 "letters_fetched": Letters(each).last_fetched(),
             }
             for each in projects
@@ -60,21 +60,25 @@ def _count(home: Home, table: Table, condition: ColumnElement[bool]) -> dict[str
 
 def project(scope: Scope) -> Document:
     """Return the project as one document: what sharing needs, the terms, and how much of everything there is."""
-    counted = {"datasets": datasets, "connections": connections, "labels_applied": label_uses}
+    used = Labels(scope).in_use()
     with scope.read() as tx:
-        counts = {
-            name: tx.scalar(select(func.count()).select_from(table).where(table.c.project_id == scope.id))
-            for name, table in counted.items()
+        visibility = Visibility(scope, tx)
+        names = tx.scalars(select(datasets.c.name).where(datasets.c.project_id == scope.id)).all()
+        partners = select(func.count()).select_from(connections).where(connections.c.project_id == scope.id)
+        counts = {  # of what the caller may see
+            "datasets": sum(visibility.sees(Place(kind=PlaceKind.DATASET, target=name)) for name in names),
+            "connections": tx.scalar(partners),
+            "labels_applied": sum(used.values()),
+            "segments": len(Segments(scope).all()),
         }
         needs = prerequisites(scope, tx)
-    counts["segments"] = len(Segments(scope).all())  # those that the caller may see
     return {
         "id": scope.id,
         "name": scope.name,
         "on_hold": scope.on_hold,
         "namespaces": namespaces(scope),
         "consent_model": scope.consent_model,
-        "labels": Labels(scope).in_use(),
+        "labels": used,
         "policies": [each.name for each in Policies(scope).all() if each.status is PolicyStatus.ENABLED],
         "prerequisites": [each.document() for each in needs],
         "terms": scope.terms.as_dict(),

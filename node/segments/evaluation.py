@@ -28,7 +28,7 @@ def matching(
     columns: Mapping[rules.FieldPath, npt.NDArray[Any]] | None = None,
 ) -> BitMap:
     """Return the profiles that a rule's tree takes in; `columns` are fields beside the imported attributes."""
-    return rules.evaluate(
+    found = rules.evaluate(
         tree,
         count=snapshot.profile_count,
         attributes=snapshot.attributes,
@@ -37,6 +37,7 @@ def matching(
         segments=references.members(scope, tx, snapshot, {leaf["field"] for leaf in rules.leaves(tree)}),
         columns=columns,
     )
+    return found - snapshot.erased
 
 
 def attribute_names(scope: Scope, tx: Tx, *, visible: bool = False) -> dict[str, rules.FieldPath]:
@@ -79,6 +80,14 @@ def renew(scope: Scope, tx: Tx, changed: Iterable[str]) -> list[str]:
     if touched:
         draft.publish()
     return [name for name in touched if reference(name) in gone]
+
+
+def count_members(scope: Scope, tx: Tx, draft: Draft) -> None:
+    """Write down how many members each segment has in a draft that people were taken out of."""
+    for segment in stored(scope, tx):
+        size = len(draft.snapshot.members(segment.id))
+        if size != segment.size:
+            change(tx, segment, size=size)
 
 
 def remaining(scope: Scope, tx: Tx, draft: Draft, segment: Segment, gone: set[str]) -> BitMap:

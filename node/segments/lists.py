@@ -8,7 +8,7 @@ from pyroaring import BitMap
 
 from ..access.scope import Scope
 from ..errors import AlreadyExists, InvalidInput, NotAllowed, check_name
-from ..governance.visibility import Visibility
+from ..governance.visibility import Visibility, no_segment
 from ..people.datasets import FieldKind, fields_where
 from ..people.drafts import Draft
 from ..people.snapshots import Snapshot
@@ -30,16 +30,22 @@ class Lists:
         """Return the names of the segments that have members and no rule."""
         return {segment.name for segment in stored(self._scope, tx) if segment.kind is SegmentKind.MEMBERS}
 
-    def check_open(self, tx: Tx, names: Iterable[str], mine: Collection[str]) -> None:
-        """Raise AlreadyExists if a name belongs to a segment outside `mine`. A hidden segment gets the same message."""
+    def check_open(self, tx: Tx, names: Iterable[str], mine: Collection[str], opened: Iterable[str] = ()) -> None:
+        """Raise AlreadyExists if a name belongs to a segment outside `mine` and those that the caller opened.
+
+        A hidden segment gets the same message. Raises NotFound where the caller opened what is not there.
+        """
         there = {segment.name for segment in stored(self._scope, tx)}
-        closed = (there - set(mine)) | Visibility(self._scope, tx).hidden_segments()
+        hidden, opened = Visibility(self._scope, tx).hidden_segments(), set(opened)
+        closed = (there - set(mine) - opened) | hidden
         for name in names:
             if name in closed:
                 raise AlreadyExists(
                     f"there is a segment {name!r} already, which this import may not change",
                     hint=f"let the import call it otherwise, or say that it may change your list {name}",
                 )
+        for name in sorted(opened - (there - hidden)):
+            raise no_segment(name)
 
     def lay_over(
         self, tx: Tx, draft: Draft, name: str, inside: BitMap, outside: BitMap, *, source: str
@@ -62,7 +68,7 @@ class Lists:
             tx.execute(tables.segments.insert().values(project_id=self._scope.id, **fresh, **values))
         else:
             change(tx, before, **values)
-        return len(members), before is None
+        return len(Visibility(self._scope, tx).narrowed(draft.snapshot, members)), before is None
 
     def read(self, tx: Tx, snapshot: Snapshot, path: Path) -> tuple[BitMap, int]:
         """Return the profiles whose ids a file has, and how many of its ids are no profile's.
@@ -78,7 +84,7 @@ class Lists:
         source.columns = [next((name for name in source.header if name in known), source.header[0])]
         texts = [text for batch in source.batches() for text in batch.columns[source.columns[0]]]
         ids = np.array([text.strip().encode() for text in [source.columns[0], *texts]], np.bytes_)
-        numbers = snapshot.numbers(ids)
+        numbers = Visibility(self._scope, tx).numbers(snapshot, ids)
         has_header = source.kind != "CSV" or numbers[0] < 0  # the first line is a member if it is a profile's id
         if has_header:
             numbers = numbers[1:]

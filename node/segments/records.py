@@ -1,7 +1,7 @@
 """The segments of a project as their rows have them, and as references in rules."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,7 @@ from psi.errors import Remedy
 
 from ..access.scope import Scope
 from ..errors import NotAllowed, NotFound
-from ..governance.visibility import no_segment
+from ..governance.visibility import Visibility, no_segment
 from ..people.snapshots import Snapshot
 from ..storage import tables
 from ..storage.database import Tx
@@ -68,11 +68,11 @@ class OwnSegments:
             raise self.missing(name)
         return snapshot.members(segment.id)
 
+    def names(self, tx: Tx) -> list[str]:
+        return [segment.name for segment in stored(self._scope, tx)]
+
     def missing(self, name: str) -> NotFound:
         return no_segment(name)
-
-    def stamp(self, _tx: Tx, _names: Collection[str]) -> tuple[str, ...]:
-        return ()  # they change with the generation of the project's data
 
 
 def stored(scope: Scope, tx: Tx) -> list[Segment]:
@@ -87,6 +87,16 @@ def find(scope: Scope, tx: Tx, name: str) -> Segment | None:
     rows = tables.segments
     row = tx.execute(select(rows).where(rows.c.project_id == scope.id, rows.c.name == name)).first()
     return None if row is None else _segment(row)
+
+
+def seen(scope: Scope, tx: Tx, segments: Collection[Segment]) -> list[Segment]:
+    """Return segments with the sizes that they have for the caller, who may be limited to the people of some datasets."""
+    visibility = Visibility(scope, tx)
+    if not visibility.limited:
+        return [*segments]
+    snapshot = Snapshot.open(scope, tx)
+    people = visibility.people(snapshot)
+    return [replace(each, size=len(snapshot.members(each.id) & people)) for each in segments]
 
 
 def change(tx: Tx, segment: Segment, **values: Any) -> None:
@@ -110,6 +120,18 @@ def in_order(found: Mapping[str, Segment], names: Collection[str]) -> Iterator[S
         yield from walk(name)
 
 
+def way_to(found: Mapping[str, Segment], names: Collection[str], goal: str) -> list[str]:
+    """Return how one of some segments reads another, each name followed by what it reads; nothing if none does."""
+    ways, seen = [[name] for name in names], set[str]()
+    for way in ways:
+        if way[-1] == goal:
+            return way
+        if way[-1] in found and way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [[*way, used] for used in own(found[way[-1]].uses)]
+    return []
+
+
 def _segment(row: Row[Any]) -> Segment:
     return Segment(
         id=row.id,
@@ -121,3 +143,9 @@ def _segment(row: Row[Any]) -> Segment:
         size=row.size,
         evaluated=row.evaluated,
     )
+
+
+def rules_seen(scope: Scope, tx: Tx) -> list[tuple[str, trees.Tree]]:
+    """Return the rules of the segments that the caller may see, with the segment's name."""
+    hidden = Visibility(scope, tx).hidden_segments()
+    return [(each.name, each.tree) for each in stored(scope, tx) if each.tree is not None and each.name not in hidden]

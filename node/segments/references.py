@@ -5,19 +5,21 @@ follow it (`NAMES`), and a row in the tables of the wiring.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ..access.scope import Scope
 from ..errors import NotFound
-from ..governance.lineage import REFERENCES, PlaceKind, place_of
-from ..governance.visibility import Visibility
+from ..governance.lineage import REFERENCES, Place, PlaceKind, place_of
 from ..storage.database import Tx
 
 if TYPE_CHECKING:
     from pyroaring import BitMap
 
     from ..people.snapshots import Snapshot
+    from .trees import Tree
 
+_WORDS = {kind: word for word, kind in REFERENCES.items()}
 NAMES = {PlaceKind.SEGMENT: 1, PlaceKind.RECEIVED: 2}  # own.SEGMENT, received.PARTNER.SEGMENT
 _NAME, _LAST = r"[a-z0-9][a-z0-9_-]*", r"[a-z0-9][a-z0-9._-]*"  # the last name of a reference may have dots
 PATTERN = "|".join(rf"{word}(?:\.{_NAME}){{{NAMES[kind] - 1}}}\.{_LAST}" for word, kind in REFERENCES.items())
@@ -30,12 +32,12 @@ class Source(Protocol):
         """Return the profiles of a reference; raises `missing`, or Gone."""
         ...
 
-    def missing(self, name: str) -> NotFound:
-        """Return the error for a name that does not exist, or is hidden from the caller."""
+    def names(self, tx: Tx) -> Collection[str]:
+        """Return what there is of the kind, also what is hidden from the caller."""
         ...
 
-    def stamp(self, tx: Tx, names: Collection[str]) -> tuple[str, ...]:
-        """Return a stamp that differs once the members do, of references whose members are no part of the project's data."""
+    def missing(self, name: str) -> NotFound:
+        """Return the error for a name that does not exist, or is hidden from the caller."""
         ...
 
 
@@ -45,6 +47,8 @@ class Gone(NotFound):
 
 
 KINDS: dict[PlaceKind, Callable[[Scope], Source]] = {}
+WITH_RULES: dict[str, Callable[[Scope, Tx], "Iterable[tuple[str, Tree]]"]] = {}
+"""By noun, what has rules: the name and the tree of each that the caller may see."""
 USED_BY: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises NotAllowed if a segment of ours is needed there
 
 
@@ -54,20 +58,29 @@ def members(scope: Scope, tx: Tx, snapshot: "Snapshot", references: Iterable[str
     return {each: KINDS[place.kind](scope).members(tx, snapshot, place.target) for each, place in found.items()}
 
 
+def having(scope: Scope, tx: Tx, snapshot: "Snapshot", profile: int) -> list[str]:
+    """Return the references ("own.vip", "received.acme.gold") of which a profile is a member, of those that the caller may
+    see."""
+    from ..governance.visibility import Visibility
+
+    visibility, found = Visibility(scope, tx), []
+    for kind, source in KINDS.items():
+        for name in sorted(source(scope).names(tx)):
+            if visibility.sees(Place(kind=kind, target=name)):
+                with suppress(Gone):
+                    if profile in source(scope).members(tx, snapshot, name):
+                        found.append(f"{_WORDS[kind]}.{name}")
+    return found
+
+
 def check_visible(scope: Scope, tx: Tx, references: Iterable[str]) -> None:
     """Raise NotFound for a reference that is hidden from the caller, as if it did not exist."""
+    from ..governance.visibility import Visibility  # brings numpy, which most commands do without
+
     visibility = Visibility(scope, tx)
     for place in filter(None, map(place_of, references)):
         if not visibility.sees(place):
             raise KINDS[place.kind](scope).missing(place.target)
-
-
-def stamp(scope: Scope, tx: Tx, references: Iterable[str]) -> tuple[str, ...]:
-    """Return a stamp that differs once the members of references do, where these are no part of the project's data."""
-    names: dict[PlaceKind, set[str]] = {}
-    for place in filter(None, map(place_of, references)):
-        names.setdefault(place.kind, set()).add(place.target)
-    return tuple(each for kind, found in sorted(names.items()) for each in KINDS[kind](scope).stamp(tx, found))
 
 
 def check_unused(scope: Scope, tx: Tx, segment: str) -> None:

@@ -8,8 +8,10 @@ A comparison with a missing value is false, so that NOT takes in the profiles th
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from pyroaring import BitMap
 
 from ..errors import Failure, InvalidInput, spaced
 from ..governance.lineage import REFERENCES, place_of
-from ..inputs.sql import quoted
+from ..inputs.sql import SPILLED, quoted
 from ..people.snapshots import NUMBER
 from ..storage.records import Document
 from . import trees
@@ -232,8 +234,11 @@ def _value(found: "exp.Expr") -> str | int | float | bool:
 
 
 def _unsupported(found: "exp.Expr") -> InvalidInput:
+    what = spaced(type(found).__name__)
+    if what == "sub":
+        return InvalidInput("a rule cannot have a subtraction", hint="dates stand in single quotes: '2026-01-31'")
     return InvalidInput(
-        f"a rule cannot have {spaced(type(found).__name__)}",
+        f"a rule cannot have {what}",
         hint="use =, !=, <, <=, >, >=, IN, BETWEEN, LIKE, IS NULL, AND, OR, NOT, own.X and received.PARTNER.X",
     )
 
@@ -259,12 +264,17 @@ def evaluate(
     condition = query.condition(tree)
     settings: Document = {
         "memory_limit": "1GB",
+        "temp_directory": "",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "allow_community_extensions": "false",
     }
     try:
-        with duckdb.connect(":memory:", config=settings) as connection:
+        with ExitStack() as stack:
+            if attributes:  # what does not fit into memory goes beside them, where nobody else reads it
+                beside = next(iter(attributes.values())).parent
+                settings["temp_directory"] = stack.enter_context(TemporaryDirectory(dir=beside, prefix=SPILLED))
+            connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
             joins = []
             for dataset, aliases in query.columns.items():
                 table = query.tables[dataset]

@@ -20,9 +20,9 @@ from ..people.snapshots import Snapshot
 from ..storage import tables
 from ..storage.database import Tx
 from ..storage.records import Document
-from . import evaluation, references, rules, trees
+from . import column_types, evaluation, records, references, rules, trees
 from .lists import Lists
-from .records import Segment, SegmentKind, change, find, in_order, stored
+from .records import Segment, SegmentKind, change, find, in_order, stored, way_to
 from .references import own, reference
 
 _GIVE = "give a rule, as text or as a tree, or a file of members"
@@ -81,7 +81,7 @@ class Segments:
             draft.set_members(segment.id, content.members)
             draft.publish()
             detail |= {"kind": segment.kind, "size": segment.size}
-        return segment
+            return records.seen(self._scope, tx, [segment])[0]
 
     def update(
         self,
@@ -116,8 +116,7 @@ class Segments:
                 change(tx, before, rule=content.rule, tree=content.tree, uses=content.uses)
             evaluation.renew(self._scope, tx, {reference(name)})
             detail |= {"size": len(content.members)}
-            after = self._get(tx, name)
-        return replace(after, unknown=content.unknown)
+            return replace(records.seen(self._scope, tx, [self._get(tx, name)])[0], unknown=content.unknown)
 
     def evaluate(self, *names: str) -> list[Segment]:
         """Evaluate segments with what they are composed of; returns them as they are then.
@@ -141,7 +140,7 @@ class Segments:
             done = self._evaluate_in(tx, names)
             detail["segments"] = len(done)
             shown = {*done, *(names or ())}
-            return [segment for segment in stored(self._scope, tx) if segment.name in shown]
+            return records.seen(self._scope, tx, [each for each in stored(self._scope, tx) if each.name in shown])
 
     def _evaluate_in(self, tx: Tx, names: Sequence[str] | None) -> list[str]:
         """Evaluate named segments, or with None all; of all, one whose rule reads what is gone has nobody."""
@@ -171,17 +170,25 @@ class Segments:
         """Return the project's segments by name."""
         with self._scope.read() as tx:
             hidden = Visibility(self._scope, tx).hidden_segments()
-            return [segment for segment in stored(self._scope, tx) if segment.name not in hidden]
+            return records.seen(self._scope, tx, [each for each in stored(self._scope, tx) if each.name not in hidden])
 
     def show(self, name: str, tx: Tx | None = None) -> Segment:
         """Return a segment; raises NotFound."""
         with self._scope.read(tx) as tx:
-            return self._get(tx, name)
+            return records.seen(self._scope, tx, [self._get(tx, name)])[0]
 
     def members(self, name: str, snapshot: Snapshot | None = None) -> BitMap:
-        """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest."""
-        segment = self.show(name)
-        return (snapshot or Snapshot.open(self._scope)).members(segment.id)
+        """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest, of the profiles
+        that are there for the caller."""
+        with self._scope.read() as tx:
+            segment = self._get(tx, name)
+            snapshot = snapshot or Snapshot.open(self._scope, tx)
+            return Visibility(self._scope, tx).narrowed(snapshot, snapshot.members(segment.id))
+
+    def all_members(self, name: str, snapshot: Snapshot) -> BitMap:
+        """Return all profile numbers of a segment in a snapshot: for what feeds do, whoever asks for it."""
+        with self._scope.read() as tx:
+            return snapshot.members(self._get(tx, name).id)
 
     def delete(self, name: str) -> None:
         """Delete a segment; refused while another one is composed of it, a consent policy reads it or a feed shares it."""
@@ -225,16 +232,18 @@ class Segments:
         references.check_visible(self._scope, tx, parsed.uses)
         if changed is not None:
             self._check_apart(tx, changed, parsed.uses)
+        column_types.check(parsed.tree, draft.snapshot.attributes, evaluation.attribute_names(self._scope, tx))
         members = evaluation.matching(self._scope, tx, draft.snapshot, parsed.tree)
         return _Content(members=members, rule=rule, tree=parsed.tree, uses=parsed.uses)
 
     def _check_apart(self, tx: Tx, name: str, uses: Iterable[str]) -> None:
         """Refuse a rule that would make a segment of itself."""
         found = {segment.name: segment for segment in stored(self._scope, tx)}
-        around = [each.name for each in in_order(found, own(uses)) if each.name == name or name in own(each.uses)]
-        if around:
+        way = way_to(found, own(uses), name)
+        if way:
             raise NotAllowed(
-                f"segment {name} would be made of itself, through {around[0]}", hint=f"leave own.{around[0]} out"
+                f"segment {name} would be made of itself: {' reads '.join([name, *way])}",
+                hint=f"leave {reference(way[0])} out of the rule",
             )
 
 

@@ -3,11 +3,11 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 import msgpack
@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .files import write_atomically
+from ..errors import Failure
+from .files import below, write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 SALT = 32
@@ -34,6 +35,15 @@ class Epoch:
     secret: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """An array that is saved some rows at a time, of which the bytes have to fill whole pieces."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    blocks: Iterable[npt.NDArray[np.generic]]
+
+
 class Cache:
     """Named groups of arrays under home/cache/CONNECTION/EPOCH.
 
@@ -42,11 +52,15 @@ class Cache:
     """
 
     def __init__(self, home: Path, connection_id: str, epoch: Epoch, random: Callable[[int], bytes]) -> None:
-        self._folder = home / "cache" / connection_id / str(epoch.number)
+        self._folder = below(home / "cache", connection_id, str(epoch.number))
         self._random, self._secret = random, epoch.secret
 
-    def save(self, name: str, **arrays: npt.NDArray[np.generic]) -> None:
-        write_atomically(self._path(name), self._sealed(name, {key: np.asarray(each) for key, each in arrays.items()}))
+    def save(self, name: str, **arrays: npt.NDArray[np.generic] | Blocks) -> None:
+        contents = {
+            key: each if isinstance(each, Blocks) else Blocks(dtype=each.dtype, shape=each.shape, blocks=[each])
+            for key, each in arrays.items()
+        }
+        write_atomically(self._path(name), self._sealed(name, contents))
 
     def load(self, name: str, only: Collection[str] | None = None) -> Arrays | None:
         """Return what was saved, or `only` those arrays; None where there is nothing, or nothing that opens."""
@@ -62,11 +76,22 @@ class Cache:
         with self._path(name).open("rb") as file:
             yield Stored(file, self._cipher(file.read(SALT)), name.encode(), self._path(name))
 
+    def rows(self, name: str) -> "dict[str, StoredRows] | None":
+        """Return the arrays of what was saved, each to be read where it is needed; None as `load` does."""
+        try:
+            with self.open(name) as stored:
+                return {key: StoredRows(self, name, key, count) for key, count in stored.lengths().items()}
+        except (FileNotFoundError, InvalidTag):
+            return None
+
     def names(self, beginning: str) -> list[str]:
         """Return the names that begin so, as they were saved."""
         files = self._folder.glob("*") if self._folder.is_dir() else ()
         names = (unquote(path.name) for path in files if not path.name.startswith("."))
         return sorted(name for name in names if name.startswith(beginning))
+
+    def has(self, name: str) -> bool:
+        return self._path(name).exists()
 
     def drop(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
@@ -77,16 +102,21 @@ class Cache:
     def _cipher(self, salt: bytes) -> ChaCha20Poly1305:
         return ChaCha20Poly1305(HKDF(SHA256(), 32, salt, b"vesica/1 cache").derive(self._secret))
 
-    def _sealed(self, name: str, arrays: Arrays) -> Iterator[bytes]:
+    def _sealed(self, name: str, arrays: dict[str, Blocks]) -> Iterator[bytes]:
         salt = self._random(SALT)
         cipher, about = self._cipher(salt), name.encode()
         head = msgpack.packb([[key, each.dtype.str, each.shape] for key, each in arrays.items()])
         yield salt + (len(head) + TAG).to_bytes(4, "big") + cipher.encrypt(_nonce(0), head, about)
         number = 0
         for each in arrays.values():
-            for piece in _pieces(np.ascontiguousarray(each)):
-                number += 1
-                yield cipher.encrypt(_nonce(number), piece, about)
+            size = 0
+            for block in each.blocks:
+                assert size % PIECE == 0
+                size += block.nbytes
+                for piece in _pieces(np.ascontiguousarray(block)):
+                    number += 1
+                    yield cipher.encrypt(_nonce(number), piece, about)
+            assert size == each.dtype.itemsize * math.prod(each.shape)
 
 
 class Stored:
@@ -116,6 +146,25 @@ class Stored:
                 assert start + count >= length or part.nbytes % PIECE == 0
                 yield self._fill(part)
 
+    def lengths(self) -> dict[str, int]:
+        """Return how many rows each array has."""
+        return {key: shape[0] if shape else 1 for key, _, shape in self._head()}
+
+    def part(self, name: str, rows: slice) -> npt.NDArray[np.generic]:
+        """Return some rows of one array; nothing is read but the pieces in which they lie."""
+        for key, kind, shape in self._head():
+            if key != name:
+                self._skip(kind, shape)
+                continue
+            width = np.dtype(kind).itemsize * math.prod(shape[1:])
+            start, stop, _ = (each * width for each in rows.indices(shape[0]))
+            first, last = start // PIECE * PIECE, min(-(-stop // PIECE) * PIECE, width * shape[0])
+            self._number += first // PIECE
+            self._file.seek(first + first // PIECE * TAG, 1)
+            content = self._fill(np.empty(max(last - first, 0), np.uint8))[start - first : stop - first]
+            return content.view(np.dtype(kind)).reshape(-1, *shape[1:])
+        raise KeyError(name)
+
     def drop(self) -> None:
         """Delete the file, unless another took its place meanwhile."""
         with suppress(FileNotFoundError):
@@ -140,9 +189,65 @@ class Stored:
         self._file.seek(size + pieces * TAG, 1)
 
 
-def destroy(home: Path, connection_id: str) -> None:
-    """Remove every cache of a connection."""
-    shutil.rmtree(home / "cache" / connection_id, ignore_errors=True)
+class OpenRows:
+    """The rows of one array of an open file, uint8 (n, width): read where they are needed. Raises InvalidTag."""
+
+    def __init__(self, stored: Stored, name: str, count: int) -> None:
+        self._stored, self._name, self._count = stored, name, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[np.uint8]:
+        return self._stored.part(self._name, rows).astype(np.uint8, copy=False)
+
+
+class StoredRows:
+    """The same of a file that is opened for each read, and never saved again under its name."""
+
+    def __init__(self, cache: Cache, file: str, name: str, count: int) -> None:
+        self._cache, self._file, self._name, self._count = cache, file, name, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[np.uint8]:
+        """Return some rows; raises Failure where the file is gone, or damaged: then it goes, and is made again."""
+        try:
+            with self._cache.open(self._file) as stored:
+                try:
+                    return OpenRows(stored, self._name, self._count)[rows]
+                except InvalidTag:
+                    stored.drop()
+                    raise
+        except (FileNotFoundError, InvalidTag):
+            raise Failure("a file of the cache cannot be read any more", hint="run it again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The cache of one key epoch of a connection, on disk."""
+
+    connection_id: str
+    epoch: int
+    path: Path
+
+
+def folders(home: Path, connection_id: str | None = None) -> list[Folder]:
+    """Return the caches of a connection, or of all."""
+    caches = home / "cache"
+    found = caches.glob("*/*") if connection_id is None else below(caches, connection_id).glob("*")
+    return [
+        Folder(each.parent.name, int(each.name) if each.name.isdigit() else 0, each) for each in found if each.is_dir()
+    ]
+
+
+def destroy(gone: Iterable[Folder]) -> None:
+    """Delete caches; what cannot be deleted now is left for the next upkeep."""
+    for each in gone:
+        shutil.rmtree(each.path, ignore_errors=True)
+        with suppress(OSError):
+            each.path.parent.rmdir()  # if that was the last one
 
 
 def _pieces(array: npt.NDArray[np.generic]) -> Iterator[memoryview]:

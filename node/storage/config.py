@@ -17,6 +17,7 @@ from psi.errors import Remedy
 from ..errors import Failure, InvalidInput, NoHome
 from .files import write_atomically
 
+PARTS = ("config.json", "lock", "keys", "owners", "data", "spool", "cache", "fetched")  # the database guards itself
 MAX_ORGANISATION = 255  # bytes of UTF-8: it travels in every offer
 
 
@@ -29,6 +30,7 @@ class Config:
     listen: str = "127.0.0.1:8470"
     address: str = ""  # HOST:PORT under which partners reach us; empty: we call them
     proxy: bool = False  # TLS ends at a web server in front of us
+    private_addresses: bool = False  # whether we call partners at private addresses that they name themselves
 
     def __post_init__(self) -> None:
         name = self.organisation
@@ -36,6 +38,15 @@ class Config:
             raise InvalidInput(
                 "an organisation's name has 1 to 255 printable characters", hint='for example "Fern Retail"'
             )
+
+    @staticmethod
+    def stamp(home: Path) -> tuple[int, int] | None:
+        """Return what changes when the settings are written; None where there are none yet."""
+        try:
+            found = (home / "config.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def save(self, home: Path) -> None:
         write_atomically(home / "config.json", json.dumps(asdict(self), indent=2).encode() + b"\n")

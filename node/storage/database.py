@@ -1,5 +1,6 @@
 """The control rows' database: SQLite (WAL) by default, PostgreSQL by URL; one writer at a time on both."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from psi.errors import Remedy
 
 from .. import log
 from ..errors import DiskFull, Failure, InvalidInput, StoreBusy, StoreUnavailable
+from .files import make_private
 from .migrations import HEAD, upgrade
 
 Tx = Connection  # what a transaction, or a consistent look, sees and changes the rows through
@@ -124,7 +126,9 @@ def _engine(database: str | Path) -> Engine:
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidInput("that is not a database URL", hint="use postgresql://USER@HOST/NAME") from error
     except ModuleNotFoundError as error:
-        raise Failure("PostgreSQL needs the package psycopg", hint="pip install 'vesica[postgres]'") from error
+        raise Failure(
+            "PostgreSQL needs the package psycopg", hint="install it beside Vesica: pip install 'psycopg[binary]'"
+        ) from error
 
 
 def _options(given: Any) -> str:
@@ -133,6 +137,7 @@ def _options(given: Any) -> str:
 
 def _sqlite(url: str) -> Engine:
     engine = create_engine(url, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
+    _own(engine.url.database)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -147,6 +152,18 @@ def _sqlite(url: str) -> Engine:
         tx.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _own(file: str | None) -> None:
+    """Make a SQLite file its owner's alone before there is anything in it; what SQLite puts beside it is like it."""
+    if not file or file == ":memory:" or file.startswith("file:"):
+        return
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return  # the first statement says it in words
+    for each in (file, f"{file}-wal", f"{file}-shm"):
+        make_private(Path(each))
 
 
 def _explain(error: DBAPIError, engine: Engine) -> Failure | None:

@@ -1,7 +1,8 @@
-"""Files that survive a kill: written beside, synced, renamed, and the directory synced."""
+"""Files that survive a kill: written beside, synced, renamed, and the directory synced. They are their owner's alone."""
 
 import errno
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | mem
     """
     temporary = ""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
         with os.fdopen(descriptor, "wb") as file:
             file.writelines([data] if isinstance(data, bytes | memoryview) else data)
@@ -33,6 +34,43 @@ def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | mem
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
         raise failure_of(error, path) from error
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it that are missing, for its owner alone."""
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private(path: Path) -> None:
+    """Take a file or directory from everybody but its owner; raises Failure where that is not ours to do."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            path.chmod(mode & 0o700)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Failure(
+            f"other users of this machine can reach {path}", hint=f"as its owner, run: chmod go= {path}"
+        ) from error
+
+
+def below(directory: Path, *names: str) -> Path:
+    """Return the path of stored names in a directory: the one place where a name from a row becomes a path.
+
+    Rows may come from a backup that was written to do harm: raises Failure for a name that leads anywhere else.
+    """
+    for name in names:
+        if not name or name.startswith(".") or "/" in name or "\0" in name:
+            raise Failure(
+                f"the database names a file that cannot be one of this home: {name[:80]!r}",
+                hint="restore the home from a backup that you trust",
+            )
+    return directory.joinpath(*names)
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -1,13 +1,16 @@
 """The node's own keys on disk: an Ed25519 signing key, and a master key that wraps every other secret.
 
 keys/master.key has the master key, as it is or under the passphrase in VESICA_PASSPHRASE (scrypt, ChaCha20-Poly1305).
-keys/node.key has the Ed25519 seed, wrapped by the master key. Nothing here is ever part of a repr or an error.
+keys/node.key has the Ed25519 seed and, once it has replaced another one, the signed changes of keys, all wrapped by the
+master key: one file, so that a new key and the statement about it are there together or not at all. Nothing here is
+ever part of a repr or an error.
 """
 
 import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +19,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from ..errors import Failure, WrongPassphrase
 from .files import write_atomically
+
+if TYPE_CHECKING:  # its messages bring numpy, which most commands do without
+    from protocol.keychange import KeyChanges, SignedKeyChange
 
 _PLAIN = b"vesica/1 master plain\n"
 _SCRYPT = b"vesica/1 master scrypt\n"
@@ -34,14 +40,7 @@ class Keys:
         """Write both keys, wrapped if VESICA_PASSPHRASE is set. Keys that are there stay."""
         master = self._directory / "master.key"
         if not master.exists():
-            key = self._random(_KEY)
-            passphrase = _passphrase()
-            if passphrase is None:
-                content = _PLAIN + key
-            else:
-                salt = self._random(_SALT)
-                content = _SCRYPT + salt + _seal(_stretch(passphrase, salt), key, _SCRYPT, self._random)
-            write_atomically(master, content)
+            write_atomically(master, self._under(_passphrase(), self._random(_KEY)))
         if not (self._directory / "node.key").exists():
             write_atomically(self._directory / "node.key", self.wrap(self._random(_KEY), b"node.key"))
 
@@ -63,14 +62,59 @@ class Keys:
         """Return the node's Ed25519 signature, 64 bytes."""
         return self.signing_key.sign(message)
 
-    @cached_property
-    def signing_key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(self.unwrap(_read(self._directory / "node.key"), b"node.key"))
+    def rewrap(self, passphrase: bytes | None) -> None:
+        """Put the master key under another passphrase, or none: after a kill the old one holds, or the new one."""
+        write_atomically(self._directory / "master.key", self._under(passphrase, self._master))
 
-    @cached_property
+    def replacement(self, made: int) -> "tuple[SignedKeyChange, Callable[[], None]]":
+        """Return a new signing key's statement, which the old key signs too, and what puts both in force."""
+        from protocol.keychange import KeyChange, KeyChanges, SignedKeyChange
+
+        seed, old = self._random(_KEY), self.signing_key
+        new = Ed25519PrivateKey.from_private_bytes(seed)
+        change = KeyChange(old=self.public, new=new.public_key().public_bytes_raw(), made=made)
+        signed = SignedKeyChange.make(change, old=old.sign, new=new.sign)
+        changes = self.changes.and_then(KeyChanges(changes=(signed,)))
+
+        def put_in_force() -> None:
+            write_atomically(self._directory / "node.key", self.wrap(seed + changes.encode(), b"node.key"))
+            self.__dict__.pop("_node", None)
+
+        return signed, put_in_force
+
+    @property
+    def signing_key(self) -> Ed25519PrivateKey:
+        return self._node[0]
+
+    @property
     def public(self) -> bytes:
         """The node's public key, 32 bytes."""
-        return self.signing_key.public_key().public_bytes_raw()
+        return self._node[1]
+
+    @property
+    def changes(self) -> "KeyChanges":
+        """How the node came to its key."""
+        return self._node[2]
+
+    @property
+    def publics(self) -> tuple[bytes, ...]:
+        """All public keys that the node has had, the one of today last."""
+        return (*self.changes.keys[:-1], self.public)
+
+    @cached_property
+    def _node(self) -> "tuple[Ed25519PrivateKey, bytes, KeyChanges]":
+        from protocol.keychange import KeyChanges
+
+        content = self.unwrap(_read(self._directory / "node.key"), b"node.key")
+        key, changes = Ed25519PrivateKey.from_private_bytes(content[:_KEY]), content[_KEY:]
+        return key, key.public_key().public_bytes_raw(), KeyChanges.decode(changes) if changes else KeyChanges()
+
+    def _under(self, passphrase: bytes | None, key: bytes) -> bytes:
+        """Return the content of master.key for a master key under a passphrase, or under none."""
+        if passphrase is None:
+            return _PLAIN + key
+        salt = self._random(_SALT)
+        return _SCRYPT + salt + _seal(_stretch(passphrase, salt), key, _SCRYPT, self._random)
 
     @cached_property
     def _master(self) -> bytes:

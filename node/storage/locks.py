@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .files import failure_of
+from .files import below, failure_of
 
 
 class Process:
@@ -54,7 +55,7 @@ class Process:
                 self._file = None
 
     def _path(self, name: str) -> Path:
-        return self._folder / name.rpartition(":")[2]
+        return below(self._folder, name.rpartition(":")[2])
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def service_lock(home: Path) -> Iterator[int | None]:
 
     The command line looks with `serving`, which takes the lock for an instant: hence the second try.
     """
-    with open(home / "lock", "a+") as file:
+    with open(home / "lock", "a+", opener=partial(os.open, mode=0o600)) as file:
         for attempt in range(20):
             with suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,3 +94,9 @@ def _is_locked(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def dead_processes(home: Path) -> list[str]:
+    """Return the names of processes that ended without giving their work back."""
+    folder = home / "owners"
+    return sorted(each.name for each in folder.iterdir() if not _is_locked(each)) if folder.exists() else []

@@ -25,19 +25,35 @@ connections = Table(
     of("project"),
     Column("alias", String(63), nullable=False),
     Column("status", String(16), nullable=False),  # pending, requested, active, declined, disconnected, failed
-    Column("peer_key", LargeBinary(32), nullable=False),
+    Column("peer_key", LargeBinary(32), nullable=False),  # the one it has now
+    Column("first_key", LargeBinary(32)),  # the one it had when both agreed, none: the same
+    Column(
+        "peer_changes", LargeBinary
+    ),  # protocol.keychange.KeyChanges, encoded: how it came to that key, the last ones
+    Column("replaced_keys", LargeBinary),  # all that it has replaced, 32 bytes each, oldest first
+    time("key_replaced", nullable=True),  # when it last did
+    Column("our_key", LargeBinary(32)),  # of the agreement, none: that of today
+    Column("told_key", LargeBinary(32)),  # of ours, which the partner is known to have, none: that of the agreement
     Column("peer_project", LargeBinary(16), nullable=False),
     Column("peer_project_name", String(63), nullable=False),
     Column("peer_organisation", String(255), nullable=False),
     Column("peer_address", String(255), nullable=False),  # empty: they call us
     Column("proxy", Boolean, nullable=False),
+    Column("moves_to", JSON),  # where it says that it is now, until its key has answered there: address, proxy
+    Column("chosen_address", String(255), nullable=False, server_default=""),  # of the Connect ID that we entered
     Column("agreement", LargeBinary, nullable=False),  # protocol.agreement.Agreement, encoded
     Column("agreement_digest", LargeBinary(32), nullable=False),
     # Evidence of what the partner agreed to, for those who have to show it: the agreement has the digest of their offer
     # (protocol.agreement.Offer, encoded), and both signed it once the connection is active.
     Column("their_offer", LargeBinary, nullable=False),
+    Column("our_offer", LargeBinary),
     Column("our_signature", LargeBinary(64)),
     Column("their_signature", LargeBinary(64)),
+    # Changes of the agreement that are under way (protocol.agreement.Proposal and Acceptance, encoded)
+    Column("our_proposal", LargeBinary),
+    Column("their_proposal", LargeBinary),
+    Column("our_acceptance", LargeBinary),
+    Column("void", LargeBinary),  # digests of what we accepted and what came to nothing, since the one in force
     Column("letters_sent", BigInteger, nullable=False),
     Column("letters_received", BigInteger, nullable=False),
     Column("reason", Text),  # of a decline, a disconnect or a failure
@@ -50,6 +66,23 @@ connections = Table(
     time("created"),
     time("changed"),
     UniqueConstraint("project_id", "alias"),
+)
+
+# written by partners
+agreements = Table(  # those that were changed: what both sides signed before
+    "agreements",
+    metadata,
+    identifier(),
+    of("connection"),
+    Column("version", Integer, nullable=False),
+    Column("agreement", LargeBinary, nullable=False),
+    Column("agreement_digest", LargeBinary(32), nullable=False),
+    Column("our_offer", LargeBinary),
+    Column("their_offer", LargeBinary, nullable=False),
+    Column("our_signature", LargeBinary(64)),
+    Column("their_signature", LargeBinary(64)),
+    time("until"),
+    UniqueConstraint("connection_id", "version"),
 )
 
 # written by partners
@@ -120,7 +153,8 @@ ledger = Table(  # what partners have used up, by the wall clock; rows are only 
     identifier(),
     of("project"),
     Column("peer_key", LargeBinary(32), nullable=False),  # the organisation: no reconnection refills it
-    # epsilon_millis, evaluations, allowed (evaluations are counted afresh), tags (wrong ones: no more counts)
+    # epsilon_millis, evaluations, allowed (evaluations are counted afresh), tags (wrong ones: no more counts), sample
+    # (of our people: whom we ask the organisation about)
     Column("kind", String(16), nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("note", String(255), nullable=False),
@@ -137,6 +171,7 @@ answers = Table(  # what we answered, so that an identical question costs nothin
     Column("question", LargeBinary(32), nullable=False),
     Column("answer", LargeBinary, nullable=False),
     Column("points", Text, nullable=False),  # the file of sorted question points, for the differencing refusal
+    Column("sizes", JSON, nullable=False, server_default="[]"),  # of the segments that were asked about
     time("at"),
     UniqueConstraint("connection_id", "question"),
 )
@@ -170,6 +205,9 @@ feeds = Table(  # ours
     Column("revision", BigInteger, nullable=False),  # the last data revision handed out; only grows
     time("created"),
     time("changed"),
+    time(
+        "deleted", nullable=True
+    ),  # when people took it out of the lists; partners' letters about it still have their row
     UniqueConstraint("project_id", "name"),
 )
 
@@ -202,7 +240,7 @@ feed_partners = Table(  # one partner's state of one of our feeds
     Column("full", Boolean, nullable=False, default=False),  # the next revision has to be full
     time("full_since", nullable=True),  # when the receiver asked for that
     Column("full_before", Integer, nullable=False, default=0),  # how often it asked before, less than a day apart
-    Column("tried", JSON),  # what the last attempt of a run depended on; see attempts.Basis
+    Column("tried", JSON),  # what the last attempt of a run depended on; see recipients.Basis
     Column("tries", Integer, nullable=False, default=0),  # attempts since the last that ended well
     Column("failure", String(40)),  # the error code of the last one
     time("next_attempt", nullable=True),
@@ -246,6 +284,7 @@ received_feeds = Table(
     time("refreshed", nullable=True),  # when a run last confirmed the memberships
     Column("reason", Text),
     time("changed"),
+    time("deleted", nullable=True),  # when people took it out of the lists
 )
 
 # written by feeds/receiving

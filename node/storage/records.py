@@ -1,9 +1,10 @@
 """Rows as frozen dataclasses: what a room hands out names its columns and their types."""
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from functools import cache, partial
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import Row
 
@@ -14,13 +15,28 @@ Record = TypeVar("Record")
 
 
 def record(kind: type[Record], row: Row[Any]) -> Record:
-    """Return a row as `kind`, a dataclass whose fields are columns of the row; a column of words becomes its StrEnum."""
+    """Return a row as `kind`, a dataclass whose fields are columns of the row.
+
+    A column of words becomes its StrEnum, and one of JSON its dataclass, where the field has such a type.
+    """
     mapping = row._mapping
-    return kind(**{name: enum(mapping[name]) if enum else mapping[name] for name, enum in _columns(kind)})  # type: ignore[arg-type]
+    return kind(**{name: read(mapping[name]) for name, read in _columns(kind)})  # type: ignore[arg-type]
 
 
 @cache
-def _columns(kind: type) -> tuple[tuple[str, type[StrEnum] | None], ...]:
+def _columns(kind: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     hints = get_type_hints(kind)
-    enums = {name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, StrEnum)}
-    return tuple((each.name, enums.get(each.name)) for each in fields(kind))
+    return tuple((each.name, _reader(hints[each.name])) for each in fields(kind))
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return hint
+    for each in get_args(hint):
+        if isinstance(each, type) and is_dataclass(each):
+            return partial(_read_json, each)
+    return lambda value: value
+
+
+def _read_json(kind: type, value: Document | None) -> Any:
+    return None if value is None else kind(**value)

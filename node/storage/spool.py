@@ -1,5 +1,7 @@
 """What an exchange sent and received, kept until it is over: chunk files under a key of their own, wrapped at rest."""
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, MutableMapping
@@ -16,6 +18,8 @@ Chunk = tuple[str, int]
 _NAME = re.compile(r"([a-z-]+)\.([0-9]+)")
 _PURPOSE = b"spool"
 _NONCE = 12
+_BLOCK = 4096
+Growing = tuple[int, Callable[[], None]]
 
 
 class Wrapping(Protocol):
@@ -28,9 +32,14 @@ class Wrapping(Protocol):
 class FileSpool(MutableMapping[Chunk, bytes]):
     """(step, chunk) -> body, in one directory: a body that was stored once survives a kill."""
 
-    def __init__(self, directory: Path, secrets: Wrapping, random: Callable[[int], bytes]) -> None:
-        """Open the spool in `directory`, or begin one; raises DiskFull or Failure."""
-        self._directory, self._random = directory, random
+    def __init__(
+        self, directory: Path, secrets: Wrapping, random: Callable[[int], bytes], growing: Growing | None = None
+    ) -> None:
+        """Open the spool in `directory`, or begin one; raises DiskFull or Failure.
+
+        `growing` is called each time that so many more bytes were written, and may raise.
+        """
+        self._directory, self._random, self._growing, self._grown = directory, random, growing, 0
         wrapped = directory / "key"
         try:
             key = secrets.unwrap(wrapped.read_bytes(), _PURPOSE)
@@ -53,8 +62,11 @@ class FileSpool(MutableMapping[Chunk, bytes]):
             ) from None
 
     def __setitem__(self, chunk: Chunk, body: bytes) -> None:
+        self._grow(len(body))
         nonce = self._random(_NONCE)
         path = self._path(chunk)
+        if not self._directory.is_dir():  # the exchange was given up meanwhile: what came now would stay for nobody
+            raise Failure(f"the messages of an exchange are gone: {self._directory}")
         write_atomically(path, nonce + self._cipher.encrypt(nonce, body, path.name.encode()))
 
     def __delitem__(self, chunk: Chunk) -> None:
@@ -75,14 +87,13 @@ class FileSpool(MutableMapping[Chunk, bytes]):
         return sum(1 for _ in self)
 
     def destroy(self) -> None:
-        """Delete everything; the key first, so that what is left after a kill cannot be read."""
-        try:
-            (self._directory / "key").unlink(missing_ok=True)
-            shutil.rmtree(self._directory)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise failure_of(error, self._directory) from error
+        destroy(self._directory)
+
+    def _grow(self, size: int) -> None:
+        self._grown += size
+        if self._growing is not None and self._grown >= self._growing[0]:
+            self._grown = 0
+            self._growing[1]()
 
     def _path(self, chunk: Chunk) -> Path:
         step, number = chunk
@@ -90,3 +101,24 @@ class FileSpool(MutableMapping[Chunk, bytes]):
         if not _NAME.fullmatch(name):
             raise KeyError(chunk)
         return self._directory / name
+
+
+def destroy(directory: Path) -> None:
+    """Delete a spool; the key first, so that what is left after a kill cannot be read."""
+    try:
+        (directory / "key").unlink(missing_ok=True)
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:  # a chunk was being written: the next upkeep deletes it
+            raise failure_of(error, directory) from error
+
+
+def directory_size(directory: Path) -> int:
+    """Return the bytes that the files of a spool take on disk."""
+    try:
+        with os.scandir(directory) as files:
+            return sum(-(-each.stat().st_size // _BLOCK) * _BLOCK for each in files)
+    except FileNotFoundError:  # it ended meanwhile
+        return 0

@@ -8,7 +8,6 @@ segment bitmaps) is not here: `manifests.content` names the immutable files that
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Boolean,
     Column,
     ForeignKey,
     Integer,
@@ -21,6 +20,7 @@ from sqlalchemy import (
 
 from .columns import DAY, HOUR, identifier, metadata, of, time
 from .partner_tables import (
+    agreements,
     answers,
     connections,
     epochs,
@@ -42,6 +42,7 @@ from .partner_tables import (
 __all__ = [
     "DAY",
     "HOUR",
+    "agreements",
     "alerts",
     "answers",
     "audit",
@@ -49,6 +50,7 @@ __all__ = [
     "consent_policies",
     "datasets",
     "epochs",
+    "erasures",
     "estimates",
     "exchanges",
     "feed_partners",
@@ -72,6 +74,7 @@ __all__ = [
     "roles",
     "runs",
     "segments",
+    "suppressions",
     "tokens",
     "universes",
     "users",
@@ -84,11 +87,14 @@ projects = Table(
     identifier(),
     Column("name", String(63), nullable=False, unique=True),
     Column("consent_model", String(8)),  # "opt-in", "opt-out", or not chosen yet
-    Column("hide_unconsented", Boolean, nullable=False),  # keeps people without consent out of estimates altogether
+    # of the estimates that we ask for: nobody, opted-out, unconsented
+    Column("left_out", String(12), nullable=False, server_default="nobody"),
     Column("connect_secret", LargeBinary),  # wrapped, of the current Connect ID, none before the first
     time("connect_expires", nullable=True),
     Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
-    Column("count_secret", LargeBinary, nullable=False),  # wrapped; keys the noise of counts; never leaves
+    Column(
+        "count_secret", LargeBinary, nullable=False
+    ),  # wrapped; keys the noise of counts and the suppressions; never leaves
     time("created"),
     time("restored", nullable=True),  # when this home came from a backup: what partners used up since is not known
     time("resumed", nullable=True),  # when a person resumed it after that: until then it is on hold
@@ -127,6 +133,27 @@ manifests = Table(  # the newest row of a project is its data; readers pin one
     Column("content", JSON, nullable=False),
     time("created"),
     UniqueConstraint("project_id", "generation"),
+)
+
+# written by people
+suppressions = Table(  # keyed hashes of the ids and identities of erased people, whom imports leave out
+    "suppressions",
+    metadata,
+    identifier(),
+    of("project"),
+    Column("digest", LargeBinary(32), nullable=False),
+    time("at"),
+    UniqueConstraint("project_id", "digest"),
+)
+
+# written by erasure
+erasures = Table(  # that people were erased, and not whom: until nothing of them can be left
+    "erasures",
+    metadata,
+    identifier(),
+    of("project"),
+    time("at"),
+    time("swept", nullable=True),  # when all places were swept for the first time
 )
 
 # written by segments

@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -15,15 +14,18 @@ from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError
 
 from ..errors import InvalidInput, PeerUnreachable, RefusedByPartner, WrongPeerKey, printable
-from . import signatures, tls
+from . import paths, signatures, tls
+from .addresses import Reach, joined, split_address
 from .signatures import Signer
 
 stamina.instrumentation.set_on_retry_hooks([])  # its default would log to stdout, where commands answer
 
 TIMEOUT_SECONDS = 60.0  # for one read or write; a chunk is under 1 MiB
 CONNECT_SECONDS = 15.0  # for one connect, with its handshake
-ANSWER_SECONDS = 300.0  # for a whole body
+ANSWER_SECONDS = 300.0  # for one attempt: the look-up, all connects, the head and the body of the answer
+LETTER_SECONDS = 60.0  # the same of letters, which are small: they may wait 25 s for one
 RETRY_SECONDS = 20.0  # how long a partner may be gone within one request
+REFUSED_SECONDS = 1.0  # the same where its machine refuses, and it has not answered before: nobody is there
 WORK_SECONDS = 3600.0  # how long a partner may compute on one step
 POLL_SECONDS = 0.2
 ACCEPTED, NOTHING_YET, TOO_MANY = 202, 204, 429
@@ -31,28 +33,44 @@ MAX_TEXT = 500  # characters of a partner's words that are shown
 
 
 class TurnedAway(httpx2.ConnectError):
-    """The partner's server is full."""
+    """The partner is full, about to stop, or slow with a letter, or the web server before it cannot reach it: no answer."""
 
 
 class PeerClient:
     """Speaks to one partner for `us`, from any thread; close it, or use it as a context manager.
 
-    `patience` is how many seconds a request is tried again while the partner cannot be reached.
+    `reach` says which addresses it may call; `patience` is how many seconds a request is tried again while the partner
+    cannot be reached.
     """
 
     def __init__(
-        self, us: Signer, address: str, peer_key: bytes, *, proxy: bool = False, patience: float | None = None
+        self,
+        us: Signer,
+        address: str,
+        peer_key: bytes,
+        *,
+        reach: Reach,
+        proxy: bool = False,
+        patience: float | None = None,
     ) -> None:
         if not address:
             raise InvalidInput(
                 "this partner has no address: it calls us", hint="wait for it, or ask it to run a command"
             )
-        self._us, self._address, self._peer_key = us, address, peer_key
+        self._us, self._address, self.peer_key, self._reach, self._proxy = us, address, peer_key, reach, proxy
+        self.successor: Callable[[bytes], bytes | None] = lambda changes: (
+            None
+        )  # the partner's key by what it says of it
+        self._found: list[tuple[str, int]] = []  # what the address stands for, once it has been looked up
+        self._answered = False
         self.patience = RETRY_SECONDS if patience is None else patience
-        self._http = httpx2.Client(
-            verify=ssl.create_default_context() if proxy else tls.client_context(peer_key),
+        self._http = self._pinned(peer_key)
+
+    def _pinned(self, key: bytes | None) -> httpx2.Client:
+        """Return a client that talks to the holder of a key; with None, to anybody."""
+        return httpx2.Client(
+            verify=tls.web_context() if self._proxy else tls.client_context(key),
             trust_env=False,  # a proxy variable of the shell must not see partners' traffic
-            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=min(CONNECT_SECONDS, self.patience)),
             follow_redirects=False,
             headers={"user-agent": "vesica"},
         )
@@ -100,48 +118,130 @@ class PeerClient:
             time.sleep(POLL_SECONDS)
 
     def _send(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        try:
+            return self._tried(method, path, body)
+        except WrongPeerKey:
+            key = self.successor(self._changes())
+            if key is None:
+                raise
+            self._http.close()
+            self.peer_key, self._http = key, self._pinned(key)
+            return self._tried(method, path, body)
+
+    def _changes(self) -> bytes:
+        """Return what answers at the partner's address when it is asked how the pinned key was replaced; nobody signs that."""
+        url = f"https://{self._address}{paths.KEYS}?of={self.peer_key.hex()}"
+        pinned, self._http = self._http, self._pinned(None)
+        try:
+            answer, body = self._exchange(signatures.Request(method="GET", url=url, body=b""))
+        except httpx2.TransportError:
+            return b""
+        finally:
+            self._http.close()
+            self._http = pinned
+        return body if answer.status_code == 200 else b""
+
+    def _tried(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        since = time.monotonic()
         with _explained(self._address):
             for attempt in stamina.retry_context(
-                on=_worth_retrying, attempts=None, timeout=self.patience, wait_initial=0.1, wait_max=3.0
+                on=lambda error: self._worth_retrying(error, since),
+                attempts=None,
+                timeout=self.patience,
+                wait_initial=0.1,
+                wait_max=3.0,
             ):
                 with attempt:
                     return self.attempt(method, path, body)
         raise AssertionError("retry_context ends with a return or an exception")
 
+    def _worth_retrying(self, error: Exception, since: float) -> bool:
+        if not isinstance(error, httpx2.TransportError) or _is_wrong_key(error):
+            return False
+        gone = not self._answered and _cause(error, ConnectionRefusedError)
+        return not gone or time.monotonic() - since < REFUSED_SECONDS
+
     def attempt(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Send one signed request, and return the status and the body of its verified answer; tests watch traffic here."""
         request = signatures.Request(method=method, url=f"https://{self._address}{path}", body=body)
         request.headers["content-type"] = "application/msgpack"
-        signatures.sign(request, self._us, self._peer_key)  # inside the retry: every attempt has its own nonce
-        with self._http.stream(method, request.url, content=body, headers=request.headers) as answer:
-            content = _bounded(answer)
+        signatures.sign(request, self._us, self.peer_key)  # inside the retry: every attempt has its own nonce
+        answer, content = self._exchange(request)
         response = signatures.Response(
             status_code=answer.status_code, body=content, request=request, headers=dict(answer.headers)
         )
-        if answer.status_code == 503 and "signature" not in answer.headers:
-            raise TurnedAway("the server turns connections away")
+        if answer.status_code >= 500 and "signature" not in answer.headers:
+            raise TurnedAway("it is full or stopping, or the web server before it cannot reach it")
         try:
-            signatures.verify(response, to=self._us.key, now=self._us.now, expected=self._peer_key)
+            signatures.verify(response, to=self._us.key, now=self._us.now, expected=self.peer_key)
+            signatures.check_body(response)
+        except signatures.OtherKey:
+            raise _wrong_key(self._address) from None
         except signatures.BadSignature as error:
             raise RemoteProtocolError(
                 "bad_signature",
                 f"the answer (HTTP status {answer.status_code}) is not signed by the partner: {error}",
                 hint="compare the clocks of both machines, and check that the address leads to the partner's node",
             ) from None
+        if answer.status_code in (ACCEPTED, TOO_MANY) and _at_once(path):
+            raise TurnedAway("it does not take the letter now")
         if answer.status_code in (ACCEPTED, NOTHING_YET, TOO_MANY):
             return answer.status_code, b""
         if answer.status_code != 200:
             raise refusal(answer.status_code, content)
         return 200, content
 
+    def _exchange(self, request: signatures.Request) -> tuple[httpx2.Response, bytes]:
+        """Send a request to the first IP address that can be reached, and return the answer and its body.
 
-def _worth_retrying(error: Exception) -> bool:
-    return isinstance(error, httpx2.TransportError) and not _is_wrong_key(error)
+        What the name stands for is looked up and checked here, and exactly that is called: no second look-up could give
+        another address.
+        """
+        path = request.url.removeprefix(f"https://{self._address}")
+        with tls.until(time.monotonic() + (LETTER_SECONDS if _at_once(path) else ANSWER_SECONDS)):
+            try:
+                found = self._found or self._reach.resolve(self._address)
+            except OSError as error:
+                raise httpx2.ConnectError("the name is not known") from error
+            for tried, (ip, port) in enumerate(found, 1):
+                try:
+                    return self._called(path, request, ip, port)
+                except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                    self._found = []
+                    if tried == len(found) or _is_wrong_key(error) or tls.seconds_left(1.0) <= 0:
+                        raise
+        raise AssertionError("an address stands for something")
+
+    def _called(self, path: str, request: signatures.Request, ip: str, port: int) -> tuple[httpx2.Response, bytes]:
+        connect = tls.seconds_left(min(CONNECT_SECONDS, self.patience))
+        if connect <= 0:
+            raise httpx2.ConnectTimeout("the look-up took all the time")
+        host, _ = split_address(self._address)
+        with self._http.stream(
+            request.method,
+            f"https://{joined(ip, port)}{path}",
+            content=request.body,
+            headers={**request.headers, "host": self._address},
+            timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=connect),
+            extensions={"sni_hostname": host},
+        ) as answer:
+            self._found, self._answered = [(ip, port)], True
+            return answer, _bounded(answer)
 
 
-def _is_wrong_key(error: BaseException | None) -> bool:
+def _at_once(path: str) -> bool:
+    """Return whether a request must be answered at once: no partner may hold up the letters of the others."""
+    return path.startswith((paths.LETTERS, paths.KEYS))
+
+
+def _is_wrong_key(error: BaseException) -> bool:
+    return _cause(error, tls.WrongKey)
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Return whether an error is of a kind, or came from one that is."""
     while error is not None:
-        if isinstance(error, tls.WrongKey):
+        if isinstance(error, kind):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -153,10 +253,7 @@ def _explained(address: str) -> Iterator[None]:
         yield
     except httpx2.TransportError as error:
         if _is_wrong_key(error):
-            raise WrongPeerKey(
-                f"what answers at {address} has another key than the partner's",
-                hint="ask the partner, on another line than this, for a new Connect ID, if its key has changed",
-            ) from None
+            raise _wrong_key(address) from None
         raise PeerUnreachable(
             f"no answer from {address}: {_what_broke(error)}",
             hint="check that the other side is running and that its address can be reached from here",
@@ -165,29 +262,30 @@ def _explained(address: str) -> Iterator[None]:
         raise InvalidInput(f"{address!r} is not an address", hint="it reads HOST:PORT") from None
 
 
+def _wrong_key(address: str) -> WrongPeerKey:
+    return WrongPeerKey(
+        f"what answers at {address} has another key than the partner's",
+        hint="ask the partner, on another line than this, for a new Connect ID, if it has lost its key",
+    )
+
+
 def _what_broke(error: httpx2.TransportError) -> str:
     """Return how a connection failed, without the library's names."""
     if isinstance(error, httpx2.TimeoutException):
         return "timed out"
     if isinstance(error, TurnedAway):
-        return "it turns connections away"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(cause, socket.gaierror):
-            return "the name is not known"
-        cause = cause.__cause__ or cause.__context__
+        return "it is busy or stopping"
+    if _cause(error, ConnectionRefusedError):
+        return "connection refused"
+    if _cause(error, socket.gaierror):
+        return "the name is not known"
     return "the connection broke"
 
 
 def _bounded(answer: httpx2.Response) -> bytes:
     content = bytearray()
-    deadline = time.monotonic() + ANSWER_SECONDS
     for piece in answer.iter_raw():  # raw: a compressed body could unfold to any size
         content += piece
-        if time.monotonic() > deadline:
-            raise httpx2.ReadTimeout("the answer trickles")
         if len(content) > wire.MAX_BODY:
             raise RemoteProtocolError("too_large", "the partner's answer is larger than any message may be")
     return bytes(content)

@@ -5,30 +5,26 @@ and an ad hoc session alike.
 """
 
 import asyncio
-import ipaddress
-import socket
-import ssl
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response as HttpResponse
 from starlette.routing import Route as HttpRoute
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from protocol import wire
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from psi.errors import VesicaError
 
 from .. import log
-from ..errors import Failure, InvalidInput, NotAllowed, NotFound, RefusedToPartner, UnknownCaller
+from ..errors import NotAllowed, NotFound, RefusedToPartner, UnknownCaller
 from . import signatures
 from .signatures import BadSignature, Signer
 
@@ -37,13 +33,11 @@ KEPT_SECONDS = 120.0  # how long a finished piece of work waits for its caller
 WORKERS = 8
 WORKERS_PER_CALLER = 3  # one partner must not keep the others waiting
 BODY_SECONDS = 60.0  # for a whole body to arrive
+BODY_SECONDS_OF_STRANGERS = 10.0
 DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that a caller that sends a little too much hears why
 MAX_WAIT_SECONDS = 25.0  # a long poll; proxies often stop at 30
 LOOK_SECONDS = 0.5  # how often a long poll looks
-CONNECTIONS = 200
-KEEP_ALIVE_SECONDS = 75
-ASK_SECONDS = 15.0  # from a connection to the end of its first request's headers
-GRACE_SECONDS = 5
+AT_ONCE = 64  # requests of one caller, those that wait included: each connected project has a long poll
 
 
 class TooLarge(VesicaError):
@@ -67,17 +61,26 @@ Handler = Callable[[Call], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method, a path with {parameters}, and who answers; None is "nothing there", for which `?wait=S` waits."""
+    """A method, a path with {parameters}, and who answers; None is "nothing there", for which `?wait=S` waits.
+
+    `most` is how long a body may be, if not as any message; who is not known here may send
+    `wire.MAX_BODY_OF_STRANGERS`.
+
+    `unsigned`: it takes requests that nobody signed, with no caller, for an answer that needs no signature either.
+    """
 
     method: str
     path: str
     handler: Handler
+    most: int | None = None
+    unsigned: bool = False
 
 
-def application(us: Signer, routes: Sequence[Route], admit: Callable[[bytes, str], None]) -> Starlette:
+def application(us: Signer, routes: Sequence[Route], admit: Callable[[bytes, str], bool]) -> Starlette:
     """Return the ASGI application that answers `routes` for `us`.
 
-    `admit(caller's key, path)` raises for a key that may not call there, before anything is done for it.
+    `admit(caller's key, path)` returns whether the caller is known here, and raises for one that may not call there,
+    before its body is read or anything is done for it.
     """
     service = _Service(us, admit)
     return Starlette(
@@ -87,50 +90,73 @@ def application(us: Signer, routes: Sequence[Route], admit: Callable[[bytes, str
 
 
 class _Service:
-    def __init__(self, us: Signer, admit: Callable[[bytes, str], None]) -> None:
+    def __init__(self, us: Signer, admit: Callable[[bytes, str], bool]) -> None:
         self._us, self._admit = us, admit
         self._replays = signatures.Replays(us.now)
+        self._replays_of_strangers = signatures.Replays(us.now, signatures.REPLAYS_OF_STRANGERS)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="partner")
         self._work: dict[tuple[str, ...], asyncio.Future[bytes | None]] = {}
         self._running: Counter[bytes] = Counter()
+        self._asking: Counter[bytes] = Counter()
 
     def endpoint(self, route: Route) -> Callable[[HttpRequest], Awaitable[HttpResponse]]:
         async def answer(http: HttpRequest) -> HttpResponse:
             request = signatures.Request(
                 method=http.method, url=_url(http), body=b"", headers=dict(http.headers.items())
             )
-            whole = False
+            arriving = _Body(http)
             try:
+                _check_serving(http)
                 if len(http.headers.items()) != len(request.headers):
                     raise BadSignature("a header is repeated")
-                request.body = await _body(http)
-                whole = True
-                caller = self._verified(request, http.url.path)
+                caller = b"" if route.unsigned else await self._verified(route, http, request, arriving)
                 call = Call(
                     caller=caller, parameters=http.path_params, query=dict(http.query_params), body=request.body
                 )
-                body = await self._worked(route, call, http, request)
+                body = await self._counted(route, call, http, request)
                 status, content = (204, b"") if body is None else (200, body)
             except _Later as later:
                 status, content = later.status, b""
+            except _Stopping:
+                return HttpResponse(status_code=503, headers={"connection": "close"})
             except Exception as error:
+                await arriving.drop()
                 status, content = describe(error)
-            return self._signed(request, status, content, whole=whole)
+            return self._signed(request, status, content, whole=arriving.whole)
 
         return answer
+
+    async def _verified(self, route: Route, http: HttpRequest, request: signatures.Request, arriving: "_Body") -> bytes:
+        """Return the key that signed a request, whose body is read once its head is known to be signed."""
+        verified = signatures.verify(request, to=self._us.key, now=self._us.now)
+        known = self._admit(verified.key, http.url.path)
+        if known and (visit := http.scope["state"].get("visit")):
+            visit.prove(verified.key)
+        most = route.most or (wire.MAX_BODY if known else wire.MAX_BODY_OF_STRANGERS)
+        request.body = await arriving.read(most, BODY_SECONDS if known else BODY_SECONDS_OF_STRANGERS)
+        signatures.check_body(request)
+        (self._replays if known else self._replays_of_strangers).check(verified)
+        return verified.key
 
     async def missing(self, http: HttpRequest, error: Exception) -> HttpResponse:
         return HttpResponse(status_code=getattr(error, "status_code", 500))
 
-    def _verified(self, request: signatures.Request, path: str) -> bytes:
-        verified = signatures.verify(request, to=self._us.key, now=self._us.now)
-        self._admit(verified.key, path)
-        self._replays.check(verified)
-        return verified.key
+    async def _counted(self, route: Route, call: Call, http: HttpRequest, request: signatures.Request) -> bytes | None:
+        """Work on a request, unless its caller has too many under way already."""
+        if self._asking[call.caller] >= AT_ONCE:
+            raise _Later(429)
+        self._asking[call.caller] += 1
+        try:
+            return await self._worked(route, call, http, request)
+        finally:
+            self._asking[call.caller] -= 1
+            if not self._asking[call.caller]:
+                del self._asking[call.caller]
 
     async def _worked(self, route: Route, call: Call, http: HttpRequest, request: signatures.Request) -> bytes | None:
         deadline = asyncio.get_running_loop().time() + _wait(call.query)
         while True:
+            _check_serving(http)
             body = await self._once(route, call, request)
             if body is not None or asyncio.get_running_loop().time() > deadline or await http.is_disconnected():
                 return body
@@ -138,7 +164,7 @@ class _Service:
 
     async def _once(self, route: Route, call: Call, request: signatures.Request) -> bytes | None:
         """Do the work, or join it where the same request is being worked on already."""
-        key = (call.caller.hex(), request.method, request.url, request.headers["content-digest"])
+        key = (call.caller.hex(), request.method, request.url, request.headers.get("content-digest", ""))
         work = self._work.get(key)
         if work is None:
             if self._running[call.caller] >= WORKERS_PER_CALLER:
@@ -179,6 +205,10 @@ class _Service:
         if not whole:
             headers["connection"] = "close"  # or the rest of the body would be read, and thrown away, for ever
         return HttpResponse(content if status != 204 else None, status_code=status, headers=headers)
+
+
+class _Stopping(Exception):
+    """The server takes no more requests: an answer without a signature, which counts as none."""
 
 
 class _Later(Exception):
@@ -234,24 +264,50 @@ def _url(http: HttpRequest) -> str:
     return "https://vesica" + (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
-async def _body(http: HttpRequest) -> bytes:
-    length = http.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length[:12]) > DRAINED_BYTES:
-        raise TooLarge("the body is larger than any message may be")
-    body, size = bytearray(), 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in http.stream():
-                size += len(piece)
-                if size <= wire.MAX_BODY:
-                    body += piece
-                elif size > DRAINED_BYTES:
-                    break
-    except (TimeoutError, ClientDisconnect):
-        raise RemoteProtocolError("truncated", "the body did not arrive") from None
-    if size > wire.MAX_BODY:
-        raise TooLarge("the body is larger than any message may be")
-    return bytes(body)
+def _check_serving(http: HttpRequest) -> None:
+    if http.scope["state"].get("stopping", bool)():
+        raise _Stopping
+
+
+class _Body:
+    """The body of a request, as it arrives."""
+
+    def __init__(self, http: HttpRequest) -> None:
+        self._http = http
+        self.whole = False
+
+    async def read(self, most: int, seconds: float) -> bytes:
+        """Return the whole body; raises TooLarge, and RemoteProtocolError if it does not arrive in time."""
+        body, size = await self._take(most, seconds)
+        if size > most:
+            raise TooLarge("the body is larger than any message may be")
+        return bytes(body)
+
+    async def drop(self) -> None:
+        """Let the rest of a refused body arrive, so that a caller that sends a little too much hears why."""
+        if not self.whole:
+            with suppress(TooLarge, RemoteProtocolError):
+                await self._take(0, BODY_SECONDS_OF_STRANGERS)
+
+    async def _take(self, most: int, seconds: float) -> tuple[bytearray, int]:
+        length = self._http.headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:12]) > DRAINED_BYTES:
+            raise TooLarge("the body is larger than any message may be")
+        body, size = bytearray(), 0
+        try:
+            async with asyncio.timeout(seconds):
+                async for piece in self._http.stream():
+                    size += len(piece)
+                    if size <= most:
+                        body += piece
+                    elif size > DRAINED_BYTES:
+                        return body, size
+        except (TimeoutError, ClientDisconnect):
+            raise RemoteProtocolError("truncated", "the body did not arrive") from None
+        except RuntimeError:  # it was read before, until it was too long or too slow
+            return body, size
+        self.whole = True
+        return body, size
 
 
 def _claimed_key(request: signatures.Request) -> bytes | None:
@@ -269,78 +325,3 @@ def _claimed_key(request: signatures.Request) -> bytes | None:
 def _wait(query: dict[str, str]) -> float:
     text = query.get("wait", "0")
     return min(float(text), MAX_WAIT_SECONDS) if text.isascii() and text.isdigit() and len(text) < 4 else 0.0
-
-
-def bind(listen: str) -> socket.socket:
-    """Return a listening socket for HOST:PORT (port 0: any free one)."""
-    host, port = split_address(listen)
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        bound = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such host"
-        raise Failure(
-            f"cannot listen on {listen}: {reason}", hint="choose another address to listen on, HOST:PORT"
-        ) from None
-    bound.setblocking(False)
-    return bound
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT or [IPv6]:PORT; raises InvalidInput."""
-    host, found, port = address.rpartition(":")
-    if not found or not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
-        raise InvalidInput(f"{address!r} is not an address", hint="it reads HOST:PORT, for example 127.0.0.1:8470")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise InvalidInput(f"{address!r} is not an address", hint="an IPv6 address reads [::1]:8470")
-    return host, int(port)
-
-
-def address_of(bound: socket.socket) -> str:
-    """Return HOST:PORT under which a socket on this machine is reached."""
-    host, port = bound.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Prompt(H11Protocol):
-    """HTTP/1.1 that hangs up on callers that connect and do not ask: connections are few, and strangers can make them."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.loop.call_later(ASK_SECONDS, self._hang_up, None)
-
-    def on_response_complete(self) -> None:
-        answered = self.cycle
-        super().on_response_complete()
-        self.loop.call_later(KEEP_ALIVE_SECONDS + ASK_SECONDS, self._hang_up, answered)
-
-    def _hang_up(self, last: object) -> None:
-        """Close the connection if no request has begun since `last`."""
-        if self.cycle is last and not self.transport.is_closing():
-            self.transport.close()
-
-
-def server(app: Starlette, context: ssl.SSLContext) -> uvicorn.Server:
-    """Return a server that is run with `run(sockets=[bound])`."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            ssl_context_factory=lambda config, default: context,
-            http=_Prompt,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=16_384,
-        )
-    )

@@ -3,3 +3,4 @@
 CONNECT = "/vesica/1/connect"
 LETTERS = "/vesica/1/letters"
 EXCHANGES = "/vesica/1/exchanges"
+KEYS = "/vesica/1/keys"

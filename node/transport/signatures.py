@@ -4,7 +4,11 @@ A request covers @method, @path, @query, content-digest and vesica-to; a respons
 @path and signature, content-digest and vesica-to. `vesica-to` names the key that the message is meant for.
 """
 
+import base64
 import datetime
+import hashlib
+import hmac
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,8 +24,22 @@ TAG = "vesica/1"
 SKEW_SECONDS = 300  # clocks of two companies
 AGE_SECONDS = 600  # of a request on its way, behind a slow proxy
 REPLAYS = 200_000  # requests remembered: more than 200 requests a second over the whole age
+REPLAYS_OF_STRANGERS = 10_000  # what they may ask changes nothing the second time
 REQUEST = ("@method", "@path", "@query", "content-digest", "vesica-to")
 RESPONSE = ("@status", '"@method";req', '"@path";req', '"signature";req', "content-digest", "vesica-to")
+LABEL = "vesica"
+
+
+def _form(components: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the one form that signature-input may have: these components and parameters, in this order, once."""
+    covered = " ".join(name if name.startswith('"') else f'"{name}"' for name in components)
+    parameters = r'created=[0-9]{1,12};keyid="[0-9a-f]{64}";alg="ed25519";nonce="[0-9a-f]{32}"'
+    return re.compile(rf'{LABEL}=\({re.escape(covered)}\);{parameters};tag="{TAG}"', re.ASCII)
+
+
+_REQUEST_INPUT, _RESPONSE_INPUT = _form(REQUEST), _form(RESPONSE)
+_SIGNATURE = re.compile(rf"{LABEL}=:[A-Za-z0-9+/]{{86}}==:", re.ASCII)
+_DIGEST = re.compile(r"sha-256=:[A-Za-z0-9+/]{43}=:", re.ASCII)
 
 
 class Signer(Protocol):
@@ -38,6 +56,10 @@ class BadSignature(VesicaError):
     """A request or response is not signed by the key that it names, or not for us, or not now."""
 
     code = "bad_signature"
+
+
+class OtherKey(BadSignature):
+    """An answer is signed by another key than the one that was asked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,7 +91,7 @@ def sign(message: Request | Response, signer: Signer, to: bytes) -> None:
         key_id=signer.key.hex(),
         created=datetime.datetime.fromtimestamp(signer.now(), datetime.UTC),
         nonce=signer.random(16).hex(),
-        label="vesica",
+        label=LABEL,
         tag=TAG,
         covered_component_ids=REQUEST if isinstance(message, Request) else RESPONSE,
         body=message.body,
@@ -86,10 +108,12 @@ class Verified:
 def verify(
     message: Request | Response, *, to: bytes, now: Callable[[], int], expected: bytes | None = None
 ) -> Verified:
-    """Return who signed `message` for `to`; with `expected`, only that key will do.
+    """Return who signed the head of `message` for `to`; with `expected`, only that key will do.
 
-    Raises `BadSignature` with what failed. The body is compared with its signed digest here.
+    Raises `BadSignature` with what failed. Its body need not have arrived: `check_body` compares it with the digest that
+    is signed here.
     """
+    _check_form(message)
     keys = _Keys(expected)
     verifier = _Verifier(signature_algorithm=algorithms.ED25519, key_resolver=keys)
     verifier.now = now
@@ -99,7 +123,6 @@ def verify(
             max_age=datetime.timedelta(seconds=AGE_SECONDS),
             expect_tag=TAG,
             require_components=REQUEST if isinstance(message, Request) else RESPONSE,
-            body=message.body,
         )
     except BadSignature:
         raise
@@ -114,11 +137,34 @@ def verify(
     return Verified(keys.used, results[0].nonce)
 
 
-class Replays:
-    """Remembers the nonces of requests for as long as they could be valid."""
+def check_body(message: Request | Response) -> None:
+    """Raise `BadSignature` unless the body of a verified message has the digest that was signed."""
+    signed = next(value for name, value in message.headers.items() if name.lower() == "content-digest")
+    digest = base64.b64encode(hashlib.sha256(message.body).digest()).decode()
+    if not hmac.compare_digest(signed, f"sha-256=:{digest}:"):
+        raise BadSignature("the body is another one than was signed")
 
-    def __init__(self, now: Callable[[], int]) -> None:
-        self._now = now
+
+def _check_form(message: Request | Response) -> None:
+    """Refuse what the signer is free to vary in RFC 9421 and not here, before anything is parsed."""
+    found = {name.lower(): value for name, value in message.headers.items()}
+    if len(found) != len(message.headers):
+        raise BadSignature("a header is repeated")
+    wanted = {
+        "signature-input": _REQUEST_INPUT if isinstance(message, Request) else _RESPONSE_INPUT,
+        "signature": _SIGNATURE,
+        "content-digest": _DIGEST,
+    }
+    for name, form in wanted.items():
+        if not form.fullmatch(found.get(name, "")):
+            raise BadSignature(f"{name} is missing, or has another form than the protocol's")
+
+
+class Replays:
+    """Remembers the nonces of requests for as long as they could be valid, at most `most` of them."""
+
+    def __init__(self, now: Callable[[], int], most: int = REPLAYS) -> None:
+        self._now, self._most = now, most
         self._seen: OrderedDict[Verified, int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -132,7 +178,7 @@ class Replays:
         now = self._now()
         with self._lock:
             while self._seen and (
-                len(self._seen) >= REPLAYS or next(iter(self._seen.values())) < now - AGE_SECONDS - 2 * SKEW_SECONDS
+                len(self._seen) >= self._most or next(iter(self._seen.values())) < now - AGE_SECONDS - 2 * SKEW_SECONDS
             ):
                 self._seen.popitem(last=False)
             if request in self._seen:
@@ -150,7 +196,7 @@ class _Keys(HTTPSignatureKeyResolver):
         if len(key) != 32 or key.hex() != key_id:
             raise BadSignature("the key id is not 64 lower-case hex digits")
         if self.expected is not None and key != self.expected:
-            raise BadSignature("the message is signed by another key than the expected one")
+            raise OtherKey("the message is signed by another key than the expected one")
         self.used = key
         return Ed25519PublicKey.from_public_bytes(key)
 

@@ -6,6 +6,10 @@ import os
 import secrets
 import ssl
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -18,6 +22,43 @@ RENEW_SECONDS = CERTIFICATE_SECONDS // 3
 
 class WrongKey(ssl.SSLCertVerificationError):
     """The peer's certificate has another key than the pinned one; raised before any request byte is sent."""
+
+
+class _Deadline(threading.local):
+    """Until when what a thread reads and writes over TLS must be done."""
+
+    at = float("inf")
+
+
+_deadline = _Deadline()
+
+
+@contextmanager
+def until(at: float) -> Iterator[None]:
+    """Let every connection as a client fail in this thread with TimeoutError from a moment of the monotonic clock on.
+
+    A timeout of one read is not enough: the other party could send a byte within each, for ever.
+    """
+    _deadline.at = at
+    try:
+        yield
+    finally:
+        _deadline.at = float("inf")
+
+
+def seconds_left(most: float) -> float:
+    """Return how many seconds are left to this thread, but no more than `most`."""
+    return min(most, _deadline.at - time.monotonic())
+
+
+class BoundedSocket(ssl.SSLSocket):
+    """A connection whose reads and writes end with the deadline: the HTTP client sets a timeout before each."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        left = seconds_left(float("inf") if value is None else value)
+        if left <= 0 and value != 0:
+            raise TimeoutError("the answer takes too long")
+        super().settimeout(None if left == float("inf") else left)
 
 
 def certificate(key: Ed25519PrivateKey, now: int) -> bytes:
@@ -63,18 +104,19 @@ def renew(context: ssl.SSLContext, key: Ed25519PrivateKey, now: int) -> None:
         os.unlink(file.name)
 
 
-def client_context(pin: bytes) -> ssl.SSLContext:
+def client_context(pin: bytes | None) -> ssl.SSLContext:
     """Return a TLS 1.3 client context that completes a handshake only with the Ed25519 key `pin` (32 bytes).
 
-    Raises `WrongKey` inside the handshake, so that the other party has not read a byte of any request.
+    Raises `WrongKey` inside the handshake, so that the other party has not read a byte of any request. None is for what
+    proves itself: the signed changes of a key.
     """
 
     def check(certificate: bytes | None) -> None:
-        if not hmac.compare_digest(_public_key(certificate or b""), pin):
+        if pin is not None and not hmac.compare_digest(_public_key(certificate or b""), pin):
             # two arguments, as OpenSSL's own: one alone leaves errno empty and breaks callers
             raise WrongKey(1, "the certificate has another key than the pinned one")
 
-    class PinnedSocket(ssl.SSLSocket):
+    class PinnedSocket(BoundedSocket):
         def do_handshake(self, block: bool = False) -> None:
             super().do_handshake(block)
             check(self.getpeercert(binary_form=True))
@@ -90,6 +132,13 @@ def client_context(pin: bytes) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE  # `check` is the verification
     context.sslsocket_class = PinnedSocket
     context.sslobject_class = PinnedObject
+    return context
+
+
+def web_context() -> ssl.SSLContext:
+    """Return a client context for a partner behind a web server, whose certificate the system's authorities vouch for."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = BoundedSocket
     return context
 
 

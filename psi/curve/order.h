@@ -22,9 +22,10 @@ static int64_t order_keys(uint64_t *order, const uint64_t *keys, size_t n) {
     }
     struct keyed *from = memory, *to = memory + n;
     for (size_t i = 0; i < n; i++) {
-        from[i].key = keys[i];
+        const uint64_t key = read_once(&keys[i]);
+        from[i].key = key;
         from[i].place = i;
-        for (int digit = 0; digit < DIGITS; digit++) counts[digit][digit_of(from[i].key, digit)]++;
+        for (int digit = 0; digit < DIGITS; digit++) counts[digit][digit_of(key, digit)]++;
     }
     for (int digit = 0; digit < DIGITS && n; digit++) {
         size_t *const next = counts[digit];

@@ -87,9 +87,7 @@ static int has_sha_ni(void) {
 static int64_t sha256_batch(sha256_blocks *take, uint8_t *digests, const uint8_t *data, uint64_t size,
                             const uint8_t *starts, const uint8_t *ends, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        uint64_t start, end;
-        memcpy(&start, starts + 8 * i, 8);
-        memcpy(&end, ends + 8 * i, 8);
+        const uint64_t start = read_once(starts + 8 * i), end = read_once(ends + 8 * i);
         if (start > end || end > size) return (int64_t)i;
         const uint64_t whole = (end - start) / 64, rest = (end - start) % 64, bits = 8 * (end - start);
         const size_t padded = rest < 56 ? 64 : 128; /* 0x80, zeros, and the length in eight bytes */

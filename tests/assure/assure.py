@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = [f"tests/psi/test_{name}.py" for name in ("backends", "kernel", "vectors", "oprf")]
+TESTS = [f"tests/psi/test_{name}.py" for name in ("backends", "changed_arrays", "kernel", "vectors", "oprf")]
 SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 

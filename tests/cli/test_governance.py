@@ -124,3 +124,31 @@ def test_an_export_says_what_it_is_for(run: Document, capsys: pytest.CaptureFixt
     done = run("segment", "export", "buyers", "out.csv", "--use", "analytics")
     assert done == {"segment": "buyers", "file": "out.csv", "size": 1, "uses": ["analytics"]}
     assert run("segment", "show", "received.fern.vip", code=1)["error"]["code"] == "not_found"
+
+
+@pytest.mark.feature("GV1")
+def test_a_label_that_nothing_heeds_is_not_put_without_a_word(
+    run: Document, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*arguments: str) -> list[str]:
+        assert main(["label", "apply", *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert told("c9", "--field", "crm.orders") == [
+        "c9 is on field crm.orders",
+        "No enabled policy heeds C9, so it forbids nothing yet: 'vesica policy enable restrict-data-science'",
+    ]
+    assert told("S2", "--dataset", "crm")[1].endswith("forbids nothing yet: 'vesica policy create' makes one")
+    run("policy", "disable", "restrict-data-sharing", "--yes")
+    assert len(told("C12", "--segment", "buyers")) == 1  # it needs no policy
+    run("policy", "enable", "restrict-data-science")
+    assert len(told("C9", "--dataset", "crm")) == 1
+    run("consent", "policy", "create", "heeds", "--label", "S1", "--then", "country = 'GB'", "--enable")
+    found = run("label", "apply", "S1", "--dataset", "crm")
+    assert (found["heeded"], found["policies"]) == (True, {"enabled": ["heeds"], "others": []})
+    assert run("label", "apply", "C4", "--dataset", "crm")["policies"]["others"] == [
+        "restrict-cross-site-targeting",
+        "restrict-email-targeting",
+        "restrict-onsite-advertising",
+        "restrict-onsite-personalisation",
+    ]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,8 +18,10 @@ from matches import emails, phones
 from cli import match
 from cli.main import main
 from node.adhoc.answers import Learned
+from node.adhoc.dialler import Counted, Outcome
 from node.adhoc.session import Party
 from node.imports.identity_columns import ImportReport
+from protocol.agreement import Agreement, Terms
 from protocol.connectid import ConnectId
 from protocol.estimate import MAX_ASKED
 from protocol.messages import SegmentAnswer
@@ -102,14 +105,19 @@ def test_members_are_the_plain_join_whatever_the_form(tmp_path: Path, environmen
 
 
 def test_an_exact_count_in_two_processes(tmp_path: Path, environment: dict[str, str]) -> None:
-    write(tmp_path / "a.csv", ["e"], [[email] for email in emails(0, 700)])
-    write(tmp_path / "b.csv", ["e"], [[email] for email in emails(450, 900)])
+    write(tmp_path / "a.csv", ["e"], [[email] for email in [*emails(0, 700), *emails(0, 50), "nobody"]])
+    write(tmp_path / "b.csv", ["e"], [*([email] for email in emails(450, 900)), ["nobody"], ["two", "cells"], ["none"]])
     common = ["--column", "e=email_sha256", "--exact", "--minimum", "1"]
     with listening(environment, "--input", str(tmp_path / "a.csv"), *common) as (connect_id, process):
         done = dial(environment, "--json", connect_id, "--input", str(tmp_path / "b.csv"), *common)
         assert done.returncode == 0, done.stdout + done.stderr
-        output, _ = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=20)
+    assert re.search(r"email_sha256/lc-v1\t750\t50\traw", errors)
+    assert re.search(r"value of e\tnot an e-mail address\t1\t752", errors)
+    assert "email_sha256/lc-v1: 700 different identities" in errors
     document = json.loads(done.stdout)
+    assert document["report"]["columns"][0]["dropped"] == {"not an e-mail address": {"count": 2, "lines": [452, 454]}}
+    assert document["report"]["rejected"] == {"more cells than the header": {"count": 1, "lines": [453]}}
     assert document["results"] == [
         {
             "namespace": "email_sha256/lc-v1",
@@ -166,3 +174,14 @@ def test_a_count_of_a_sample_is_said_to_be_one() -> None:
         assert row["sampled"] is sampled
         assert ("it may have more" in said, f"The other side has {size:,}" in said) == (sampled, not sampled)
         assert document["learned"]["other"][1].startswith("Of what it asked about") is sampled
+
+
+def test_the_range_is_the_same_wherever_it_is_said() -> None:
+    """It ends where the file ends, in the text too."""
+    agreement = Agreement(
+        connection=bytes(16), requester=bytes(32), accepter=bytes(32), terms=Terms(), namespaces=("a/b",), made=1
+    )
+    counted = Counted(namespace="a/b", ours=100, theirs_at_most=4096, overlap=90, half_width=60)
+    document = match.dialler_document(Outcome(agreement=agreement, counted=[counted]), NO_REPORT, 0, None)
+    assert document["results"][0]["interval"] == [30, 100]
+    assert "(95 %: 30 to 100)" in document["learned"]["you"][0]

@@ -54,6 +54,24 @@ def test_import_and_look(run: Document, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["profile", "show", "1"]) == main(["profile", "count"]) == 0
 
 
+@pytest.mark.feature("OP11")
+def test_erase_and_delete(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(IMPORT) == 0
+    assert main(["profile", "erase", "1"]) == 2  # it asks, and nobody is there to answer
+    capsys.readouterr()
+    assert main(["profile", "erase", "--identity", "email_sha256=ann@x.com", "--prove", "--yes"]) == 0
+    shown = capsys.readouterr().out
+    assert "erased 1 profile\n" in shown
+    assert "later imports leave them out: yes" in shown
+    assert "ann@x.com" not in shown
+    assert run(*IMPORT)["rejected"]["erased here before"]["count"] == 1
+    assert run("profile", "readmit", "1", "--identity", "email_sha256=ann@x.com")["lifted"] == 2
+    assert [each["name"] for each in run("dataset", "list")] == ["crm"]
+    assert run("dataset", "drop-field", "crm", "orders", "--yes")["dropped"] == "crm.orders"
+    assert run("dataset", "delete", "crm", "--yes")["profiles"] == 1  # of two, one said no
+    assert "no datasets" in (capsys.readouterr(), main(["dataset", "list"]), capsys.readouterr().out)[2]
+
+
 def test_consent(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
     run(*IMPORT)
     assert run("consent", "model", "maybe", code=1)["error"]["code"] == "invalid_input"
@@ -90,7 +108,7 @@ def test_a_withdrawal_outlives_the_next_import(run: Document, capsys: pytest.Cap
     late = ["consent", "import", "late.csv", "--id", "id", "--consent", "share", "--time", "when"]
     assert main(late) == 0
     text = capsys.readouterr().out
-    assert re.search(r"older than what is known +1 +2\s", text)
+    assert re.search(r"older than what is known\t1\t2\s", text)
     assert re.search(r"unchanged +0\n", text)
 
 

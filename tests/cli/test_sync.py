@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from sqlalchemy import update
 from cli.main import main
 from node.partners import letters
 from node.storage import locks, tables
+from node.transport import client
 
 pytestmark = pytest.mark.two_nodes
 
@@ -26,8 +29,27 @@ SHOWN = [
     "partner show globe",
     "alert list",
     "job list",
+    "job show JOB",
     "node status",
+    "project list",
     "project show",
+    "project terms",
+    "profile count",
+    "dataset list",
+    "profile show p1",
+    "consent policy list",
+    "consent show p1",
+    "label list",
+    "policy list",
+    "segment list",
+    "segment show vip",
+    "partner id",
+    "partner terms globe",
+    "user list",
+    "user show ann",
+    "role list",
+    "audit list",
+    "audit export",
     "audit verify",
 ]
 PEOPLE = [Person(id=f"p{number}", email=f"person.{number}@example.com") for number in range(8)]
@@ -81,17 +103,88 @@ def tokens(side: Side, *roles: str) -> dict[str, str]:
     return {role: side.node.users.create(f"{role}-user", [role]).text for role in roles}
 
 
-@pytest.mark.parametrize("words", SHOWN)
-def test_what_shows_something_calls_nobody_and_runs_no_job(acme: Acme, words: str) -> None:
-    role = "auditor" if words.startswith("audit") else "viewer"
-    token = tokens(acme.pair.acme, role)[role]
+def test_what_shows_something_calls_nobody_and_runs_no_job(acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = acme.pair.acme.node.users.create("ann", ["administrator"]).text
+    acme.pair.acme.node.sign_in(token)
     with acme.pair.acme.node.home.database.begin() as tx:  # the head of our audit log is due to go
         tx.execute(update(tables.connections).values(head_sent=None))
-    for as_json in ([], ["--json"]):
-        code, out, err = acme.command(*words.split(), *as_json, token=token)
-        assert code == 0, out + err
+    (job,) = acme.pair.acme.node.jobs.all()
+
+    def refuse(_: socket.socket, address: object) -> None:
+        raise AssertionError(f"{address} was called")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for words in SHOWN:
+        for as_json in ([], ["--json"]):
+            code, out, err = acme.command(*words.replace("JOB", job.id).split(), *as_json, token=token)
+            assert code == 0, (words, out + err)
+            assert "internal" not in out + err
     assert not acme.pair.globe.called()
     assert acme.states() == ["queued"]
+
+
+def test_what_shows_something_is_all_that_shows_something() -> None:
+    """A new command named like one that shows is one."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    found = re.findall(r"^## vesica (.* (?:list|show|status|count|id|verify|terms|reconcile))$", page, re.MULTILINE)
+    assert {each for each in found if not any(words.startswith(each) for words in SHOWN)} == set()
+
+
+def test_a_command_says_that_its_letter_could_not_be_delivered(acme: Acme) -> None:
+    code, _, err = acme.command("feed", "revoke", "summer", "--yes")
+    assert code == 0
+    assert re.search(r"globe could not be told: no answer from .*\nthe letter waits: vesica node sync\n", err)
+    with locks.service_lock(acme.pair.acme.node.home.path):
+        code, _, err = acme.command("partner", "disconnect", "globe", "--yes")
+    assert (code, err.splitlines()[-1]) == (0, "the letter waits: the service delivers it")
+    assert acme.pair.acme.waits()
+    with acme.pair.globe.serving():
+        assert acme.run("node", "sync")["letters"]["delivered"] == 2
+    assert not acme.pair.acme.waits()
+
+
+def test_a_command_whose_letter_arrived_says_nothing_of_it(acme: Acme) -> None:
+    with acme.pair.globe.serving():
+        code, _, err = acme.command("feed", "revoke", "summer", "--yes")
+        assert (code, err) == (0, "")
+    assert "letters_wait" not in acme.run("feed", "show", "summer")
+
+
+def test_in_json_the_document_says_who_could_not_be_told(acme: Acme) -> None:
+    assert acme.run("partner", "disconnect", "globe", "--yes")["letters_wait"] == ["globe"]
+
+
+def test_a_run_to_a_partner_that_is_gone_is_announced_before_it_is_tried(
+    acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0.2)
+    code, _, err = acme.command("feed", "sync")
+    assert code == 1
+    assert err.splitlines()[0] == "partner globe of project default is out of reach: letters wait"
+
+
+@pytest.mark.parametrize("words", [("feed", "sync"), ("feed", "estimate", "summer"), ("node", "sync")])
+def test_a_partner_whose_machine_refuses_keeps_no_command_waiting(
+    acme: Acme, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RETRY_SECONDS", 60.0)
+    monkeypatch.setattr(letters, "SYNC_SECONDS", 60.0)
+    monkeypatch.setattr(client, "REFUSED_SECONDS", 0.1)
+    with acme.pair.acme.node.home.database.begin() as tx:
+        tx.execute(update(tables.connections).values(peer_address="127.0.0.1:1"))
+    began = time.monotonic()
+    said = "".join(acme.command(*words)[1:])
+    assert time.monotonic() - began < 15
+    assert "connection refused" in said or "out of reach" in said
+
+
+def test_the_newest_jobs_are_listed(acme: Acme) -> None:
+    scope = acme.pair.acme.project.scope
+    for _ in range(3):
+        acme.pair.acme.node.jobs.submit("release", {"feed": "x"}, scope)
+    everything = [job["id"] for job in acme.run("job", "list")]
+    assert len(everything) == 4
+    assert [job["id"] for job in acme.run("job", "list", "--limit", "2")] == everything[:2]
 
 
 def test_node_sync_moves_what_waits(acme: Acme) -> None:
@@ -104,7 +197,8 @@ def test_node_sync_moves_what_waits(acme: Acme) -> None:
     assert document["out_of_reach"] == []
     assert [(job["kind"], job["state"], job["project"]) for job in document["jobs"]] == [("release", "done", "default")]
     assert acme.pair.globe.members("acme", "vip") == {f"p{number}" for number in range(2, 6)}
-    assert "nothing was queued" in acme.command("node", "sync")[1]
+    assert document["letters"] == {"delivered": 0, "fetched": 2}
+    assert acme.command("node", "sync")[1] == "letters: 0 delivered, 0 fetched\nno job was queued\n"
 
 
 def test_node_sync_says_who_is_out_of_reach(acme: Acme) -> None:
@@ -130,14 +224,14 @@ def test_node_sync_needs_a_permission(acme: Acme) -> None:
     assert job["submitted_by"] != "shares-user"
 
 
-def test_a_sync_only_counts_jobs_that_are_not_for_the_caller_to_see(acme: Acme) -> None:
+def test_a_sync_does_not_tell_a_limited_user_of_the_jobs_of_others(acme: Acme) -> None:
     side = acme.pair.acme
     side.node.sign_in(side.node.users.create("ann", ["administrator"]).text)
     side.node.roles.create("limited", ["view", "manage-shares"], labels=["C1"])
     limited = side.node.users.create("lou", ["limited"]).text
     with acme.pair.globe.serving():
         document = acme.run("node", "sync", token=limited)
-    assert (document["jobs"], document["other_jobs"]) == ([], 1)
+    assert (document["jobs"], document["other_jobs"]) == ([], 0)
     assert "summer" not in str(document)
     assert acme.states() == ["done"]
 

@@ -29,7 +29,7 @@ from node.access.audit import Result
 from node.feeds.sending.edits import Addition, Removal
 from node.node import Node
 from node.storage import tables
-from node.transport.endpoint import bind
+from node.transport.server import bind
 from protocol.receipt import NO_RECEIPT, SignedReceipt
 
 pytestmark = pytest.mark.two_nodes

@@ -362,11 +362,13 @@ def test_an_edit_is_whole_whoever_dies_over_it(world: World, side: str, kill: st
         else:
             world.run(world.acme, *edit)
         world.run(world.acme, "node", "sync")
+    enable = ("feed", "enable", "summer", "--version")
     if "enable" in kill:
-        world.killed(world.globe, "feed", "enable", "summer", kill=kill)
+        seen = world.run(world.globe, "feed", "show", "summer")["offered"]["hash"]
+        world.killed(world.globe, *enable, seen, kill=kill)
     with world.serving(world.globe):
         if kill != "acted feed.enable 1":
-            world.run(world.globe, "feed", "enable", "summer")
+            world.run(world.globe, *enable, world.run(world.globe, "feed", "show", "summer")["offered"]["hash"])
         world.run(world.acme, "feed", "sync", "summer")
         ours, theirs = (world.run(each, "feed", "show", "summer") for each in (world.acme, world.globe))
         assert ours["partners"][0]["accepted_hash"] == theirs["hash"] == ours["hash"]

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 import httpx2
 import pytest
+from sides import HERE
 
 from node.adhoc.session import Party
 from node.errors import PeerUnreachable, RefusedByPartner, RefusedToPartner, UnknownCaller, WrongPeerKey
 from node.transport import client as client_module
 from node.transport import endpoint, signatures, tls
+from node.transport.addresses import split_address
 from node.transport.client import PeerClient
-from node.transport.endpoint import Call, Route, address_of, application, bind, server
+from node.transport.endpoint import Call, Route, application
+from node.transport.server import address_of, bind, server
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 from psi.errors import VesicaError
@@ -57,13 +60,16 @@ def running() -> Iterator[Running]:
     def fail(call: Call) -> bytes:
         raise VesicaError("cannot write /home/secret/place")
 
-    def admit(caller: bytes, path: str) -> None:
-        if caller not in state.known:
+    def admit(caller: bytes, path: str) -> bool:
+        if caller not in state.known and path != "/door":
             raise UnknownCaller("who are you?")
+        return caller in state.known
 
     routes = [
         Route("POST", "/echo", echo),
         Route("PUT", "/echo/{step}", echo),
+        Route("POST", "/door", echo),
+        Route("POST", "/small", echo, 100),
         Route("POST", "/slow", slow),
         Route("GET", "/nothing", nothing),
         Route("GET", "/large", lambda call: bytes(5_000)),
@@ -85,7 +91,7 @@ def running() -> Iterator[Running]:
 def caller(running: Running) -> Iterator[PeerClient]:
     us = Party()
     running.known.add(us.key)
-    with PeerClient(us, running.address, running.party.key) as client:
+    with PeerClient(us, running.address, running.party.key, reach=HERE) as client:
         yield client
 
 
@@ -97,7 +103,7 @@ def test_a_signed_request_is_answered(running: Running, caller: PeerClient) -> N
 
 def test_a_stranger_is_turned_away(running: Running) -> None:
     with (
-        PeerClient(Party(), running.address, running.party.key) as stranger,
+        PeerClient(Party(), running.address, running.party.key, reach=HERE) as stranger,
         pytest.raises(RefusedByPartner) as refused,
     ):
         stranger.post("/echo", b"let me in")
@@ -108,7 +114,7 @@ def test_a_stranger_is_turned_away(running: Running) -> None:
 def test_a_partner_with_another_key_gets_no_request(running: Running) -> None:
     us = Party()
     running.known.add(us.key)
-    with PeerClient(us, running.address, Party().key) as client, pytest.raises(WrongPeerKey) as wrong:
+    with PeerClient(us, running.address, Party().key, reach=HERE) as client, pytest.raises(WrongPeerKey) as wrong:
         client.post("/echo", b"for your eyes only")
     assert "Connect ID" in wrong.value.hint
     assert running.calls == []
@@ -118,7 +124,10 @@ def test_nobody_there_ends_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(client_module, "RETRY_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with PeerClient(Party(), f"127.0.0.1:{port}", Party().key) as client, pytest.raises(PeerUnreachable) as gone:
+    with (
+        PeerClient(Party(), f"127.0.0.1:{port}", Party().key, reach=HERE) as client,
+        pytest.raises(PeerUnreachable) as gone,
+    ):
         client.get("/echo")
     assert "running" in gone.value.hint
     assert str(gone.value).endswith(": connection refused")
@@ -129,7 +138,7 @@ def test_nobody_there_ends_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (httpx2.ReadTimeout("1.2.3.4"), "timed out"),
         (httpx2.ReadError("1.2.3.4"), "the connection broke"),
-        (client_module.TurnedAway("full"), "it turns connections away"),
+        (client_module.TurnedAway("full"), "it is busy or stopping"),
     ],
 )
 def test_how_a_connection_failed_is_said_in_words(
@@ -140,7 +149,10 @@ def test_how_a_connection_failed_is_said_in_words(
 
     us = Party()
     monkeypatch.setattr(PeerClient, "attempt", broken)
-    with PeerClient(us, "127.0.0.1:1", us.key, patience=0.1) as client, pytest.raises(PeerUnreachable) as gone:
+    with (
+        PeerClient(us, "127.0.0.1:1", us.key, patience=0.1, reach=HERE) as client,
+        pytest.raises(PeerUnreachable) as gone,
+    ):
         client.get("/echo")
     assert str(gone.value) == f"no answer from 127.0.0.1:1: {words}"
 
@@ -159,7 +171,7 @@ def test_one_caller_cannot_take_all_workers(running: Running, caller: PeerClient
     assert len(running.calls) == endpoint.WORKERS_PER_CALLER
     other = Party()
     running.known.add(other.key)
-    with PeerClient(other, running.address, running.party.key) as second:
+    with PeerClient(other, running.address, running.party.key, reach=HERE) as second:
         assert second.post("/echo", b"me too") == b"me too"
     running.released.set()
     for thread in threads:
@@ -269,7 +281,7 @@ def test_a_body_above_the_limit_is_refused(raw: Send, running: Running) -> None:
 
 
 def test_a_body_without_length_is_stopped_while_it_streams(running: Running) -> None:
-    host, port = endpoint.split_address(running.address)
+    host, port = split_address(running.address)
     sent = 0
     with (
         socket.create_connection((host, port), timeout=20) as plain,
@@ -299,7 +311,10 @@ def test_an_answer_that_is_not_the_partners_is_refused(running: Running, monkeyp
     monkeypatch.setattr(
         Party, "sign", lambda self, text: (impostor if self is running.party else self).secret.sign(text)
     )
-    with PeerClient(us, running.address, running.party.key) as client, pytest.raises(RemoteProtocolError) as error:
+    with (
+        PeerClient(us, running.address, running.party.key, reach=HERE) as client,
+        pytest.raises(RemoteProtocolError) as error,
+    ):
         client.post("/echo", b"")
     assert error.value.code == "bad_signature"
 

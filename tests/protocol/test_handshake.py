@@ -70,7 +70,7 @@ def test_the_whole_handshake(
     agreement = handshake.check_request(request_, their_offer(world, hello), secret=SECRET)
     assert agreement.terms.minimum_overlap == 5_000
     accept = handshake.accept(agreement, sign=world.right.sign)
-    handshake.check_accept(accept, agreement, key=world.right.key)
+    handshake.check_accept(accept, agreement, keys=(world.right.key,))
 
 
 @pytest.mark.feature("CN4")
@@ -143,9 +143,9 @@ def test_a_countersignature_by_another_or_over_another_agreement_is_refused(
 ) -> None:
     agreement = request_.agreement
     by_mallory = handshake.accept(agreement, sign=world.mallory.sign)
-    refused("signature", handshake.check_accept, by_mallory, agreement, key=world.right.key)
+    refused("signature", handshake.check_accept, by_mallory, agreement, keys=(world.right.key,))
     other = handshake.accept(replace(agreement, made=8), sign=world.right.sign)
-    refused("agreement", handshake.check_accept, other, agreement, key=world.right.key)
+    refused("agreement", handshake.check_accept, other, agreement, keys=(world.right.key,))
 
 
 def test_the_stricter_side_wins() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from parties import Body, Lie, World
 
+from protocol import release
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Blinded
 from protocol.receipt import NO_RECEIPT, Receipt
@@ -33,6 +34,35 @@ def test_the_receiver_gets_the_senders_prf_in_its_own_order(world: World) -> Non
     assert (roles.of(EvaluateReceiver).result.prf == world.prf(ours)).all()
     assert roles.of(EvaluateSender).result == len(ours)
     assert world.charged == [5, 5, 1]
+
+
+class OnDisk:
+    """Records that are read some at a time; notes how many at most."""
+
+    def __init__(self, rows: U8) -> None:
+        self.rows, self.most = rows, 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> U8:
+        found = self.rows[rows]
+        self.most = max(self.most, len(found))
+        return found
+
+
+def test_records_leave_a_chunk_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be on disk: neither what announces them nor what sends them reads more at once."""
+    monkeypatch.setattr(release, "SLICE", 2)
+    records = world.records()
+    stored = OnDisk(records)
+    sender = world.release_sender(records=stored)
+    assert stored.most == 2
+    monkeypatch.setattr(release, "MAX_PAYLOAD", 3 * records.shape[1])
+    chunks = sender.produce("records")
+    assert stored.most == 2
+    assert b"".join(chunk.document()["records"] for chunk in chunks) == records.tobytes()  # type: ignore[misc]
+    assert (stored.most, len(chunks)) == (3, -(-len(records) // 3))
 
 
 def test_cached_blinded_points_give_the_same(world: World) -> None:

@@ -1,6 +1,7 @@
 """Every decoder takes whatever bytes come, and returns a message or says, in one type, what is wrong with them."""
 
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parties import World
 
-from protocol import agreement, exchange, feed, handshake, heads, letters, messages, receipt, wire
+from protocol import agreement, exchange, feed, handshake, heads, keychange, letters, messages, receipt, wire
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.states import Kind, Part
 from protocol.wire import Message
@@ -66,6 +67,9 @@ HEAD = heads.AuditHead(connection=B16, number=7, row=B32, made=4)
 SIGNED_HEAD = heads.SignedHead(head=HEAD, signature=B64)
 HELD = heads.KeptHeads(connection=B16, heads=(SIGNED_HEAD,), made=4)
 
+CHANGE = keychange.KeyChange(old=B32, new=b"n" * 32, made=4)
+SIGNED_CHANGE = keychange.SignedKeyChange(change=CHANGE, old_signature=B64, new_signature=B64)
+
 SAMPLES: list[Message] = [
     OFFER.terms,
     OFFER,
@@ -75,6 +79,12 @@ SAMPLES: list[Message] = [
     handshake.Request(hello=HELLO, offer=OFFER, agreement=AGREEMENT, signature=B64, proof=B32),
     handshake.Accept(agreement=B32, signature=B64),
     handshake.Decline(agreement=B32, reason=""),
+    agreement.Proposal(base=B32, offer=OFFER, made=1_800_000_000),
+    agreement.Acceptance(proposal=OFFER.nonce, offer=OFFER, agreement=B32, signature=B64),
+    agreement.Refusal(proposal=B32, reason="not now"),
+    agreement.Held(
+        agreement=AGREEMENT, requester=OFFER, accepter=OFFER, requester_signature=B64, accepter_signature=B64
+    ),
     DEFINITION,
     RECEIPT,
     SIGNED,
@@ -119,6 +129,10 @@ SAMPLES: list[Message] = [
     SIGNED_HEAD,
     HELD,
     heads.SignedHeads(held=HELD, signature=B64),
+    CHANGE,
+    SIGNED_CHANGE,
+    keychange.KeyChanges(changes=(SIGNED_CHANGE,)),
+    letters.NodeDetails(organisation="Fern", address="fern.example:8470", proxy=False),
 ]
 
 VALUES = st.recursive(
@@ -361,3 +375,53 @@ def test_a_moment_is_one_that_can_be_written(moment: int) -> None:
     assert feed.Definition.decode(wire.pack({**whole, "valid_until": 253_402_300_799})).valid_until == 253_402_300_799
     with pytest.raises(RemoteProtocolError, match="valid_until"):
         feed.Definition.decode(wire.pack({**whole, "valid_until": moment}))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgpack.packb({"a": [[]] * 900_000}),
+        msgpack.packb({"a": [{}] * 900_000}),
+        msgpack.packb({"a": [{"k": 1}] * 300_000}),
+        msgpack.packb({"a": [[0] * 15] * 60_000}),
+        msgpack.packb({str(number): number for number in range(80_000)}),
+        msgpack.packb({"a": [""] * 900_000}),
+        b"\x91" * 900_000,
+        b"\x81\xa1a" * 300_000,
+        b"\x81\xa1a\xdd\xff\xff\xff\xff" + b"\xc0" * 900_000,
+        b"\xdf\x7f\xff\xff\xff" + b"\xa0\x90" * 400_000,
+        b"\x81\xa1a\x92\xd6\xff\xc6\x7f\xff\xff\xdd\x00\x0e\x00\x00"
+        + b"\x80" * 917_504,  # a time that reads as a long bin
+    ],
+)
+def test_what_a_message_holds_is_counted_before_it_is_decoded(data: bytes) -> None:
+    """Decoded, each of them would take 30 to 140 times its size."""
+    wire.pack({})
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            wire.unpack(data)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_largest_message_of_many_values_passes() -> None:
+    labels = tuple(f"l{number}" for number in range(128))
+    segments = tuple(
+        feed.SegmentRef(id=number.to_bytes(16), name=f"s{number}", labels=labels) for number in range(feed.MAX_SEGMENTS)
+    )
+    largest = replace(DEFINITION, segments=segments)
+    assert feed.Definition.decode(largest.encode()) == largest
+    points = messages.Blinded(points=bytes(wire.MAX_PAYLOAD))
+    assert messages.Blinded.decode(points.encode()) == points
+
+
+def test_a_request_to_connect_fits_into_what_a_stranger_may_send() -> None:
+    namespaces = tuple(f"{'n' * 60}{number:02}/{'r' * 64}" for number in range(32))
+    offer = replace(
+        OFFER, organisation="o" * 255, project_name="p" * 255, address=f"{'h' * 249}:7443", namespaces=namespaces
+    )
+    made = agreement.Agreement.merge(offer, offer, connection=B16, made=1_800_000_000)
+    request = handshake.Request(hello=HELLO, offer=offer, agreement=made, signature=B64, proof=B32)
+    assert len(request.encode()) <= wire.MAX_BODY_OF_STRANGERS

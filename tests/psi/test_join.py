@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from quick import examples
 
 from psi import join
+from psi.values import Values
 
 bounded = settings(max_examples=examples(100), deadline=None)
 # few different halves, so that 64-bit prefixes collide and rows repeat
@@ -60,3 +61,15 @@ def test_match_of_random_rows() -> None:
 def test_a_prefix_that_agrees_is_not_a_match() -> None:
     left, right = array([b"sameprefix" + b"abcdef"]), array([b"sameprefix" + b"abcdeg"])
     assert [len(found) for found in join.match(left, right)] == [0, 0]
+
+
+@bounded
+@given(st.lists(rows, max_size=3))
+def test_a_union_has_everybody_once(parts: list[list[bytes]]) -> None:
+    found = join.union(Values.of(part) for part in parts)
+    assert [found[row] for row in range(len(found))] == sorted({row for part in parts for row in part})
+
+
+def test_a_union_tells_a_value_from_a_longer_one() -> None:
+    found = join.union([Values.of([b"b", b"a"]), Values.of([b"a\0", b"a"])])
+    assert [found[row] for row in range(len(found))] == [b"a", b"a\0", b"b"]

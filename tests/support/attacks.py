@@ -65,7 +65,7 @@ class Asker(CountAsker):
             consented=np.array([number not in set(without_consent) for number in numbers], np.bool_),
             derive_key=lambda digest: key or channel.key(Purpose.COUNT_ASK, digest),
             check_universe=lambda commitment: None,
-            peer_key=connection.peer_key,
+            peer_keys=connection.peer_keys,
         )
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:

@@ -64,7 +64,7 @@ def ask_for(pair: Pair, numbers: Sequence[int]) -> None:
             epoch=number,
             values=Values.of([sha256(f"person{each}@example.com".encode()).digest() for each in numbers]),
             key=channel.key(Purpose.RELEASE_BLIND),
-            peer_key=connection.peer_key,
+            peer_keys=connection.peer_keys,
         )
 
     plan = Plan(kind=Kind.EVALUATE, part=Part.RECEIVER, subject={"namespace": EMAIL}, role=role)

@@ -19,7 +19,7 @@ from node.exchanges.answering import NodeAnswers
 from node.exchanges.http import Answering
 from node.exchanges.opening import Plan, run_exchange
 from node.node import Node
-from node.partners import delivery
+from node.partners import connecting, delivery
 from node.partners import handlers as letter_handlers
 from node.partners.connections import Connection, with_status
 from node.service import Doorkeeper
@@ -27,7 +27,8 @@ from node.storage.database import Tx
 from node.storage.tables import connections
 from node.storage.tables import exchanges as rows
 from node.transport import tls
-from node.transport.endpoint import address_of, application, bind, server
+from node.transport.endpoint import application
+from node.transport.server import address_of, bind, server
 from protocol.agreement import Agreement, Terms
 from protocol.estimate import CountAnswerer, CountAsker, Question, commit
 from protocol.exchange import Opening, Role
@@ -77,7 +78,7 @@ class Pair:
             consented=np.ones(len(asked), np.bool_),
             derive_key=lambda digest: Key.from_seed(digest[:32], b"ann"),
             check_universe=lambda commitment: None,
-            peer_key=self.bob.key,
+            peer_keys=(self.bob.key,),
         )
 
     def answerer(self, epoch: int, node: Node | None = None) -> Role:
@@ -128,8 +129,10 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
                 peer_project_name="default",
                 peer_organisation="Peer",
                 peer_address=address,
+                chosen_address=address,
+                our_signature=bytes(64),
                 proxy=False,
-                their_offer=b"",
+                their_offer=connecting.offer(theirs.project().scope, bytes(32)).encode(),
                 agreement=agreement.encode(),
                 agreement_digest=agreement.digest(),
                 letters_sent=0,
@@ -142,7 +145,9 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
 
 def answering_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Scope, Connection, Opening], Role]) -> None:
     """Let both parts of a count be answered by a role of the test's."""
-    handler = handlers.Handler(answer=answer)
+    handler = handlers.Handler(
+        answer=lambda scope, connection, opening, _: handlers.Answer(answer(scope, connection, opening))
+    )
     monkeypatch.setattr(handlers, "KINDS", {(Kind.COUNT, part): lambda: handler for part in PARTS[Kind.COUNT]})
 
 

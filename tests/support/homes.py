@@ -62,6 +62,17 @@ class Side:
     def rows(self, act: str | None, result: str) -> int:
         return len(self.run("audit", "list", "--act", act, "--result", result)) if act is not None else 0
 
+    def accept(self, partner: str) -> Any:
+        """Accept a partner's request as a script does: look, then name what was seen."""
+        agreement = self.run("partner", "show", partner)["agreement"]
+        return self.run("partner", "accept", partner, "--agreement", agreement)
+
+    def enable(self, feed: str) -> Any:
+        """Enable a feed, or what a new version adds, as a script does: look, then name what was seen."""
+        shown = self.run("feed", "show", feed)
+        seen = shown["offered"] if shown["status"] == "enabled" else shown
+        return self.run("feed", "enable", feed, "--version", seen["hash"])
+
     def until(self, holds: Callable[[Any], bool], *arguments: str) -> Any:
         """Repeat a command until its document holds: letters take a moment."""
         deadline = time.monotonic() + WAIT
@@ -113,7 +124,7 @@ def make(
         side = Side(folder / name, f"127.0.0.1:{port}", capture)
         more = ("--database", databases[place]) if databases else ()
         side.run("node", "init", "--org", name.title(), "--address", side.address, "--listen", side.address, *more)
-        side.run("project", "terms", *SMALL, *EXACT)
+        side.run("project", "terms", "--yes", *SMALL, *EXACT)
         side.run("consent", "model", "opt-out")
         file = people(folder / f"{name}.csv", name[0], range(50 * place, 50 * place + 100))
         identity = ("--identity", "email=email_sha256")
@@ -127,7 +138,7 @@ def make(
 def connect(retailer: Side, publisher: Side) -> None:
     connect_id = publisher.run("partner", "id")["connect_id"]
     assert retailer.run("partner", "request", connect_id, "--as", "publisher", "--yes")["status"] == "pending"
-    assert publisher.run("partner", "accept", "retailer")["status"] == "active"
+    assert publisher.accept("retailer")["status"] == "active"
     retailer.run("node", "sync")  # a service has it by itself
     retailer.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
 

@@ -15,7 +15,7 @@ from node.feeds.receiving.memberships import NotReceived
 from node.imports.identity_columns import IdentityColumn
 from node.people.snapshots import Snapshot
 from node.service import Schedule
-from node.transport.endpoint import bind
+from node.transport.server import bind
 
 DEVICE = "idfa/uuid-v1"
 COLUMNS = {EMAIL: "email", PHONE: "phone", DEVICE: "device"}

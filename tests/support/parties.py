@@ -143,7 +143,7 @@ class World:
             "consented": np.array([number % 2 == 0 for number in range(size)]),
             "derive_key": lambda digest: Key.from_seed(digest[:32], b"test"),
             "check_universe": lambda commitment: None,
-            "peer_key": RIGHT.key,
+            "peer_keys": (RIGHT.key,),
         }
         return estimate.CountAsker(**{**arguments, **changes})
 
@@ -170,6 +170,7 @@ class World:
         return estimate.CountAnswerer(**{**arguments, **changes})
 
     def sanitise(self, question: estimate.Question) -> messages.Answer:
+        counted = zip(question.consented_hits, question.other_hits, strict=True)
         self.questions.append(question)
         return messages.Answer(
             segments=tuple(
@@ -180,7 +181,7 @@ class World:
                     half_width=0,
                     consented_half_width=0,
                 )
-                for yes, no in zip(question.consented_hits, question.other_hits, strict=True)
+                for yes, no in counted
             ),
             computed_at=9,
         )
@@ -200,7 +201,7 @@ class World:
             "epoch": EPOCH,
             "values": people(*OUR_PEOPLE),
             "key": self.blind_key,
-            "peer_key": RIGHT.key,
+            "peer_keys": (RIGHT.key,),
         }
         return release.EvaluateReceiver(**{**arguments, **changes})
 
@@ -247,7 +248,7 @@ class World:
             "connection": CONNECTION,
             "manifest": changes.pop("manifest", None) or self.manifest(records),
             "records": {NAMESPACE: records},
-            "peer_key": LEFT.key,
+            "peer_keys": (LEFT.key,),
             "sign": RIGHT.sign,
         }
         return release.ReleaseSender(**{**arguments, **changes})
@@ -259,7 +260,7 @@ class World:
             "evaluations": {NAMESPACE: release.EvaluationTally(self.prf_key.public, 12)},
             "last_revision": 6,
             "previous": {NO_RECEIPT},
-            "peer_key": RIGHT.key,
+            "peer_keys": (RIGHT.key,),
             "sign": LEFT.sign,
             "most": 1_000,
         }

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sides import EMAIL, Pair, Person, Side
+from sides import EMAIL, HERE, Pair, Person, Side
 
 from node.node import Node
 from node.partners.connections import Connection
 from node.transport import paths
 from node.transport.client import PeerClient
 from protocol.letters import Disconnect, Letter
+from protocol.wire import pack
 
 TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
 
@@ -61,13 +62,17 @@ def left(side: Side) -> list[str]:
 
 
 def call(caller: Node, at: Side, how: str, connection: Connection) -> None:
-    """Ask for a connection's letters, deliver one, or open an exchange."""
+    """Ask for a connection's letters, deliver or confirm one, open an exchange, or go on with one."""
     end = Letter.of("connect.disconnect", Disconnect(reason=""), connection=bytes.fromhex(connection.id), number=1)
-    with PeerClient(caller.home, at.address, at.node.key) as client:
+    with PeerClient(caller.home, at.address, at.node.key, reach=HERE) as client:
         if how == "fetch":
-            client.get(f"{paths.LETTERS}?connection={connection.id}&wait=0")
+            client.get(f"{paths.LETTERS}?connection={connection.id}&wait=0&after=0")
         elif how == "deliver":
             client.post(paths.LETTERS, end.encode())
+        elif how == "confirm":
+            client.post(f"{paths.LETTERS}/ack", pack({"connection": connection.id, "number": 0}))
+        elif how == "go on":
+            client.get(f"{paths.EXCHANGES}/{bytes(16).hex()}")
         else:
             client.post(paths.EXCHANGES, at.opening(connection).encode())
 

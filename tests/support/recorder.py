@@ -10,7 +10,7 @@ from typing import Any
 from sides import Side
 
 from node.transport import tls
-from node.transport.endpoint import bind
+from node.transport.server import bind
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 

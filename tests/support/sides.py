@@ -21,10 +21,12 @@ from node.project import Project
 from node.service import answering
 from node.storage import tables
 from node.transport import tls
-from node.transport.endpoint import address_of, bind, server
+from node.transport.addresses import Reach
+from node.transport.server import address_of, bind, server
 from protocol.exchange import Opening
 from protocol.states import Kind, Part
 
+HERE = Reach(loopback=True)
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
 SMALL_TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
 

@@ -1,45 +1,45 @@
 """Counts that partners ask us for: answered from a universe of ours, by the rules of disclosure."""
 
-import numpy as np
-
-from protocol.estimate import CountAnswerer
+from protocol import messages
+from protocol.estimate import CountAnswerer, Question
 from protocol.exchange import Opening, Role
 from protocol.states import Kind, Part
 from psi.errors import InvalidTags, VesicaError
 
 from ...access.scope import Scope
-from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, running_epoch
-from ...exchanges.handlers import Handler, Subject
+from ...exchanges import http
+from ...exchanges.channels import Channel, epoch_of, namespace_of, running_epoch
+from ...exchanges.handlers import Answer, Handler, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Progress
+from ...partners import connections
 from ...partners.connections import Connection
 from ...storage.cache import Epoch
 from ...storage.database import Tx
-from ...storage.ids import stored_id
 from . import disclosure, universes
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
-    return answerer(scope, connection, namespace_of(connection, opening), opening)
-
-
-def answerer(scope: Scope, connection: Connection, namespace: str, opening: Opening) -> Role:
-    """Make the role that answers a count, from the universe generation that this exchange began with."""
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+    """Answer a count from the universe that this exchange began with, or the newest."""
     epoch = epoch_of(scope, connection, opening.epoch)
-    channel = Channel.of(scope, connection, epoch, namespace, protocol="count", outward=False)
-    cache, pin = cache_of(scope, connection, epoch), _pin(opening)
-    pinned = cache.load(pin)
-    if pinned is not None:
-        return _answerer(
-            scope, connection, channel, universes.numbered(scope, connection, channel, int(pinned["number"]))
-        )
-    newest = universes.newest(scope, connection, channel)
-    cache.save(pin, number=np.array(newest.number))
-    return _answerer(scope, connection, channel, newest)
+    channel = Channel.of(scope, connection, epoch, namespace_of(connection, opening), protocol="count", outward=False)
+    if inputs is None:
+        generation = universes.newest(scope, connection, channel)
+    else:
+        generation = universes.of_digest(scope, connection, channel, inputs)
+    return Answer(_answerer(scope, connection, channel, generation), generation.digest)
 
 
 def _answerer(scope: Scope, connection: Connection, channel: Channel, generation: universes.Generation) -> Role:
     sanitiser = disclosure.Sanitiser(scope, connection, channel, generation.number)
+
+    def answer(question: Question) -> messages.Answer:
+        """Answer under the terms in force and from the people of today, however long ago the exchange began."""
+        if connections.by_id(scope, connection.id).agreement_digest != connection.agreement_digest:
+            raise http.over()
+        universes.check_fresh(scope, connection, channel, generation)
+        return sanitiser.answer(question)
+
     return CountAnswerer(
         context=channel.context,
         direction=channel.direction,
@@ -48,7 +48,7 @@ def _answerer(scope: Scope, connection: Connection, channel: Channel, generation
         key=generation.key,
         commitment=generation.commitment,
         check_asker=sanitiser.check_asker,
-        sanitise=sanitiser.answer,
+        sanitise=answer,
     )
 
 
@@ -72,13 +72,9 @@ def _open(scope: Scope, connection: Connection, subject: Subject, progress: Prog
         part=Part.ANSWERER,
         subject={"namespace": namespace},
         role=role,
-        inputs=first[1].commitment.commitment.universe_digest(),
+        inputs=first[1].digest,
     )
     run_exchange(scope, connection, plan, progress)
-
-
-def _finished(scope: Scope, connection: Connection, opening: Opening, _: None) -> None:
-    cache_of(scope, connection, epoch_of(scope, connection, opening.epoch)).drop(_pin(opening))
 
 
 def _caught(scope: Scope, tx: Tx, connection: Connection, error: VesicaError) -> None:
@@ -86,8 +82,4 @@ def _caught(scope: Scope, tx: Tx, connection: Connection, error: VesicaError) ->
         disclosure.caught(scope, tx, connection)
 
 
-def _pin(opening: Opening) -> str:
-    return f"generation {stored_id(opening.exchange)}"
-
-
-ANSWERER = Handler(answer=_answer, open=_open, finished=_finished, failed=_caught)
+ANSWERER = Handler(answer=_answer, open=_open, failed=_caught)

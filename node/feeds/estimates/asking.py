@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from protocol.agreement import Terms
 from protocol.estimate import MAX_ASKED, CountAsker
 from protocol.exchange import Opening, Role
 from protocol.letters import Wanted
-from protocol.messages import Answer, SegmentAnswer
+from protocol.messages import Answer
 from protocol.states import Kind, Part
 from psi import noise
 from psi.hashing import length_prefixed
@@ -22,25 +23,28 @@ from psi.values import Bools, Values
 from ...access.scope import Scope
 from ...consent.consent_policies import ConsentPolicies
 from ...consent.consents import Consents
-from ...errors import RefusedToPartner
-from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, running_epoch
-from ...exchanges.handlers import Handler
+from ...errors import NotAllowed, RefusedToPartner
+from ...exchanges import handlers, http
+from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of
 from ...exchanges.opening import Plan, check_active, run_exchange
+from ...exchanges.records import find, inputs_in_use
+from ...governance.governance import Governance
 from ...operations.jobs import Job, Jobs, JobState, Progress
-from ...partners import connections
+from ...partners import connections, windows
 from ...partners.connections import Connection
 from ...partners.letters import Letters
 from ...people import audiences
+from ...people.consent import LeftOut
 from ...people.snapshots import Snapshot
 from ...segments.segments import Segments
-from ...storage.cache import Epoch
+from ...storage.cache import Arrays, Cache
 from ...storage.database import Tx
-from ...storage.ids import stored_id
 from ...storage.records import Document
 from ...storage.tables import DAY
-from .. import versions
-from . import disclosure, records, universes
-from .records import Estimate, EstimatedNumbers, EstimateStatus
+from .. import ledger, versions
+from . import records, universes
+from .numbers import EstimatedNumbers, scaled
+from .records import Estimate, EstimateStatus
 
 JOB = "estimate"
 WAITING = {"status": "waiting", "note": "the partner has no address: it is asked when it calls"}
@@ -60,27 +64,25 @@ class Asked:
 
 
 def prepare(
-    scope: Scope,
-    connection: Connection,
-    epoch: Epoch,
-    namespace: str,
-    names: list[str],
-    snapshot: Snapshot,
+    scope: Scope, connection: Connection, namespace: str, names: list[str], snapshot: Snapshot, *, sample: str
 ) -> Asked:
-    """Choose what to ask: at most 65,536 identities of a segment, the same ones throughout an epoch."""
+    """Choose what to ask: at most 65,536 identities of a segment, the same ones as long as the `sample` is the same."""
     scope.check_not_on_hold()
     terms = connection.terms
-    row = scope.row()
-    members = [Segments(scope).members(name, snapshot) for name in names]
+    with scope.read() as tx:  # a question may have waited, and what forbids it may be newer
+        Governance(scope).check_sharing(names, [namespace], tx)
+    members = [Segments(scope).all_members(name, snapshot) for name in names]
     qualified = ConsentPolicies(scope).qualified(names, snapshot)
     model = Consents(scope).require_model()
-    audience = audiences.audience(snapshot, namespace, members, model=model, qualified=qualified).as_one()
-    if row.hide_unconsented:
-        audience = audience.take(audience.consented)
+    left_out = LeftOut(scope.row().left_out)
+    audience = audiences.audience(
+        snapshot, namespace, members, model=model, qualified=qualified, left_out=left_out
+    ).as_one()
     sizes = audience.segments.sum(axis=1)
     large = [index for index, size in enumerate(sizes) if size >= max(1, terms.minimum_segment)]
     chosen = np.zeros((len(large), audience.segments.shape[1]), bool)
-    key = hmac.digest(epoch.secret, b"vesica/1 sample key" + namespace.encode(), "sha256")
+    secret = scope.home.keys.unwrap(scope.row().count_secret, b"count")
+    key = hmac.digest(secret, length_prefixed(b"vesica/1 sample key", namespace.encode(), sample.encode()), "sha256")
     for place, index in enumerate(large):
         candidates = np.flatnonzero(audience.segments[index])
         chosen[place, candidates[noise.sample(audience.values.take(candidates), key, MAX_ASKED)]] = True
@@ -94,15 +96,30 @@ def prepare(
     )
 
 
+def sample_of(scope: Scope, connection: Connection, namespace: str) -> str:
+    """Return the id of the sample that this organisation is asked about, a new one where a window has passed.
+
+    It outlives key epochs and connections: with each new sample the partner would be asked about other people.
+    """
+    kind = ledger.LedgerKind.SAMPLE
+    with scope.begin() as tx:
+        since = scope.home.now() - windows.length(scope, tx, connection)
+        found = ledger.last(tx, connection, kind, since=since, note=namespace)
+        if found is None:
+            found = scope.home.new_id()
+            ledger.add(scope, tx, connection, ledger.Entry(kind=kind, amount=1, note=namespace, id=found))
+    return found
+
+
 def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
     """Do the job: ask one partner about some segments in one namespace, and keep the answer."""
     connection = connections.by_id(scope, parameters["connection"])
     check_active(connection)
     namespace, names = parameters["namespace"], list(parameters["segments"])
-    Segments(scope).evaluate(*names)
+    Segments(scope).evaluate(*names, *ConsentPolicies(scope).segments_read())
     snapshot, row = Snapshot.open(scope), scope.row()
-    epoch = running_epoch(scope, connection)
-    asked = prepare(scope, connection, epoch, namespace, names, snapshot)
+    sample = sample_of(scope, connection, namespace)
+    asked = prepare(scope, connection, namespace, names, snapshot, sample=sample)
     with scope.act("feed.estimate", f"{connection.alias} {namespace}", detail={"segments": names}) as tx:
         for name in asked.too_small:
             _keep_small(scope, tx, connection, name, namespace)
@@ -117,7 +134,7 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
     made: list[Asked] = []
 
     def role(epoch_number: int) -> Role:
-        made.append(prepare(scope, connection, epoch_of(scope, connection, epoch_number), namespace, names, snapshot))
+        made.append(prepare(scope, connection, namespace, names, snapshot, sample=sample))
         return _asker(scope, connection, epoch_number, namespace, made[-1])
 
     plan = Plan(
@@ -126,7 +143,7 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
         subject={"namespace": namespace},
         role=role,
         inputs=length_prefixed(
-            repr((snapshot.generation, row.consent_model, row.hide_unconsented)).encode(),
+            repr((snapshot.generation, row.consent_model, row.left_out, sample)).encode(),
             hashlib.sha256(asked.audience.consented.tobytes()).digest(),  # consent policies are in no generation
             *(each.encode() for each in names),
         ),
@@ -148,7 +165,7 @@ def _asker(scope: Scope, connection: Connection, epoch_number: int, namespace: s
         consented=asked.audience.consented,
         derive_key=lambda digest: channel.key(Purpose.COUNT_ASK, digest),
         check_universe=lambda commitment: universes.check_shown(scope, connection, namespace, commitment),
-        peer_key=connection.peer_key,
+        peer_keys=connections.peer_keys(scope, connection),
     )
 
 
@@ -157,7 +174,8 @@ def _keep_answer(scope: Scope, connection: Connection, namespace: str, asked: As
     at = min(answer.computed_at, scope.home.now())  # a partner cannot make it look younger
     with scope.begin() as tx:
         if answer.budget_spent is not None:
-            connections.note(tx, connection, budget={"spent": answer.budget_spent, "at": scope.home.now()})
+            spent = connections.Spent(spent=answer.budget_spent, at=scope.home.now())
+            connections.note(tx, connection, budget=asdict(spent))
         for index, name in enumerate(asked.names):
             known = (connection.wire_id, namespace.encode(), name.encode(), answer.encode())
             size, sampled = asked.sizes[index], asked.sampled(index)
@@ -179,37 +197,25 @@ def budget(scope: Scope, connection: Connection) -> Document | None:
 
     None where counts have no noise. `left` is None before the first answer of this connection.
     """
-    terms = connection.terms
+    terms, last = connection.terms, connection.budget
     if terms.epsilon is None:
         return None
-    last = connection.budget or {"spent": None, "at": None}
-    left = None
-    if last["spent"] is not None:
-        over = last["at"] + terms.window_days * DAY <= scope.home.now()  # all of it has come back
-        left = str(terms.budget if over else max(terms.budget - Fraction(last["spent"], 1000), 0))
-    return {"left": left, "of": str(terms.budget), "window_days": terms.window_days, "at": last["at"]}
+    at = None if last is None else last.at
+    about = {"window_days": terms.window_days, "at": at}
+    if last is None:
+        return {**budget_document(terms, None), **about}
+    over = last.at + terms.window_days * DAY <= scope.home.now()  # all of it has come back
+    return {**budget_document(terms, Fraction(0) if over else Fraction(last.spent, 1000)), **about}
 
 
-def scaled(answer: SegmentAnswer, size: int, sampled: int, epsilon: Fraction | None) -> EstimatedNumbers:
-    """Bring a sample's numbers to the whole segment; the interval covers the noise and the sampling error."""
-    if answer.overlap is None or answer.consented is None:
-        return EstimatedNumbers()
-    rounding = 0
-    if epsilon is not None:  # the partner's rounding for display is part of the error
-        rounding = -(-disclosure.DISPLAY_STEP // 2 * max(size, 1) // max(sampled, 1))
+def budget_document(terms: Terms, spent: Fraction | None) -> Document:
+    """Return what is left of a budget, as decimal numbers; None where that is not known."""
+    left = None if spent is None else _decimal(max(terms.budget - spent, Fraction(0)))
+    return {"left": left, "of": _decimal(terms.budget)}
 
-    def in_all(value: int) -> int:
-        return min(size, noise.scale_up(value, size=size, sampled=sampled))
 
-    def half(value: int, draws: int) -> int:
-        return noise.half_width(epsilon=epsilon, draws=draws, size=size, sampled=sampled, hits=value) + rounding
-
-    return EstimatedNumbers(
-        overlap=in_all(answer.overlap),
-        consented=in_all(answer.consented),
-        half_width=half(answer.overlap, 2),
-        consented_half_width=half(answer.consented, 1),
-    )
+def _decimal(value: Fraction) -> float:
+    return round(float(value), 4)
 
 
 def _keep_small(scope: Scope, tx: Tx, connection: Connection, name: str, namespace: str) -> None:
@@ -230,39 +236,74 @@ def _keep_small(scope: Scope, tx: Tx, connection: Connection, name: str, namespa
 # Where the partner calls
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
-    """Ask a partner that calls because we have no address for it."""
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.Answer:
+    """Ask a partner that calls because we have no address for it: our newest estimate that waits."""
     namespace = namespace_of(connection, opening)
-    asked = _asked(scope, connection, namespace, opening)
-    return _asker(scope, connection, opening.epoch, namespace, asked)
+    cache = cache_of(scope, connection, epoch_of(scope, connection, opening.epoch))
+    if inputs is None:
+        arrays = _wanted(scope, connection, namespace)
+        digest = _digest(arrays)
+    else:
+        arrays, digest = _kept(cache, inputs), inputs
+
+    def keep() -> None:
+        with scope.read() as tx:
+            used = inputs_in_use(tx, connection, Kind.COUNT, Part.ASKER)
+        for name in cache.names(_file(b"")):
+            if name not in map(_file, used):
+                cache.drop(name)
+        if not cache.has(_file(digest)):
+            cache.save(_file(digest), **arrays)
+            if not audiences.known(Snapshot.open(scope), namespace, Values.of_arrays(arrays)).all():
+                cache.drop(_file(digest))  # somebody was erased meanwhile
+
+    role = _asker(scope, connection, opening.epoch, namespace, _asked(arrays))
+    return handlers.Answer(role, digest, keep)
 
 
-def _asked(scope: Scope, connection: Connection, namespace: str, opening: Opening) -> Asked:
-    """Return what this exchange asks, which the partner opened because we cannot call it: our newest waiting estimate."""
-    epoch = epoch_of(scope, connection, opening.epoch)
-    cache, name = cache_of(scope, connection, epoch), _file(opening)
-    stored = cache.load(name)
-    if stored is not None:
-        words = json.loads(stored["words"].tobytes())
-        audience = audiences.Audience(
-            values=Values.of_arrays(stored),
-            segments=stored["segments"].astype(np.bool_, copy=False),
-            consented=stored["consented"].astype(np.bool_, copy=False),
-        )
-        return Asked(names=words["names"], too_small=[], audience=audience, sizes=words["sizes"])
+def _wanted(scope: Scope, connection: Connection, namespace: str) -> Arrays:
     wanted, names = _waiting(scope, connection, namespace)
-    asked = prepare(scope, connection, epoch, namespace, names, Snapshot.open(scope))
+    sample = sample_of(scope, connection, namespace)
+    try:
+        asked = prepare(scope, connection, namespace, names, Snapshot.open(scope), sample=sample)
+    except NotAllowed as error:
+        raise _nothing_wanted() from error
     if not asked.names:
         raise _nothing_wanted()
     words = json.dumps({"names": asked.names, "sizes": asked.sizes, "wanted": wanted}).encode()
-    cache.save(
-        name,
-        words=np.frombuffer(words, np.uint8),
+    return {
+        "words": np.frombuffer(words, np.uint8),
         **asked.audience.values.arrays(),
-        segments=asked.audience.segments,
-        consented=asked.audience.consented,
+        "segments": asked.audience.segments,
+        "consented": asked.audience.consented,
+    }
+
+
+def _asked(arrays: Arrays) -> Asked:
+    words = _words(arrays)
+    audience = audiences.Audience(
+        values=Values.of_arrays(arrays),
+        segments=arrays["segments"].astype(np.bool_, copy=False),
+        consented=arrays["consented"].astype(np.bool_, copy=False),
     )
-    return asked
+    return Asked(names=words["names"], too_small=[], audience=audience, sizes=words["sizes"])
+
+
+def _words(arrays: Arrays) -> Document:
+    words: Document = json.loads(arrays["words"].tobytes())
+    return words
+
+
+def _kept(cache: Cache, digest: bytes) -> Arrays:
+    """Return what an exchange that is open asks, from the file that keeps it until the answer comes."""
+    arrays = cache.load(_file(digest))
+    if arrays is None:
+        raise http.over()
+    return arrays
+
+
+def _digest(arrays: Arrays) -> bytes:
+    return hashlib.sha256(length_prefixed(*(arrays[name].tobytes() for name in sorted(arrays)))).digest()
 
 
 def _waiting(scope: Scope, connection: Connection, namespace: str) -> tuple[list[str], list[str]]:
@@ -277,9 +318,13 @@ def _waiting(scope: Scope, connection: Connection, namespace: str) -> tuple[list
     raise _nothing_wanted()
 
 
-def _file(opening: Opening) -> str:
-    """Return the name of the file that keeps what an exchange asks, until the answer comes."""
-    return f"asked {stored_id(opening.exchange)}"
+def _file(digest: bytes) -> str:
+    return f"asked of a caller {digest.hex()}"
+
+
+def files(cache: Cache) -> list[str]:
+    """Return the files with what exchanges ask."""
+    return cache.names(_file(b""))
 
 
 def _nothing_wanted() -> RefusedToPartner:
@@ -302,14 +347,15 @@ def _waiting_jobs(scope: Scope, tx: Tx, connection: Connection, namespace: str) 
 def _finished(scope: Scope, connection: Connection, opening: Opening, answer: Answer) -> None:
     cache = cache_of(scope, connection, epoch_of(scope, connection, opening.epoch))
     namespace = str(opening.subject["namespace"])
-    _keep_answer(scope, connection, namespace, _asked(scope, connection, namespace, opening), answer)
-    stored = cache.load(_file(opening))
-    wanted = None if stored is None else json.loads(stored["words"].tobytes())["wanted"]
+    with scope.read() as tx:
+        exchange = find(tx, opening.exchange)
+    assert exchange is not None
+    arrays = _kept(cache, exchange.inputs)
+    _keep_answer(scope, connection, namespace, _asked(arrays), answer)
     with scope.begin() as tx:  # another estimate, of other segments, waits on
         for job in _waiting_jobs(scope, tx, connection, namespace):
-            if job.parameters["segments"] == wanted:
+            if job.parameters["segments"] == _words(arrays)["wanted"]:
                 Jobs(scope.home).change_result(tx, job, {"status": JobState.DONE})
-    cache.drop(_file(opening))
 
 
-ASKER = Handler(answer=_answer, finished=_finished)
+ASKER = handlers.Handler(answer=_answer, finished=_finished)

@@ -1,11 +1,10 @@
 """What a partner may learn of a count, and what it is charged.
 
-The order of the rules is fixed: an identical question is answered as before, a question that differs from an answered one
-by a few identities is refused, then the budget is charged. Noise comes before the floor and the limits, which are applied
-to the noised value. Refusals depend only on what the asker sent and on the ledger.
+The order of the rules is fixed: an identical question is answered as before, one that the budget does not cover is refused,
+then one that differs from an answered one by a few identities. Only then is anything counted. Noise comes before the
+floor and the limits, which are applied to the noised value. Refusals depend only on what the asker sent and on the ledger.
 
-The noised answer is computed first and thrown away if the question is refused; the charge and the stored answer are one
-transaction.
+The charge and the stored answer are one transaction, in which the budget and what was asked meanwhile are looked at again.
 """
 
 import hmac
@@ -28,14 +27,15 @@ from psi.values import U8, Bools
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
 from ...exchanges.channels import Channel, cache_of
+from ...partners import windows
 from ...partners.connections import Connection
 from ...storage.database import Tx
-from ...storage.tables import DAY, answers, universes
+from ...storage.tables import answers, universes
 from .. import ledger
+from .numbers import DISPLAY_STEP
 from .records import EstimateStatus, question_files
 
 FEW = 50  # a question that differs from an answered one by fewer identities looks like an attempt to subtract
-DISPLAY_STEP = 10  # estimates with noise are rounded to this, since the last digit says nothing
 PREFIX = 16  # bytes of a point that are kept to compare questions
 COMPARED = 64  # questions that are answered from one universe, each compared with all; the default budget allows 40
 SLICE = 65_536  # identities compared at once; sums of so many bits are exact in float32
@@ -76,35 +76,34 @@ class Sanitiser:
     def answer(self, question: Question) -> Answer:
         """Return the answer to a question; the same question gets the same numbers, free of charge.
 
-        All that takes long happens before the transaction that charges; only questions that came in between are
-        compared inside it.
+        All that takes long happens before the transaction that charges, and not for a question that is refused; only
+        questions that came in between are compared inside it.
         """
         scope, now = self._scope, self._scope.home.now()
         file = f"{self._beginning(question)}{question.digest.hex()}"
         target = f"{self._connection.alias} {self._namespace}"
         with scope.read() as tx:
             known, before = self._known(tx, question), self._asked_before(tx, question)
-        refusal, answer = None, None
-        if known is None:
-            refusal, answer = self._differing(question, before), self._sanitised(question, now)
-        if refusal is None and known is None:
+            refusal = None if known is not None else self._above_limits(tx, question, before)
+        answer = None
+        if known is None and refusal is None:
+            refusal = self._differing(question, before)
+        if known is None and refusal is None:
+            answer = self._sanitised(question, now)
             segments = np.packbits(question.segments, axis=1)
             self._cache.save(file, points=question.points[:, :PREFIX], segments=segments)
         with scope.act("estimate.answer", target, actor=self._connection.alias) as tx:
             known = self._known(tx, question)
             if known is not None:  # nothing changed on either side: the numbers are as good as new
                 return replace(Answer.decode(known), computed_at=now, budget_spent=self._spent(tx))
-            assert answer is not None
             files = self._asked_before(tx, question)
+            refusal = refusal or self._above_limits(tx, question, files)
             refusal = refusal or self._differing(question, [each for each in files if each not in before])
-            try:
-                if refusal is not None:
-                    raise refusal
-                self._check_room(files)
-                self._charge(tx, question)
-            except RefusedToPartner:
+            if refusal is not None:
                 self._cache.drop(file)  # or refused questions would fill the disk
-                raise
+                raise refusal
+            assert answer is not None
+            self._charge(tx, question)
             tx.execute(
                 insert(answers).values(
                     id=scope.home.new_id(),
@@ -112,6 +111,7 @@ class Sanitiser:
                     question=question.digest,
                     answer=answer.encode(),
                     points=file,
+                    sizes=question.sizes.tolist(),
                     at=now,
                 )
             )
@@ -177,50 +177,67 @@ class Sanitiser:
                 )
         return None
 
-    def _check_room(self, files: list[str]) -> None:
-        if len(files) >= COMPARED:
-            raise RefusedToPartner(
-                "budget",
-                f"{COMPARED} questions were answered from this universe: that is all",
-                hint="ask about several segments at once, or again when the partner has a new universe",
-            )
-
     def _check_not_caught(self, tx: Tx) -> None:
-        caught_at = ledger.newest(tx, self._scope.id, self._connection.peer_key, ledger.LedgerKind.WRONG_TAGS)
-        if caught_at and caught_at > self._scope.home.now() - self._terms.window_days * DAY:
+        caught_at = ledger.newest(tx, self._connection, ledger.LedgerKind.WRONG_TAGS)
+        if caught_at and caught_at > self._scope.home.now() - windows.length(self._scope, tx, self._connection):
             raise RefusedToPartner(
                 "budget",
                 "no counts for a partner that sent wrong tags",
                 hint=f"counts are open again after {self._terms.window_days} days",
             )
 
-    def _charge(self, tx: Tx, question: Question) -> None:
-        """Charge epsilon for each segment that one identity can be in."""
-        self._check_not_caught(tx)
-        if self._terms.epsilon is None:
-            return
-        cost = self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
-        spent = spent_epsilon(self._scope, tx, self._connection.peer_key, self._terms)
-        if spent + cost > self._terms.budget:
-            raise RefusedToPartner(
+    def _above_limits(self, tx: Tx, question: Question, files: list[str]) -> RefusedToPartner | None:
+        """Return the refusal of a question that the asker may not have answered, whatever the numbers are."""
+        try:
+            self._check_not_caught(tx)
+        except RefusedToPartner as refusal:
+            return refusal
+        if len(files) >= COMPARED:
+            return RefusedToPartner(
                 "budget",
-                f"the budget of this window is spent: {float(spent):g} of {float(self._terms.budget):g}, "
-                f"this question costs {float(cost):g}",
-                hint=f"ask about fewer segments, or wait: what was spent comes back after {self._terms.window_days} days",
+                f"{COMPARED} questions were answered from this universe: that is all",
+                hint="ask about several segments at once, or again when the partner has a new universe",
             )
+        cost, spent = self._cost(question), spent_epsilon(self._scope, tx, self._connection)
+        if spent + cost <= self._terms.budget or not cost:
+            return None
+        return RefusedToPartner(
+            "budget",
+            f"this question costs {float(cost):g}, which is more than is left of the budget of {float(self._terms.budget):g} "
+            "that all projects of one organisation share",  # how much is left would tell one what the others spent
+            hint=f"ask about fewer segments, or wait: what was spent comes back after {self._terms.window_days} days",
+        )
+
+    def _cost(self, question: Question) -> Fraction:
+        """Return epsilon for each segment that one identity can be in."""
+        if self._terms.epsilon is None:
+            return Fraction(0)
+        return self._terms.epsilon * int(question.segments.sum(axis=0).max(initial=0))
+
+    def _charge(self, tx: Tx, question: Question) -> None:
+        cost = self._cost(question)
+        if not cost:
+            return
         charged = ledger.Entry(
-            peer_key=self._connection.peer_key,
             kind=ledger.LedgerKind.EPSILON,
             amount=math.ceil(1000 * cost),
-            note=self._namespace,
+            note=self._asker,
         )
-        ledger.add(self._scope, tx, charged)
+        ledger.add(self._scope, tx, self._connection, charged)
 
     def _spent(self, tx: Tx) -> int | None:
-        """Return what the asker has used up, in thousandths of epsilon; None where counts have no noise."""
+        """Return what the asker's project has used up, in thousandths of epsilon; None where counts have no noise.
+
+        What other projects of its organisation used up is nothing that it should be told.
+        """
         if self._terms.epsilon is None:
             return None
-        return math.ceil(1000 * spent_epsilon(self._scope, tx, self._connection.peer_key, self._terms))
+        return math.ceil(1000 * spent_epsilon(self._scope, tx, self._connection, asker=self._asker))
+
+    @property
+    def _asker(self) -> str:
+        """Return how the ledger names the partner's project, which outlives the connection."""
+        return self._connection.peer_project.hex()
 
     def _seeds(self, secret: bytes, question: Question, index: int) -> tuple[bytes, bytes]:
         """Return what the noise of both counts is drawn from.
@@ -229,7 +246,7 @@ class Sanitiser:
         repeating averages nothing out; any other set gets other noise, also one that differs in a consent bit only.
         """
         epsilon = str(self._terms.epsilon).encode()
-        parts = (self._connection.peer_key, self._namespace.encode(), question.universe_digest, epsilon)
+        parts = (self._connection.first_peer_key, self._namespace.encode(), question.universe_digest, epsilon)
         counted = (question.segments[index] & question.consented, question.segments[index] & ~question.consented)
         consented, others = (
             hmac.digest(
@@ -244,7 +261,7 @@ class Sanitiser:
 
 def caught(scope: Scope, tx: Tx, connection: Connection) -> None:
     """Answer no more counts in this window to a partner whose tags were wrong: probing canaries gets one try."""
-    ledger.add(scope, tx, ledger.Entry(peer_key=connection.peer_key, kind=ledger.LedgerKind.WRONG_TAGS, amount=1))
+    ledger.add(scope, tx, connection, ledger.Entry(kind=ledger.LedgerKind.WRONG_TAGS, amount=1))
 
 
 def in_both(first: Bools | U8, second: Bools) -> npt.NDArray[np.int64]:
@@ -274,15 +291,15 @@ def sanitise(consented: int, others: int, *, size: int, terms: Terms, seeds: tup
     )
 
 
-def spent_epsilon(scope: Scope, tx: Tx, peer_key: bytes, terms: Terms) -> Fraction:
+def spent_epsilon(scope: Scope, tx: Tx, connection: Connection, *, asker: str = "") -> Fraction:
     """Return what an organisation has used up with this project in the window, whatever the connection.
 
-    After a restore nobody knows what was used up, so everything counts as used up.
+    `asker`: one of its projects alone. After a restore nobody knows what was used up, so everything counts as used up.
     """
-    since = scope.home.now() - terms.window_days * DAY
+    since = scope.home.now() - windows.length(scope, tx, connection)
     if (scope.row(tx).restored or 0) > since:
-        return terms.budget
-    return Fraction(ledger.total(tx, scope.id, peer_key, ledger.LedgerKind.EPSILON, since=since + 1), 1000)
+        return connection.terms.budget
+    return Fraction(ledger.total(tx, connection, ledger.LedgerKind.EPSILON, since=since + 1, note=asker), 1000)
 
 
 def _shown(value: int, size: int, terms: Terms) -> int:

@@ -10,6 +10,7 @@ from ...operations.jobs import Jobs, JobState, Progress
 from ...partners.connections import Connection, with_status
 from ...storage.records import Document, Documents
 from . import asking, records
+from .numbers import EstimatedNumbers
 from .records import Estimate
 
 
@@ -19,7 +20,7 @@ def queue(
     """Queue the questions about segments in namespaces; returns them with the ids of their jobs."""
     found: Documents = []
     for connection in connections:
-        for namespace in namespaces:
+        for namespace in _agreed(connection, namespaces):
             job = Jobs(scope.home).submit_once(asking.JOB, _parameters(connection, namespace, names), scope)
             about = {"partner": connection.alias, "namespace": namespace, "segments": names}
             found.append({**about, "status": JobState.QUEUED, "job": job})
@@ -36,7 +37,7 @@ def ask(
     unanswered: Documents = []
     errors: list[VesicaError] = []
     for connection in connections:
-        for namespace in namespaces:
+        for namespace in _agreed(connection, namespaces):
             try:
                 result = Jobs(scope.home).run(asking.JOB, _parameters(connection, namespace, names), scope, progress)
             except VesicaError as error:  # one partner's trouble is not the others'
@@ -48,9 +49,13 @@ def ask(
                 unanswered += _unanswered(
                     scope, connection, names, {"partner": connection.alias, "namespace": namespace, **said}
                 )
-    if errors and len(errors) == len(connections) * len(namespaces):
+    if errors and len(errors) == sum(len(_agreed(each, namespaces)) for each in connections):
         raise errors[0]
     return unanswered
+
+
+def _agreed(connection: Connection, namespaces: Sequence[str]) -> list[str]:
+    return [each for each in namespaces if each in connection.agreed.namespaces]
 
 
 def newest(scope: Scope, feed_id: str, definition: Definition) -> Documents:
@@ -72,30 +77,19 @@ def _parameters(connection: Connection, namespace: str, names: Sequence[str]) ->
 
 
 def _unanswered(scope: Scope, connection: Connection, names: Sequence[str], known: Document) -> Documents:
-    numbers = dict.fromkeys(("overlap", "consented", "interval", "consented_interval", "computed_at"))
-    budget = asking.budget(scope, connection)
-    return [{**known, "segment": each, **numbers, "budget": budget} for each in names]
+    nothing = {**EstimatedNumbers().shown(None), "computed_at": None, "budget": asking.budget(scope, connection)}
+    return [{**known, "segment": each, **nothing} for each in names]
 
 
 def _document(scope: Scope, estimate: Estimate, connection: Connection) -> Document:
     expired = estimate.expired(scope.home.now())
-    overlap, consented = (None, None) if expired else (estimate.overlap, estimate.consented)
     return {
         "partner": connection.alias,
         "segment": estimate.segment,
         "namespace": estimate.namespace,
         "status": "expired" if expired else estimate.status.value,
-        "overlap": overlap,
-        "consented": consented,
-        "interval": _interval(overlap, estimate.half_width, estimate.detail),
-        "consented_interval": _interval(consented, estimate.consented_half_width, estimate.detail),
+        **(EstimatedNumbers() if expired else estimate.numbers).shown(estimate.detail.get("size")),
         "computed_at": estimate.at,
         "budget": asking.budget(scope, connection),
         **estimate.detail,
     }
-
-
-def _interval(value: int | None, half_width: int | None, detail: Document) -> list[int] | None:
-    if value is None or half_width is None:
-        return None
-    return [max(0, value - half_width), min(detail["size"], value + half_width)]

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from sqlalchemy import delete, insert, select
 
+from protocol.estimate import MAX_ASKED
 from protocol.messages import Answer
 
 from ...access.scope import Scope
@@ -13,6 +14,7 @@ from ...partners.connections import Connection
 from ...storage.database import Tx
 from ...storage.records import Document, record
 from ...storage.tables import DAY, answers, connections, estimates, feed_partners
+from .numbers import EstimatedNumbers, scaled
 
 ESTIMATE_DAYS = 7  # after that an estimate is shown as expired, and no namespace is offered on it
 
@@ -23,16 +25,6 @@ class EstimateStatus(StrEnum):
     OK = "ok"
     BELOW_MINIMUM = "below_minimum"
     REFUSED = "refused"  # by a partner of another implementation; ours refuses with an error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EstimatedNumbers:
-    """How many people of a segment the partner knows, and how many of these have consented; half of 95 % intervals."""
-
-    overlap: int | None = None
-    consented: int | None = None
-    half_width: int | None = None
-    consented_half_width: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +42,15 @@ class Estimate:
     consented_half_width: int | None
     detail: Document
     at: int
+
+    @property
+    def numbers(self) -> EstimatedNumbers:
+        return EstimatedNumbers(
+            overlap=self.overlap,
+            consented=self.consented,
+            half_width=self.half_width,
+            consented_half_width=self.consented_half_width,
+        )
 
     def expired(self, now: int) -> bool:
         """Return whether its numbers are too old to be shown."""
@@ -104,20 +105,17 @@ def answered(scope: Scope, tx: Tx, connection: Connection, namespace: str) -> Do
         answers.c.connection_id == connection.id,
         answers.c.points.startswith(question_files(namespace), autoescape=True),
     )
-    row = tx.execute(select(answers.c.answer, answers.c.at).where(*mine).order_by(answers.c.at.desc()).limit(1)).first()
+    query = select(answers.c.answer, answers.c.sizes, answers.c.at).where(*mine)
+    row = tx.execute(query.order_by(answers.c.at.desc()).limit(1)).first()
     known: Document = {"namespace": namespace, "status": "none", "computed_at": None, "segments": []}
     if row is None:
         return known
     if is_expired(row.at, scope.home.now()):
         return {**known, "status": "expired", "computed_at": row.at}
+    told, epsilon = Answer.decode(row.answer).segments, connection.terms.epsilon
+    sizes = row.sizes or [MAX_ASKED] * len(told)  # that of before sizes were kept
     segments = [
-        {
-            "status": each.status,
-            "overlap": each.overlap,
-            "consented": each.consented,
-            "half_width": each.half_width,
-            "consented_half_width": each.consented_half_width,
-        }
-        for each in Answer.decode(row.answer).segments
+        {"status": each.status, "asked": size, **scaled(each, size, size, epsilon).shown(size)}
+        for each, size in zip(told, sizes, strict=True)
     ]
     return {**known, "status": "ok", "computed_at": row.at, "segments": segments}

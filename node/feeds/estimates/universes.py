@@ -3,28 +3,36 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from sqlalchemy import insert, select
+from sqlalchemy import insert, or_, select
 
+from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
-from protocol.estimate import commit
+from protocol.estimate import AnsweredFrom, commit
 from protocol.messages import Commitment, SignedCommitment
+from protocol.states import Kind, Part
 from psi import count
 from psi.keys import Key, Purpose
+from psi.values import U8
 
 from ...access.audit import date
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
+from ...exchanges import http
 from ...exchanges.channels import Channel, cache_of
-from ...partners import key_epochs
-from ...partners.connections import Connection
+from ...exchanges.records import inputs_in_use
+from ...partners import windows
+from ...partners.connections import BEGUN, Connection, present_key
 from ...people import audiences
-from ...people.snapshots import Snapshot
-from ...storage.cache import Arrays
+from ...people.snapshots import ErasedMeanwhile, Snapshot, is_kept
+from ...storage.cache import Arrays, Cache, StoredRows
 from ...storage.database import Tx
 from ...storage.records import record
-from ...storage.tables import DAY, connections, universes
+from ...storage.tables import DAY, HOUR, connections, universes
+from .records import question_files
 
 SALT = 16
+_ALL_BUT_POINTS = ("canaries", "salt", "data", "people")
+UNDER_WAY_SECONDS = HOUR  # for what was asked just before another universe was due
 SKEW_SECONDS = 3_600  # between two nodes' clocks, when the days between universes are counted
 
 
@@ -36,9 +44,21 @@ class Generation:
     """
 
     number: int
-    universe: count.Universe
+    universe: AnsweredFrom
     key: Key = field(repr=False)
     commitment: SignedCommitment
+
+    @property
+    def digest(self) -> bytes:
+        return self.commitment.commitment.universe_digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDisk:
+    """A universe of ours whose points stay on disk, however many exchanges are open: they are read a chunk at a time."""
+
+    points: StoredRows
+    canaries: U8 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +78,32 @@ class Shown:
 
 
 def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation:
-    """Return the newest generation, or a new one if our people changed and the last is a day old."""
+    """Return the newest generation, or a new one if our people changed and the last is a day old.
+
+    In a window there are so many, whatever key epochs and connections end meanwhile. Raises RefusedToPartner where a new
+    one is needed and may not be shown.
+    """
     scope.check_not_on_hold()
     terms = connection.terms
     cache, now = cache_of(scope, connection, channel.epoch), scope.home.now()
     snapshot = Snapshot.open(scope)
-    rows = shown(scope, connection, channel)
+    with scope.read() as tx:
+        rows = shown(scope, connection, channel, tx)
+        since = windows.counted_since(scope, tx, connection)
+        used = [
+            row for row in _of_organisation(scope, tx, connection, channel.namespace, ours=True) if row.created >= since
+        ]
+    spent = len(used) >= terms.generations
     if rows:
         last = rows[-1]
-        final = now - last.created < DAY or len(rows) >= terms.generations
-        stored = cache.load(_universe_file(channel, last.digest))
+        final = now - last.created < DAY or spent
+        stored = cache.load(_universe_file(channel, last.digest), _ALL_BUT_POINTS)
         if stored is not None and (final or int(stored["data"]) == snapshot.generation):
-            return _made(channel, last, stored)
-        if final:
+            return _made(cache, channel, last, stored)
+        if final and not spent:
             raise _lost()
+    if spent:
+        raise _spent(terms)
     values, _ = audiences.universe(snapshot, channel.namespace)
     if len(values) < terms.minimum_universe:
         raise RefusedToPartner(
@@ -81,7 +113,7 @@ def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation
         )
     people = values.digest()
     if rows and stored is not None and stored["people"].tobytes() == people:
-        return _made(channel, last, stored)  # what changed was something else
+        return _made(cache, channel, last, stored)  # what changed was something else
     if not rows and now - (scope.row().restored or 0) < DAY:
         raise _lost()  # the partner may have been shown one since the backup was made
     salt = scope.home.random(SALT)
@@ -97,33 +129,59 @@ def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation
         sign=scope.home.sign,
     )
     digest = signed.commitment.universe_digest()
-    cache.save(
-        _universe_file(channel, digest),
-        points=universe.points,
-        canaries=universe.canaries,
-        size=np.array(universe.size),
-        salt=np.frombuffer(salt, np.uint8),
-        data=np.array(snapshot.generation),
-        people=np.frombuffer(people, np.uint8),
-    )
+    others = {
+        "canaries": universe.canaries,
+        "salt": np.frombuffer(salt, np.uint8),
+        "data": np.array(snapshot.generation),
+        "people": np.frombuffer(people, np.uint8),
+    }
+    cache.save(_universe_file(channel, digest), points=universe.points, **others)
+    if not is_kept(scope, snapshot):
+        cache.drop(_universe_file(channel, digest))
+        raise ErasedMeanwhile
     with scope.begin() as tx:
         taken = [row for row in shown(scope, connection, channel, tx) if row.generation >= number]
         if not taken:
             _insert(scope, tx, connection, signed.commitment, channel.namespace, signed)
     if taken:  # an opening beside this one was faster
         cache.drop(_universe_file(channel, digest))
-        return numbered(scope, connection, channel, taken[0].generation)
-    return Generation(number=number, universe=universe, key=key, commitment=signed)
+        return of_digest(scope, connection, channel, taken[0].digest)
+    _drop_old(scope, connection, channel)
+    return of_digest(scope, connection, channel, digest)
 
 
-def numbered(scope: Scope, connection: Connection, channel: Channel, number: int) -> Generation:
-    """Return the generation of a number; raises RefusedToPartner if its points are gone."""
+def of_digest(scope: Scope, connection: Connection, channel: Channel, digest: bytes) -> Generation:
+    """Return the generation of a digest; raises RefusedToPartner if its points are gone."""
+    cache = cache_of(scope, connection, channel.epoch)
     for row in shown(scope, connection, channel):
-        if row.generation == number:
-            stored = cache_of(scope, connection, channel.epoch).load(_universe_file(channel, row.digest))
+        if row.digest == digest:
+            stored = cache.load(_universe_file(channel, digest), _ALL_BUT_POINTS)
             if stored is not None:
-                return _made(channel, row, stored)
+                return _made(cache, channel, row, stored)
     raise _lost()
+
+
+def check_fresh(scope: Scope, connection: Connection, channel: Channel, generation: Generation) -> None:
+    """Refuse a question about a universe that is over a day old, and an hour, where another would be shown now.
+
+    Else an exchange that stays open would be answered from people who opted out long ago.
+    """
+    age = scope.home.now() - generation.commitment.commitment.made
+    if age >= DAY + UNDER_WAY_SECONDS and newest(scope, connection, channel).digest != generation.digest:
+        raise http.over()
+
+
+def _drop_old(scope: Scope, connection: Connection, channel: Channel) -> None:
+    """Delete the points of generations before the last two that no exchange uses, and the questions that were about them."""
+    cache = cache_of(scope, connection, channel.epoch)
+    with scope.read() as tx:
+        older = shown(scope, connection, channel, tx)[:-2]
+        used = inputs_in_use(tx, connection, Kind.COUNT, Part.ANSWERER)
+    for row in older:
+        if row.digest not in used:
+            cache.drop(_universe_file(channel, row.digest))
+            for file in cache.names(question_files(channel.namespace, row.digest)):
+                cache.drop(file)
 
 
 def shown(scope: Scope, connection: Connection, channel: Channel, tx: Tx | None = None) -> list[Shown]:
@@ -138,17 +196,33 @@ def shown(scope: Scope, connection: Connection, channel: Channel, tx: Tx | None 
         return [record(Shown, row) for row in tx.execute(query.order_by(universes.c.generation))]
 
 
-def _made(channel: Channel, row: Shown, stored: Arrays) -> Generation:
-    universe = count.Universe(
-        points=stored["points"].astype(np.uint8, copy=False),
-        canaries=stored["canaries"].astype(np.uint8, copy=False),
-        size=int(stored["size"]),
+def _of_organisation(scope: Scope, tx: Tx, connection: Connection, namespace: str, *, ours: bool) -> list[Shown]:
+    """Return what one side showed over this connection and those with the same organisation that it follows.
+
+    Those are the ones with the same project of it, and all that have ended.
+    """
+    query = (
+        select(universes)
+        .join(connections, connections.c.id == universes.c.connection_id)
+        .where(
+            connections.c.project_id == scope.id,
+            connections.c.peer_key == present_key(connection),
+            or_(connections.c.peer_project == connection.peer_project, connections.c.status.not_in(BEGUN)),
+            universes.c.namespace == namespace,
+            universes.c.ours == ours,
+        )
     )
+    return [record(Shown, row) for row in tx.execute(query)]
+
+
+def _made(cache: Cache, channel: Channel, row: Shown, stored: Arrays) -> Generation:
+    signed = SignedCommitment.decode(row.commitment)
+    points = StoredRows(cache, _universe_file(channel, row.digest), "points", signed.commitment.count)
     return Generation(
         number=row.generation,
-        universe=universe,
+        universe=OnDisk(points=points, canaries=stored["canaries"].astype(np.uint8, copy=False)),
         key=channel.key(Purpose.COUNT_ANSWER, stored["salt"].tobytes()),
-        commitment=SignedCommitment.decode(row.commitment),
+        commitment=signed,
     )
 
 
@@ -157,6 +231,20 @@ def _lost() -> RefusedToPartner:
         "universe_lost",
         "the universe of this epoch is gone; a new one is shown a day after the last",
         hint="ask again in a day",
+    )
+
+
+def files(cache: Cache, namespace: str) -> list[str]:
+    """Return the files with our universes in a namespace."""
+    return cache.names(f"universe {namespace} ")
+
+
+def _spent(terms: Terms) -> RefusedToPartner:
+    return RefusedToPartner(
+        "universe_too_soon",
+        f"{terms.generations} universes were shown in this window, which is all: another is needed, since the people or the "
+        "key epoch changed",
+        hint=f"ask again later; what was shown counts for {terms.window_days} days, whatever key epochs end",
     )
 
 
@@ -173,19 +261,8 @@ def check_shown(scope: Scope, connection: Connection, namespace: str, commitment
     terms = connection.terms
     now, digest = scope.home.now(), commitment.universe_digest()
     with scope.begin() as tx:
-        since = key_epochs.counted_since(scope, tx, connection)
-        query = (
-            select(universes)
-            .join(connections, connections.c.id == universes.c.connection_id)
-            .where(
-                connections.c.project_id == scope.id,
-                connections.c.peer_key == connection.peer_key,
-                connections.c.peer_project == connection.peer_project,
-                universes.c.namespace == namespace,
-                ~universes.c.ours,
-            )
-        )
-        every = [record(Shown, row) for row in tx.execute(query)]
+        since = windows.counted_since(scope, tx, connection)
+        every = _of_organisation(scope, tx, connection, namespace, ours=False)
         ours = [row for row in every if row.connection_id == connection.id]
         rows = [row for row in ours if row.epoch == commitment.epoch]
         if any(row.digest == digest for row in rows):
@@ -207,10 +284,12 @@ def check_shown(scope: Scope, connection: Connection, namespace: str, commitment
                     hint=f"ask again after {date(newest.created + DAY)}",
                 )
             raise RemoteProtocolError("commitment", "the partner shows a second new universe within a day")
-        if sum(row.created >= since for row in every) >= terms.generations:
+        if len(rows) >= terms.generations:
             raise RemoteProtocolError(
                 "commitment", f"the partner shows more than {terms.generations} universes an epoch"
             )
+        if sum(row.created >= since for row in every) >= terms.generations:
+            raise _spent(terms)  # short epochs may have been agreed on, so it is no breach of the protocol
         _insert(scope, tx, connection, commitment, namespace)
 
 

@@ -63,6 +63,15 @@ class Changes:
         )
         return Changes(realized=realized & members, late=late & members, exits=exits.remembered(now))
 
+    def without(self, profiles: BitMap) -> "Changes":
+        """Return the changes as if profiles had never been in the segment."""
+        kept = ~np.isin(self.exits.profiles, audiences.numbers(profiles))
+        return Changes(
+            realized=self.realized - profiles,
+            late=self.late - profiles,
+            exits=Exits(profiles=self.exits.profiles[kept], at=self.exits.at[kept]),
+        )
+
     def packed(self) -> memoryview:
         """Return the content of the file that keeps the changes."""
         return packed(

@@ -6,6 +6,7 @@ What came is kept in the epoch's cache, so a later run costs only what is new.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -14,27 +15,27 @@ from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opening, Role
 from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally
 from protocol.states import Kind, Part
-from psi.join import match
+from psi.join import match, union
 from psi.keys import Purpose
-from psi.values import U8, Indices, Values, sort_keys
+from psi.values import U8, Indices, Rows, Values, sort_keys
 
 from ...access.scope import Scope
 from ...errors import Failure
-from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, running_epoch, save_sorted
-from ...exchanges.handlers import Handler, Subject
+from ...exchanges import http
+from ...exchanges.channels import BLOCK_ROWS, Channel, cache_of, epoch_of, namespace_of, running_epoch, save_sorted
+from ...exchanges.handlers import Answer, Handler, Subject
 from ...exchanges.opening import Plan, run_exchange
+from ...exchanges.records import inputs_in_use
 from ...operations.jobs import Progress
-from ...partners.connections import Connection
+from ...partners.connections import Connection, peer_keys
 from ...people import audiences
 from ...people.snapshots import Snapshot
-from ...storage.cache import Epoch
+from ...storage.cache import Cache, Epoch, OpenRows, Stored
 from ...storage.database import Tx
-from ...storage.ids import stored_id
 from .. import versions
 from . import received_feeds
 from .received_feeds import ReceivedStatus
 
-ROWS = 1 << 18  # of F in memory at once, 16 MiB, or a multiple
 PARTS = 16  # at most: each part is looked for in all records
 
 
@@ -72,20 +73,14 @@ def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, sn
             in_snapshot = in_snapshot[found]
 
         def parts() -> Iterator[U8]:
-            count = ROWS * max(1, -(-len(before) // (ROWS * PARTS)))
-            try:
+            count = BLOCK_ROWS * max(1, -(-len(before) // (BLOCK_ROWS * PARTS)))
+            with _readable(connection, stored):
                 for number, prf in enumerate(stored.rows("prf", count)):
                     part = prf.astype(np.uint8, copy=False)
                     if places is not None:
                         first, last = np.searchsorted(places, (number * count, (number + 1) * count))
                         part = part[places[first:last] - number * count]
                     yield part
-            except InvalidTag as error:
-                stored.drop()
-                raise Failure(
-                    f"what {connection.alias} evaluated for us cannot be read any more",
-                    hint="the next run of its feed asks for it again",
-                ) from error
 
         yield Known(
             places_in_snapshot=in_snapshot,
@@ -113,78 +108,162 @@ def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) ->
     cache = cache_of(scope, connection, epoch)
     stored = cache.load(f"prf {namespace}", only=("rows", "lengths", "public"))
     have = None if stored is None else sort_keys(Values.of_arrays(stored))
-    pending: set[bytes] = set()
-    for name in cache.names(f"asked {namespace} "):
+    pending = Values.of([])
+    for name in cache.names(asked_file(namespace)):
         asked = cache.load(name)
-        rows = sort_keys(Values.of_arrays(asked)) if asked is not None else np.empty((0, 16), np.uint8)
+        values = Values.of([]) if asked is None else Values.of_arrays(asked)
         if have is not None:
-            waiting = np.ones(len(rows), bool)
-            waiting[match(have, rows)[1]] = False
-            rows = rows[waiting]
-        if not len(rows):
+            waiting = np.ones(len(values), bool)
+            waiting[match(have, sort_keys(values))[1]] = False
+            values = values.take(waiting)
+        if not len(values):
             cache.drop(name)
-        pending |= {row.tobytes() for row in rows}
+        pending = union([pending, values])
+    forgotten = cache.load(_forgotten(namespace))
     return EvaluationTally(
         public=b"" if stored is None else stored["public"].tobytes(),
         evaluated=0 if have is None else len(have),
-        unsure=len(pending),
+        unsure=len(pending) + (0 if forgotten is None else int(forgotten["count"])),
     )
 
 
-def receiver(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, snapshot: Snapshot, name: str) -> Role:
-    """Make the role that asks for F of our identities that are new in this epoch.
+def files(cache: Cache, namespace: str) -> list[str]:
+    """Return the files with our identities in a namespace: those that F has come for, and those it was asked for."""
+    return [name for name in cache.names(f"prf {namespace}") if name == f"prf {namespace}"] + cache.names(
+        asked_file(namespace)
+    )
 
-    What is asked under one `name` stays the same: an exchange that is resumed must not ask for others.
+
+def forget(cache: Cache, namespace: str, count: int) -> None:
+    """Note that so many more identities that the sender may have counted are erased here."""
+    before = cache.load(_forgotten(namespace))
+    cache.save(_forgotten(namespace), count=np.array(count + (0 if before is None else int(before["count"]))))
+
+
+def _forgotten(namespace: str) -> str:
+    return f"forgotten {namespace}"
+
+
+def receiver(
+    scope: Scope, connection: Connection, namespace: str, epoch: Epoch, snapshot: Snapshot, asked: bytes | None = None
+) -> Answer:
+    """Make the role that asks for F of our identities that are new in this epoch, or for those of the digest `asked`.
+
+    An exchange that is resumed must not ask for others than before.
     """
     channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=False)
-    cache, file = cache_of(scope, connection, epoch), f"asked {namespace} {name}"
     with known(scope, connection, epoch, namespace, snapshot) as have:
-        asked = cache.load(file)
-        if asked is None:
-            cache.save(file, **have.missing.arrays())
-    return EvaluateReceiver(
+        values = have.missing
+    digest = values.digest()
+    if asked is not None and asked != digest:
+        stored = cache_of(scope, connection, epoch).load(asked_file(namespace, asked))
+        if stored is None:
+            raise http.over()
+        values, digest = Values.of_arrays(stored), asked
+    role = EvaluateReceiver(
         context=channel.context,
         direction=channel.direction,
         epoch=epoch.number,
-        values=have.missing if asked is None else Values.of_arrays(asked),
+        values=values,
         key=channel.key(Purpose.RELEASE_BLIND),
-        peer_key=connection.peer_key,
+        peer_keys=peer_keys(scope, connection),
         pinned=have.public or None,
     )
+    return Answer(role, digest, partial(_keep_asked, scope, connection, namespace, epoch, values))
+
+
+def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> None:
+    """Keep what an exchange asks for, until its F has come: the partner may have counted it even if it never comes.
+
+    Files are named by what is in them, so that exchanges which ask for the same share one. Those of exchanges that are over
+    are one file together.
+    """
+    cache, name = cache_of(scope, connection, epoch), asked_file(namespace, values.digest())
+    with scope.read() as tx:
+        used = inputs_in_use(tx, connection, Kind.EVALUATE, Part.RECEIVER)
+    kept = {name, *(asked_file(namespace, each) for each in used)}
+    over = [each for each in cache.names(asked_file(namespace)) if each not in kept]
+    if not cache.has(name):
+        cache.save(name, **values.arrays())
+        _sweep_if_erased(scope, connection, epoch, namespace, values)
+    if len(over) > 1:
+        together = union(Values.of_arrays(each) for each in map(cache.load, over) if each is not None)
+        united = asked_file(namespace, together.digest())
+        cache.save(united, **together.arrays())
+        for each in over:
+            if each != united:
+                cache.drop(each)
+
+
+def asked_file(namespace: str, digest: bytes = b"") -> str:
+    """Return the name of the file with identities of a digest that F was asked for, or how all these begin."""
+    return f"asked {namespace} {digest.hex()}"
 
 
 def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, evaluation: Evaluation) -> None:
     """Add what the sender evaluated to the epoch's cache, and look for new people of ours in the releases we keep."""
     from . import joining
 
-    cache = cache_of(scope, connection, epoch)
-    stored = cache.load(f"prf {namespace}")
-    values, prf = evaluation.values, evaluation.prf  # what was asked for is sorted
+    cache, name = cache_of(scope, connection, epoch), f"prf {namespace}"
     public = np.frombuffer(evaluation.statement.statement.public, np.uint8)
-    if stored is None:
-        cache.save(f"prf {namespace}", **values.arrays(), prf=prf, public=public)
-    else:
-        if stored["public"].tobytes() != public.tobytes():
-            raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
-        before = Values.of_arrays(stored)
-        fresh = np.ones(len(values), bool)
-        fresh[match(sort_keys(before), sort_keys(values))[1]] = False
-        if fresh.any():
-            parts = [stored["prf"].astype(np.uint8, copy=False), prf[fresh]]
-            save_sorted(cache, f"prf {namespace}", [before, values.take(fresh)], parts, public=public)
+    with ExitStack() as files:
+        try:
+            stored = files.enter_context(cache.open(name))
+            have = stored.load(only=("rows", "lengths", "public"))
+        except (FileNotFoundError, InvalidTag):
+            cache.save(name, **evaluation.values.arrays(), prf=evaluation.prf, public=public)
+        else:
+            if have["public"].tobytes() != public.tobytes():
+                raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
+            with _readable(connection, stored):
+                _add(cache, name, Values.of_arrays(have), stored, evaluation, public)
     if len(evaluation.values):
+        _sweep_if_erased(scope, connection, epoch, namespace, evaluation.values)
         joining.join_all(scope, connection)
+
+
+def _add(cache: Cache, name: str, before: Values, stored: Stored, evaluation: Evaluation, public: U8) -> None:
+    """Save what is new of an evaluation among F of before; what was asked for is sorted."""
+    values, fresh = evaluation.values, np.ones(len(evaluation.values), bool)
+    fresh[match(sort_keys(before), sort_keys(values))[1]] = False
+    if fresh.any():
+        parts: list[Rows] = [OpenRows(stored, "prf", len(before)), evaluation.prf[fresh]]
+        save_sorted(cache, name, [before, values.take(fresh)], parts, public=public)
+
+
+@contextmanager
+def _readable(connection: Connection, stored: Stored) -> Iterator[None]:
+    """Delete a file with F that turns out to be damaged: the next run asks for all of it again."""
+    try:
+        yield
+    except InvalidTag as error:
+        stored.drop()
+        raise Failure(
+            f"what {connection.alias} evaluated for us cannot be read any more",
+            hint="the next run of its feed asks for it again",
+        ) from error
+
+
+def _sweep_if_erased(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, values: Values) -> None:
+    """Delete what was just written of people who were erased meanwhile."""
+    from . import erasing
+
+    snapshot = Snapshot.open(scope)
+    if not audiences.known(snapshot, namespace, values).all():
+        erasing.sweep(scope, connection, epoch, snapshot)
 
 
 def run(scope: Scope, connection: Connection, namespace: str, progress: Progress, snapshot: Snapshot) -> None:
     """Ask the partner for F of our identities that are new, as the side that calls."""
-    epoch = running_epoch(scope, connection)
-    with known(scope, connection, epoch, namespace, snapshot) as have:
-        inputs = have.missing.digest()
+    first = running_epoch(scope, connection)
+    inputs = receiver(scope, connection, namespace, first, snapshot).inputs
 
     def role(epoch_number: int) -> Role:
         now = epoch_of(scope, connection, epoch_number)
-        return receiver(scope, connection, namespace, now, snapshot, inputs.hex())
+        asked = inputs if now.number == first.number else None  # in a new epoch everybody is new
+        answer = receiver(scope, connection, namespace, now, snapshot, asked)
+        answer.keep()
+        return answer.role
 
     def done(epoch_number: int, evaluation: Evaluation) -> None:
         keep(scope, connection, namespace, epoch_of(scope, connection, epoch_number), evaluation)
@@ -213,11 +292,11 @@ def _check_expected(scope: Scope, connection: Connection, namespace: str) -> Non
             raise versions.no_feed(namespace)
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
     namespace = namespace_of(connection, opening)
     epoch = epoch_of(scope, connection, opening.epoch)
     _check_expected(scope, connection, namespace)
-    return receiver(scope, connection, namespace, epoch, Snapshot.open(scope), stored_id(opening.exchange))
+    return receiver(scope, connection, namespace, epoch, Snapshot.open(scope), inputs)
 
 
 def _open(scope: Scope, connection: Connection, subject: Subject, progress: Progress) -> None:

@@ -170,7 +170,7 @@ def _join(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> Joined:
         for segment in in_force.segments
         if segment.id in given
     }
-    for namespace in in_force.namespaces:
+    for namespace in versions.matched_by(in_force, connection):
         if namespace not in newest.records:
             continue
         with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:

@@ -23,7 +23,7 @@ from psi.values import U8
 from ...access.scope import Scope
 from ...errors import Failure
 from ...storage.database import Tx
-from ...storage.files import failure_of, write_atomically
+from ...storage.files import below, failure_of, write_atomically
 from ...storage.records import record
 from ...storage.tables import memberships
 from .changes import NO_CHANGES, Changes, Present, packed
@@ -69,7 +69,7 @@ class MembershipFiles:
 
     def __init__(self, scope: Scope, feed: ReceivedFeed) -> None:
         self._home, self._feed = scope.home, feed
-        self.folder = scope.data_directory / "received" / feed.id
+        self.folder = below(scope.data_directory, "received", feed.id)
 
     def members(self, row: Membership) -> BitMap:
         """Return a segment's present members; none where they were purged meanwhile."""
@@ -94,10 +94,10 @@ class MembershipFiles:
         changes = changes.after_members(before, present.members, revised=revised, at=left_at or now, now=now)
         stem = f"{present.segment_id}-{revision}-{self._home.new_id()[:8]}"
         file = f"{stem}.members"
-        if row is not None and present.members == before and (self.folder / row.file).exists():
+        if row is not None and present.members == before and below(self.folder, row.file).exists():
             file = row.file  # who reads the members need not look again
         else:
-            write_atomically(self.folder / file, present.members.serialize())
+            write_atomically(below(self.folder, file), present.members.serialize())
         write_atomically(self.folder / f"{stem}.changes", changes.packed())
         values = {
             "name": present.name,
@@ -113,6 +113,19 @@ class MembershipFiles:
             about = {"id": self._home.new_id(), "feed_id": self._feed.id, "segment_id": present.segment_id}
             tx.execute(insert(memberships).values(**about, **values))
 
+    def take_out(self, tx: Tx, row: Membership, profiles: BitMap) -> bool:
+        """Forget that profiles ever were in a segment; return whether one of them was. The old files go at the commit."""
+        members, changes = self.members(row), self.changes(row)
+        if not profiles & (members | changes.realized | changes.late | BitMap(changes.exits.profiles)):
+            return False
+        stem = f"{row.segment_id}-{row.revision}-{self._home.new_id()[:8]}"
+        write_atomically(self.folder / f"{stem}.members", (members - profiles).serialize())
+        write_atomically(self.folder / f"{stem}.changes", changes.without(profiles).packed())
+        values = {"file": f"{stem}.members", "changes": f"{stem}.changes", "size": len(members - profiles)}
+        tx.execute(update(memberships).where(memberships.c.id == row.id).values(**values))
+        self.delete([row.file, row.changes])
+        return True
+
     def drop(self, tx: Tx, gone: Iterable[Membership]) -> None:
         """Remove rows, and their files once the transaction is committed."""
         for row in gone:
@@ -122,7 +135,7 @@ class MembershipFiles:
     def delete(self, names: Iterable[str]) -> None:
         """Delete files once the transaction that names them no more is committed."""
         for name in names:
-            self._home.database.afterwards(partial((self.folder / name).unlink, missing_ok=True))
+            self._home.database.afterwards(partial(below(self.folder, name).unlink, missing_ok=True))
 
     def delete_all(self) -> None:
         """Delete every file of the feed once the transaction is committed."""
@@ -138,10 +151,11 @@ class MembershipFiles:
         """Return the last full revision and the changes since, oldest first; nothing where one of them is gone."""
         chain: Chain = []
         for name in self._feed.records or ():
-            if not (self.folder / name).exists():
+            path = below(self.folder, name)
+            if not path.exists():
                 return []
             version, revision = _named(name)
-            with np.load(self.folder / name, allow_pickle=False) as stored:
+            with np.load(path, allow_pickle=False) as stored:
                 records = {each.replace("|", "/"): stored[each] for each in stored.files}
             assert self._feed.epoch is not None
             chain.append(Sealed(version=version, revision=revision, epoch=self._feed.epoch, records=records))
@@ -162,7 +176,7 @@ class MembershipFiles:
         while newest is not None:
             name: str = getattr(newest, column)
             try:
-                return (self.folder / name).read_bytes()
+                return below(self.folder, name).read_bytes()
             except FileNotFoundError:
                 with self._home.read() as tx:
                     found = tx.execute(select(memberships).where(memberships.c.id == row.id)).first()

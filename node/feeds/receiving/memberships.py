@@ -1,6 +1,5 @@
 """What received feeds say of our people: who is in which segment of which partner, who came lately, who has left."""
 
-from collections.abc import Collection
 from enum import StrEnum
 
 from pyroaring import BitMap
@@ -9,6 +8,8 @@ from psi.errors import Remedy
 
 from ...access.scope import Scope
 from ...errors import NotFound
+from ...governance.lineage import Place, PlaceKind
+from ...governance.visibility import Visibility
 from ...operations.alerts import AlertKind, Alerts
 from ...partners.connections import Connection
 from ...segments.references import Gone
@@ -90,25 +91,26 @@ class Memberships:
         return {row.name: 0 if ended else row.size for row in rows(tx, feed)}
 
     def segments_received(self, connection_id: str) -> int:
-        """Return how many distinct segments a partner gives us."""
+        """Return how many distinct segments a partner gives us, of those that the caller may see."""
         with self._home.read() as tx:
+            visibility = Visibility(self._scope, tx)
             found = {
                 row.segment_id
                 for connection, feed in received_feeds.alive(self._scope, tx)
                 if connection.id == connection_id
                 for row in rows(tx, feed)
+                if visibility.sees(Place(kind=PlaceKind.RECEIVED, target=f"{connection.alias}.{row.name}"))
             }
         return len(found)
 
-    def stamp(self, tx: Tx, references: Collection[str] | None = None) -> tuple[str, ...]:
-        """Return a stamp of received segments, all or those named ("received.acme.vip"): it differs once their members do."""
+    def stamp(self, tx: Tx) -> tuple[str, ...]:
+        """Return a stamp of the received segments: it differs once their members do."""
         found = []
-        for connection, feed in received_feeds.alive(self._scope, tx) if references is None or references else ():
+        for connection, feed in received_feeds.alive(self._scope, tx):
             over = self._why_ended(tx, feed) is not None
-            for row in rows(tx, feed):
-                name = f"received.{connection.alias}.{row.name}"
-                if references is None or name in references:
-                    found.append(f"{name} {'over' if over else row.file}")
+            found += [
+                f"received.{connection.alias}.{row.name} {'over' if over else row.file}" for row in rows(tx, feed)
+            ]
         return tuple(sorted(found))
 
     def due(self, tx: Tx, feed: ReceivedFeed) -> bool:

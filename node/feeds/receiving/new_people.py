@@ -14,6 +14,7 @@ from ...partners.connections import Connection, ConnectionStatus
 from ...partners.letters import Letters
 from ...people.snapshots import Snapshot, changes_after, newest_generation, settled
 from ...storage.tables import DAY
+from .. import versions
 from . import evaluations, received_feeds
 from .received import Received
 from .received_feeds import ReceivedFeed
@@ -46,7 +47,11 @@ def ask_for_new(scope: Scope, known: dict[str, Asked]) -> None:
         if epoch is None or (same and now < before.again) or not settled(changes, now):
             continue
         snapshot = Snapshot.open(scope)
-        new = [each for each in definition.namespaces if evaluations.missing(scope, connection, epoch, each, snapshot)]
+        new = [
+            each
+            for each in versions.matched_by(definition, connection)
+            if evaluations.missing(scope, connection, epoch, each, snapshot)
+        ]
         tries = before.tries + 1 if same else 0
         again = now + min(ASK_AGAIN_SECONDS << min(tries, 16), DAY) if new else now + DAY
         known[feed.id] = Asked(generation=generation, epoch=epoch.number, tries=tries, again=again)

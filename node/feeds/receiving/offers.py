@@ -3,6 +3,7 @@
 What a version takes out is in force at once, what it adds waits for our answer.
 """
 
+from itertools import count
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select
@@ -29,6 +30,7 @@ from .received_feeds import OVER, ReceivedFeed, ReceivedStatus
 
 # of one partner and not over; each version of one may take a letter's 960 KiB, and rules read them all
 FEEDS_AT_MOST = 256
+NAME_LENGTH = 63  # characters of a feed's name
 
 
 def published(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
@@ -42,12 +44,15 @@ def offered(scope: Scope, tx: Tx, connection: Connection, definition: Definition
 
     It replaces a version that was offered before and not accepted.
     """
-    if not set(definition.namespaces) <= set(connection.agreed.namespaces):
-        raise RemoteProtocolError("manifest", "the feed uses a namespace that was not agreed on")
     feed = received_feeds.find(tx, connection.id, definition.feed)
+    known = set(connection.agreed.namespaces)
+    if feed is not None:  # what it had, a change of the agreement may have taken out; it is not matched by
+        known |= set(received_feeds.definition(tx, feed).namespaces)
+    if not set(definition.namespaces) <= known:
+        raise RemoteProtocolError("manifest", "the feed uses a namespace that was not agreed on")
     if feed is None:
-        _insert(scope, tx, connection, definition)
-        text = f"{connection.alias} offers feed {definition.name}: enable it, or decline it"
+        name = _insert(scope, tx, connection, definition)
+        text = f"{connection.alias} offers feed {name}: enable it, or decline it"
         Alerts(scope).add(tx, AlertKind.FEED_OFFERED, text)
         return
     if definition.version <= versions.newest(tx, feed.id) or feed.status in OVER:
@@ -65,21 +70,35 @@ def offered(scope: Scope, tx: Tx, connection: Connection, definition: Definition
     Alerts(scope).add(tx, AlertKind.FEED_CHANGED, text)
 
 
-def _insert(scope: Scope, tx: Tx, connection: Connection, definition: Definition) -> None:
+def _insert(scope: Scope, tx: Tx, connection: Connection, definition: Definition) -> str:
+    """Add a feed under a name that no other feed of the partner has here, and return that."""
     _make_room(tx, connection)
+    name = _free_name(tx, connection, definition.name)
     feed_id = versions.received_feed_id(connection.id, definition.feed)
     versions.keep(scope, tx, feed_id, definition)
     tx.execute(
         insert(rows).values(
             id=feed_id,
             connection_id=connection.id,
-            name=definition.name,
+            name=name,
             status=ReceivedStatus.PENDING,
             offered_version=definition.version,
             last_revision=0,
             changed=scope.home.now(),
         )
     )
+    return name
+
+
+def _free_name(tx: Tx, connection: Connection, name: str) -> str:
+    """Return the name of a new feed: its own, or one with a number while another feed of the partner has that.
+
+    So nobody who names a feed gets another one. A sender that was restored offers a feed again that is still here.
+    """
+    mine = (rows.c.connection_id == connection.id, rows.c.status.not_in(OVER))
+    taken = set(tx.scalars(select(rows.c.name).where(*mine)))
+    numbered = (f"{name[: NAME_LENGTH - len(f'-{number}')]}-{number}" for number in count(2))
+    return name if name not in taken else next(each for each in numbered if each not in taken)
 
 
 def _make_room(tx: Tx, connection: Connection) -> None:

@@ -5,15 +5,28 @@ from ...access.scope import Home, Scope
 from ...errors import Failure
 from ...partners.connections import Connection
 from ...storage.database import Tx
-from . import membership_files, received_feeds
+from ..purges import TakenOut
+from . import joining, membership_files, received_feeds
 from .received import purge
-from .received_feeds import ReceivedStatus
+from .received_feeds import ALIVE, ReceivedStatus
 
 
 def ended(scope: Scope, tx: Tx, connection: Connection) -> None:
     """Purge everything that came over a connection that has ended."""
     for feed in received_feeds.of_connection(tx, connection.id):
         purge(scope, tx, connection, feed, reason="disconnected")
+
+
+def namespaces_changed(scope: Scope, tx: Tx, connection: Connection, gone: frozenset[str]) -> None:
+    """Remove the members that came by namespaces which are agreed on no more, and by those alone."""
+    for feed in received_feeds.of_connection(tx, connection.id):
+        if feed.status not in ALIVE or feed.accepted_version is None:
+            continue
+        definition = received_feeds.definition(tx, feed)
+        namespaces = tuple(each for each in definition.namespaces if each in gone)
+        if namespaces:
+            taken_out = TakenOut(version=definition.version, segments=(), namespaces=namespaces)
+            joining.take_out(scope, tx, connection, feed, taken_out)
 
 
 def files_are_gone(home: Home, connection: Connection) -> bool:

@@ -54,6 +54,7 @@ class ReceivedFeed:
     refreshed: int | None  # when a run last confirmed the memberships
     reason: str | None
     changed: int
+    deleted: int | None = None  # when it left the lists
 
 
 Pairs = list[tuple[Connection, ReceivedFeed]]  # a feed, and the connection that it came over
@@ -95,25 +96,36 @@ def of_project(scope: Scope, tx: Tx) -> Pairs:
     return [(partners[feed.connection_id], feed) for feed in feeds]
 
 
+def listed(scope: Scope, tx: Tx) -> Pairs:
+    """Return the feeds that people did not delete."""
+    return [(connection, feed) for connection, feed in of_project(scope, tx) if feed.deleted is None]
+
+
 def alive(scope: Scope, tx: Tx) -> Pairs:
     """Return the feeds whose members are kept."""
     return [(connection, feed) for connection, feed in of_project(scope, tx) if feed.status in ALIVE]
 
 
-def get(scope: Scope, tx: Tx, name: str, partner: str | None = None) -> tuple[Connection, ReceivedFeed]:
+def get(
+    scope: Scope, tx: Tx, name: str, partner: str | None = None, *, over: bool = False
+) -> tuple[Connection, ReceivedFeed]:
     """Return a feed by name, with its connection; the partner is needed where two offer one of that name.
 
+    A partner may have offered several of one name, of which one is not over: that one is returned, or with `over` another.
     Raises NotFound, also where the feed is hidden from the caller.
     """
-    named = ((c, f) for c, f in of_project(scope, tx) if f.name == name and partner in (None, c.alias))
+    named = ((c, f) for c, f in listed(scope, tx) if f.name == name and partner in (None, c.alias))
     found = [(c, f) for c, f in named if not is_hidden(scope, tx, f)]
-    found = [(c, f) for c, f in found if f.status not in OVER] or found
+    live = [(c, f) for c, f in found if f.status not in OVER]
+    found = [(c, f) for c, f in found if over and f.status in OVER] or live or found
     if not found:
         raise NotFound(
             f"no partner has offered a feed {name!r}", hint="see what was offered", remedy=Remedy("feed.list")
         )
     if len({connection.id for connection, _ in found}) > 1:
         raise NotAllowed(f"several partners offer a feed {name!r}", hint="name the partner too")
+    if len(live) > 1 and not over:
+        raise NotAllowed(f"{live[0][0].alias} offers {len(live)} feeds {name!r}", hint="ask it to revoke all but one")
     return found[-1]
 
 

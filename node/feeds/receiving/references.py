@@ -1,6 +1,6 @@
 """What lower rooms ask of the segments that partners share with us: who is in one, its labels, what is restricted."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from pyroaring import BitMap
 
@@ -8,10 +8,11 @@ from protocol.feed import Definition
 
 from ...access.scope import Scope
 from ...errors import NotFound
-from ...governance.lineage import Place, PlaceKind, Uses, written
+from ...governance.lineage import Uses
 from ...people.snapshots import Snapshot
 from ...storage.database import Tx
 from . import received_feeds
+from .membership_files import rows
 from .memberships import Memberships, not_received
 from .received import Received
 
@@ -25,12 +26,15 @@ class ReceivedSegments:
     def members(self, tx: Tx, snapshot: Snapshot, name: str) -> BitMap:
         return Memberships(self._scope).members(*_parts(name), tx)
 
+    def names(self, tx: Tx) -> set[str]:
+        return {
+            f"{connection.alias}.{row.name}"
+            for connection, feed in received_feeds.alive(self._scope, tx)
+            for row in rows(tx, feed)
+        }
+
     def missing(self, name: str) -> NotFound:
         return not_received(*_parts(name))
-
-    def stamp(self, tx: Tx, names: Collection[str]) -> tuple[str, ...]:
-        references = {written(Place(kind=PlaceKind.RECEIVED, target=name)) for name in names}
-        return Memberships(self._scope).stamp(tx, references)
 
     def labels(self, tx: Tx) -> Uses:
         return received_feeds.labels(self._scope, tx)

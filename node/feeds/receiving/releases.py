@@ -11,11 +11,10 @@ from psi.errors import VesicaError
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
 from ...exchanges.channels import epoch_of
-from ...exchanges.handlers import Handler, Subject
+from ...exchanges.handlers import Answer, Handler, Subject
 from ...exchanges.opening import Plan, run_exchange
-from ...exchanges.records import find
 from ...operations.jobs import Progress
-from ...partners.connections import Connection
+from ...partners.connections import Connection, peer_keys
 from ...people.snapshots import Snapshot
 from ...storage.database import Tx
 from .. import runs, versions
@@ -52,10 +51,13 @@ def receiver(scope: Scope, connection: Connection, subject: Subject, epoch_numbe
     return ReleaseReceiver(
         connection=connection.wire_id,
         definition=definition,
-        evaluations={each: evaluations.tally(scope, connection, epoch, each) for each in definition.namespaces},
+        evaluations={
+            each: evaluations.tally(scope, connection, epoch, each)
+            for each in versions.matched_by(definition, connection)
+        },
         last_revision=last,
         previous=previous,
-        peer_key=connection.peer_key,
+        peer_keys=peer_keys(scope, connection),
         sign=scope.home.sign,
         most=connection.terms.maximum_universe,
         check=check,
@@ -127,10 +129,8 @@ def received(scope: Scope, connection: Connection, released: Released, epoch_num
     )
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
-    with scope.read() as tx:
-        again = find(tx, opening.exchange) is not None
-    return receiver(scope, connection, opening.subject, opening.epoch, again=again)
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+    return Answer(receiver(scope, connection, opening.subject, opening.epoch, again=inputs is not None))
 
 
 def _open(scope: Scope, connection: Connection, subject: Subject, progress: Progress) -> None:
@@ -143,7 +143,7 @@ def _open(scope: Scope, connection: Connection, subject: Subject, progress: Prog
         assert isinstance(revision, int)
         if feed.last_revision >= revision:
             return  # a kill came after it was kept
-        namespaces = received_feeds.definition(tx, feed).namespaces
+        namespaces = versions.matched_by(received_feeds.definition(tx, feed), connection)
     for namespace in namespaces:
         evaluations.run(scope, connection, namespace, progress, Snapshot.open(scope))
 

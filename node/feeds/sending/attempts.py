@@ -4,15 +4,13 @@ An attempt is counted before it begins: a process that dies over it leaves a tim
 """
 
 import hashlib
-from dataclasses import astuple, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 from sqlalchemy import select, update
 
 from psi.errors import VesicaError
 
 from ...access.scope import Home, Scope
-from ...consent.consent_policies import ConsentPolicies
 from ...errors import NotAllowed, PeerUnreachable
 from ...operations.alerts import AlertKind, Alerts
 from ...partners import key_epochs
@@ -23,30 +21,12 @@ from ...storage.records import Document
 from ...storage.tables import DAY, consent_policies, feed_partners, feeds, label_uses, policies, projects
 from ..states import RecipientStatus
 from . import recipients
-from .recipients import Recipient
+from .recipients import Basis, Recipient
 
 FIRST_SECONDS, LONGEST_SECONDS = 30, 3_600  # before the second attempt, and at most before any
 FULL_SECONDS = 60  # before a receiver gets a second full revision; doubled up to LONGEST_SECONDS, forgotten after a day
 PATIENT_TRIES = 3  # a partner that is gone for a moment is no alert
 RULES = (label_uses, policies, consent_policies)  # what decides whether a feed may run, beside its data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Basis:
-    """What a run depends on: while it is the same as at the last attempt, a run would bring nothing new."""
-
-    generation: int  # of the project's data
-    model: str | None  # of consent
-    version: int | None  # of the feed, as the partner accepted it
-    epoch: int  # of keys; 0: none is running
-    rules: str
-
-    @classmethod
-    def read(cls, stored: list[Any] | None) -> "Basis | None":
-        if stored is None:
-            return None
-        generation, model, version, epoch, rules = stored
-        return cls(generation=generation, model=model, version=version, epoch=epoch, rules=rules)
 
 
 def basis(scope: Scope, tx: Tx, recipient: Recipient, rules: str, *, generation: int) -> Basis:
@@ -62,12 +42,11 @@ def basis(scope: Scope, tx: Tx, recipient: Recipient, rules: str, *, generation:
 
 
 def rules(scope: Scope, tx: Tx) -> str:
-    """Return a digest of the labels and policies that runs of a project obey, and of what partners' segments add to them."""
+    """Return a digest of the labels and policies that runs of a project obey."""
     found = hashlib.sha256()
     for table in RULES:
         rows = tx.execute(select(table).where(table.c.project_id == scope.id))
         found.update(repr(sorted(map(repr, rows))).encode())
-    found.update(repr(ConsentPolicies(scope).stamp(tx)).encode())
     return found.hexdigest()[:16]
 
 
@@ -84,7 +63,7 @@ def begin(scope: Scope, connection: Connection, feed_id: str) -> None:
         requests = recipient.requests + (recipient.requested is not None)
         values = {"tries": tries, "next_attempt": scope.home.now() + wait(tries), "failure": None}
         values |= {"requested": None, "requests": requests}
-        recipients.set_state(tx, recipient, tried=_now(scope, tx, recipient, newest_generation(scope, tx)), **values)
+        recipients.set_state(tx, recipient, tried=asdict(_now(scope, tx, recipient)), **values)
 
 
 def depends_on(scope: Scope, connection: Connection, feed_id: str, generation: int) -> None:
@@ -92,9 +71,9 @@ def depends_on(scope: Scope, connection: Connection, feed_id: str, generation: i
     with scope.begin() as tx:
         epoch = key_epochs.current(scope, tx, connection).number
         recipient = recipients.get(tx, connection.id, feed_id)
-        begun = Basis.read(recipient.tried)
-        assert begun is not None
-        recipients.set_state(tx, recipient, tried=list(astuple(replace(begun, generation=generation, epoch=epoch))))
+        assert recipient.tried is not None
+        now = replace(recipient.tried, generation=generation, epoch=epoch)
+        recipients.set_state(tx, recipient, tried=asdict(now))
 
 
 def ended(scope: Scope, tx: Tx, connection: Connection, feed_id: str) -> None:
@@ -164,5 +143,5 @@ def full_revision_from(recipient: Recipient) -> int:
     return recipient.full_since + pause
 
 
-def _now(scope: Scope, tx: Tx, recipient: Recipient, generation: int) -> list[Any]:
-    return list(astuple(basis(scope, tx, recipient, rules(scope, tx), generation=generation)))
+def _now(scope: Scope, tx: Tx, recipient: Recipient) -> Basis:
+    return basis(scope, tx, recipient, rules(scope, tx), generation=newest_generation(scope, tx))

@@ -21,8 +21,7 @@ from .. import versions
 from ..runs import RunState
 from ..states import FeedStatus, RecipientStatus
 from . import attempts, recipients, releases
-from .attempts import Basis
-from .recipients import Recipient
+from .recipients import Basis, Recipient
 
 LETTERS_SECONDS = 60  # how long a run waits for letters to arrive
 # between the last run and one that a partner asks for; doubled up to a day where it had nobody new
@@ -88,6 +87,16 @@ def submit_due(scope: Scope) -> None:
             log.info("due", feed=each.feed, partner=each.partner, reason=reason)
 
 
+def submit_all(scope: Scope) -> list[str]:
+    """Queue a run of each feed to each partner that has enabled it, as the node's own work; return the partners."""
+    with scope.home.guard.itself():
+        found = [each for each in candidates(scope) if not _is_over(scope, each.recipient)]
+        for each in found:
+            parameters = {"connection": each.recipient.connection_id, "feed": each.recipient.feed_id}
+            Jobs(scope.home).submit_once(releases.JOB, parameters, scope)
+    return sorted({each.partner for each in found})
+
+
 def _is_over(scope: Scope, recipient: Recipient) -> bool:
     """Return whether a feed has passed its end, so that a run would be refused."""
     with scope.read() as tx:
@@ -114,7 +123,7 @@ def candidates(scope: Scope) -> list[Candidate]:
         found = []
         for row in rows:
             recipient = recipients.read(row)
-            tried = Basis.read(recipient.tried)
+            tried = recipient.tried
             situation = Situation(
                 now=now,
                 basis=attempts.basis(scope, tx, recipient, rules, generation=generation),

@@ -21,8 +21,8 @@ from ...access.scope import Scope
 from ...errors import AlreadyExists, InvalidInput, NotAllowed, NotFound
 from ...exchanges.records import give_up_releases
 from ...governance.governance import Governance
-from ...governance.lineage import Lineage, PlaceKind
-from ...governance.policies import check_action
+from ...governance.lineage import Lineage
+from ...governance.policies import SHARING, check_action
 from ...partners.connections import Connection, ConnectionStatus
 from ...partners.letters import Letters
 from ...partners.partners import Partners
@@ -97,8 +97,7 @@ def edit(
     a fresh estimate: until there is one the version waits here.
     """
     name = feed.name
-    if feed.status is FeedStatus.REVOKED:
-        raise NotAllowed(f"feed {name} was revoked", hint="create a new one")
+    recipients.check_not_revoked(tx, feed)
     before = versions.get(tx, feed.id, feed.version)
     _check_there(before, removal)
     pairs = [pair for pair in recipients.partners_of(scope, tx, feed) if pair[1].status in CURRENT]
@@ -137,8 +136,7 @@ def relabel(scope: Scope, tx: Tx, feed: Feed, before: Definition, lineage: Linea
 
     def labelled(definition: Definition) -> Definition:
         segments = tuple(
-            replace(each, labels=tuple(sorted(lineage.labels(PlaceKind.SEGMENT, each.name))))
-            for each in definition.segments
+            replace(each, labels=tuple(sorted(lineage.labels_for(each.name, SHARING)))) for each in definition.segments
         )
         return replace(definition, segments=segments)
 
@@ -334,9 +332,12 @@ def _check_there(definition: Definition, removal: Removal) -> None:
 def _new_partner(scope: Scope, tx: Tx, feed: Feed, alias: str) -> Connection:
     connection = Partners(scope).get(alias, tx, status=ConnectionStatus.ACTIVE)
     known = recipients.find(tx, connection.id, feed.id)
+    if known is not None and known.status not in CURRENT:
+        raise recipients.gone(tx, feed, [(connection, known)])
     if known is not None:
         raise AlreadyExists(
             f"feed {feed.name} goes to {alias} already ({known.status})",
-            hint="what a partner declined, or what was taken from it, it is offered again as a new feed",
+            hint="look at it",
+            remedy=Remedy("feed.show", {"name": feed.name}),
         )
     return connection

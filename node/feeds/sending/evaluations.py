@@ -21,12 +21,14 @@ from psi.values import U8, Values, sort_keys
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
 from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, save_sorted
-from ...exchanges.handlers import Handler, Subject
+from ...exchanges.handlers import Answer, Handler, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Progress
-from ...partners import key_epochs
+from ...partners import windows
 from ...partners.connections import Connection
-from ...storage.cache import Cache, Epoch
+from ...people import audiences
+from ...people.snapshots import Snapshot
+from ...storage.cache import Arrays, Cache, Epoch
 from ...storage.database import Tx
 from ...storage.tables import feed_partners, feeds
 from .. import ledger, versions
@@ -34,6 +36,7 @@ from ..states import RecipientStatus
 from . import attempts
 
 SEEN_BYTES = 16  # of a point, by which it is known again
+MOST_PARTS = 64  # files of them in a namespace
 
 
 def sender(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> Role:
@@ -75,9 +78,8 @@ def prf_of(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, v
     """Return F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again."""
     cache = cache_of(scope, connection, epoch)
     stored = cache.load(f"own {namespace}")
-    channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
     if stored is None:
-        result = oprf.prf(channel.context, values, channel.key(Purpose.RELEASE_PRF))
+        result = prf_alone(scope, connection, namespace, epoch, values)
         cache.save(f"own {namespace}", **values.arrays(), prf=result)
         return result
     before, prf = Values.of_arrays(stored), stored["prf"].astype(np.uint8, copy=False)
@@ -89,9 +91,27 @@ def prf_of(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, v
     result = np.empty((len(values), 64), np.uint8)
     result[found] = prf[places]
     if missing.any():
-        result[missing] = oprf.prf(channel.context, values.take(missing), channel.key(Purpose.RELEASE_PRF))
+        result[missing] = prf_alone(scope, connection, namespace, epoch, values.take(missing))
         save_sorted(cache, f"own {namespace}", [before, values.take(missing)], [prf, result[missing]])
     return result
+
+
+def forget(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, snapshot: Snapshot) -> None:
+    """Delete F of those of our identities that nobody has any more."""
+    cache = cache_of(scope, connection, epoch)
+    stored = cache.load(f"own {namespace}", only=("rows", "lengths"))
+    if stored is None or (kept := audiences.known(snapshot, namespace, values := Values.of_arrays(stored))).all():
+        return
+    whole = cache.load(f"own {namespace}", only=("prf",))
+    cache.drop(f"own {namespace}")
+    if whole is not None and kept.any():
+        cache.save(f"own {namespace}", **values.take(kept).arrays(), prf=whole["prf"][kept])
+
+
+def prf_alone(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> U8:
+    """Return F(x) of our own identities, uint8 (n, 64), and keep none of it."""
+    channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
+    return oprf.prf(channel.context, values, channel.key(Purpose.RELEASE_PRF))
 
 
 def _charge(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> Callable[[U8], None]:
@@ -100,37 +120,35 @@ def _charge(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) 
     The points are on disk before the ledger row that makes them count. After a kill in between they are charged when they
     come again, once.
     """
-    cache = cache_of(scope, connection, epoch)
-    seen = _Seen(scope, cache, namespace)
+    seen = _Seen(scope, cache_of(scope, connection, epoch), namespace)
 
     def charge(points: U8) -> None:
         fresh = seen.fresh(points)
         new = len(fresh)
         if not new:
             return
-        entry = scope.home.new_id()
-        cache.save(f"seen {namespace} {entry}", points=fresh)
+        entry = seen.save(fresh)
         with scope.begin() as tx:
             allowed = allowance(scope, tx, connection, namespace)
             if new > allowed:
-                cache.drop(f"seen {namespace} {entry}")
+                seen.drop(entry)
                 raise RefusedToPartner(
                     "evaluations_spent",
-                    f"{new} more points are above the evaluations agreed for this epoch ({allowed} are left)",
+                    # how many are left would say what others used
+                    f"{new} more points are above the evaluations agreed for this window",
                     hint="if the receiver ended the key epoch, the sender has to agree to that; otherwise the sender may allow "
                     "as many once more",
                 )
-            spent = ledger.Entry(
-                peer_key=connection.peer_key, kind=ledger.LedgerKind.EVALUATIONS, amount=new, note=namespace, id=entry
-            )
-            ledger.add(scope, tx, spent)
+            spent = ledger.Entry(kind=ledger.LedgerKind.EVALUATIONS, amount=new, note=namespace, id=entry)
+            ledger.add(scope, tx, connection, spent)
             attempts.grant(tx, connection)
+        seen.unite(connection)
 
     return charge
 
 
 def allowance(scope: Scope, tx: Tx, connection: Connection, namespace: str) -> int:
-    """Return how many more points the partner may have evaluated in this epoch."""
+    """Return how many more points the partner may have evaluated in this window."""
     terms = connection.terms
     query = (
         select(feed_partners.c.universes)
@@ -139,23 +157,20 @@ def allowance(scope: Scope, tx: Tx, connection: Connection, namespace: str) -> i
     )
     declared = max((sizes.get(namespace, 0) for (sizes,) in tx.execute(query) if sizes), default=0)
     agreed = min(declared, terms.maximum_universe)
-    allowed = ledger.newest(tx, scope.id, connection.peer_key, ledger.LedgerKind.ALLOWED)
-    counted, restored = key_epochs.counted_since(scope, tx, connection), scope.row(tx).restored or 0
+    allowed = ledger.newest(tx, connection, ledger.LedgerKind.ALLOWED)
+    counted, restored = windows.counted_since(scope, tx, connection), scope.row(tx).restored or 0
     if allowed < restored and counted <= restored:  # what was used up since the backup is not known: a person decides
         return 0
-    spent = ledger.total(
-        tx,
-        scope.id,
-        connection.peer_key,
-        ledger.LedgerKind.EVALUATIONS,
-        since=max(allowed, counted),
-        note=namespace,
-    )
+    spent = ledger.total(tx, connection, ledger.LedgerKind.EVALUATIONS, since=max(allowed, counted), note=namespace)
     return int(agreed * terms.evaluations) - spent
 
 
 class _Seen:
-    """The points of a partner that were charged in this epoch, in the parts in which they came; no two share a point."""
+    """The points of a partner that were charged in this epoch, in the parts in which they came; no two share a point.
+
+    Many parts become one, which names those that it replaces: what a kill left of them counts no more. A part counts once
+    the ledger has a row of its id.
+    """
 
     def __init__(self, scope: Scope, cache: Cache, namespace: str) -> None:
         self._scope, self._cache, self._beginning = scope, cache, f"seen {namespace} "
@@ -163,15 +178,32 @@ class _Seen:
 
     def parts(self) -> Collection[U8]:
         """Return the beginnings of the points, uint8 (n, 16), each part sorted; what came since is read now."""
-        names = {name.removeprefix(self._beginning): name for name in self._cache.names(self._beginning)}
+        while not self._read():
+            pass
+        return self._parts.values()
+
+    def _read(self) -> bool:
+        """Read the parts that came since; return False where one was replaced meanwhile."""
+        names = self._names()
         new = names.keys() - self._parts.keys()
         with self._scope.read() as tx:
             charged = ledger.known(tx, new)
+        read: dict[str, Arrays] = {}
         for entry in charged:
             stored = self._cache.load(names[entry])
             if stored is not None:
+                read[entry] = stored
+            elif not self._cache.has(names[entry]):  # it is not damaged, but gone
+                return False
+        replaces = {entry: _names(stored) for entry, stored in read.items()}
+        replaced = {each for names_replaced in replaces.values() for each in names_replaced}
+        for entry, stored in read.items():
+            if entry not in replaced:
                 self._parts[entry] = stored["points"].astype(np.uint8, copy=False)
-        return self._parts.values()
+        for entry in sorted(replaced, key=lambda each: len(replaces.get(each, ()))):  # what names others goes last
+            self._parts.pop(entry, None)
+            self._cache.drop(self._beginning + entry)
+        return True
 
     def fresh(self, points: U8) -> U8:
         """Return the beginnings of those points that were not charged, sorted."""
@@ -182,6 +214,40 @@ class _Seen:
                 unknown[match(part, fresh)[1]] = False
                 fresh = fresh[unknown]
         return fresh
+
+    def save(self, points: U8, replaces: Collection[str] = ()) -> str:
+        """Put a part on disk, and return the id of the ledger's row that makes it count."""
+        entry = self._scope.home.new_id()
+        names = np.frombuffer(" ".join(replaces).encode(), np.uint8)
+        self._cache.save(self._beginning + entry, points=points, replaces=names)
+        return entry
+
+    def drop(self, entry: str) -> None:
+        self._cache.drop(self._beginning + entry)
+
+    def unite(self, connection: Connection) -> None:
+        """Make one part of many, or points that come one by one would fill the disk with files."""
+        if len(parts := list(self.parts())) < MOST_PARTS:
+            return
+        replaced = set(self._parts)
+        entry = self.save(distinct(np.concatenate(parts)), replaced)
+        with self._scope.begin() as tx:
+            unchanged = set(ledger.known(tx, self._names())) == replaced  # or another process was faster
+            if unchanged:
+                nothing = ledger.Entry(kind=ledger.LedgerKind.EVALUATIONS, amount=0, id=entry)
+                ledger.add(self._scope, tx, connection, nothing)
+        if unchanged:
+            self.parts()
+        else:
+            self.drop(entry)
+
+    def _names(self) -> dict[str, str]:
+        return {name.removeprefix(self._beginning): name for name in self._cache.names(self._beginning)}
+
+
+def _names(stored: Arrays) -> list[str]:
+    """Return the parts that a part replaces."""
+    return stored["replaces"].tobytes().decode().split() if "replaces" in stored else []
 
 
 def run(scope: Scope, connection: Connection, namespace: str, progress: Progress) -> None:
@@ -204,11 +270,11 @@ def check_expected(scope: Scope, connection: Connection, namespace: str) -> None
             raise versions.no_feed(namespace)
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
+def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> Answer:
     namespace = namespace_of(connection, opening)
     epoch = epoch_of(scope, connection, opening.epoch)
     check_expected(scope, connection, namespace)
-    return sender(scope, connection, namespace, epoch)
+    return Answer(sender(scope, connection, namespace, epoch))
 
 
 def _note_request(scope: Scope, tx: Tx, connection: Connection, subject: Subject) -> bool:

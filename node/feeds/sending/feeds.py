@@ -13,7 +13,7 @@ from ...access.scope import Scope
 from ...errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from ...exchanges.records import give_up_releases
 from ...governance.governance import Governance
-from ...governance.policies import check_action
+from ...governance.policies import SHARING, check_action
 from ...governance.visibility import Visibility
 from ...operations.jobs import Jobs, JobState, Progress, no_progress
 from ...partners.connections import Connection, ConnectionStatus
@@ -26,7 +26,7 @@ from ...storage.tables import feeds
 from .. import lifetimes, prerequisites, purges, runs, versions
 from ..estimates import asking, estimates
 from ..states import CURRENT, FeedStatus, RecipientStatus
-from . import edits, publishing, recipients, releases
+from . import deleting, edits, publishing, recipients, releases
 from .edits import Addition, Removal
 from .parts import namespace, segment_ref
 from .recipients import Feed, Pairs
@@ -57,10 +57,10 @@ class Feeds:
 
         Raises NotAllowed if a prerequisite is missing, or a label or policy forbids it.
         """
-        with self._scope.act("feed.create", name) as tx:
+        detail: Document = {}
+        with self._scope.act("feed.create", name, detail=detail) as tx:
             check_name(name, "feed")
-            if self._find(name, tx) is not None:
-                raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
+            detail |= self._free(tx, name)
             if not namespaces:
                 raise InvalidInput("a feed needs a namespace to match by", hint="name one or more")
             for use in restricted_uses:
@@ -173,6 +173,7 @@ class Feeds:
                 raise NotFound(
                     f"feed {name} does not go to a partner {partner!r}", hint="look at it", remedy=_show(name)
                 )
+            recipients.check_current(tx, feed, pairs)
             self._revoke(tx, feed, pairs, reason)
         self._deliver([connection for connection, _ in pairs])
 
@@ -181,13 +182,17 @@ class Feeds:
         with self._scope.act("feed.revoke", name) as tx:
             feed = self.get(name, tx)
             if feed.status is FeedStatus.REVOKED:
-                raise NotAllowed(
-                    f"feed {name} was revoked already", hint="look at the feeds", remedy=Remedy("feed.list")
-                )
+                raise NotAllowed(f"feed {name} was revoked already", hint="look at it", remedy=_show(name))
             pairs = recipients.partners_of(self._scope, tx, feed)
             self._revoke(tx, feed, pairs, reason)
             recipients.change_feed(self._scope, tx, feed.id, status=FeedStatus.REVOKED)
         self._deliver([connection for connection, _ in pairs])
+
+    def delete(self, name: str) -> None:
+        """Take a draft, or a feed that no partner has any more, out of the lists; what partners signed about it stays."""
+        detail: Document = {}
+        with self._scope.act("feed.delete", name, detail=detail) as tx:
+            detail |= deleting.delete(self._scope, tx, self.get(name, tx))
 
     def sync(self, name: str | None = None, progress: Progress = no_progress, *, wait: bool = True) -> Documents:
         """Bring the newest members of our published feeds to every partner that has enabled them; returns the runs.
@@ -199,7 +204,7 @@ class Feeds:
         done: Documents = []
         errors: list[VesicaError] = []
         with self._scope.refusals("feed.sync", name or "all"):
-            wanted = [self.get(name)] if name is not None else self._visible(self._rows(FeedStatus.PUBLISHED))
+            wanted = [self._to_sync(name)] if name is not None else self._visible(self._rows(FeedStatus.PUBLISHED))
         for feed in wanted:
             for connection, recipient in self.partners_of(feed):
                 if recipient.status is not RecipientStatus.ENABLED:
@@ -233,6 +238,11 @@ class Feeds:
                 },
                 "offered": {
                     connection.alias: edits.offered(recipient) for connection, recipient in self.partners_of(feed)
+                },
+                "failures": {
+                    connection.alias: recipient.failure
+                    for connection, recipient in self.partners_of(feed)
+                    if recipient.failure is not None and recipient.status is RecipientStatus.ENABLED
                 },
             }
             for feed in self._visible(self._rows())
@@ -282,7 +292,7 @@ class Feeds:
     def get(self, name: str, tx: Tx | None = None) -> Feed:
         """Return one of our feeds by name; raises NotFound, also for one that is hidden from the caller."""
         feed = self._find(name, tx)
-        if feed is None or not self._visible([feed], tx):
+        if feed is None or feed.deleted is not None or not self._visible([feed], tx):
             raise NotFound(f"there is no feed {name!r}", hint="look at the feeds", remedy=Remedy("feed.list"))
         return feed
 
@@ -318,14 +328,22 @@ class Feeds:
         Governance(self._scope).check_feed(definition, tx)
         if partner is not None:
             Partners(self._scope).get(partner, tx)
-        pairs = [pair for pair in recipients.partners_of(self._scope, tx, feed) if pair[1].status in CURRENT]
-        connections = [connection for connection, _ in pairs if partner in (None, connection.alias)]
+        pairs = [p for p in recipients.partners_of(self._scope, tx, feed) if partner in (None, p[0].alias)]
+        recipients.check_current(tx, feed, pairs)
+        connections = [connection for connection, recipient in pairs if recipient.status in CURRENT]
         if not connections and partner is None:
             remedy = Remedy("feed.edit", {"name": name, "add_partner": "NAME"})
             raise NotAllowed(f"feed {name} goes to no partner", hint="add one", remedy=remedy)
         if not connections:
             raise NotFound(f"feed {name} has no such partner", hint="look at it", remedy=_show(name))
         return definition, connections
+
+    def _to_sync(self, name: str) -> Feed:
+        """Return a feed that may run: one that some partner has, or may take."""
+        with self._home.read() as tx:
+            feed = self.get(name, tx)
+            recipients.check_current(tx, feed, recipients.partners_of(self._scope, tx, feed))
+            return feed
 
     def _revoke(self, tx: Tx, feed: Feed, pairs: Pairs, reason: str) -> None:
         give_up_releases(self._home, tx, feed.id)
@@ -343,8 +361,18 @@ class Feeds:
             row = tx.execute(query).first()
             return None if row is None else record(Feed, row)
 
+    def _free(self, tx: Tx, name: str) -> Document:
+        """Raise AlreadyExists if a feed has a name; rename one that is revoked, and return what the audit log says of that."""
+        if (before := self._find(name, tx)) is None:
+            return {}
+        if before.status is not FeedStatus.REVOKED:
+            raise AlreadyExists(f"there is a feed {name!r} already", hint="choose another name")
+        aside = deleting.free_name(tx, before, "deleted" if before.deleted else "revoked")
+        recipients.change_feed(self._scope, tx, before.id, name=aside)
+        return {"renamed": {"feed": before.id, "from": name, "to": aside}}
+
     def _visible(self, found: Found, tx: Tx | None = None) -> Found:
-        """Leave out the feeds with a segment that is hidden from the caller.
+        """Leave out the feeds with a segment that is hidden from the caller, or narrowed by what is.
 
         The newest version is enough to look at: no accepted one has a segment that it lacks (see edits.py).
         """
@@ -354,14 +382,14 @@ class Feeds:
                 feed
                 for feed in found
                 if not visibility.limited
-                or visibility.sees_segments(each.name for each in self.definition(feed, tx).segments)
+                or visibility.sees_use([each.name for each in self.definition(feed, tx).segments], SHARING)
             ]
 
     def _rows(self, status: FeedStatus | None = None) -> Found:
         with self._home.read() as tx:
             query = select(feeds).where(feeds.c.project_id == self._scope.id).order_by(feeds.c.name)
             found = [record(Feed, row) for row in tx.execute(query)]
-        return [feed for feed in found if status in (None, feed.status)]
+        return [feed for feed in found if feed.deleted is None and status in (None, feed.status)]
 
     def _deliver(self, connections: Sequence[Connection]) -> None:
         for connection in connections:

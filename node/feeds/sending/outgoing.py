@@ -9,7 +9,8 @@ from psi.errors import Remedy
 
 from ...access.scope import Scope
 from ...errors import NotAllowed
-from ...governance.lineage import Lineage
+from ...governance.lineage import Lineage, Place, PlaceKind
+from ...governance.visibility import Visibility
 from ...partners.connections import Connection
 from ...partners.letters import Letters
 from ...storage.database import Tx
@@ -73,9 +74,24 @@ class OutgoingFeeds:
 def check_not_shared(scope: Scope, tx: Tx, segment: str) -> None:
     """Raise NotAllowed if a feed of ours has a segment."""
     names = versions.sharing(tx, scope.id, segment)
-    if names:
+    if not names:
+        return
+    visibility = Visibility(scope, tx)
+    shown = [name for name in names if visibility.sees(Place(kind=PlaceKind.FEED, target=name))]
+    if not shown:
         raise NotAllowed(
-            f"segment {segment} is shared by feed {', '.join(names)}",
-            hint="take it out first",
-            remedy=Remedy("feed.edit", {"name": names[0], "remove_segment": segment}),
+            f"segment {segment} is shared by a feed that you may not see", hint="ask somebody who may to take it out"
         )
+    mine = (feeds.c.project_id == scope.id, feeds.c.name == shown[0])
+    published = tx.scalar(select(feeds.c.status).where(*mine)) != FeedStatus.DRAFT
+    if published and OutgoingFeeds(scope).segments_of(tx, shown[0]) == [segment]:
+        raise NotAllowed(
+            f"segment {segment} is all that feed {shown[0]} shares",
+            hint="end that first",
+            remedy=Remedy("feed.revoke", {"name": shown[0]}),
+        )
+    raise NotAllowed(
+        f"segment {segment} is shared by feed {', '.join(shown)}",
+        hint="take it out first",
+        remedy=Remedy("feed.edit", {"name": shown[0], "remove_segment": segment}),
+    )

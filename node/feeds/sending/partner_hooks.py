@@ -10,7 +10,8 @@ from ...partners.connections import Connection
 from ...storage.database import Tx
 from ...storage.tables import feed_partners
 from .. import ledger
-from ..states import CURRENT, RecipientStatus
+from ..states import CURRENT, LIVE, RecipientStatus
+from . import recipients
 
 
 def ended(scope: Scope, tx: Tx, connection: Connection) -> None:
@@ -18,6 +19,15 @@ def ended(scope: Scope, tx: Tx, connection: Connection) -> None:
     mine = (feed_partners.c.connection_id == connection.id, feed_partners.c.status.in_(CURRENT))
     values = {"status": RecipientStatus.REVOKED, "reason": "disconnected", "changed": scope.home.now()}
     tx.execute(update(feed_partners).where(*mine).values(**values))
+
+
+def namespaces_changed(scope: Scope, tx: Tx, connection: Connection, gone: frozenset[str]) -> None:
+    """Let the next revisions to a partner be full ones: changes cannot be added to records of other namespaces."""
+    query = select(feed_partners.c.feed_id).where(
+        feed_partners.c.connection_id == connection.id, feed_partners.c.status.in_(LIVE)
+    )
+    for feed_id in tx.scalars(query).all():
+        recipients.set_state(tx, recipients.get(tx, connection.id, feed_id), full=True)
 
 
 def allowed(scope: Scope, tx: Tx, connection: Connection) -> None:
@@ -29,7 +39,7 @@ def allowed(scope: Scope, tx: Tx, connection: Connection) -> None:
             hint=f"if {alias} shares with us, {alias} itself allows us",
             remedy=Remedy("partner.allow"),
         )
-    ledger.add(scope, tx, ledger.Entry(peer_key=connection.peer_key, kind=ledger.LedgerKind.ALLOWED, amount=0))
+    ledger.add(scope, tx, connection, ledger.Entry(kind=ledger.LedgerKind.ALLOWED, amount=0))
 
 
 def gives(tx: Tx, connection: Connection) -> bool:

@@ -9,8 +9,8 @@ from psi.errors import Remedy
 
 from ...access.scope import Scope
 from ...errors import NotAllowed, NotFound
-from ...governance.labels import Labels
 from ...governance.lineage import Lineage, PlaceKind, place_of
+from ...governance.policies import SHARING
 from ...governance.visibility import Visibility
 from ...partners.connections import Connection
 from ...people.datasets import namespaces
@@ -29,15 +29,17 @@ def segment_ref(scope: Scope, tx: Tx, name: str) -> SegmentRef:
             remedy=Remedy("segment.list"),
         )
     query = select(segments.c.id).where(segments.c.project_id == scope.id, segments.c.name == name)
-    segment_id = tx.scalar(query)
-    if segment_id is None or not Visibility(scope, tx).sees_segments([name]):
+    segment_id, visibility = tx.scalar(query), Visibility(scope, tx)
+    if segment_id is None or not visibility.sees_segments([name]):
         raise NotFound(f"there is no segment {name!r}", hint="look at the segments", remedy=Remedy("segment.list"))
-    if Lineage(scope, tx).reads_received(name):
+    visibility.check_use([name], SHARING)
+    lineage = Lineage(scope, tx)
+    if lineage.reads_received(name):
         raise NotAllowed(
             f"segment {name} is made of received segments: only first-party segments can be shared",
             hint="share the first-party segment it is built on",
         )
-    labels = tuple(sorted(Labels(scope).labels_of_segment(name, tx)))
+    labels = tuple(sorted(lineage.labels_for(name, SHARING)))
     return SegmentRef(id=wire_id(segment_id), name=name, labels=labels)
 
 
@@ -51,13 +53,19 @@ def namespace(scope: Scope, tx: Tx, given: str, connections: Sequence[Connection
     if len(known) != 1:
         raise NotFound(f"{given!r} is no namespace of this project", hint=f"it has {', '.join(offered) or 'none'}")
     for connection in connections:
-        agreed = connection.agreed.namespaces
-        if known[0] not in agreed:
-            raise NotAllowed(
-                f"partner {connection.alias} does not match by {known[0]}",
-                hint=f"agreed were {', '.join(agreed) or 'none'}",
-            )
+        check_agreed(connection, known[0])
     return known[0]
+
+
+def check_agreed(connection: Connection, namespace: str) -> None:
+    """Raise NotAllowed for a namespace that is not agreed on with a partner."""
+    agreed = connection.agreed.namespaces
+    if namespace not in agreed:
+        raise NotAllowed(
+            f"partner {connection.alias} does not match by {namespace}",
+            hint=f"agreed are {', '.join(agreed) or 'none'}; propose to agree on it",
+            remedy=Remedy("partner.agree", {"name": connection.alias}),
+        )
 
 
 def check_sizes(tx: Tx, name: str, shared: Sequence[SegmentRef], connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """What a run brings: decided on a pinned snapshot, sealed, and on disk before its first byte leaves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from protocol.receipt import NO_RECEIPT
 from protocol.release import manifest
 from psi import membership
 from psi.errors import Remedy
-from psi.values import U8
+from psi.join import match
+from psi.values import U8, Rows
 
 from ...access.scope import Scope
+from ...consent.consent_policies import ConsentPolicies
 from ...consent.consents import Consents
 from ...errors import NotAllowed
 from ...exchanges.channels import cache_of
@@ -22,7 +25,7 @@ from ...operations.alerts import AlertKind, Alerts
 from ...operations.jobs import Progress
 from ...partners import key_epochs
 from ...partners.connections import Connection, ConnectionStatus
-from ...people.snapshots import Snapshot, changes_after
+from ...people.snapshots import ErasedMeanwhile, Snapshot, changes_after, is_kept
 from ...segments.segments import Segments
 from ...storage.cache import Cache, Epoch
 from ...storage.database import Tx
@@ -31,7 +34,7 @@ from ...storage.tables import DAY
 from .. import runs, versions
 from ..runs import Run, RunReport, RunState, SentRun
 from ..states import FeedStatus, RecipientStatus
-from . import evaluations, recipients, revisions
+from . import erasing, evaluations, recipients, revisions
 from .recipients import Feed
 from .selection import Selection, select_members
 
@@ -96,7 +99,7 @@ def _evaluated(scope: Scope, connection: Connection, feed_id: str) -> Seen:
     detail: Document = {}
     with scope.act("feed.check", feed_id, detail=detail) as tx:
         feed, definition, model = _checked(scope, tx, connection, feed_id)
-        names = [segment.name for segment in definition.segments]
+        names = [*(segment.name for segment in definition.segments), *ConsentPolicies(scope).segments_read(tx=tx)]
         detail |= {"partner": connection.alias, "evaluated": Segments(scope).evaluate_in(tx, *names)}
         return feed, definition, model, Snapshot.open(scope, tx)
 
@@ -118,6 +121,12 @@ def _checked(scope: Scope, tx: Tx, connection: Connection, feed_id: str) -> Chec
             remedy=Remedy("feed.show", {"name": feed.name}),
         )
     definition = versions.get(tx, feed_id, recipient.accepted_version)
+    if not versions.matched_by(definition, connection):
+        raise NotAllowed(
+            f"feed {feed.name} and the agreement with {connection.alias} have no namespace in common any more",
+            hint="propose to agree on one of them again, or add another to the feed",
+            remedy=Remedy("partner.agree", {"name": connection.alias}),
+        )
     if definition.valid_until is not None and scope.home.now() >= definition.valid_until:
         raise NotAllowed(f"feed {feed.name} has ended: it was valid until then", hint="create a new one")
     Governance(scope).check_feed(definition, tx)
@@ -139,6 +148,7 @@ def prf_ahead(release: Release) -> None:
     now = release.content()
     for namespace, content in (_changes(release, now, last, epoch) or now).items():
         evaluations.prf_of(release.scope, release.connection, namespace, epoch, content.values)
+    _check_kept(release, epoch)
 
 
 def unfinished(release: Release) -> SentRun | None:
@@ -193,15 +203,29 @@ def prepare(release: Release, progress: Progress) -> SentRun | None:
     now = release.content()
     changes = _changes(release, now, coming.last, coming.epoch)
     base = None if changes is None else coming.last
-    sealed = _sealed(release, coming, now if changes is None else changes, progress)
+    erased = {} if base is None else revisions.gone(_cache(release, coming.epoch), base.id)
+    sealed = _sealed(release, coming, now if changes is None else changes, erased, progress)
     run = _run(release, coming, base, sum(map(len, sealed.values())))
-    cache = cache_of(release.scope, release.connection, coming.epoch)
+    cache = _cache(release, coming.epoch)
     _drop_old(release.scope, release.connection, cache)
     revisions.save(cache, run.id, now)
     cache.save(f"run {run.id}", **{name.replace("/", "|"): rows for name, rows in sealed.items()})
     with release.scope.begin() as tx:
         runs.keep(tx, run)
+    _check_kept(release, coming.epoch)
     return run
+
+
+def _cache(release: Release, epoch: Epoch) -> Cache:
+    return cache_of(release.scope, release.connection, epoch)
+
+
+def _check_kept(release: Release, epoch: Epoch) -> None:
+    """Delete what was just written of people who were erased meanwhile, and refuse to go on with them."""
+    scope = release.scope
+    if not is_kept(scope, release.snapshot):
+        erasing.sweep(scope, release.connection, epoch, Snapshot.open(scope))
+        raise ErasedMeanwhile()
 
 
 def _next(release: Release) -> _Next | None:
@@ -241,15 +265,22 @@ def _changes(
     return revisions.since(revisions.load(cache_of(release.scope, release.connection, epoch), last.id), now)
 
 
-def _sealed(release: Release, coming: _Next, contents: revisions.Contents, progress: Progress) -> dict[str, U8]:
-    """Return the records of each namespace, which only F of the same identity opens."""
+def _sealed(
+    release: Release, coming: _Next, contents: revisions.Contents, erased: revisions.Gone, progress: Progress
+) -> dict[str, U8]:
+    """Return the records of each namespace, which only F of the same identity opens; all-zero ones for the `erased`."""
     sealed: dict[str, U8] = {}
-    definition = release.definition
+    scope, connection, definition = release.scope, release.connection, release.definition
     for place, (namespace, each) in enumerate(contents.items()):
         progress(f"seal {namespace}", place + 1, len(contents))
-        prf = evaluations.prf_of(release.scope, release.connection, namespace, coming.epoch, each.values)
+        prf, bitmaps = evaluations.prf_of(scope, connection, namespace, coming.epoch, each.values), each.bitmaps
+        if namespace in erased:
+            gone = erased[namespace]
+            gone = np.delete(gone, match(gone, prf)[0], axis=0)  # whoever came back meanwhile has a record
+            prf = np.concatenate([prf, gone])
+            bitmaps = np.concatenate([bitmaps, np.zeros((len(gone), bitmaps.shape[1]), np.uint8)])
         sealed[namespace] = membership.seal(
-            prf, each.bitmaps, feed=definition.feed, version=definition.version, revision=coming.revision
+            prf, bitmaps, feed=definition.feed, version=definition.version, revision=coming.revision
         )
     return sealed
 
@@ -290,13 +321,13 @@ def _drop_old(scope: Scope, connection: Connection, cache: Cache) -> None:
     """Delete the files of runs that will not go out any more. The caller runs alone with this partner."""
     with scope.read() as tx:
         kept = runs.needed(tx, connection.id)
-    for name in (*cache.names("run "), *cache.names("manifest "), *cache.names("content ")):
+    for name in (each for kind in revisions.KINDS for each in cache.names(f"{kind} ")):
         run_id = name.split(" ")[1]
         if run_id not in kept:
             cache.drop(name)
 
 
-def announced(scope: Scope, connection: Connection, run: SentRun, epoch: Epoch, sealed: dict[str, U8]) -> Manifest:
+def announced(scope: Scope, connection: Connection, run: SentRun, epoch: Epoch, sealed: Mapping[str, Rows]) -> Manifest:
     """Return the manifest of a run: made when the run is first sent, and kept."""
     cache = cache_of(scope, connection, epoch)
     kept = cache.load(f"manifest {run.id}")

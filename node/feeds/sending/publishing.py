@@ -14,7 +14,7 @@ from ...storage.records import Document
 from .. import prerequisites, versions
 from ..states import CURRENT, FeedStatus, RecipientStatus
 from . import edits, recipients
-from .parts import check_sizes
+from .parts import check_agreed, check_sizes
 from .recipients import Feed, Pairs, Recipient
 
 
@@ -59,10 +59,10 @@ def publish(scope: Scope, tx: Tx, feed: Feed) -> list[Connection]:
 
     Raises NotAllowed if there are none.
     """
-    if feed.status is FeedStatus.REVOKED:
-        raise NotAllowed(f"feed {feed.name} was revoked", hint="create a new one")
+    scope.check_not_on_hold(tx)
     prerequisites.check(scope, tx)
     definition, pairs = versions.get(tx, feed.id, feed.version), recipients.partners_of(scope, tx, feed)
+    recipients.check_current(tx, feed, pairs)
     for step in steps(definition, partners=goes_to(pairs), published=True):
         if not step.complete:
             raise NotAllowed(f"feed {feed.name} is not complete: {step.name}", hint="complete it", remedy=step.remedy)
@@ -96,6 +96,8 @@ def _waits_for(scope: Scope, tx: Tx, connection: Connection, recipient: Recipien
             remedy=Remedy("partner.list"),
         )
     if recipient.status is RecipientStatus.DRAFT:
+        for namespace in definition.namespaces:  # the agreement may have changed since
+            check_agreed(connection, namespace)
         return []
     return edits.waits_for(scope, tx, connection, recipients.in_force(tx, recipient), definition)
 

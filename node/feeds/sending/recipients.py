@@ -7,15 +7,17 @@ from sqlalchemy import Row, insert, select, update
 
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
+from psi.errors import Remedy
 
 from ...access.scope import Scope
-from ...partners.connections import Connection, by_id
+from ...errors import NotAllowed
+from ...partners.connections import Connection, ConnectionStatus, by_id
 from ...storage.database import Tx
 from ...storage.ids import stored_id, wire_id
 from ...storage.records import record
 from ...storage.tables import feed_partners, feeds
 from .. import versions
-from ..states import LIVE, FeedStatus, RecipientStatus
+from ..states import CURRENT, LIVE, FeedStatus, RecipientStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +32,23 @@ class Feed:
     revision: int  # the last data revision handed out
     created: int
     changed: int
+    deleted: int | None = None  # when it left the lists
 
     @property
     def wire_id(self) -> bytes:
         """The id as messages have it."""
         return wire_id(self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a run depends on: while it is the same as at the last attempt, a run would bring nothing new."""
+
+    generation: int  # of the project's data
+    model: str | None  # of consent
+    version: int | None  # of the feed, as the partner accepted it
+    epoch: int  # of keys; 0: none is running
+    rules: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +68,7 @@ class Recipient:
     full: bool  # the next revision has to be full
     full_since: int | None  # when the partner asked for that
     full_before: int  # how often it asked before, less than a day apart
-    tried: list[Any] | None  # what the last attempt of a run depended on; see attempts.Basis
+    tried: Basis | None  # what the last attempt of a run depended on
     tries: int
     failure: str | None
     next_attempt: int | None
@@ -110,6 +124,43 @@ def partners_of(scope: Scope, tx: Tx, feed: Feed) -> Pairs:
     rows = tx.execute(select(feed_partners).where(feed_partners.c.feed_id == feed.id)).all()
     pairs = [(by_id(scope, row.connection_id, tx), read(row)) for row in rows]
     return sorted(pairs, key=lambda pair: pair[0].alias)
+
+
+def check_not_revoked(tx: Tx, feed: Feed) -> None:
+    """Raise NotAllowed for an act on a feed that has ended."""
+    if feed.status is FeedStatus.REVOKED:
+        hint = "a new one may have the same segments; this one can only be looked at, and deleted"
+        raise NotAllowed(f"feed {feed.name} was revoked", hint=hint, remedy=_anew(tx, feed, []))
+
+
+def check_current(tx: Tx, feed: Feed, pairs: Pairs) -> None:
+    """Raise NotAllowed for a feed that has ended, or if none of these partners to which it went has it any more."""
+    check_not_revoked(tx, feed)
+    if pairs and not any(recipient.status in CURRENT for _, recipient in pairs):
+        raise gone(tx, feed, pairs)
+
+
+def gone(tx: Tx, feed: Feed, pairs: Pairs) -> NotAllowed:
+    """Return the refusal of an act on partners that have a feed no more: each is offered it again by a new one alone."""
+    active = [connection.alias for connection, _ in pairs if connection.status is ConnectionStatus.ACTIVE]
+    states = ", ".join(f"{connection.alias}: {_how(connection, recipient)}" for connection, recipient in pairs)
+    return NotAllowed(
+        f"feed {feed.name} does not go there any more ({states})",
+        hint="such a partner is offered it again as a new feed",
+        remedy=_anew(tx, feed, active),
+    )
+
+
+def _how(connection: Connection, recipient: Recipient) -> str:
+    if connection.status is not ConnectionStatus.ACTIVE:
+        return connection.status.value
+    return "taken back" if recipient.status is RecipientStatus.REVOKED else recipient.status.value
+
+
+def _anew(tx: Tx, feed: Feed, partners: list[str]) -> Remedy:
+    definition = versions.get(tx, feed.id, feed.version)
+    segments, namespaces = [each.name for each in definition.segments], list(definition.namespaces)
+    return Remedy("feed.create", {"segments": segments, "namespaces": namespaces, "partners": partners})
 
 
 def next_revision(tx: Tx, feed_id: str) -> int:

@@ -10,8 +10,6 @@ from contextvars import copy_context
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opening, Role
 from protocol.letters import Wanted
@@ -23,12 +21,13 @@ from psi.errors import VesicaError
 from ...access.scope import NothingDone, Scope
 from ...errors import NotAllowed, RefusedByPartner, RefusedToPartner
 from ...exchanges.channels import cache_of, epoch_of
-from ...exchanges.handlers import Handler, Subject
+from ...exchanges.handlers import Answer, Handler, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Jobs, Progress
 from ...partners import key_epochs
-from ...partners.connections import Connection, by_id
+from ...partners.connections import Connection, by_id, peer_keys
 from ...partners.letters import Letters
+from ...people.snapshots import ErasedMeanwhile
 from ...storage.database import Tx
 from ...storage.ids import stored_id, wire_id
 from ...storage.records import Document
@@ -56,7 +55,10 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
     connection = by_id(scope, parameters["connection"])
     attempts.begin(scope, connection, parameters["feed"])
     try:
-        done = _bring(scope, connection, parameters["feed"], progress)
+        try:
+            done = _bring(scope, connection, parameters["feed"], progress)
+        except ErasedMeanwhile:  # it begins again without them
+            done = _bring(scope, connection, parameters["feed"], progress)
     except VesicaError as error:
         attempts.failed(scope, connection, parameters["feed"], error)
         runs.log_run("out", connection.alias, RunState.FAILED, feed=_name(scope, parameters["feed"]), code=error.code)
@@ -75,7 +77,7 @@ def _bring(scope: Scope, connection: Connection, feed_id: str, progress: Progres
         return {**about, "status": Outcome.WAITING}
     with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
         own = pool.submit(copy_context().run, preparing.prf_ahead, release)
-        for namespace in release.definition.namespaces:
+        for namespace in release.selection.audiences:
             evaluations.run(scope, connection, namespace, progress)
         own.result()
     sent = _send_unfinished(release, progress)
@@ -100,9 +102,7 @@ def _wait_for_call(release: Release, progress: Progress) -> None:
         if prepared is not None:  # the receiver evaluates first
             requests = [Wanted(kind=Kind.RELEASE, subject=_subject(prepared))]
         else:
-            requests = [
-                Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in release.definition.namespaces
-            ]
+            requests = [Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in release.selection.audiences]
             attempts.ended(scope, tx, connection, release.feed.id)
         for request in requests:
             Letters(scope).send_once(tx, connection.id, "exchange.wanted", request)
@@ -171,15 +171,15 @@ def _sender(
     check: Callable[[], None] = lambda: None,
 ) -> Role:
     epoch = epoch_of(scope, connection, epoch_number)
-    stored = cache_of(scope, connection, epoch).load(f"run {run.id}")
+    stored = cache_of(scope, connection, epoch).rows(f"run {run.id}")
     if stored is None or run.report.epoch != epoch_number:
         raise NotAllowed(f"revision {run.revision} was made ready in another key epoch", hint="run it again")
-    sealed = {name.replace("|", "/"): rows.astype(np.uint8, copy=False) for name, rows in stored.items()}
+    sealed = {name.replace("|", "/"): rows for name, rows in stored.items()}
     return ReleaseSender(
         connection=connection.wire_id,
         manifest=preparing.announced(scope, connection, run, epoch, sealed),
         records=sealed,
-        peer_key=connection.peer_key,
+        peer_keys=peer_keys(scope, connection),
         sign=scope.home.sign,
         check=check,
     )
@@ -224,14 +224,14 @@ def _follow(scope: Scope, tx: Tx, connection: Connection, run: SentRun, receipt:
 # Where the receiver calls
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening) -> Role:
+def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> Answer:
     subject = opening.subject
     run = _called_for(scope, connection, subject)
 
     def check() -> None:
         _called_for(scope, connection, subject)
 
-    return _sender(scope, connection, run, opening.epoch, check)
+    return Answer(_sender(scope, connection, run, opening.epoch, check))
 
 
 def _called_for(scope: Scope, connection: Connection, subject: Subject) -> SentRun:

@@ -96,8 +96,8 @@ def purged(scope: Scope, tx: Tx, connection: Connection, message: Message) -> No
     feed, _ = feed_and_recipient(tx, connection, statement.feed)
     if stored_id(statement.connection) != connection.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
-    statement.verify(message.signature, connection.peer_key)
-    if not purges.keep(scope, tx, feed.id, connection, message):
+    statement.verify(message.signature, *connection.peer_keys)
+    if not purges.keep(scope, tx, feed.id, connection, message) or feed.deleted is not None:
         return
     what = f"what version {statement.version} took out of feed" if statement.version else "feed"
     Alerts(scope).add(tx, AlertKind.FEED_PURGED, f"{connection.alias} signed that it purged {what} {feed.name}")

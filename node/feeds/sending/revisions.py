@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from psi.join import join_order, match
-from psi.values import U8, Values, sort_keys
+from psi.join import distinct, match, order_of
+from psi.values import U8, Bools, Values, sort_keys
 
 from ...storage.cache import Cache
 from .selection import Selection
+
+KINDS = ("run", "manifest", "content", "gone")  # of files that a run has in the cache; its id follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class Content:
         gone[places] = False
         values = Values.join([self.values.take(changed), before.values.take(gone)])
         bitmaps = np.concatenate([self.bitmaps[changed], np.zeros_like(before.bitmaps[gone])])
-        arrangement = join_order(sort_keys(values))
+        arrangement = order_of(values)
         return Content(values=values.take(arrangement), bitmaps=bitmaps[arrangement])
 
 
@@ -47,6 +49,27 @@ def since(before: Contents, now: Contents) -> Contents | None:
     changes = {namespace: content.since(before[namespace]) for namespace, content in now.items()}
     few = 2 * sum(len(each.values) for each in changes.values()) < sum(len(each.values) for each in now.values())
     return changes if few else None
+
+
+Gone = dict[str, U8]  # by namespace: F of those whom a revision has and who were erased since, uint8 (n, 64)
+
+
+def gone(cache: Cache, run_id: str) -> Gone:
+    """Return F of the erased people of a revision: all that is left of them, so that the next one can take them out."""
+    found: Gone = {}
+    for name in cache.names(f"gone {run_id} "):
+        stored = cache.load(name)
+        if stored is not None:
+            found[name.split(" ", 2)[2]] = stored["prf"].astype(np.uint8, copy=False)
+    return found
+
+
+def forget(cache: Cache, run_id: str, namespace: str, kept: Bools, prf: U8) -> None:
+    """Take identities out of a revision that is kept, and keep F of them instead."""
+    content = load(cache, run_id)[namespace]
+    before = gone(cache, run_id).get(namespace, prf[:0])
+    cache.save(f"gone {run_id} {namespace}", prf=distinct(np.concatenate([before, prf])))
+    cache.save(f"content {run_id} {namespace}", **content.values.take(kept).arrays(), bitmaps=content.bitmaps[kept])
 
 
 def save(cache: Cache, run_id: str, contents: Contents) -> None:

@@ -16,6 +16,7 @@ from ...people import audiences
 from ...people.snapshots import Snapshot
 from ...segments.segments import Segments
 from ...storage.cache import Epoch
+from .. import versions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +51,11 @@ def select_members(
 ) -> Selection:
     """Decide what may leave with a version of a feed to a partner."""
     names = [segment.name for segment in definition.segments]
-    members = [Segments(scope).members(name, snapshot) for name in names]
+    members = [Segments(scope).all_members(name, snapshot) for name in names]
     qualified = ConsentPolicies(scope).qualified(names, snapshot)
     found = {
         each: audiences.audience(snapshot, each, members, model=model, qualified=qualified)
-        for each in definition.namespaces
+        for each in versions.matched_by(definition, connection)
     }
     return choose(found, names, minimum=max(1, connection.terms.minimum_segment))
 

@@ -416,3 +416,31 @@ def test_after_a_sign_in_that_failed_nobody_is_signed_in(node: Node) -> None:
         node.sign_in("vesica-token-nonsense")
     with pytest.raises(TokenNeeded):
         node.users.all()
+
+
+@pytest.mark.feature("OP1")
+def test_who_holds_a_project_that_they_may_not_view_reads_nothing_of_it(either_node: Node) -> None:
+    tokens = crew(either_node)
+    with signed_in(either_node, tokens["ann"]) as anns:
+        other = anns.create_project("other")
+        kept = anns.users.create("bob", ["viewer"], scope=anns.project().scope)
+    with signed_in(either_node, kept) as bobs:
+        (foreign,) = [scope for scope in bobs.home.all_scopes() if scope.id == other.id]
+        project = Project(foreign)
+        for read in (
+            project.segments.all,
+            project.profiles.count,
+            project.labels.all,
+            project.policies.all,
+            project.consent_policies.all,
+            project.consent.show,
+            project.reports.project,
+            project.reports.partners,
+            project.alerts.all,
+            lambda: project.terms,
+            lambda: project.segments.create("x", rule="own.y"),
+        ):
+            with pytest.raises((NotFound, PermissionDenied)) as refused:
+                read()
+            assert "own.y" not in str(refused.value)
+        assert bobs.project().segments.all() == []

@@ -107,9 +107,20 @@ def test_the_first_user_administers_and_the_last_administrator_stays(either_node
             anns.users.remove("ann")
         with pytest.raises(NotAllowed, match="administer"):
             anns.users.deny("ann", "administrator")
+        anns.roles.create("desk", ["administer", "view"])
+        anns.users.grant("bob", "desk")
+        for refused in (
+            lambda: anns.users.remove("ann"),  # bob could grant nobody the rest
+            lambda: anns.users.deny("ann", "administrator"),
+            anns.users.remove_all,
+        ):
+            with pytest.raises(NotAllowed):
+                refused()
         anns.users.remove("bob")
-        anns.users.remove("ann")
-    assert either_node.projects()  # nobody is left: the operator's alone again
+        with pytest.raises(NotAllowed, match="administer"):
+            anns.users.remove("ann")  # also the last user of all
+    with pytest.raises(TokenNeeded):
+        either_node.projects()
 
 
 def test_what_users_and_roles_refuse(either_node: Node) -> None:
@@ -200,6 +211,63 @@ def test_nobody_grants_more_than_they_hold_there(either_node: Node) -> None:
     assert denied(either_node, "user.reset") == [("deb", "refused")] * 2
 
 
+@pytest.mark.feature("OP1")
+def test_nobody_takes_anything_from_somebody_who_has_more(either_node: Node) -> None:
+    tokens = crew(either_node, bob="exporter")
+    with signed_in(either_node, tokens["ann"]) as anns:
+        project = anns.project()
+        anns.roles.create("desk", ["administer", "view"])
+        anns.roles.create("senders", ["view", "manage-shares"])
+        anns.users.grant("bob", "viewer")
+        deb = anns.users.create("deb", ["desk"])
+        pat = anns.users.create("pat", ["desk"], scope=project.scope)
+        anns.users.create("low", ["viewer"])
+        anns.users.create("two", ["viewer"], scope=anns.create_project("other").scope)
+        anns.users.grant("two", "viewer", scope=project.scope)
+        anns.users.grant("bob", "viewer", scope=project.scope)
+    with signed_in(either_node, deb) as debs:
+        for refused in (
+            lambda: debs.users.remove("ann"),
+            lambda: debs.users.revoke("ann"),
+            lambda: debs.users.deny("ann", "administrator"),
+            lambda: debs.users.remove("bob"),
+            lambda: debs.users.revoke("bob"),
+            lambda: debs.users.deny("bob", "exporter"),
+            lambda: debs.users.deny("bob", "viewer"),
+            lambda: debs.roles.delete("senders"),
+            debs.users.remove_all,
+        ):
+            with pytest.raises(NotAllowed):
+                refused()
+        debs.users.revoke("low")
+        debs.users.deny("low", "viewer")
+        debs.users.remove("low")
+        with pytest.raises(NotAllowed):
+            debs.users.remove("ann")
+    with signed_in(either_node, pat) as pats:
+        pats.users.deny("two", "viewer", scope=project.scope)  # what two is elsewhere does not matter
+        with pytest.raises(NotAllowed, match="export"):
+            pats.users.deny("bob", "viewer", scope=project.scope)
+    assert denied(either_node, "user.remove") == [("deb", "refused")] * 3
+    with signed_in(either_node, tokens["ann"]) as anns:
+        assert [user.name for user in anns.users.all()] == ["ann", "bob", "deb", "pat", "two"]
+        assert len(anns.users.show("ann").tokens) == 1
+
+
+def test_only_the_operator_ends_the_need_for_tokens(either_node: Node) -> None:
+    tokens = crew(either_node, bob="viewer")
+    with signed_in(either_node, tokens["ann"]) as anns, pytest.raises(NotAllowed, match="with a token"):
+        anns.users.remove_all()
+    assert denied(either_node, "user.reset") == [("ann", "refused")]
+    with Node.open(either_node.home.path, now=either_node.home.now) as unsigned:
+        assert unsigned.users.remove_all() == ["ann", "bob"]
+        assert unsigned.projects()
+        entry = unsigned.audit.entries(act="user.reset")[0]
+        assert (entry.target, entry.result, entry.detail) == ("all", "allow", {"removed": ["ann", "bob"]})
+        assert "@" in entry.actor
+    assert either_node.users.all() == []
+
+
 def test_the_operator_with_the_files_finds_back_and_the_log_says_so(either_node: Node) -> None:
     old = crew(either_node, bob="viewer")["ann"]
     with Node.open(either_node.home.path, now=either_node.home.now) as unsigned:
@@ -223,7 +291,10 @@ def test_the_way_back_needs_the_passphrase_of_the_keys(
     with Node.create(home, "Fern", now=clock) as node:
         crew(node)
     monkeypatch.setenv("VESICA_PASSPHRASE", "wrong")
-    with Node.open(home, now=clock) as node, pytest.raises(WrongPassphrase):
-        node.users.reset("ann")
+    with Node.open(home, now=clock) as node:
+        with pytest.raises(WrongPassphrase):
+            node.users.reset("ann")
+        with pytest.raises(WrongPassphrase):
+            node.users.remove_all()
     with Node.open(home, now=clock) as node, node.home.guard.itself():
-        assert node.audit.entries(act="user.reset")[0].result == "deny"
+        assert [entry.result for entry in node.audit.entries(act="user.reset")] == ["deny", "deny"]

@@ -4,21 +4,25 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from matches import columns, emails, phones
+from sides import HERE
 
 from node.adhoc import dialler, listener
 from node.adhoc.answers import Learned
 from node.adhoc.listener import Rules
 from node.adhoc.session import Columns, Party
-from node.errors import InvalidInput, NotAllowed, PeerUnreachable, RefusedByPartner
+from node.errors import Failure, InvalidInput, NotAllowed, PeerUnreachable, RefusedByPartner, RefusedToPartner
+from node.node import Node
 from node.transport import paths
 from node.transport.client import PeerClient
 from protocol import wire
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
+from psi.errors import Remedy
 
 pytestmark = pytest.mark.two_nodes
 
@@ -133,26 +137,105 @@ def test_asking_for_more_than_allowed_is_refused_and_a_count_still_possible(list
     assert there.outcome().overlap == {"email_sha256/lc-v1": 50}
 
 
-def test_a_connect_id_is_good_for_one_session(listen: Callable[..., Listening]) -> None:
-    there, read = listen(columns(email=emails(0, 100)), minimum=1), columns(email=emails(50, 150))
-    stuck = threading.Event()
-
-    def first() -> None:
-        with pytest.raises(RuntimeError):
-            dialler.dial(there.connect_id, read, minimum=1, progress=stop)
+def broken_at(connect_id: str, read: Columns, step: str, *, members: bool = False) -> None:
+    """Dial, and break off at a step, as Ctrl-C does."""
 
     def stop(what: str, done: int, total: int | None) -> None:
-        if what == "tags" and done:
-            stuck.set()
-            raise RuntimeError
+        if what == step and done:
+            raise KeyboardInterrupt
 
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert stuck.wait(20)
-    thread.join(20)
+    with pytest.raises(Failure, match="interrupted") as told:
+        dialler.dial(connect_id, read, minimum=1, members=members, progress=stop)
+    assert "dial again" in told.value.hint
+
+
+@pytest.mark.parametrize(("step", "members"), [("universe", False), ("tags", False), ("evaluated", True)])
+def test_a_session_that_broke_before_its_answer_can_be_begun_again(
+    listen: Callable[..., Listening], step: str, members: bool
+) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=1, exact=True, allow="members")
+    for _ in range(3):
+        broken_at(there.connect_id, columns(email=emails(50, 150)), step, members=members)
+    outcome = dialler.dial(there.connect_id, columns(email=emails(60, 160)), minimum=1, exact=True, members=members)
+    learned = there.outcome()
+    assert learned.theirs == {"email_sha256/lc-v1": 100}
+    if members:
+        assert len(outcome.found[0].indices) == 40
+    else:
+        assert (outcome.counted[0].overlap, learned.overlap) == (40, {"email_sha256/lc-v1": 40})
+
+
+@pytest.mark.parametrize(("step", "members"), [("answer", False), ("manifest", True)])
+def test_a_session_that_broke_after_its_answer_is_over_at_once(
+    listen: Callable[..., Listening], step: str, members: bool
+) -> None:
+    read = columns(email=emails(50, 150), phone=phones(50, 150))
+    there = listen(columns(email=emails(0, 100), phone=phones(0, 100)), minimum=1, allow="members")
+    broken_at(there.connect_id, read, step, members=members)
+    with pytest.raises(Failure, match="went away before"):
+        there.outcome()
+    with pytest.raises(PeerUnreachable):
+        dialler.dial(there.connect_id, read, minimum=1, members=members)
+
+
+def test_a_connect_id_is_good_for_one_answer(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the first dialler died without a word: who dials again is refused, and the listener ends."""
+    monkeypatch.setattr(listener, "QUIET_SECONDS", -1)
+    read = columns(email=emails(50, 150), phone=phones(50, 150))
+    there = listen(columns(email=emails(0, 100), phone=phones(0, 100)), minimum=1)
+
+    class Killed(Exception):
+        """Stands for a kill: nothing is said to the listener."""
+
+    def stop(what: str, done: int, total: int | None) -> None:
+        if what == "answer" and done:
+            monkeypatch.setattr(PeerClient, "post", lambda *_: b"")
+            raise Killed
+
+    post = PeerClient.post
+    with pytest.raises(Killed):
+        dialler.dial(there.connect_id, read, minimum=1, progress=stop)
+    monkeypatch.setattr(PeerClient, "post", post)
     with pytest.raises(RefusedByPartner) as refused:
         dialler.dial(there.connect_id, read, minimum=1)
     assert refused.value.code == "in_use"
+    with pytest.raises(Failure, match="went away before"):
+        there.outcome()
+
+
+def test_who_was_displaced_gets_no_second_answer(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hold one Connect ID: the later call stands, and the earlier one cannot go on to an answer of its own."""
+    there, read = listen(columns(email=emails(0, 100)), minimum=1, exact=True), columns(email=emails(50, 150))
+    second: list[dialler.Outcome] = []
+
+    def overtaken(what: str, done: int, total: int | None) -> None:
+        if what == "tags" and done and not second:
+            second.append(dialler.dial(there.connect_id, read, minimum=1, exact=True))
+
+    with pytest.raises((RefusedByPartner, PeerUnreachable)):
+        dialler.dial(there.connect_id, read, minimum=1, exact=True, progress=overtaken)
+    assert second[0].counted[0].overlap == 50
+    assert there.outcome().overlap == {"email_sha256/lc-v1": 50}
+
+
+def test_a_dialler_has_a_fifth_more_identities_evaluated_than_the_listener_has(
+    listen: Callable[..., Listening],
+) -> None:
+    """Who wants to match a larger list is taken by a listener who says so."""
+    for size, most, fits in ((120, None, True), (121, None, False), (121, 121, True), (122, 121, False)):
+        there = listen(columns(email=emails(0, 100)), minimum=1, allow="members", most=most)
+        read = columns(email=emails(0, size))
+        if fits:
+            assert len(dialler.dial(there.connect_id, read, minimum=1, members=True).found[0].indices) == 100
+            continue
+        with pytest.raises(RefusedByPartner) as refused:
+            dialler.dial(there.connect_id, read, minimum=1, members=True)
+        assert refused.value.code == "too_many"
+        assert "listen for more" in refused.value.hint
+        with pytest.raises(RefusedToPartner):
+            there.outcome()
 
 
 def test_a_dialler_asks_each_question_once(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +250,21 @@ def test_a_dialler_asks_each_question_once(listen: Callable[..., Listening], mon
     with pytest.raises(RefusedByPartner) as refused:
         dialler.dial(there.connect_id, read, minimum=1)
     assert refused.value.code == "one_answer"
+
+
+def test_a_node_that_asks_to_connect_does_not_use_a_session_up(
+    listen: Callable[..., Listening], tmp_path: Path
+) -> None:
+    there = listen(columns(email=emails(0, 100)), minimum=1)
+    node = Node.create(tmp_path / "globe", "Globe", private_addresses=True)
+    try:
+        with pytest.raises(InvalidInput, match="the Connect ID of a listener") as refused:
+            node.project().partners.look_up(there.connect_id)
+    finally:
+        node.close()
+    assert refused.value.remedy == Remedy("match.dial")
+    dialler.dial(there.connect_id, columns(email=emails(50, 150)), minimum=1)
+    there.outcome()
 
 
 def test_another_secret_learns_nothing(listen: Callable[..., Listening]) -> None:
@@ -185,6 +283,11 @@ def test_too_few_identities_are_refused_on_both_sides(listen: Callable[..., List
     with pytest.raises(RefusedByPartner) as refused:
         dialler.dial(there.connect_id, columns(email=emails(0, 400)), minimum=200)
     assert refused.value.code == "too_few"
+
+
+def test_a_file_with_which_nobody_could_match_is_refused_at_once() -> None:
+    with pytest.raises(NotAllowed, match="nobody could match with it"):
+        listener.listen(columns(email=emails(0, 100)), Rules(minimum=101), ready=lambda *_: None)
 
 
 @pytest.mark.feature("ID7")
@@ -210,7 +313,7 @@ def test_a_listener_that_has_gone_is_told(listen: Callable[..., Listening]) -> N
 def test_a_listener_does_not_wait_for_ever(listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "SESSION_SECONDS", 0)
     with pytest.raises(Exception, match="no session took place"):
-        listen(columns(email=emails(0, 10))).outcome()
+        listen(columns(email=emails(0, 10)), minimum=1).outcome()
 
 
 def test_a_hostile_chunk_ends_the_session_with_an_error(
@@ -231,14 +334,15 @@ def test_a_hostile_chunk_ends_the_session_with_an_error(
 
 
 def test_an_address_that_nobody_can_dial_is_refused() -> None:
+    rules, nobody = Rules(minimum=1), "0.0.0.0:0"
     with pytest.raises(InvalidInput) as wrong:
-        listener.listen(columns(email=emails(0, 10)), bind_to="0.0.0.0:0", ready=lambda text, where: None)
+        listener.listen(columns(email=emails(0, 10)), rules, bind_to=nobody, ready=lambda text, where: None)
     assert "HOST:PORT" in wrong.value.hint
 
 
 def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]) -> None:
     there = ConnectId.parse(listen(columns(email=emails(0, 100)), minimum=1).connect_id)
-    with PeerClient(Party(), there.address, there.key) as stranger:
+    with PeerClient(Party(), there.address, there.key, reach=HERE) as stranger:
         for path in (paths.EXCHANGES, "/vesica/1/done"):
             with pytest.raises(RefusedByPartner) as refused:
                 stranger.post(path, b"")

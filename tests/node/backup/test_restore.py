@@ -1,12 +1,17 @@
 """A restored project shares and answers nothing before a person lets it go on, and what was spent stays spent."""
 
+import hashlib
+import json
+import sqlite3
+import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from clock import Clock, SeededRandom
 from restoring import both, people, prepare, set_back
-from sides import EMAIL, Pair, Person, Side
+from sides import EMAIL, HERE, Pair, Person, Side
 from sqlalchemy import select, update
 
 from cli.main import main
@@ -76,15 +81,15 @@ def test_after_a_restore_the_budget_counts_as_spent(idle_pair: Pair, person: typ
         pair.prepare(people(person, "abcdef"), people(person, "cdefgh"), {"vip": ["pc", "pd"]}, **terms)
         feeds = pair.acme.project.feeds
         feeds.create("summer", segments=["vip"], namespaces=[EMAIL], partners=["globe"])
-        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": "2", "left": "2"}
+        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": 2, "left": 2}
         pair.globe.node.backup(tmp_path / "backup")
         feeds.estimate("summer")
-        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": "2", "left": "39/20"}
+        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": 2, "left": 1.95}
     pair.clock.advance(days=2)
     set_back(pair, pair.globe, tmp_path / "backup")
     with both(pair):
         pair.post()
-        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": "2", "left": "0"}
+        assert pair.globe.project.reports.partner("acme")["their_budget"] == {"of": 2, "left": 0}
         pair.globe.project.resume()
         pair.clock.advance(days=2)
         with pytest.raises(VesicaError) as refused:
@@ -182,7 +187,7 @@ def test_on_hold_nothing_is_fetched_and_no_count_is_answered(
     subject = {"feed": wire_id(feed_id), "version": 1, "revision": 1}
     with (
         acme.serving(),
-        PeerClient(globe.node.home, acme.address, acme.node.key) as client,
+        PeerClient(globe.node.home, acme.address, acme.node.key, reach=HERE) as client,
         pytest.raises(RefusedByPartner) as fetched,
     ):
         open_at(client, acme.opening("globe", Kind.RELEASE, Part.RECEIVER, subject=subject, epoch=epoch))
@@ -273,3 +278,42 @@ def test_after_a_restore_a_partner_ends_one_epoch_early_and_no_more(
     pair.clock.advance(seconds=60)
     with pytest.raises(NotAllowed):
         pulled(ours + 7)
+
+
+def test_what_a_backup_has_beside_its_rows_is_not_restored(
+    node: Node, tmp_path: Path, clock: Clock, random: SeededRandom
+) -> None:
+    """Triggers of whoever made it would lift the hold and bring tokens back."""
+    ann = node.users.create("ann", ["administrator"])
+    node.home.guard.sign_in(ann.text)
+    node.backup(tmp_path / "backup.tar")
+    taken = tmp_path / "taken"
+    with tarfile.open(tmp_path / "backup.tar") as backup:
+        names = backup.getnames()
+        backup.extractall(taken, filter="data")
+    with closing(sqlite3.connect(taken / "control.db")) as own:
+        own.execute(
+            "CREATE TRIGGER hold AFTER UPDATE OF restored ON projects BEGIN UPDATE projects SET resumed = 9; END"
+        )
+        own.execute(
+            "CREATE TRIGGER token AFTER DELETE ON tokens BEGIN INSERT INTO tokens SELECT "
+            + ", ".join(f"OLD.{column.name}" for column in tables.tokens.columns)
+            + "; END"
+        )
+        own.commit()
+        own.execute("PRAGMA journal_mode = delete")
+    manifest = json.loads((taken / "manifest.json").read_bytes())
+    content = (taken / "control.db").read_bytes()
+    manifest["files"]["control.db"] = [len(content), hashlib.sha256(content).hexdigest()]
+    (taken / "manifest.json").write_text(json.dumps(manifest))
+    with tarfile.open(tmp_path / "hostile.tar", "w", format=tarfile.PAX_FORMAT) as hostile:
+        for name in names:
+            hostile.add(taken / name, name)
+
+    Node.restore(tmp_path / "hostile.tar", tmp_path / "new", now=clock, random=random)
+    with Node.open(tmp_path / "new", now=clock, random=random) as again:
+        with pytest.raises(InvalidToken):
+            again.home.guard.sign_in(ann.text)
+        with again.home.database.read() as tx:
+            assert tx.execute(select(tables.projects.c.resumed)).scalar_one() is None
+    assert not list((tmp_path / "new").glob(".control.db*"))

@@ -37,7 +37,7 @@ def test_a_restored_sender_goes_on_with_a_receiver_that_went_further(
         revision = pair.globe.project.received.show("summer")["revision"]
     pair.clock.advance(days=2)
     document = set_back(pair, pair.acme, tmp_path / "backup")
-    assert document["notified"] == ["globe"]
+    assert document["to_notify"] == ["globe"]
     with both(pair):
         pair.post()
         assert pair.acme.project.feeds.show("summer")["partners"][0]["status"] == "disabled"  # the letter came again
@@ -198,3 +198,99 @@ def test_a_partner_is_told_no_version_that_it_was_never_offered(
             (held,) = tx.scalars(select(tables.letters.c.body).where(tables.letters.c.kind == "feed.held"))
         definition = FeedReport.decode(held).definition
         assert (definition.version, definition.namespaces) == (1, (EMAIL,))
+
+
+@pytest.mark.feature("OP9")
+@pytest.mark.parametrize("restored", ["acme", "globe"])
+def test_a_withdrawal_gets_through_though_the_key_epoch_is_younger_than_a_day(
+    idle_pair: Pair, person: type[Person], tmp_path: Path, restored: str
+) -> None:
+    pair = idle_pair
+    side = pair.acme if restored == "acme" else pair.globe
+    with both(pair):
+        prepare(pair, person)
+        side.node.backup(tmp_path / "backup")
+    pair.clock.advance(seconds=3600)
+    set_back(pair, side, tmp_path / "backup")
+    with both(pair):
+        pair.post()
+        pair.clock.advance(seconds=60)
+        side.project.resume()
+        pair.acme.project.partners.allow("globe")
+        pair.acme.project.consent.set("pb", "n")
+        (run,) = pair.acme.project.feeds.sync()
+        assert run["status"] == "done"
+        assert pair.globe.members("acme", "vip") == {"pa", "pc", "pd"}
+
+
+@pytest.mark.feature("OP9")
+def test_on_hold_no_feed_is_published_and_the_refusal_says_what_to_do(
+    idle_pair: Pair, person: type[Person], tmp_path: Path
+) -> None:
+    pair = idle_pair
+    with both(pair):
+        prepare(pair, person)
+        pair.acme.project.feeds.create("winter", segments=["new"], namespaces=[EMAIL], partners=["globe"])
+        pair.acme.node.backup(tmp_path / "backup")
+    set_back(pair, pair.acme, tmp_path / "backup", days=1)
+    with pytest.raises(VesicaError, match="on hold") as refused:
+        pair.acme.project.feeds.publish("winter")
+    assert refused.value.remedy is not None
+    assert refused.value.remedy.act == "project.resume"
+
+
+@pytest.mark.feature("OP9")
+def test_letters_that_a_process_took_as_it_ended_come_again(
+    idle_pair: Pair, person: type[Person], tmp_path: Path
+) -> None:
+    """The old service confirms letters after its home was restored elsewhere: the new home never had them."""
+    pair = idle_pair
+    with both(pair):
+        prepare(pair, person)
+        pair.globe.node.backup(tmp_path / "backup")
+    set_back(pair, pair.globe, tmp_path / "backup")
+    with both(pair):
+        pair.post()
+        pair.acme.project.feeds.create("winter", segments=["new"], namespaces=[EMAIL], partners=["globe"])
+        with pair.globe.node.home.database.begin() as tx:  # nobody there: the letter waits
+            before = tx.scalar(select(tables.connections.c.letters_received)) or 0
+    pair.acme.project.feeds.publish("winter")
+    with pair.acme.node.home.database.begin() as tx:
+        tx.execute(tables.letters.update().values(delivered=pair.clock()))
+    pair.acme.project.feeds.revoke("summer")
+    with both(pair):
+        pair.acme.post()  # refused, since one before it is missing
+        pair.post()
+        with pair.globe.node.home.database.begin() as tx:
+            assert tx.scalar(select(tables.connections.c.letters_received)) == before + 2
+        assert pair.globe.project.received.show("winter")["status"] == "pending"
+
+
+def test_letters_that_nobody_takes_for_a_day_raise_an_alert_until_they_arrive(
+    idle_pair: Pair, person: type[Person]
+) -> None:
+    pair = idle_pair
+    with both(pair):
+        prepare(pair, person)
+    pair.acme.project.feeds.revoke("summer")
+    pair.clock.advance(days=1)
+    pair.acme.node.sweep()
+    assert "letters to globe have waited since" in alerts(pair.acme, "letters_stuck")[0]
+    with both(pair):
+        pair.post()
+    pair.acme.node.sweep()
+    (alert,) = [each for each in pair.acme.project.alerts.all() if each.kind == "letters_stuck"]
+    assert alert.acknowledged is not None
+
+
+def test_an_alert_of_letters_that_wait_ends_with_the_connection(idle_pair: Pair, person: type[Person]) -> None:
+    pair = idle_pair
+    with both(pair):
+        prepare(pair, person)
+    pair.acme.project.feeds.revoke("summer")
+    pair.clock.advance(days=1)
+    pair.acme.node.sweep()
+    pair.acme.project.partners.disconnect("globe")
+    pair.acme.node.sweep()
+    (alert,) = [each for each in pair.acme.project.alerts.all() if each.kind == "letters_stuck"]
+    assert alert.acknowledged is not None

@@ -230,3 +230,11 @@ def test_a_withdrawal_reaches_the_partner_with_the_next_run(pair: Pair, person: 
     run = pair.acme.project.feeds.sync("summer")[0]
     assert (run["considered"], run["without_consent"], run["sent"]) == (3, 1, 2)
     assert pair.globe.members("acme", "vip") == {"1", "3"}
+
+
+def test_a_word_that_is_none_is_not_in_the_audit_log(node: Node) -> None:
+    """Arguments in the wrong order would leave an id there."""
+    with pytest.raises(InvalidInput, match="that is not a consent value"):
+        node.project().consent.set("y", "ann-0007")
+    (entry,) = node.audit.entries(act="consent.set")
+    assert "ann-0007" not in str(entry)

@@ -8,11 +8,11 @@ from itertools import count as count_from
 import pytest
 from clock import Clock
 from exchanging import SUBJECT, Pair, answering_with
+from sides import HERE
 
 from node.access.scope import Scope
 from node.errors import RefusedByPartner, RefusedToPartner
-from node.exchanges import answering as answering_module
-from node.exchanges import handlers, http
+from node.exchanges import handlers, http, room
 from node.exchanges.answering import NodeAnswers
 from node.node import Node
 from node.partners.connections import Connection
@@ -39,10 +39,10 @@ def count_opening(connection: Connection, number: int = 0) -> Opening:
 
 def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob keeps two open for Ann: what is given up leaves his disk and memory, and does not come back, nor become done."""
-    monkeypatch.setattr(answering_module, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(room, "OPEN_AT_MOST", 2)
     connection = pair.connection(pair.ann)
 
-    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key) as client:
+    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
         for number in range(1, 4):
             clock.advance(seconds=1)
             http.open_at(client, count_opening(connection, number))
@@ -65,7 +65,7 @@ def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Clock, mo
 
 
 def test_of_finished_exchanges_few_messages_stay(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering_module, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(room, "OPEN_AT_MOST", 2)
     for _ in range(5):
         clock.advance(seconds=1)
         pair.run()
@@ -107,7 +107,7 @@ def test_two_processes_that_are_asked_the_same_begin_one_exchange(
     def together(scope: Scope, row: Connection, opening: Opening) -> Role:
         if next(made) <= 2:
             both.wait(20)  # neither has seen the other's row
-        return make(scope, row, opening)
+        return make(scope, row, opening, None).role
 
     answering_with(monkeypatch, together)
     opening = count_opening(connection)
@@ -124,7 +124,7 @@ def test_two_processes_that_are_asked_the_same_begin_one_exchange(
 def test_unknown_exchanges_and_odd_paths_are_refused(pair: Pair, path: str) -> None:
     connection = pair.connection(pair.ann)
     with (
-        PeerClient(pair.ann.home, connection.peer_address, pair.bob.key) as client,
+        PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client,
         pytest.raises(RefusedByPartner) as refused,
     ):
         client.get(f"{paths.EXCHANGES}/{path}")

@@ -36,7 +36,7 @@ def test_either_side_may_call(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def swap(role: CountAsker, key: bytes) -> CountAsker:
-    role._peer_key = key
+    role._peer_keys = (key,)
     return role
 
 

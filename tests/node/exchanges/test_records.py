@@ -82,7 +82,8 @@ def test_what_nobody_went_on_with_for_a_week_is_over_and_its_messages_are_delete
     assert state(pair, exchange) is ExchangeState.OPEN
     clock.advance(seconds=1)
     records.forget_old(home)
-    assert state(pair, exchange) is ExchangeState.FAILED
+    with home.database.read() as tx:
+        assert records.find(tx, exchange.id) is None
     assert not (home.path / "spool" / stored_id(exchange.id)).exists()
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from sides import EMAIL, PHONE, Pair, Person, Side
+from sides import EMAIL, HERE, PHONE, Pair, Person, Side
 from sqlalchemy import insert, select
 
 from node.access.audit import Result
@@ -69,7 +69,7 @@ def refusal(pair: Pair, subject: dict[str, str | bytes | int]) -> str:
     acme = pair.acme
     asked = acme.opening("globe", Kind.RELEASE, Part.RECEIVER, subject=subject)
     with pytest.raises(RefusedToPartner) as caught:
-        releases.HANDLER.answer(acme.project.scope, connection(acme, "globe"), asked)
+        releases.HANDLER.answer(acme.project.scope, connection(acme, "globe"), asked, None)
     return caught.value.code
 
 
@@ -93,7 +93,7 @@ def test_a_release_that_was_opened_before_is_not_handed_out_any_more(shared: Pai
     evaluations.run(globe.project.scope, row, EMAIL, no_progress, Snapshot.open(globe.project.scope))
     subject = prepare_revision(shared)
     opening = globe.opening("acme", Kind.RELEASE, Part.RECEIVER, subject=subject, exchange=b"z" * 16)
-    with PeerClient(globe.node.home, row.peer_address, acme.node.key) as client:
+    with PeerClient(globe.node.home, row.peer_address, acme.node.key, reach=HERE) as client:
         open_at(client, opening)
         client.get(f"{paths.EXCHANGES}/{opening.exchange.hex()}/manifest/0")
         if how == "revoked":
@@ -185,7 +185,7 @@ def test_a_partner_that_we_can_call_cannot_make_us_ask_again(shared: Pair) -> No
     acme.project.feeds.estimate("summer")
     asked = acme.opening("globe", part=Part.ANSWERER)
     with pytest.raises(RefusedToPartner) as caught:
-        handler(Kind.COUNT, Part.ASKER).answer(acme.project.scope, connection(acme, "globe"), asked)
+        handler(Kind.COUNT, Part.ASKER).answer(acme.project.scope, connection(acme, "globe"), asked, None)
     assert caught.value.code == "nothing_wanted"
 
 

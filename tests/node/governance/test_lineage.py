@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.governance.lineage import Place, PlaceKind, Trace, inherited, removal
+from node.governance.lineage import Place, PlaceKind, Trace, inherited, removals
 from psi.errors import Remedy
 
 CRM = Place(kind=PlaceKind.DATASET, target="crm")
@@ -48,7 +48,7 @@ def test_what_inherits_from_itself_ends() -> None:
     ],
 )
 def test_a_label_is_removed_where_it_was_put(places: tuple[Place, ...], remedy: Remedy) -> None:
-    assert removal(Trace(label="C1", places=places)) == remedy
+    assert removals(Trace(label="C1", places=places))[0] == remedy
 
 
 def test_a_hidden_place_says_only_its_kind() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from exports import hashed, members
+from growth import is_linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import examples
@@ -131,3 +132,9 @@ def test_outbound_files_and_ids_of_our_own(project: Project, tmp_path: Path) -> 
     for options in ({"own_ids": True}, {"namespace": "crm"}):
         with pytest.raises(InvalidInput, match="raw personal data"):
             project.profiles.import_audience_manager(other, dataset="aam", **options)
+
+
+@pytest.mark.parametrize("unit", [" ", "d_sid= ", '"', "=", "a ", "|", ' "a" '])
+def test_a_long_line_takes_time_in_proportion_to_its_length(unit: str) -> None:
+    names = Names()
+    assert is_linear(lambda size: parse(f'{unit * size} "', names), 5_000)

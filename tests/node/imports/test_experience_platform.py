@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import examples
 
-from node.errors import AlreadyExists, InvalidInput, NotAllowed
+from node.errors import AlreadyExists, InvalidInput, NotAllowed, NotFound
 from node.imports.arrivals import Arrivals
 from node.imports.experience_platform import Broken, Mapped, open_export, read
 from node.people.snapshots import Snapshot
@@ -159,7 +159,8 @@ def test_any_record_is_read_or_broken(record: dict[str, Any]) -> None:
         assert read(record, 1, mapped, NOW, defaultdict(list)).line == 1
 
 
-REASONS = {  # all that may be said of a record, or of a value, that is left out
+REASONS = {
+    "no _id",  # all that may be said of a record, or of a value, that is left out
     *("an identityMap that is none", "a segmentMembership that is none", "a consents that is none"),
     *("a metadata that is none", "an idSpecific that is none", "not a consent value", "not a time, or one to come"),
     *("text that is not valid Unicode", "bytes that are not UTF-8"),
@@ -211,3 +212,28 @@ def test_a_status_that_is_a_list_costs_its_membership(take: Take, project: Proje
     assert report.accepted == 2
     assert report.dropped["a membership status that is none of realized, existing, exited"]["count"] == 1
     assert members(project, VIP) == {"profile-1"}
+
+
+@pytest.mark.feature("OP10")
+def test_what_no_record_has_is_refused_before_anything_is_written(take: Take, project: Project, tmp_path: Path) -> None:
+    names = tmp_path / "names.json"
+    names.write_text('{"0000": "gold"}')
+    for options in (
+        {"id_path": "nope.path"},
+        {"attributes": ["person.gendre"]},
+        {"namespaces": ["CRMDI=crmid"]},
+        {"segments": names},
+        {"into": ["gold"]},
+    ):
+        with pytest.raises((InvalidInput, NotFound)):
+            take([record(1), record(2)], **options)
+        assert project.profiles.count()["profiles"] == 0
+
+
+@pytest.mark.feature("OP10")
+def test_a_record_without_the_id_that_is_asked_for_gets_no_other(take: Take, project: Project) -> None:
+    report = take(
+        [record(1, own={"id": "a"}), record(2), record(3, own={"id": " "}), record(4, own=[])], id_path="own.id"
+    )
+    assert report.rejected == {"no own.id": {"count": 3, "lines": [2, 3, 4]}}
+    assert [each.decode() for each in Snapshot.open(project.scope).profile_ids] == ["a"]

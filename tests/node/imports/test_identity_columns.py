@@ -24,6 +24,16 @@ def test_identities_without_a_node_keep_the_original_rows(tmp_path: Path) -> Non
     assert (report.rows, report.accepted) == (4, 3)
 
 
+def test_repetitions_are_counted_by_column_and_an_empty_column_takes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,c\nx@x.com,X@x.com,\nx@x.com,y@x.com,\n")
+    columns = [IdentityColumn.parse(each) for each in ("a=email_sha256", "b=email_sha256", "c=crmid")]
+    found, report, _ = read_identities(path, columns)
+    assert [each.duplicates for each in report.columns] == [1, 0, 0]
+    assert found["email_sha256/lc-v1"][1].tolist() == [1, 2, 1, 2]
+    assert report.columns[2].dropped == {"empty": {"count": 2, "lines": [2, 3]}}
+
+
 @pytest.mark.parametrize(
     "text", ["email", "=email_sha256", "a=", "a=email_sha256:raw:hashed", "a=idfa:hashed", "a=idfa:x"]
 )

@@ -205,3 +205,27 @@ def test_an_import_by_which_a_published_feed_would_break_a_policy_is_refused(
     with pytest.raises(PolicyConflict, match="feed summer"):
         take(segments=tmp_path / "names.csv", into=["vip"])
     assert "C11" not in project.labels.labels_of_segment("vip")
+
+
+def test_an_export_warns_of_what_may_be_personal_data_and_leaves_out_what_is_too_long(take: Take) -> None:
+    records = [{"own": "07700900123", "a": "@ann"}, {"own": "2", "a": "x" * 10_001}]
+    report = take(records, attributes=["a"], id_path="own")
+    assert report.rejected == {"a of over 10000 characters": {"count": 1, "lines": [2]}}
+    assert set(report.doubts) == {"id", "a"}
+
+
+@pytest.mark.feature("OP10")
+def test_another_rule_of_a_namespace_gets_a_field_with_the_same_labels(take: Take, project: Project) -> None:
+    raw = {"Email": [{"id": "Ann.B+x@gmail.com"}]}
+    take([{"own": "1", "identityMap": raw}], id_path="own")
+    project.labels.apply("C4", "field", "aep.email_sha256")
+    both = {**raw, "Google": [{"id": "Ann.B+x@gmail.com"}]}
+    for _ in range(2):
+        take([{"own": "1", "identityMap": both}], id_path="own", namespaces=["Google=email_sha256/google-v3:raw"])
+    identities = project.profiles.show("1")["identities"]
+    assert {each["namespace"]: each["value"] for each in identities} == {
+        "email_sha256/lc-v1": hashed("ann.b+x@gmail.com"),
+        "email_sha256/google-v3": hashed("annb@gmail.com"),
+    }
+    label = next(each for each in project.labels.all() if each.name == "C4")
+    assert sorted(place.target for place in label.applied_to) == ["aep.email_sha256", "aep.email_sha256/google-v3"]

@@ -61,6 +61,7 @@ def emails(project: Project, *addresses: str) -> bool:
         GOOD.replace(",", ";"),
         GOOD.replace(",", "\t"),
         GOOD.replace(",", "|"),
+        "sep=;\r\n" + GOOD.replace(",", ";").replace("\n", "\r\n"),
         GOOD.replace("ann@x.com", '"ann@x.com"').replace("id,", '"id",'),
         b"\xef\xbb\xbf" + GOOD.encode(),
         GOOD.encode("utf-16"),
@@ -171,7 +172,11 @@ def test_quoted_cells_may_hold_lines_across_reads(
         (b"id,email,email\n1,ann@x.com,b@x.com\n", "2 columns"),
         (b"id,email,share\n1;ann@x.com;y\n", "fewer cells"),
         (b'id,"email\n1,ann@x.com\n', "no column|broken quote"),
-        (b"PK\x03\x04rest", "Excel"),
+        (b"PK\x03\x04rest", "ZIP archive"),
+        (b'[{"id": "1", "email": "ann@x.com"}]', "one JSON array"),
+        (b'[\n  {"id": "1"}\n]\n', "one JSON array"),
+        (b'{\n  "id": "1"\n}\n', "over several lines"),
+        (b"sep=;\nid;mail\n1;ann@x.com\n", "no column 'email'"),
         (b"\x00\x01\x02\x03" * 50, "not a text file"),
         (b"\x1f\x8bnot gzip at all", "damaged gzip"),
         (gzip.compress(GOOD.encode() * 50, mtime=0)[:-20], "damaged gzip"),
@@ -251,7 +256,7 @@ def test_the_report_counts_and_names_no_value(load: Load) -> None:
         ("id,email,note\n1,ann@x.com,write to bob@y.org\n", {"attributes": ["note"]}),
         ("id,email,note\n1,ann@x.com,+44 7400 123456\n", {"attributes": ["note"]}),
         ("id,email\n1,ann@x.com\n", {"attributes": ["email"]}),
-        ("id,email,l\n1,ann@x.com,bob@x.com\n", {"identity": "email=email_sha256 l=emial_sha256"}),
+        ("id,email,l\n1,ann@x.com,bob@x.com\n", {"identity": "email=email_sha256 l=loyalty"}),
         ("id,email,mail\n1,ann@x.com,bob@x.com\n", {"id_column": "mail"}),
         (
             "id,email,tel\n" + "".join(f"{n},a{n}@x.com,07400 12345{n}\n" for n in range(5)),
@@ -310,3 +315,33 @@ def test_one_long_id_does_not_widen_all(load: Load, project: Project) -> None:
     report = load("".join(json.dumps({"id": each, "email": "x@x.com"}) + "\n" for each in ids))
     assert report.rejected == {"a profile id over 255 bytes": {"count": 2, "lines": [1, 3]}}
     assert Snapshot.open(project.scope).profile_ids.tolist() == [b"b" * 255, b"d"]
+
+
+@pytest.mark.feature("ID4")
+@pytest.mark.parametrize("region", [None, "GB"])
+def test_a_number_as_it_is_dialled_is_neither_id_nor_attribute_nor_identity(load: Load, region: str | None) -> None:
+    for content in ("id,a,c\n07700 900123,1,\n", "id,a,c\n1,07700 900123,\n", "id,a,c\n1,,ann@localhost\n"):
+        with pytest.raises(InvalidInput, match="raw personal data"):
+            load(content, identity="c=crmid", attributes=["a"], region=region)
+
+
+@pytest.mark.feature("ID6")
+def test_what_may_be_personal_data_is_reported_and_what_is_too_long_left_out(load: Load) -> None:
+    content = f"id,a,c\n1,@ann,07700900123\n2,,x\n3,@bob,\n4,{'x' * 10_001},\n"
+    report = load(content, identity="c=crmid", attributes=["a"])
+    assert report.rejected == {"a of over 10000 characters": {"count": 1, "lines": [5]}}
+    assert report.doubts == {
+        "a": {"with an @": {"count": 2, "lines": [2, 4]}},
+        "c": {"of digits that begin with 0, as phone numbers do": {"count": 1, "lines": [2]}},
+    }
+
+
+@pytest.mark.feature("ID6")
+def test_rows_that_repeat_an_id_are_reported(load: Load, project: Project) -> None:
+    report = load(
+        "id,email,a\n1,ann@x.com,x\n2,bob@x.com,y\n1,eve@x.com,z\n,e@x.com,\n1,ann@x.com,w\n", attributes=["a"]
+    )
+    assert report.repeated == {"count": 2, "lines": [4, 6]}
+    assert (report.accepted, report.profiles_added) == (4, 2)
+    assert project.profiles.show("1")["attributes"] == {"crm": {"a": "w"}}
+    assert load("id,email\n1,ann@x.com\n2,bob@x.com\n").repeated is None

@@ -14,7 +14,7 @@ from quick import examples
 
 from node.errors import InvalidInput, InvalidName
 from node.inputs import phones
-from node.inputs.normalise import Form, Normalised, Reason, check_region, normalise, rule
+from node.inputs.normalise import Form, Normalised, Reason, check_region, normalise, rule, rule_for_import
 from node.inputs.phones import parse_phone
 
 EMPTY = sha256(b"").hexdigest()
@@ -374,3 +374,23 @@ def test_values_with_line_breaks_in_them_stay_apart() -> None:
     phones = normalise(rule("phone_sha256"), ["+447400123456", "tel:1\n+447400123456", "tel:+447400123457"])
     assert phones.reasons.tolist() == [Reason.KEPT, Reason.NO_REGION, Reason.KEPT]
     assert phones.values[2] == sha256(b"+447400123457").digest()
+
+
+@pytest.mark.parametrize(
+    "name", ["emial_sha256", "email_sha265", "email", "e-mail", "emails", "phone-sha256", "mobile", "gaids"]
+)
+def test_a_standard_namespace_misspelt_is_none_of_ones_own(name: str) -> None:
+    with pytest.raises(InvalidInput, match="no namespace") as refused:
+        rule_for_import(name)
+    assert f"{name}/opaque-v1" in refused.value.hint
+
+
+@pytest.mark.parametrize("name", ["crmid", "email_md5", "email_sha1", "maid", "aaid", "dpid-20914", "loyalty"])
+def test_a_namespace_of_ones_own_has_any_other_name(name: str) -> None:
+    assert rule_for_import(name).id == f"{name}/opaque-v1"
+
+
+@pytest.mark.parametrize("name", ["mail", "phones", "mobile"])
+def test_a_namespace_of_ones_own_from_before_goes_on_under_its_full_name(name: str) -> None:
+    """Agreements, generations and preflights name it, whatever it resembles."""
+    assert rule(name) == rule(f"{name}/opaque-v1") == rule_for_import(f"{name}/opaque-v1")

@@ -4,12 +4,15 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+from growth import is_linear
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quick import examples
 
 from node.errors import InvalidInput
-from node.inputs import sources
+from node.imports.experience_platform import Mapped, open_export
+from node.inputs import sources, text_files
 from node.inputs.sources import Source
 from node.inputs.text_files import BLOCK
 
@@ -89,3 +92,49 @@ def test_only_what_a_quote_spoils_is_rejected_around_it(tmp_path: Path) -> None:
         "a broken or unclosed quote": [5, 10],
         "more cells than the header": [9],
     }
+
+
+def test_quotes_that_never_close_cost_time_in_proportion_to_the_file(tmp_path: Path) -> None:
+    def work(size: int) -> None:
+        path = tmp_path / "a.csv"
+        path.write_text("a,b,c\n" + "\n".join(['"1', *['","'] * 120] * (size // 121)))
+        source = Source.open(path, ["a"])
+        assert list(source.batches()) == []
+        assert len(source.rejected["a broken or unclosed quote"]) == size // 121
+
+    assert is_linear(work, 2_000)
+
+
+def test_json_that_is_nested_too_deeply_costs_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    deep = [*range(96, 104), *range(960, 1010), 100_000]
+    path.write_text("".join(f'{{"a": {"[" * depth}{"]" * depth}, "c": "x"}}\n' for depth in deep))
+    whole = read(path, BLOCK)
+    assert not isinstance(whole, str)
+    found, rejected = whole
+    assert [cell.count("[") for _, cell, _ in found] == [96, 97, 98, 99]
+    assert sum(map(len, rejected.values())) == len(deep) - 4
+    exported = open_export(path, Mapped.parse(attributes=["a"]), 0)
+    assert len(list(exported.people)) == 4
+
+
+def test_two_broken_lines_of_json_make_no_good_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1"}\n{"id": "2", "x": [1\n2]}, {"id": "3"}\n{"id": "4"}\n')
+    source = Source.open(path, ["id"])
+    assert [each for batch in source.batches() for each in batch.columns["id"]] == ["1", "4"]
+    assert source.rejected["not a JSON object"] == [2, 3]
+
+
+def test_a_record_that_goes_on_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still open is read again with each block, so it has a bound; so have the lines before the records."""
+    monkeypatch.setattr(sources, "MAX_LINE", 1_000)
+    monkeypatch.setattr(sources, "BLOCK", 100)
+    path = tmp_path / "a.csv"
+    path.write_text('id,x\n1,"' + "\n".join(["a," * 45] * 30) + '"\n2,b\n')
+    with pytest.raises(InvalidInput, match="line 2 begins a record of over 1000 characters"):
+        list(Source.open(path, ["id"]).batches())
+    monkeypatch.setattr(text_files, "MAX_LINE", 1_000)
+    path.write_text("id," + "x" * 1_000 + "\n1,b\n")
+    with pytest.raises(InvalidInput, match=r"the first line of .* is over 1000 characters"):
+        Source.open(path, ["id"])

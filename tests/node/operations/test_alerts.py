@@ -27,6 +27,7 @@ def test_an_alert_is_told_daily_at_most_and_until_it_is_acknowledged(either_node
     clock.advance(seconds=1)
     assert add("one") == [True]
     newest = project.alerts.all()[0]
+    assert newest.at == clock()
     assert project.alerts.acknowledge(newest.id) == 1
     assert project.alerts.all()[0].acknowledged == clock()
     assert sorted(each["text"] for each in either_node.status()["alerts"]) == ["one", "two"]
@@ -96,3 +97,13 @@ def test_what_a_partner_ends_an_alert_with_makes_no_second_one(either_node: Node
 def test_a_certificate_that_cannot_be_renewed_is_an_alert(node: Node) -> None:
     alert_ending(node.home, DiskFull("the disk is full"))
     assert [each.kind for each in node.project().alerts.all()] == ["certificate_ending"]
+
+
+def test_an_alert_that_gets_new_words_gets_the_time_of_these(node: Node, clock: Clock) -> None:
+    alerts = node.project().alerts
+    for text in ("globe declined: first", "globe declined: second"):
+        clock.advance(seconds=3_600)
+        with node.home.database.begin() as tx:
+            alerts.add(tx, AlertKind.FEED_DECLINED, text, alike="globe declined")
+    (alert,) = alerts.all()
+    assert (alert.text, alert.at) == ("globe declined: second", clock())

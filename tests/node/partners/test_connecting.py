@@ -5,13 +5,17 @@ import hashlib
 from contextlib import ExitStack
 
 import pytest
+from matches import columns, emails
 from partnering import TERMS, call, kinds, left, people, prepared, request, share, status
 from recorder import Recorder, said
 from sides import EMAIL, Pair, Person, Side
 
 from node.access.scope import Scope
+from node.adhoc import dialler
+from node.adhoc.session import Party
 from node.errors import (
     AlreadyExists,
+    InvalidInput,
     NotAllowed,
     NotFound,
     RefusedByPartner,
@@ -228,7 +232,7 @@ def test_nobody_gets_an_alias_by_taking_the_name(ready: Pair, third: Side, perso
     third.people(people(person, "h", 0, 3))
     ready.connect()
     ready.acme.project.partners.disconnect("globe")
-    third.node.home.config = type(third.node.home.config)(organisation="Globe", address=third.address)
+    type(third.node.home.config)(organisation="Globe", address=third.address).save(third.node.home.path)
     request(third, ready.acme)
     assert status(ready.acme) == {"globe": "disconnected", "globe-2": "requested"}
 
@@ -258,10 +262,18 @@ def test_every_room_ends_what_it_has_of_a_connection_or_none_does(
 @pytest.mark.feature("CN2")
 def test_an_answer_closes_the_alert_of_that_request_alone(ready: Pair, third: Side, person: type[Person]) -> None:
     third.people(people(person, "h", 0, 3))
-    third.node.home.config = type(third.node.home.config)(organisation="Globe", address=third.address)
+    type(third.node.home.config)(organisation="Globe", address=third.address).save(third.node.home.path)
     request(ready.globe, ready.acme)
     request(third, ready.acme)
     assert status(ready.acme) == {"globe": "requested", "globe-2": "requested"}
     ready.acme.project.partners.decline("globe")
     (left_open,) = ready.acme.project.alerts.all(open_only=True)
     assert "as partner globe-2" in left_open.text
+
+
+def test_a_node_is_not_dialled_for_a_match_of_two_files(ready: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Party, "now", lambda _: ready.clock())
+    connect_id = ready.acme.project.partners.connect_id().encode()
+    with pytest.raises(InvalidInput, match="a node, that of Acme"):
+        dialler.dial(connect_id, columns(email=emails(0, 20)), minimum=1)
+    assert status(ready.acme) == {}

@@ -11,13 +11,17 @@ from sides import EMAIL, Pair, Person, Side
 
 from node.access.audit import Result
 from node.errors import (
+    AddressNotAllowed,
     NotAllowed,
     NotFound,
     RefusedByPartner,
     WrongPeerKey,
 )
 from node.node import Node
-from node.partners.connections import Connection, ConnectionStatus, change, named, next_step, note, with_status
+from node.partners import connecting
+from node.partners.connections import Connection, ConnectionStatus, calling, change, named, next_step, note, with_status
+from node.partners.letters import Letters
+from node.transport import paths
 
 
 @pytest.mark.feature("CN7")
@@ -47,7 +51,7 @@ def test_another_key_at_the_partners_address_blocks_traffic_and_alerts(
             assert "Connect ID" in wrong.value.hint
             pair.acme.project.feeds.publish("winter")  # kept here
             pair.acme.post()
-            assert heard == []  # not one request reached it
+            assert set(heard) == {paths.KEYS}  # it is asked whether it has followed the pinned key, and nothing else
             assert pair.acme.project.feeds.show("winter")["partners"][0]["status"] == "pending"
             (text,) = alerts(pair.acme, "key_changed")
             assert text.startswith("globe answers with another key")
@@ -139,3 +143,47 @@ def test_what_is_noted_beside_the_status_is_no_change(node: Node, requested: Con
     with node.home.database.begin() as tx:
         change(node.home, tx, noted, status=ConnectionStatus.DECLINED)
     assert named(scope, "globe").changed == clock()
+
+
+@pytest.mark.feature("CN3")
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "10.0.0.5:8470", "169.254.169.254:80", "[::ffff:127.0.0.1]:9"])
+def test_a_request_whose_address_leads_into_our_network_cannot_be_accepted(
+    node: Node, requested: Connection, address: str
+) -> None:
+    with node.home.database.begin() as tx:
+        note(tx, requested, peer_address=address)
+    with pytest.raises(AddressNotAllowed):
+        node.project().partners.accept("globe")
+    assert named(node.project().scope, "globe").status is ConnectionStatus.REQUESTED
+    with node.home.database.begin() as tx:
+        note(tx, requested, peer_address="93.184.216.34:9", status=ConnectionStatus.ACTIVE)
+        note(tx, requested, peer_address=address)  # by whatever way it came later
+    scope = node.project().scope
+    with pytest.raises(AddressNotAllowed), calling(scope, named(scope, "globe"), patience=0.1) as client:
+        client.get("/")
+
+
+def test_the_address_of_a_connect_id_that_our_operator_entered_is_called_until_the_partner_names_another(
+    pair_type: type[Pair], tmp_path: Path, clock: Clock, person: type[Person]
+) -> None:
+    """Globe has no address, so that it may call no loopback address but the one that it was given."""
+    pair = pair_type(tmp_path, clock, receiver_address=False)
+    with pair.acme.serving():
+        pair.acme.people(people(person, "a", 0, 1))
+        pair.globe.people(people(person, "g", 0, 1))
+        assert request(pair.globe, pair.acme) == "acme"
+        scope, row = pair.globe.project.scope, pair.globe.project.partners.get("acme")
+        Letters(scope).fetch(row)
+        with pair.globe.node.home.database.begin() as tx:
+            note(tx, row, peer_address="127.0.0.2:9")
+        with pytest.raises(AddressNotAllowed):
+            Letters(scope).fetch(named(scope, "acme"))
+
+
+def test_a_project_offers_so_many_namespaces(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"n{number:02}/opaque-v1" for number in range(33)]
+    monkeypatch.setattr(connecting, "namespaces", lambda scope, tx: names)
+    with pytest.raises(NotAllowed, match="at most 32"):
+        connecting.offer(node.project().scope, bytes(32))
+    names.pop()
+    assert len(connecting.offer(node.project().scope, bytes(32)).namespaces) == 32

@@ -1,6 +1,7 @@
 """The service's letter carrier: a partner that is gone is asked again at once when it is back, and who waits hears of it."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_a_partner_that_was_gone_is_asked_without_a_wait_and_reported_once(
     reached: list[str] = []
     stop, enough = threading.Event(), threading.Event()
 
-    def fetch(self: Letters, connection: Connection, *, wait: int = 0, patience: float | None = None) -> int:
+    def fetch(self: Letters, connection: Connection, *, wait: int, stop: threading.Event) -> int:
         waits.append(wait)
         if len(waits) <= 2:
             raise PeerUnreachable("nobody answers")
@@ -45,3 +46,32 @@ def test_a_partner_that_was_gone_is_asked_without_a_wait_and_reported_once(
         post.join(30)
     assert waits[:5] == [delivery.POLL_SECONDS, 0, 0, delivery.POLL_SECONDS, delivery.POLL_SECONDS]
     assert reached == ["globe"]
+
+
+def test_a_partner_that_holds_a_letter_up_holds_up_no_other(
+    node: Node, active: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = active, replace(active, id="f" * 32, alias="quick")
+    stop, arrived, both = threading.Event(), threading.Event(), [(slow, True), (quick, True)]
+    begun: list[str] = []
+
+    def deliver(self: Letters, connection: Connection) -> int:
+        begun.append(connection.alias)
+        if connection.alias == "quick" and begun.count("quick") == 3:
+            arrived.set()
+        if connection.alias == "globe":
+            stop.wait(30)
+        return 1
+
+    monkeypatch.setattr(delivery.LetterCarrier, "_partners", lambda self: both)
+    monkeypatch.setattr(Letters, "fetch", lambda self, connection, *, wait, stop: int(stop.wait(30)))
+    monkeypatch.setattr(Letters, "deliver", deliver)
+    monkeypatch.setattr(delivery, "DELIVER_SECONDS", 0.01)
+    post = threading.Thread(target=node.home.guard.as_itself(delivery.LetterCarrier(node.home, stop).run))
+    post.start()
+    try:
+        assert arrived.wait(20)
+    finally:
+        stop.set()
+        post.join(30)
+    assert begun.count("globe") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from clock import Clock
 from exchanging import Pair, two_nodes
+from sides import HERE
 
 from node.access.scope import Scope
 from node.errors import PeerUnreachable, RefusedByPartner, RefusedToPartner, WrongPeerKey
@@ -65,7 +66,7 @@ def test_letters_are_delivered_in_order_and_once(pair: Pair) -> None:
     assert ann.deliver(connection) == 2
     assert ann.deliver(connection) == 0
     letter = Letter.of("connect.disconnect", Disconnect(reason="one"), connection=b"c" * 16, number=1)
-    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key) as client:
+    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
         client.post(paths.LETTERS, letter.encode())
         early = Letter.of("connect.disconnect", Disconnect(reason="five"), connection=b"c" * 16, number=5)
         with pytest.raises(RefusedByPartner) as refused:
@@ -88,7 +89,7 @@ def test_what_cannot_be_delivered_waits(pair: Pair, monkeypatch: pytest.MonkeyPa
     ann, connection = pair.ann.project().letters, pair.connection(pair.ann)
     monkeypatch.setattr(client_module, "RETRY_SECONDS", 0.2)
     with pair.ann.home.database.begin() as tx:
-        tx.execute(connections.update().values(peer_address="127.0.0.1:1"))
+        tx.execute(connections.update().values(peer_address="127.0.0.1:1", chosen_address="127.0.0.1:1"))
     gone = pair.connection(pair.ann)
     with pytest.raises(PeerUnreachable):
         ann.deliver(gone)

@@ -12,15 +12,17 @@ from node.access.scope import Home
 from node.errors import (
     PeerUnreachable,
     RefusedByPartner,
+    RefusedToPartner,
     WrongPeerKey,
 )
 from node.node import Node
-from node.partners import handlers
+from node.partners import handlers, letters
 from node.partners.connections import Connection, ConnectionStatus, change
-from node.partners.letters import Letters, delivered, outbox, send_again, worth_calling
+from node.partners.letters import Letters, delivered, outbox, receive, send_again, worth_calling
+from node.partners.rates import Rate
 from node.transport.client import PeerClient
 from protocol.errors import RemoteProtocolError
-from protocol.letters import FeedNotice, FeedVersion
+from protocol.letters import FeedNotice, FeedVersion, Letter
 from psi.errors import VesicaError
 
 
@@ -35,8 +37,7 @@ def test_nothing_can_be_offered_before_acceptance_or_after_the_end(ready: Pair) 
     globe.project.feeds.create("pushed", segments=["few"], namespaces=[EMAIL], partners=["acme"])
     globe.project.feeds.publish("pushed")
     assert acme.project.received.all() == []
-    (denied,) = acme.acts("letter.feed.publish", Result.DENY)
-    assert denied["detail"]["error"]["code"] == "out_of_order"
+    assert acme.acts("letter.feed.publish", Result.DENY) == []  # not even a row
     acme.project.partners.accept("globe")
     acme.project.partners.disconnect("globe")
     definition = globe.project.feeds.definition(globe.project.feeds.get("pushed"))
@@ -147,3 +148,25 @@ def test_who_may_have_letters_for_us(
 ) -> None:
     connection = replace(active, peer_address=address, status=status)
     assert worth_calling(connection, connection.changed + days * 86_400) is worth
+
+
+def test_a_partner_writes_so_many_letters_and_the_next_wait(
+    node: Node, requested: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leaves a row of the audit log, also one that is refused; what comes too fast leaves none and comes again."""
+    monkeypatch.setattr(letters, "BUSY", Rate(burst=3, seconds=1e9))
+    with node.home.database.begin() as tx:
+        change(node.home, tx, requested, status=ConnectionStatus.ACTIVE)
+    notice = FeedNotice(feed=bytes(16), version=1, reason="")
+    written = [
+        Letter.of("feed.decline", notice, connection=requested.wire_id, number=number) for number in (1, 2, 3, 4)
+    ]
+    for letter in written[:3]:
+        receive(node.home, requested.peer_key, letter)
+    with pytest.raises(RefusedToPartner) as refused:
+        receive(node.home, requested.peer_key, written[3])
+    assert refused.value.code == "too_many"
+    assert len(node.audit.entries(act="letter.feed.decline", result=Result.DENY)) == 3
+    monkeypatch.setattr(letters, "BUSY", Rate(burst=3, seconds=1e9))
+    receive(node.home, requested.peer_key, written[3])
+    assert len(node.audit.entries(act="letter.feed.decline", result=Result.DENY)) == 4

@@ -10,6 +10,7 @@ from sides import EMAIL, Pair, Person, Side
 from cli.main import main
 from node.errors import (
     InvalidInput,
+    NotAllowed,
     RefusedByPartner,
 )
 from node.imports.identity_columns import IdentityColumn
@@ -83,9 +84,7 @@ class TestAsking(Commands):
         lines = dict(line.split(None, 1) for line in shown.out.splitlines() if " " in line)
         assert lines["organisation"].strip() == "Acme"
         assert lines["project"].strip() == "default"
-        assert "minimum segment" in shown.out
-        assert lines["minimum"]
-        assert any(line.startswith("minimum segment") and line.endswith(" 7") for line in shown.out.splitlines())
+        assert "An estimate needs 7 people in the segment" in " ".join(shown.out.split())
         assert "Ask Acme" in shown.err
         assert (status(globe), status(acme), kinds(acme)) == ({}, {}, [])
 
@@ -189,3 +188,30 @@ def test_an_alias_that_no_rule_could_name_is_refused(ready: Pair) -> None:
     with pytest.raises(InvalidInput, match="dot"):
         request(ready.globe, ready.acme, "acme.co")
     assert status(ready.acme) == {}
+
+
+@pytest.mark.feature("CN3")
+def test_a_request_that_was_replaced_since_is_not_accepted(ready: Pair) -> None:
+    acme, globe = ready.acme, ready.globe
+    connect_id = acme.project.partners.connect_id().encode()
+    globe.project.partners.request(globe.project.partners.look_up(connect_id), alias="acme")
+    seen = acme.project.partners.requested("globe")
+    globe.project.partners.disconnect("acme")
+    globe.project.set_terms(minimum_overlap=9)
+    globe.project.partners.request(globe.project.partners.look_up(connect_id), alias="acme")
+    with pytest.raises(NotAllowed, match="not the agreement with this hash"):
+        acme.project.partners.accept("globe", agreement=seen["agreement"])
+    shown = acme.project.partners.requested("globe")
+    assert shown["terms"]["minimum_overlap"] == 9
+    acme.project.partners.accept("globe", agreement=shown["agreement"])
+    assert acme.acts("partner.accept")[0]["detail"]["agreement"] == shown["agreement"]
+
+
+@pytest.mark.feature("CN2")
+def test_terms_that_change_while_a_person_reads_are_not_asked_for(ready: Pair) -> None:
+    partners = ready.globe.project.partners
+    found = partners.look_up(ready.acme.project.partners.connect_id().encode())
+    ready.globe.project.set_terms(minimum_overlap=9)
+    with pytest.raises(NotAllowed, match="changed since the terms were shown"):
+        partners.request(found)
+    assert status(ready.globe) == {}

@@ -2,14 +2,15 @@
 
 import numpy as np
 
-from node.people.identity_rows import IdentityRows, sort_rows
+from node.people.identity_rows import IdentityRows
+from psi.join import order_of
 from psi.values import Values
 
 
 def test_order_sees_past_equal_beginnings() -> None:
     rows = np.random.default_rng(1).integers(0, 2, (500, 19), np.uint8)
     values = Values(rows)
-    found = values.take(sort_rows(values, np.zeros(500, np.uint32)))
+    found = values.take(order_of(values, np.zeros(500, np.uint32)))
     assert [found[row] for row in range(500)] == sorted(row.tobytes() for row in rows)
 
 
@@ -25,7 +26,7 @@ def test_order_is_by_value_then_by_columns_then_by_place() -> None:
         profiles, ranks = random.integers(0, 4, 300).astype(np.uint32), random.integers(0, 2, 300).astype(np.uint16)
         values = Values(rows, lengths)
         keys = [(rows[row].tobytes(), lengths[row], profiles[row], ranks[row], row) for row in range(300)]
-        assert sort_rows(values, profiles, ranks).tolist() == [key[-1] for key in sorted(keys)]
+        assert order_of(values, profiles, ranks).tolist() == [key[-1] for key in sorted(keys)]
         found_rows = IdentityRows(
             values=values, profiles=profiles, sources=np.zeros(300, np.uint16), ranks=ranks
         ).sorted()

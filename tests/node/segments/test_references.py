@@ -59,9 +59,6 @@ class Traits:
     def missing(self, name: str) -> NotFound:
         return NotFound(f"there is no trait {name}")
 
-    def stamp(self, _tx: Tx, names: set[str]) -> tuple[str, ...]:
-        return tuple(sorted(names))
-
 
 @pytest.fixture
 def scope(node: Node, monkeypatch: pytest.MonkeyPatch) -> Scope:
@@ -74,7 +71,6 @@ def test_the_room_of_a_kind_answers_for_it(scope: Scope) -> None:
     with scope.home.database.read() as tx:
         snapshot = Snapshot.open(scope, tx)
         assert references.members(scope, tx, snapshot, uses) == {"received.acme.sports": BitMap([1, 2])}
-        assert references.stamp(scope, tx, [*uses, "own.vip"]) == ("acme.sports",)
         references.check_visible(scope, tx, uses)
         with pytest.raises(NotFound, match=r"no trait acme\.games"):
             references.members(scope, tx, snapshot, ["received.acme.games"])

@@ -1,6 +1,5 @@
 """Segments: composition, what cannot be made, labels on the way out."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -28,9 +27,6 @@ class Fern:
 
     def missing(self, _name: str) -> NotFound:
         return NotFound("no such segment")
-
-    def stamp(self, _tx: Tx, _names: Collection[str]) -> tuple[str, ...]:
-        return ()
 
 
 def test_received_segments_include_and_exclude(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,6 +291,10 @@ def test_no_segment_is_made_of_itself(project: Project) -> None:
     for rule in ("own.a", "own.b", "orders > 1 OR NOT own.c"):
         with pytest.raises(NotAllowed, match="made of itself"):
             segments.update("a", rule=rule)
+    with pytest.raises(NotAllowed) as refused:
+        segments.update("a", rule="orders > 1 OR NOT own.c")
+    assert str(refused.value) == "segment a would be made of itself: a reads c reads b reads a"
+    assert refused.value.hint == "leave own.c out of the rule"  # what the rule has, and not what it leads to
     segments.update("b", rule="orders > 5")
     segments.update("a", rule="NOT own.c")
     assert ids(project, "a") == "13"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from node.storage.cache import PIECE, Cache, Epoch
+from node.errors import Failure
+from node.storage.cache import PIECE, Cache, Epoch, StoredRows
 
 ROWS = PIECE // 64
 
@@ -65,3 +66,39 @@ def test_a_damaged_part_is_told_where_it_comes(cache: Cache, tmp_path: Path) -> 
             next(parts)
     assert cache.load("some") is None
     assert cache.load("some", ("before",)) is not None
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 5])
+def test_any_rows_can_be_read_alone(cache: Cache, count: int) -> None:
+    saved = arrays(count)
+    cache.save("some", **saved)
+    rows = StoredRows(cache, "some", "rows", count)
+    for wanted in (
+        slice(0, 0),
+        slice(0, 5),
+        slice(ROWS - 3, ROWS + 3),
+        slice(ROWS, 2 * ROWS),
+        slice(count - 1, count + 9),
+    ):
+        assert np.array_equal(rows[wanted], saved["rows"][wanted])
+    found = cache.rows("some")
+    assert found is not None
+    assert {name: len(each) for name, each in found.items()} == {"before": count, "rows": count, "after": 3}
+    assert np.array_equal(found["before"][0:9], saved["before"][0:9])
+    cache.drop("some")
+    assert cache.rows("some") is None
+    with pytest.raises(Failure, match="cannot be read any more"):
+        rows[0:1]
+
+
+def test_a_file_that_turns_out_to_be_damaged_is_deleted(cache: Cache, tmp_path: Path) -> None:
+    cache.save("some", **arrays(2 * ROWS))
+    (path,) = (each for each in tmp_path.rglob("*") if each.is_file())
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 1
+    path.write_bytes(content)
+    rows = StoredRows(cache, "some", "rows", 2 * ROWS)
+    assert len(rows[0:5]) == 5
+    with pytest.raises(Failure):
+        rows[2 * ROWS - 5 : 2 * ROWS]
+    assert not cache.has("some")

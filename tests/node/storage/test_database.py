@@ -413,11 +413,7 @@ def _names(store: Database) -> list[str]:
 
 
 def _insert_project(tx: Tx, name: str) -> None:
-    tx.execute(
-        tables.projects.insert().values(
-            id=name, name=name, hide_unconsented=False, terms={}, count_secret=bytes(32), created=1
-        )
-    )
+    tx.execute(tables.projects.insert().values(id=name, name=name, terms={}, count_secret=bytes(32), created=1))
 
 
 def test_a_database_of_another_node_is_refused(database_url: str, either_node: Node, tmp_path: Path) -> None:

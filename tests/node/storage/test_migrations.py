@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, LargeBinary, MetaData, String, Table, Text, create_engine, insert
+from sqlalchemy import JSON, Boolean, Column, LargeBinary, MetaData, String, Table, Text, create_engine, insert, select
 
 from node.feeds.receiving import received_feeds
 from node.feeds.sending import recipients
-from node.partners.connections import Connection
+from node.partners.connections import Connection, ConnectionStatus
 from node.storage.database import Database
 from node.storage.migrations import upgrade
 from node.storage.records import record
-from node.storage.tables import connections
+from node.storage.tables import answers, connections, ledger, projects
 
 
 def empty(column: Column[Any]) -> Any:
@@ -50,3 +50,71 @@ def test_columns_that_were_renamed_keep_what_they_say(database_url: str) -> None
         assert [feed.reported for feed in received_feeds.of_connection(tx, "c")] == [{"email": 9}]
         assert record(Connection, tx.execute(connections.select()).one()).heads_kept == b"heads"
     store.close()
+
+
+def test_who_was_kept_out_of_estimates_is_left_out_of_them(database_url: str) -> None:
+    engine = create_engine(database_url)
+    before = MetaData()
+    with engine.begin() as tx:
+        upgrade(tx, to="0002")
+        before.reflect(tx)
+        for name, hidden in (("hiding", True), ("counting", False)):
+            tx.execute(row(before.tables["projects"], id=name, name=name, hide_unconsented=hidden))
+    engine.dispose()
+
+    store = Database.open(database_url)
+    with store.read() as tx:
+        found = dict(map(tuple, tx.execute(select(projects.c.name, projects.c.left_out))))
+    store.close()
+    assert found == {"hiding": "unconsented", "counting": "nobody"}
+
+
+def test_partners_that_an_operator_accepted_stay_reachable_at_private_addresses(database_url: str) -> None:
+    engine, before = create_engine(database_url), MetaData()
+    with engine.begin() as tx:
+        upgrade(tx, to="0002")
+        before.reflect(tx)
+        tx.execute(row(before.tables["projects"], id="p", name="crm"))
+        for status in ConnectionStatus:
+            values = {
+                "id": status.value,
+                "alias": status.value,
+                "status": status.value,
+                "peer_address": "10.0.0.7:8470",
+            }
+            tx.execute(row(before.tables["connections"], project_id="p", **values))
+    engine.dispose()
+
+    store = Database.open(database_url)
+    with store.read() as tx:
+        found = {each.status for each in tx.execute(connections.select()) if each.chosen_address == "10.0.0.7:8470"}
+    store.close()
+    assert found == {"pending", "active", "disconnected", "failed"}
+
+
+def test_attempts_answers_keys_and_the_ledger_of_before_go_on(database_url: str) -> None:
+    """Feeds run once more, sizes are not known, no key was replaced, and charges are those of every project."""
+    engine, before = create_engine(database_url), MetaData()
+    with engine.begin() as tx:
+        upgrade(tx, to="0002")
+        before.reflect(tx)
+        tables = before.tables
+        tx.execute(row(tables["projects"], id="p", name="crm"))
+        tx.execute(row(tables["connections"], id="c", project_id="p", peer_key=b"k" * 32))
+        tx.execute(row(tables["feeds"], id="f", project_id="p"))
+        tx.execute(row(tables["feed_partners"], id="s", feed_id="f", connection_id="c", tried=[1, None, 2, 3, "r"]))
+        tx.execute(row(tables["answers"], id="a", connection_id="c"))
+        for kind, note in (("epsilon_millis", "email_sha256/lc-v1"), ("evaluations", "email_sha256/lc-v1")):
+            tx.execute(row(tables["ledger"], id=kind, project_id="p", peer_key=b"k" * 32, kind=kind, note=note))
+    engine.dispose()
+
+    store = Database.open(database_url)
+    with store.read() as tx:
+        assert recipients.get(tx, "c", "f").tried is None
+        assert tx.scalar(select(answers.c.sizes)) == []
+        connection = record(Connection, tx.execute(connections.select()).one())
+        assert (connection.first_peer_key, connection.peer_keys) == (b"k" * 32, (b"k" * 32,))
+        assert (connection.our_key, connection.moves_to, connection.our_offer) == (None, None, None)
+        notes = dict(map(tuple, tx.execute(select(ledger.c.kind, ledger.c.note))))
+    store.close()
+    assert notes == {"epsilon_millis": "", "evaluations": "email_sha256/lc-v1"}

@@ -1,13 +1,17 @@
 """Signed messages: what is changed, replayed, stale, or meant for another is refused."""
 
 import dataclasses
+import datetime
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from http_message_signatures import HTTPMessageSigner, algorithms
 
 from node.transport import signatures
-from node.transport.signatures import BadSignature, Replays, Request, Response, sign, verify
+from node.transport.signatures import BadSignature, Replays, Request, Response, check_body, sign
 
 NOW = 1_800_000_000
 
@@ -32,6 +36,13 @@ class Party:
 
 
 ann, bob = Party(), Party()
+
+
+def verify(message: Request | Response, **how: Any) -> signatures.Verified:
+    """Verify a message that has arrived whole."""
+    verified = signatures.verify(message, **how)
+    check_body(message)
+    return verified
 
 
 def request(**changes: object) -> Request:
@@ -87,6 +98,89 @@ def test_a_sender_cannot_choose_to_cover_less(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(signatures, "REQUEST", ("@method", "content-digest"))
     sign(made, ann, bob.key)
     monkeypatch.undo()
+    with pytest.raises(BadSignature):
+        verify(made, to=bob.key, now=bob.now)
+
+
+def freely(message: Request | Response, signer: Party, to: Party, **choices: Any) -> None:
+    """Sign as `sign` does, but for what the signer chooses; every such signature is a right one by RFC 9421."""
+    message.headers = {"vesica-to": to.key.hex(), "date": "Fri, 15 Jan 2027 08:00:00 GMT"}
+    http = HTTPMessageSigner(signature_algorithm=algorithms.ED25519)
+    usual = {
+        "key_id": signer.key.hex(),
+        "created": datetime.datetime.fromtimestamp(NOW, datetime.UTC),
+        "nonce": "0123456789abcdef" * 2,
+        "label": "vesica",
+        "tag": "vesica/1",
+        "covered_component_ids": signatures.REQUEST if isinstance(message, Request) else signatures.RESPONSE,
+        "body": message.body,
+    }
+    prepared = http.prepare(message, **{**usual, **choices})
+    http.apply(message, prepared, signer.sign(prepared.signature_base))
+
+
+FREEDOMS: list[Any] = [
+    {"label": "other"},
+    {"nonce": "a"},
+    {"nonce": "A" * 32},
+    {"nonce": None},
+    {"include_alg": False},
+    {"expires": datetime.datetime.fromtimestamp(NOW + 60, datetime.UTC)},
+    {"tag": "vesica/2"},
+]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *FREEDOMS,
+        {"covered_component_ids": [*signatures.REQUEST, "date"]},
+        {"covered_component_ids": [*signatures.REQUEST, "@authority"]},
+        {"covered_component_ids": [*reversed(signatures.REQUEST)]},
+        {"covered_component_ids": signatures.REQUEST[1:]},
+    ],
+)
+def test_a_request_that_is_signed_in_another_form_is_refused(choices: dict[str, Any]) -> None:
+    made = Request(method="PUT", url="https://h/vesica/1/letters?x=1", body=b"points")
+    freely(made, ann, bob)
+    assert verify(made, to=bob.key, now=bob.now).key == ann.key
+    freely(made, ann, bob, **choices)
+    with pytest.raises(BadSignature):
+        verify(made, to=bob.key, now=bob.now)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *FREEDOMS,
+        {"covered_component_ids": [*signatures.RESPONSE, "date"]},
+        {"covered_component_ids": [*reversed(signatures.RESPONSE)]},
+        {"covered_component_ids": signatures.RESPONSE[1:]},
+        {"covered_component_ids": [*signatures.RESPONSE, '"@query";req']},
+    ],
+)
+def test_an_answer_that_is_signed_in_another_form_is_refused(choices: dict[str, Any]) -> None:
+    made = Response(status_code=200, body=b"answer", request=request())
+    freely(made, bob, ann)
+    assert verify(made, to=ann.key, now=ann.now, expected=bob.key).key == bob.key
+    freely(made, bob, ann, **choices)
+    with pytest.raises(BadSignature):
+        verify(made, to=ann.key, now=ann.now, expected=bob.key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda headers: headers.update({"Signature-Input": headers["Signature-Input"] + ", other=()"}),
+        lambda headers: headers.update({"Signature": headers["Signature"] + f", other=:{'A' * 86}==:"}),
+        lambda headers: headers.update({"Signature-Input": headers["Signature-Input"].replace(";", "; ")}),
+        lambda headers: headers.update({"Content-Digest": headers["Content-Digest"] + ", sha-512=:AAAA:"}),
+        lambda headers: headers.update({"signature": headers["Signature"]}),
+    ],
+)
+def test_a_second_signature_digest_or_header_is_refused(change: Callable[[dict[str, str]], None]) -> None:
+    made = request()
+    change(made.headers)
     with pytest.raises(BadSignature):
         verify(made, to=bob.key, now=bob.now)
 

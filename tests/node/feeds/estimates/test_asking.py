@@ -14,14 +14,14 @@ from cli.main import main
 from node.access.scope import Scope
 from node.errors import PeerUnreachable
 from node.exchanges import handlers
-from node.feeds.estimates import asking, disclosure
+from node.feeds.estimates import asking, disclosure, numbers, records
 from node.operations import jobs
 from node.partners.connections import Connection
 from node.people.snapshots import Snapshot
 from node.storage.tables import DAY, answers, universes
 from protocol.agreement import Terms
-from protocol.estimate import CountAsker
-from protocol.exchange import Opening, Role
+from protocol.estimate import MAX_ASKED, CountAsker
+from protocol.exchange import Opening
 from protocol.states import Kind, Part
 from psi import noise
 from psi.values import Values
@@ -83,7 +83,7 @@ def test_a_project_can_keep_people_without_consent_out_of_estimates(pair: Pair, 
     pair.prepare(
         people(person, "a", range(20), out=range(10)), people(person, "g", range(20)), {"all": members(*range(20))}
     )
-    pair.acme.project.set_hide_unconsented(True)
+    pair.acme.project.leave_out("unconsented")
     row = ask(pair, ["all"])["all", EMAIL]
     assert (row["overlap"], row["consented"], row["size"]) == (10, 10, 10)
 
@@ -149,7 +149,7 @@ def test_the_interval_holds_the_truth_in_180_of_200_runs(size: int, overlap: int
         seeds = (f"c{run}".encode().ljust(32), f"o{run}".encode().ljust(32))
         told = disclosure.sanitise(int(c), int(o), size=sampled, terms=terms, seeds=seeds)
         assert told.status == "ok"
-        shown = asking.scaled(told, size, sampled, terms.epsilon)
+        shown = numbers.scaled(told, size, sampled, terms.epsilon)
         assert shown.overlap is not None
         assert shown.consented is not None
         assert shown.half_width is not None
@@ -163,7 +163,7 @@ def test_the_interval_holds_the_truth_in_180_of_200_runs(size: int, overlap: int
 
 
 @pytest.mark.feature("ES6")
-def test_the_sample_is_fair_and_the_same_throughout_an_epoch() -> None:
+def test_the_sample_is_fair_and_the_same_throughout_a_window() -> None:
     """60 samples of 2,000 from 20,000 of whom 7,000 match: the interval of the sampling error alone holds the truth."""
     values = Values(np.random.default_rng(1).integers(0, 256, (20_000, 32), np.uint8))
     held = 0
@@ -196,9 +196,9 @@ def test_the_asker_sees_what_is_left_of_its_budget(
     segments = {"a": members(*range(300)), "b": members(*range(300, 600))}
     pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
     acme = pair.acme.project
-    known = {"left": None, "of": "1/10", "window_days": 90, "at": None}
+    known = {"left": None, "of": 0.1, "window_days": 90, "at": None}
     assert acme.reports.partner("globe")["our_budget"] == known
-    for feed, left in (("fa", "1/20"), ("fa", "1/20"), ("fb", "0")):
+    for feed, left in (("fa", 0.05), ("fa", 0.05), ("fb", 0)):
         clock.advance(seconds=60)
         known.update(left=left, at=clock.now)
         assert ask(pair, [feed[1]], feed=feed)[feed[1], EMAIL]["budget"] == known
@@ -213,7 +213,27 @@ def test_the_asker_sees_what_is_left_of_its_budget(
     assert main([*home, "partner", "show", "globe"]) == 0
     assert "our budget left   0 of 0.1" in capsys.readouterr().out
     clock.advance(days=90)
-    assert acme.feeds.estimates("fa")[0]["budget"] == {**known, "left": "1/10"}
+    assert acme.feeds.estimates("fa")[0]["budget"] == {**known, "left": 0.1}
+
+
+@pytest.mark.feature("ES4")
+@pytest.mark.parametrize("terms", [{}, NOISY])
+def test_both_sides_show_the_same_range(pair: Pair, person: type[Person], terms: dict[str, Any]) -> None:
+    """Where nobody was left out of the sample the answerer, too, knows how far the numbers may be off."""
+    both = people(person, "a", range(200)), people(person, "g", range(100), out=range(10))
+    pair.prepare(*both, {"all": members(*range(200))}, **terms)
+    row = ask(pair, ["all"])["all", EMAIL]
+    scope, connection = pair.globe.project.scope, pair.globe.project.partners.get("acme")
+    with scope.read() as tx:
+        (answered,) = records.answered(scope, tx, connection, EMAIL)["segments"]
+    assert answered.pop("asked") == 200
+    assert answered == {name: row[name] for name in answered}
+    assert (row["interval"][0] < row["overlap"] < row["interval"][1]) == bool(terms)
+    with scope.begin() as tx:  # answered before the sizes were kept
+        tx.execute(answers.update().values(sizes=[]))
+    with scope.read() as tx:
+        (answered,) = records.answered(scope, tx, connection, EMAIL)["segments"]
+    assert (answered["asked"], answered["overlap"]) == (MAX_ASKED, row["overlap"])
 
 
 @pytest.mark.feature("ES7")
@@ -223,7 +243,7 @@ def test_a_budget_that_a_partner_makes_up_is_no_number(
     both = people(person, "a", range(100)), people(person, "g", range(100))
     pair.prepare(*both, {"all": members(*range(100))}, **NOISY)
     result = vars(CountAsker)["result"].fget
-    for spent, left in ((None, None), (2**63 - 1, "0"), (0, "1/10")):
+    for spent, left in ((None, None), (2**63 - 1, 0), (0, 0.1)):
         made_up = property(lambda role, spent=spent: replace(result(role), budget_spent=spent))
         monkeypatch.setattr(CountAsker, "result", made_up)
         row = ask(pair, ["all"])["all", EMAIL]
@@ -241,11 +261,11 @@ def test_what_a_caller_is_asked_is_fixed_when_it_opens(quiet_receiver: Pair, per
     feeds.estimate("one")
     handler, late = handlers.handler(Kind.COUNT, Part.ASKER), list[object]()
 
-    def newer(scope: Scope, connection: Connection, opening: Opening) -> Role:
-        role = handler.answer(scope, connection, opening)
+    def newer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.Answer:
+        answer = handler.answer(scope, connection, opening, inputs)
         if not late:
             late.append(feeds.estimate("two"))
-        return role
+        return answer
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(handlers.KINDS, (Kind.COUNT, Part.ASKER), lambda: replace(handler, answer=newer))

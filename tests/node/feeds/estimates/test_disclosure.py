@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from clock import Clock
 from estimating import NOISY, ask, kept, members, people, spent
-from sides import EMAIL, Pair, Person
+from sides import EMAIL, SMALL_TERMS, Pair, Person
 
 from cli.main import main
 from node.errors import RefusedByPartner
 from node.feeds.estimates import disclosure
+from node.imports.identity_columns import IdentityColumn
 from node.storage.tables import answers
 from protocol.agreement import Terms
+from psi import count, noise
 
 
 @pytest.mark.feature("ES4")
@@ -33,7 +35,7 @@ def test_below_the_minimum_there_is_no_number_anywhere(
     assert main([*home, "feed", "show", "f"]) == 0
     out = capsys.readouterr().out
     assert "Ranges" not in out  # there is no noise
-    (line,) = [line for line in out.splitlines() if " few " in line]
+    (line,) = [line for line in out.splitlines() if "\tfew\t" in line]
     assert line.count("below minimum") == 2
     assert "19" not in line.partition("20")[0]  # before the date
     assert main([*home, "feed", "show", "f", "--json"]) == 0
@@ -64,7 +66,7 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Pair, person
     clock.advance(days=1)
     ask(pair, ["b"], feed="fb")
     assert spent(pair) == 100
-    with pytest.raises(RefusedByPartner, match=r"0\.1 of 0\.1") as refused:
+    with pytest.raises(RefusedByPartner, match=r"more than is left of the budget of 0\.1") as refused:
         ask(pair, ["c"], feed="fc")
     assert refused.value.code == "budget"
     assert spent(pair) == 100
@@ -75,6 +77,64 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Pair, person
     clock.advance(days=89)  # the first question is 90 days old, the second is not
     assert ask(pair, ["c"], feed="fc")
     assert spent(pair) == 150
+
+
+@pytest.mark.feature("ES7")
+def test_a_project_is_not_told_what_another_one_of_its_organisation_spent(pair: Pair, person: type[Person]) -> None:
+    """They share the budget, so that two projects get no more than one: a refusal says that too little is left, no number."""
+    segments = {name: members(*range(start, start + 100)) for name, start in (("a", 0), ("b", 100), ("c", 200))}
+    both = people(person, "a", range(300)), people(person, "g", range(300))
+    pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
+    other = pair.acme.node.create_project("other")
+    other.set_terms(**{**SMALL_TERMS, **NOISY}, epoch_days=90, window_days=90)
+    other.consent.set_model("opt-out")
+    columns = [IdentityColumn.parse("email=email_sha256:raw")]
+    other.profiles.import_(pair.acme.folder / "acme-crm.csv", dataset="crm", id_column="id", identities=columns)
+    for name in segments:
+        other.segments.create(name, members_file=pair.acme.folder / f"acme-{name}.csv")
+    theirs = pair.globe.project.partners
+    theirs.request(theirs.look_up(other.partners.connect_id().encode()), alias="acme-other")
+    other.partners.accept("globe")
+    pair.post()
+    for name in segments:
+        other.feeds.create(f"f{name}", segments=[name], namespaces=[EMAIL], partners=["globe"])
+
+    ask(pair, ["a"], feed="fa")
+    (row,) = other.feeds.estimate("fb")
+    assert (spent(pair), row["budget"]["left"]) == (100, 0.05)
+    with pytest.raises(RefusedByPartner, match=r"is left of the budget of 0\.1 that all projects") as refused:
+        other.feeds.estimate("fc")
+    assert refused.value.code == "budget"
+    assert other.feeds.estimates("fb")[0]["budget"]["left"] == 0.05
+
+
+@pytest.mark.feature("ES7")
+def test_what_is_refused_is_not_counted(
+    pair: Pair, person: type[Person], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget is looked at before anything costs time, then what was asked before; the same again counts nothing."""
+    segments = {"a": members(*range(100)), "b": members(*range(100, 200)), "c": members(*range(99))}
+    both = people(person, "a", range(300)), people(person, "g", range(300))
+    pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
+    done: list[str] = []
+    count_hits, noised, compared = count.count_hits, noise.discrete_laplace, disclosure.in_both
+    monkeypatch.setattr(count, "count_hits", lambda *given: done.append("counted") or count_hits(*given))
+    monkeypatch.setattr(noise, "discrete_laplace", lambda *given: done.append("noised") or noised(*given))
+    monkeypatch.setattr(disclosure, "in_both", lambda *given: done.append("compared") or compared(*given))
+    ask(pair, ["a"], feed="fa")
+    assert done == ["counted", "noised", "noised"]
+    done.clear()
+    ask(pair, ["a"], feed="fa")
+    assert done == []
+    with pytest.raises(RefusedByPartner, match="fewer than"):
+        ask(pair, ["c"], feed="fc")
+    assert done == ["compared"]
+    ask(pair, ["b"], feed="fb")
+    done.clear()
+    with pytest.raises(RefusedByPartner, match=r"more than is left of the budget of 0\.1"):
+        ask(pair, ["c"], feed="fc")
+    assert done == []
+    assert len(list((pair.globe.node.home.path / "cache").rglob("question *"))) == 2
 
 
 @pytest.mark.feature("ES7")

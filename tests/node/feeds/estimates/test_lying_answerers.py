@@ -82,11 +82,11 @@ class Lying:
         """Let acme estimate its segment while globe answers with the points that `make` returns for the context."""
         self.generation += 1
 
-        def lie(scope: Scope, connection: Connection, opening: Opening) -> Answerer:
+        def lie(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> handlers.Answer:
             epoch = epoch_of(scope, connection, opening.epoch)
             channel = Channel.of(scope, connection, epoch, EMAIL, protocol="count", outward=False)
             self.role = Answerer(self, channel, make(channel.context), self.generation)
-            return self.role
+            return handlers.Answer(self.role)
 
         lying = replace(handlers.handler(Kind.COUNT, Part.ANSWERER), answer=lie)
         self.monkeypatch.setitem(handlers.KINDS, (Kind.COUNT, Part.ANSWERER), lambda: lying)
@@ -143,7 +143,7 @@ def test_many_keys_tell_a_lying_answerer_names(lying: Callable[..., Lying], cloc
     about, and, where the project says so, people without consent. The tags say nothing of chunks.
     """
     world, targets, under = lying(acme=range(20), out=range(8)), range(30), keys(30)
-    world.pair.acme.project.set_hide_unconsented(True)
+    world.pair.acme.project.leave_out("unconsented")
     role = world.asked(lambda context: named(context, targets, under))
     assert learned(role, targets, under) == list(range(8, 20))
     assert first_disorder(role._tags[0]) is None
@@ -185,11 +185,8 @@ def test_a_universe_other_than_the_committed_one(lying: Callable[..., Lying], mo
 
     def switched(self: Answerer, step: str) -> Sequence[Message]:
         if step == "universe":
-            self._universe = count.Universe(
-                points=sort_points(kernel.multiply(self._universe.points, self._key.scalar))[0],
-                canaries=self._universe.canaries,
-                size=self._universe.size,
-            )
+            points = sort_points(kernel.multiply(self._universe.points[:], self._key.scalar))[0]
+            self._universe = count.Universe(points=points, canaries=self._universe.canaries, size=len(points))
         return produce(self, step)
 
     monkeypatch.setattr(Answerer, "produce", switched)

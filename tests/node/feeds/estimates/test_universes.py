@@ -1,5 +1,7 @@
 """Universes: one generation at a time, a new one a day at most, eight in an epoch."""
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,12 +11,14 @@ from sides import EMAIL, Pair, Person
 
 from node.access.audit import date
 from node.errors import RefusedByPartner, RefusedToPartner
+from node.exchanges import records
+from node.exchanges.answering import NodeAnswers
 from node.feeds.estimates import answering
 from node.feeds.estimates import universes as universe_module
+from node.imports.identity_columns import IdentityColumn
 from node.partners import key_epochs
 from node.storage.tables import DAY, universes
 from protocol.errors import RemoteProtocolError
-from protocol.estimate import CountAnswerer
 from protocol.messages import Commitment
 from psi import count
 
@@ -58,11 +62,13 @@ def test_an_exchange_goes_on_with_the_universe_that_it_began_with(
     connection = pair.globe.project.partners.get("acme")
     from node.exchanges.channels import Channel, epoch_of
 
+    inputs: dict[int, bytes] = {}
+
     def universe(number: int) -> bytes:
         opening = pair.globe.opening("acme", exchange=bytes([number]) * 16)
-        role = answering.answerer(pair.globe.project.scope, connection, EMAIL, opening)
-        assert isinstance(role, CountAnswerer)
-        return role.produce("commitment")[0].encode()
+        answer = answering.ANSWERER.answer(pair.globe.project.scope, connection, opening, inputs.get(number))
+        inputs[number] = answer.inputs
+        return answer.role.produce("commitment")[0].encode()
 
     first = universe(1)
     pair.globe.people(people(person, "g", range(5)), "more")
@@ -102,7 +108,7 @@ def test_two_openings_at_once_build_one_universe(
 
     monkeypatch.setattr(count, "build_universe", slow)
     ours = universe_module.newest(project.scope, connection, channel)
-    assert ours.universe.digest == others[0].universe.digest
+    assert ours.digest == others[0].digest
     assert len(list((pair.globe.node.home.path / "cache").rglob("universe *"))) == 1
     assert ask(pair, ["all"])["all", EMAIL]["overlap"] == 20
 
@@ -131,12 +137,47 @@ def test_a_ninth_universe_in_an_epoch_is_refused_by_the_asker(pair: Pair, person
         shown(9)
     with pair.acme.node.home.database.begin() as tx:
         key_epochs.follow(project.scope, tx, connection, 2)
-    with pytest.raises(RemoteProtocolError, match="more than 8"):
+    with pytest.raises(RefusedToPartner, match="8 universes were shown"):
         shown(1, epoch=2)
     clock.advance(days=30)
     with pair.acme.node.home.database.begin() as tx:
         assert key_epochs.current(project.scope, tx, connection).number == 3
     shown(1, epoch=3)
+
+
+@pytest.mark.feature("ES8")
+def test_each_project_of_a_partner_shows_eight(pair: Pair, person: type[Person], clock: Clock) -> None:
+    """A person has accepted each. Once one is over, what it showed counts for the others too."""
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
+    project = pair.acme.project
+    second = pair.globe.node.create_project("second")
+    second.consent.set_model("opt-out")
+    email = [IdentityColumn.parse("email=email_sha256:raw")]
+    second.profiles.import_(pair.globe.folder / "globe-crm.csv", dataset="crm", id_column="id", identities=email)
+    second.partners.request(second.partners.look_up(project.partners.connect_id().encode()), alias="acme")
+    project.partners.accept("globe-2")
+
+    def shown(alias: str, number: int) -> None:
+        connection = project.partners.get(alias)
+        chunks = (alias.encode().ljust(63, b".") + bytes([number]),)
+        commitment = Commitment(context=bytes(32), epoch=1, generation=number, count=1, chunks=chunks, made=0)
+        universe_module.check_shown(project.scope, connection, EMAIL, commitment)
+
+    for alias in ("globe", "globe-2"):
+        with pair.acme.node.home.database.begin() as tx:
+            key_epochs.current(project.scope, tx, project.partners.get(alias))
+    for number in range(1, 5):
+        shown("globe", number)
+        shown("globe-2", number)
+        clock.advance(days=1)
+    for number in range(5, 9):
+        shown("globe", number)
+        clock.advance(days=1)
+    shown("globe-2", 5)
+    clock.advance(days=1)
+    project.partners.disconnect("globe")
+    with pytest.raises(RefusedToPartner, match="8 universes were shown"):
+        shown("globe-2", 6)
 
 
 def test_after_the_asker_ended_the_key_epoch_it_may_ask_at_once(pair: Pair, person: type[Person], clock: Clock) -> None:
@@ -170,3 +211,56 @@ def test_after_the_answerer_ended_it_the_next_universe_has_its_day(
     assert not any(kind.startswith("exchange") for kind in alerts)
     clock.now = shown + DAY
     assert ask(pair, ["all"])["all", EMAIL]["overlap"] == 20
+
+
+def test_open_counts_hold_no_universe_in_memory(pair: Pair, person: type[Person]) -> None:
+    """A partner opens sixteen counts of a universe of 12,800 points: their roles together hold less than one of it."""
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(12_500)), {"all": members(*range(30))})
+    scope, connection = pair.globe.project.scope, pair.globe.project.partners.get("acme")
+
+    def opened(number: int) -> Any:
+        opening = pair.globe.opening("acme", exchange=bytes([number]) * 16)
+        return answering.ANSWERER.answer(scope, connection, opening, None).role
+
+    points = len(opened(0)._universe.points)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        roles = [opened(number) for number in range(1, 17)]
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        chunks = roles[0].produce("universe")
+        assert b"".join(chunk.points for chunk in chunks) == roles[0]._universe.points[:].tobytes()
+    finally:
+        tracemalloc.stop()
+    assert points == 12_800
+    assert held < points * 32
+
+
+def test_old_universes_leave_the_disk_unless_an_exchange_uses_them(
+    pair: Pair, person: type[Person], clock: Clock
+) -> None:
+    """With what was asked about them, which nobody can ask again."""
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(10, 40)), {"all": members(*range(30))})
+    cache, answers = pair.globe.node.home.path / "cache", NodeAnswers(pair.globe.node.home)
+
+    def more(number: int) -> None:
+        clock.advance(days=1)
+        records.forget_old(pair.globe.node.home)
+        pair.globe.people(people(person, "g", range(number, 40)), f"people-{number}")
+        ask(pair, ["all"])
+
+    ask(pair, ["all"])
+    opening = pair.globe.opening("acme", exchange=bytes([7]) * 16)
+    _, machine = answers.begin(pair.acme.node.key, opening)
+    first = machine.get("commitment", 0)
+    for number in (9, 8, 7, 6):
+        more(number)
+    assert (len(list(cache.rglob("universe *"))), len(list(cache.rglob("question *")))) == (3, 3)
+    _, machine = NodeAnswers(pair.globe.node.home).resume(pair.acme.node.key, opening.exchange)
+    assert machine.get("commitment", 0) == first
+    machine.get("universe", 0)
+    clock.advance(days=7)
+    more(5)
+    assert (len(list(cache.rglob("universe *"))), len(list(cache.rglob("question *")))) == (2, 2)

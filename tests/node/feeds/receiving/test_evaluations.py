@@ -13,13 +13,18 @@ from sides import EMAIL, Pair, Person
 from sqlalchemy import select
 
 from node.access.audit import Result
-from node.errors import RefusedByPartner
+from node.errors import RefusedByPartner, RefusedToPartner
+from node.exchanges import records as exchange_records
+from node.exchanges import room
+from node.exchanges.answering import NodeAnswers
 from node.exchanges.channels import Channel
 from node.feeds.receiving import evaluations
 from node.operations.jobs import no_progress
+from node.partners import key_epochs
 from node.people.snapshots import Snapshot
-from node.storage.tables import memberships, runs
+from node.storage.tables import exchanges, memberships, runs
 from protocol.release import EvaluateSender
+from protocol.states import Kind, Part
 from psi import kernel
 from psi.errors import VesicaError
 from psi.keys import Key, Purpose
@@ -129,3 +134,56 @@ def test_an_evaluation_goes_on_with_what_it_began_with(
             sync(pair)
             assert pair.globe.members("acme", "all") == {f"g{n}" for n in range(7, 20)}
             assert [each for each in pair.globe.project.alerts.all() if each.kind.startswith("exchange")] == []
+
+
+def asked_files(pair: Pair) -> list[Path]:
+    return list((pair.globe.node.home.path / "cache").rglob("asked *"))
+
+
+@pytest.mark.feature("EX8")
+def test_openings_of_a_partner_share_what_they_ask_for(pair: Pair, person: type[Person], clock: Clock) -> None:
+    """Acme opens again and again under new ids, and never goes on: one file here, whatever it opens and we import."""
+    shared(pair, person)
+    answers, key = NodeAnswers(pair.globe.node.home), pair.acme.node.key
+    for number in range(1, 31):
+        clock.advance(seconds=60)
+        opening = pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER, exchange=bytes([number]) * 16)
+        answers.begin(key, opening)
+        assert len(asked_files(pair)) == 1
+    for size in range(10, 5, -1):
+        pair.globe.people(people(person, "g", range(size, 30)), f"people-{size}")
+        clock.advance(seconds=60)
+        number += 1
+        answers.begin(key, pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER, exchange=bytes([number]) * 16))
+    for _ in range(room.OPEN_AT_MOST):
+        clock.advance(seconds=60)
+        number += 1
+        answers.begin(key, pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER, exchange=bytes([number]) * 16))
+    assert len(asked_files(pair)) == 2  # what is asked now, and all that was asked before, together
+    assert len(list((pair.globe.node.home.path / "spool").iterdir())) == room.OPEN_AT_MOST
+    connection = pair.globe.project.partners.get("acme")
+    with pair.globe.node.home.database.begin() as tx:
+        epoch = key_epochs.current(pair.globe.project.scope, tx, connection)
+    assert evaluations.tally(pair.globe.project.scope, connection, epoch, EMAIL).unsure == 24
+    assert sync(pair) == "done"
+    assert pair.globe.members("acme", "all") == {f"g{n}" for n in range(6, 20)}
+    assert asked_files(pair) == []
+    clock.advance(days=8)
+    exchange_records.forget_old(pair.globe.node.home)
+    with pair.globe.node.home.database.read() as tx:
+        assert list(tx.execute(select(exchanges))) == []
+    assert list((pair.globe.node.home.path / "spool").iterdir()) == []
+
+
+def test_an_opening_whose_people_are_gone_is_over(pair: Pair, person: type[Person]) -> None:
+    """It would ask for others under the points of those."""
+    shared(pair, person)
+    answers, key = NodeAnswers(pair.globe.node.home), pair.acme.node.key
+    opening = pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER)
+    answers.begin(key, opening)
+    for file in asked_files(pair):
+        file.unlink()
+    answers.resume(key, opening.exchange)  # the same people are new
+    pair.globe.people(people(person, "g", range(5, 10)), "more")
+    with pytest.raises(RefusedToPartner, match="over"):
+        answers.resume(key, opening.exchange)

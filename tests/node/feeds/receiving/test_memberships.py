@@ -12,7 +12,7 @@ from node.people.snapshots import Snapshot
 
 def exported(pair: Pair, name: str) -> set[str]:
     file = pair.globe.folder / f"{name}-export.csv"
-    size = pair.globe.project.files.export(name, file)
+    size = pair.globe.project.files.export(name, file, force=True)
     header, *ids = file.read_text().splitlines()
     assert (header, len(ids)) == ("id", size)
     return set(ids)

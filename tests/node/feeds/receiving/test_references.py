@@ -15,6 +15,7 @@ from node.feeds import versions
 from node.feeds.receiving import offers, received_feeds
 from node.feeds.sending.edits import Removal
 from node.governance.violations import PolicyViolation
+from node.people.snapshots import Snapshot
 from psi.errors import Remedy
 
 
@@ -26,6 +27,10 @@ def two(pair: Pair, person: type[Person]) -> Pair:
 
 def hashes(pair: Pair, feed: str = "summer") -> set[str]:
     return {side.show(feed)["hash"] for side in (pair.acme.project.feeds, pair.globe.project.received)}
+
+
+def globe_ids(pair: Pair) -> list[str]:
+    return [each.decode() for each in Snapshot.open(pair.globe.project.scope).profile_ids]
 
 
 @pytest.mark.feature("GV11")
@@ -47,6 +52,9 @@ def test_the_senders_labels_are_shown_inherited_and_obeyed_by_the_receiver(two: 
         "C4": ["received.acme.rich"]
     }
     assert globe.labels.labels_of_segment("free") == {}
+    shown_of = {name: globe.profiles.show(name) for name in globe_ids(two)}
+    assert sum("acme.rich" in each["received"] for each in shown_of.values()) == 2
+    assert all(("copied" in each["segments"]) == ("acme.rich" in each["received"]) for each in shown_of.values())
     with pytest.raises(NotAllowed, match=r"inherits C4 from received\.acme\.rich") as read_only:
         globe.labels.remove("C4", "segment", "copied")
     assert read_only.value.remedy == Remedy("segment.update", {"name": "copied", "rule": "EXPR"})
@@ -144,27 +152,27 @@ def test_a_restricted_use_binds_whoever_reads_the_segment(two: Pair, tmp_path: P
     for name in ("copied", "deeper"):
         for chosen in (["email-targeting"], ["analytics", "export-to-third-party"], []):
             with pytest.raises(PolicyViolation, match=r"acme's feed summer \(restricted uses\) forbids") as caught:
-                globe.files.export(name, file, uses=chosen)
+                globe.files.export(name, file, force=True, uses=chosen)
             refused = {violation["action"] for violation in caught.value.document()["violations"]}
             assert refused == set(uses) & set(chosen or uses)
-        assert globe.files.export(name, file, uses=["analytics", "onsite-personalisation"]) > 0
+        assert globe.files.export(name, file, force=True, uses=["analytics", "onsite-personalisation"]) > 0
         file.unlink()
     found = caught.value.document()["violations"][0]
     assert (found["feed"], found["policy"]) == ("summer", None)
     assert paths({"violations": [found]}) == ["acme.rich > copied > deeper"]
     assert violation(found)["fixes"] == ["vesica segment update copied --rule EXPR"]
-    assert globe.files.export("free", file) == 1
+    assert globe.files.export("free", file, force=True) == 1
     for action in ("email-targeting", "segment-match"):  # nothing received is shared on
         assert [each.action for each in globe.governance.check(["copied"], action=action)] == [action]
     for wrong in ("world-domination", "segment-match"):
         with pytest.raises(InvalidInput):
-            globe.files.export("free", file, uses=[wrong])
+            globe.files.export("free", file, uses=[wrong], force=True)
     assert {row["target"] for row in two.globe.acts("segment.export", Result.DENY)} == {"copied", "deeper", "free"}
     two.acme.project.feeds.edit("summer", Removal(restricted_uses=["email-targeting"]))  # the sender lifts it: at once
     two.post()
-    assert globe.files.export("copied", file, uses=["email-targeting"]) == 2
+    assert globe.files.export("copied", file, force=True, uses=["email-targeting"]) == 2
     with pytest.raises(PolicyViolation):
-        globe.files.export("copied", file, uses=["export-to-third-party"])
+        globe.files.export("copied", file, force=True, uses=["export-to-third-party"])
 
 
 @pytest.mark.feature("GV8")
@@ -175,12 +183,12 @@ def test_a_segment_that_comes_by_two_feeds_is_bound_by_both(two: Pair, tmp_path:
     globe = two.globe.project
     globe.segments.create("copied", rule="received.acme.vip")
     with pytest.raises(PolicyViolation, match="feed winter"):
-        globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"])
+        globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"], force=True)
     globe.received.disable("winter")  # a pause keeps the members, and so the restriction
     with pytest.raises(PolicyViolation, match="feed winter"):
-        globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"])
+        globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"], force=True)
     globe.received.decline("winter")
-    assert globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"]) == 1
+    assert globe.files.export("copied", tmp_path / "out.csv", uses=["analytics"], force=True) == 1
 
 
 @pytest.mark.feature("GV9")
@@ -189,7 +197,7 @@ def test_c12_of_the_id_column_or_of_a_sender_blocks_every_file(two: Pair, tmp_pa
     file = tmp_path / "out.csv"
     acme.labels.apply("C12", "field", "crm.id")
     with pytest.raises(PolicyViolation, match=r"C12 from field crm\.id > segment vip"):
-        acme.files.export("vip", file, uses=["analytics"])
+        acme.files.export("vip", file, force=True, uses=["analytics"])
     acme.labels.remove("C12", "field", "crm.id")
     offer(two, "summer", "vip")
     acme.feeds.sync()
@@ -202,5 +210,5 @@ def test_c12_of_the_id_column_or_of_a_sender_blocks_every_file(two: Pair, tmp_pa
         labelled = tuple(replace(each, labels=("C12",)) for each in before.segments)
         offers.offered(globe.scope, tx, connection, replace(before, version=2, segments=labelled))
     with pytest.raises(PolicyViolation, match=r"label C12 .* C12 from received\.acme\.vip"):
-        globe.files.export("copied", file, uses=["analytics"])
+        globe.files.export("copied", file, force=True, uses=["analytics"])
     assert not file.exists()

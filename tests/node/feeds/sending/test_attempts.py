@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from node.feeds.sending.attempts import FIRST_SECONDS, FULL_SECONDS, LONGEST_SECONDS, Basis, full_revision_from, wait
+from node.feeds.sending.attempts import FIRST_SECONDS, FULL_SECONDS, LONGEST_SECONDS, full_revision_from, wait
 from node.feeds.sending.recipients import Recipient
 from node.feeds.states import RecipientStatus
 
@@ -54,11 +54,6 @@ def test_the_time_before_another_attempt_grows() -> None:
 )
 def test_when_a_partner_gets_a_full_revision(recipient: Recipient, at: int) -> None:
     assert full_revision_from(recipient) == at
-
-
-def test_a_basis_is_read_as_it_was_stored() -> None:
-    assert Basis.read(None) is None
-    assert Basis.read([3, "opt-out", 1, 2, "x"]) == Basis(generation=3, model="opt-out", version=1, epoch=2, rules="x")
 
 
 def test_who_has_a_feed_or_may_take_it() -> None:

@@ -12,8 +12,9 @@ from node import log
 from node.errors import DiskFull, NotAllowed
 from node.feeds.receiving import new_people, received_feeds
 from node.feeds.receiving import releases as received_releases
-from node.feeds.sending.attempts import FIRST_SECONDS, LONGEST_SECONDS, Basis
+from node.feeds.sending.attempts import FIRST_SECONDS, LONGEST_SECONDS
 from node.feeds.sending.due import Situation, candidates, due
+from node.feeds.sending.recipients import Basis
 from node.node import Node
 from node.operations.jobs import JobState
 from node.partners import key_epochs, letters
@@ -175,31 +176,6 @@ def test_a_revision_that_changes_nobody_evaluates_no_rule(living: Living) -> Non
     living.pass_(2)
     assert len(living.globe.acts("segment.evaluate")) == before + 1
     assert living.globe.project.segments.show("theirs").size == 9
-
-
-@pytest.mark.feature("GV7")
-def test_a_consent_policy_on_a_received_segment_follows_its_members(pair: Pair, person: type[Person]) -> None:
-    living = Living(pair, person)
-    acme, globe = living.acme.project, living.globe.project
-    pair.globe.segment("agreed", [f"g{n}" for n in range(12, 18)])
-    globe.feeds.create("back", segments=["agreed"], namespaces=[EMAIL], partners=["acme"])
-    globe.feeds.publish("back")
-    pair.post()
-    acme.received.enable("back")
-    pair.post()
-    living.pass_()
-    acme.consent_policies.create("agreed", "received.globe.agreed", enable=True)
-    living.share()
-    living.pass_()
-    assert living.members() == set(range(12, 18))
-    globe.consent.set("g14", "n")
-    living.pass_(2)
-    living.pass_(2)
-    assert "a14" not in living.acme.members("globe", "agreed")
-    assert living.revisions()[-1][1:] == (False, 1)
-    globe.feeds.revoke("back")
-    living.pass_(2)
-    assert living.members() == set()
 
 
 @pytest.mark.feature("EX1")

@@ -28,6 +28,11 @@ def said(shared: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return typed
 
 
+def enabling(side: Side) -> tuple[str, ...]:
+    """Return the words that enable what is offered now."""
+    return "enable", "summer", "--version", side.project.received.show("summer")["offered"]["hash"]
+
+
 def test_the_commands_say_what_waits_and_for_whom(shared: Pair, said: Callable[..., str]) -> None:
     acme, globe = shared.acme, shared.globe
     waits = f"vesica feed estimate summer --namespace {PHONE}"
@@ -42,7 +47,7 @@ def test_the_commands_say_what_waits_and_for_whom(shared: Pair, said: Callable[.
         acme.project.feeds.show("summer")["hash"],
         f"adds namespaces {PHONE}",
         "adds restricted uses analytics",
-        f"in common, {PHONE} 1 ± 0 (1 with consent)",
+        f"in common, {PHONE} 1, 1 with consent, of 1 asked about",
     ):
         assert words in shown
     assert said(globe, "decline", "summer", "--addition", "--reason", "not now", "--yes") == (
@@ -52,7 +57,7 @@ def test_the_commands_say_what_waits_and_for_whom(shared: Pair, said: Callable[.
     assert "globe: version 4 waits for the partner to enable it" in said(
         acme, "edit", "summer", "--remove-namespace", "phone_sha256", "--add-segment", "old", "--yes"
     )
-    assert said(globe, "enable", "summer") == "feed summer is enabled, version 4"
+    assert said(globe, *enabling(globe)) == "feed summer is enabled, version 4"
     assert agree(shared) == (4, None)
 
 
@@ -75,7 +80,7 @@ def test_the_sender_sees_what_a_partner_lacks_and_how_to_offer_it_again(shared: 
     shown = said(acme, "show", "summer")
     assert "offered version 4" in shown
     assert "to offer it" not in shown
-    said(globe, "enable", "summer")
+    said(globe, *enabling(globe))
     assert agree(shared) == (4, None)
     assert "lacks" not in said(acme, "show", "summer")
 

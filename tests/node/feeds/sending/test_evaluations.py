@@ -9,7 +9,12 @@ from sides import EMAIL, Pair, Person
 
 from node.access.audit import Result
 from node.errors import RefusedByPartner, RefusedToPartner
+from node.feeds.sending import evaluations
 from node.partners import key_epochs
+from protocol.errors import RemoteProtocolError
+from protocol.messages import Blinded
+from psi import kernel
+from psi.keys import random_scalars
 
 pytestmark = pytest.mark.usefixtures("small_universes")
 
@@ -54,6 +59,23 @@ def test_an_epoch_that_the_partner_ends_early_refills_nothing(pair: Pair, person
     assert charged(pair.acme) == 20
 
 
+def test_a_new_connection_refills_nothing(pair: Pair, person: type[Person], clock: Clock) -> None:
+    """22 of 24 were evaluated: over a new connection, with new keys, 2 more are, until the window is over."""
+    shared(pair, person)
+    sync(pair)
+    ask_for(pair, [100, 101])
+    pair.globe.project.partners.disconnect("acme")
+    pair.post()
+    clock.advance(days=2)
+    pair.connect()
+    pair.share("again", ["all"], [EMAIL])
+    spent_out(pair, [102, 103, 104])
+    ask_for(pair, [102, 103])
+    assert charged(pair.acme) == 24
+    clock.advance(days=30)
+    ask_for(pair, range(100, 124))
+
+
 def test_an_epoch_that_ends_by_the_clock_allows_everything_anew(pair: Pair, person: type[Person], clock: Clock) -> None:
     """The universe was evaluated late in the old epoch: the new one must not wait until that is 30 days ago."""
     pair.prepare(
@@ -83,8 +105,48 @@ def test_a_sender_that_calls_refuses_and_says_so_too(pair: Pair, person: type[Pe
     shared(pair, person)
     sync(pair)
     pair.globe.people(people(person, "g", range(40, 45)), "more")
-    with pytest.raises(RefusedToPartner, match="4 are left"):
+    with pytest.raises(RefusedToPartner, match=r"5 more points are above the evaluations agreed for this window$"):
         sync(pair)
     (denied,) = pair.acme.acts("exchange.evaluate", Result.DENY)
     assert denied["detail"]["error"]["code"] == "evaluations_spent"
     assert pair.globe.members("acme", "all") == {f"g{n}" for n in range(10, 20)}
+
+
+def test_points_that_come_one_by_one_become_few_files(
+    pair: Pair, person: type[Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is charged once, also by another process, and where a kill left the files that one replaced."""
+    monkeypatch.setattr(evaluations, "MOST_PARTS", 3)
+    shared(pair, person)
+    sync(pair)
+    cache = pair.acme.node.home.path / "cache"
+    kept = {file: file.read_bytes() for file in cache.rglob("seen *")}
+    for person_number in range(100, 104):
+        ask_for(pair, [person_number])
+        kept |= {file: file.read_bytes() for file in cache.rglob("seen *")}
+        assert len(list(cache.rglob("seen *"))) < 3
+    assert charged(pair.acme) == 24
+    for file, content in kept.items():
+        file.write_bytes(content)
+    pair.acme.node.close()
+    pair.acme.open()
+    connection, scope = pair.acme.project.partners.get("globe"), pair.acme.project.scope
+    with pair.acme.node.home.database.begin() as tx:
+        epoch = key_epochs.current(scope, tx, connection)
+    assert evaluations.evaluated(scope, connection, EMAIL, epoch) == 24
+    assert len(list(cache.rglob("seen *"))) < 3
+    spent_out(pair, [104])
+
+
+def test_a_chunk_after_one_that_is_not_full_is_refused(pair: Pair, person: type[Person]) -> None:
+    """Each chunk leaves a file and a row."""
+    shared(pair, person)
+    connection, scope = pair.acme.project.partners.get("globe"), pair.acme.project.scope
+    with pair.acme.node.home.database.begin() as tx:
+        epoch = key_epochs.current(scope, tx, connection)
+    role = evaluations.sender(scope, connection, EMAIL, epoch)
+    points = kernel.multiply_base(random_scalars(2, lambda size: bytes(range(64)) * (size // 64)))
+    first, second = sorted(each.tobytes() for each in points)
+    role.receive("blinded", 0, Blinded(points=first))
+    with pytest.raises(RemoteProtocolError, match="not full"):
+        role.receive("blinded", 1, Blinded(points=second))

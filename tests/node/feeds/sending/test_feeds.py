@@ -10,7 +10,7 @@ from sharing import draft, small, state
 from sides import EMAIL, Pair, Person
 from sqlalchemy import func, select, update
 
-from node.errors import InvalidInput, NotAllowed, NotFound
+from node.errors import AlreadyExists, InvalidInput, NotAllowed, NotFound
 from node.exchanges import requests
 from node.feeds.receiving import releases as received_releases
 from node.feeds.sending.edits import Removal
@@ -348,3 +348,26 @@ def during(pair: Pair, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None])
         received(*arguments)
 
     monkeypatch.setattr(received_releases, "received", late)
+
+
+@pytest.mark.feature("FD6")
+def test_the_name_of_a_revoked_feed_can_be_used_again(shared: Pair) -> None:
+    feeds = shared.acme.project.feeds
+    with pytest.raises(AlreadyExists):
+        feeds.create("summer", segments=["new"], namespaces=[EMAIL], partners=["globe"])
+    feeds.sync()
+    feeds.revoke("summer")
+    shared.post()
+    feeds.create("summer", segments=["new"], namespaces=[EMAIL], partners=["globe"])
+    feeds.publish("summer")
+    shared.post()
+    assert [(row["name"], row["status"]) for row in feeds.all()] == [
+        ("summer", "published"),
+        ("summer-revoked-1", "revoked"),
+    ]
+    assert feeds.show("summer-revoked-1")["partners"][0]["purges"]
+    renamed = {"feed": feeds.get("summer-revoked-1").id, "from": "summer", "to": "summer-revoked-1"}
+    assert renamed in [row["detail"].get("renamed") for row in shared.acme.acts("feed.create")]
+    shared.globe.project.received.enable("summer")
+    assert [run["status"] for run in feeds.sync("summer")] == ["done"]
+    assert shared.globe.members("acme", "new") == {"g3", "g4"}

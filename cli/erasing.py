@@ -1,0 +1,95 @@
+"""The commands that take people out for good, and let them return: a part of `vesica profile`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options, output
+
+if TYPE_CHECKING:
+    from node.erasure.erasure import People
+
+    from .main import Context
+
+
+def _people(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--region", metavar="CC", help="The country of phone numbers without a country code, such as GB."),
+        click.option(
+            "--identity",
+            "identities",
+            multiple=True,
+            metavar="NAMESPACE=VALUE",
+            help="Whoever has this e-mail address, phone number or other identity, raw or hashed.",
+        ),
+        click.option("--file", type=click.Path(), metavar="FILE", help="A file with an id of yours per row."),
+        click.argument("ids", nargs=-1, metavar="[ID]...", help="Your own ids of the people, such as C1042."),
+    ):
+        command = option(command)
+    return command
+
+
+def _number(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def _meant(ids: tuple[str, ...], file: str | None, identities: tuple[str, ...], region: str | None) -> "People":
+    from node.erasure.erasure import People
+
+    return People(ids=ids, file=file, identities=identities, region=region)
+
+
+@click.command()
+@_people
+@click.option("--allow-return", is_flag=True, help="Let the next import bring them back.")
+@click.option("--prove", is_flag=True, help="List each place where they were, and what is left there: 0.")
+@options.YES
+@click.pass_obj
+def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **who: Any) -> None:
+    """Erase people: from all data, from what partners shared, from what is kept for partners, from backups to come.
+
+    Partners that have a feed with them get the exit with its next run, which is queued at once. Later imports leave them
+    out and count them as "erased here before". An identity that others have too stays with these. The audit log notes how
+    many were erased, and not who.
+
+    \b
+    Example: vesica profile erase C1042 --identity email_sha256=ann@example.com --prove
+    """
+    people = _meant(**who)
+    erasure = ctx.project().erasure
+    if not yes:
+        found = erasure.find(people)
+        output.confirm(ctx, f"Erase {_number(found['profiles'], 'profile', 'profiles')} for good?", yes=False)
+    done = erasure.profiles(people, may_return=allow_return, prove=prove)
+
+    def table() -> None:
+        click.echo(f"erased {_number(done['profiles'], 'profile', 'profiles')}")
+        if done["unknown"]:
+            click.echo(f"{_number(done['unknown'], 'id or identity', 'ids or identities')} of nobody here")
+        if done["runs"]:
+            click.echo(f"{', '.join(done['runs'])} will get the exit with the runs that are queued: vesica feed sync")
+        if prove:
+            click.echo()
+            rows = [(each["place"], each["before"], each["after"]) for each in done["places"]]
+            output.table(("place", "before", "after"), rows, empty="nothing is stored of them")
+            click.echo(f"later imports leave them out: {'yes' if done['left_out'] else 'no'}")
+
+    output.emit(ctx, done, table)
+
+
+@click.command()
+@_people
+@click.pass_obj
+def readmit(ctx: "Context", /, **who: Any) -> None:
+    """Let people who were erased be imported again: name their id and each of their identities.
+
+    \b
+    Example: vesica profile readmit C1042 --identity email_sha256=ann@example.com
+    """
+    lifted = ctx.project().erasure.readmit(_meant(**who))
+    output.emit(
+        ctx,
+        {"lifted": lifted},
+        lambda: click.echo(f"{_number(lifted, 'id or identity', 'ids or identities')} may return"),
+    )

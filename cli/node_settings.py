@@ -1,0 +1,129 @@
+"""The commands of `vesica node` that change a node: its settings, its passphrase, its key."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options, output
+
+if TYPE_CHECKING:
+    from .main import Context
+
+NEW = "VESICA_NEW_PASSPHRASE"
+
+
+@click.command("set")
+@click.option("--org", "organisation", metavar="NAME", help="Your organisation, as partners see it.")
+@click.option("--listen", metavar="HOST:PORT", help="Where the service listens.")
+@click.option("--address", metavar="HOST:PORT", help="Where partners reach it.")
+@click.option("--no-address", is_flag=True, help="Partners cannot reach it: this node calls them.")
+@click.option("--proxy/--no-proxy", default=None, help="TLS ends at a web server in front of the service, or does not.")
+@click.option(
+    "--allow-private-addresses/--public-addresses-only",
+    "private_addresses",
+    default=None,
+    help="Whether partners may be called at addresses of a private network that they name themselves.",
+)
+@click.pass_obj
+def set_(
+    ctx: "Context",
+    *,
+    organisation: str | None,
+    listen: str | None,
+    address: str | None,
+    no_address: bool,
+    proxy: bool | None,
+    private_addresses: bool | None,
+) -> None:
+    """Show the settings, or change some; partners hear of another name or address, and connections stay.
+
+    A partner uses a new address once this node's key has answered there. Let the old address answer too until then: 'vesica
+    partner show' says whether letters wait. The service takes the changes up by itself, but for --listen.
+
+    \b
+    Example: vesica node set --address vesica.fern.example:8470
+    """
+    if no_address and address is not None:
+        raise click.UsageError("--address and --no-address contradict each other")
+    document = ctx.node().set(
+        organisation=organisation,
+        listen=listen,
+        address="" if no_address else address,
+        proxy=proxy,
+        private_addresses=private_addresses,
+    )
+
+    def text() -> None:
+        names = ("organisation", "listen", "address", "proxy", "private_addresses")
+        output.lines((output.words(name), "none" if document[name] == "" else document[name]) for name in names)
+        if document["told"]:
+            click.echo(
+                f"a letter to {', '.join(document['told'])} is queued: a running service delivers it, or 'vesica node sync'"
+            )
+        if address or no_address or proxy is not None:
+            click.echo("new Connect IDs have the new address")
+        if document["restart"]:
+            click.echo("the running service listens where it did: start it again", err=True)
+
+    output.emit(ctx, document, text)
+
+
+@click.command()
+@click.option("--remove", is_flag=True, help="Keep the keys without a passphrase: whoever reads the home has them.")
+@click.pass_obj
+def passphrase(ctx: "Context", remove: bool) -> None:
+    """Change the passphrase of the home's keys, or give it one; VESICA_PASSPHRASE holds the old one.
+
+    It asks for the new one; without a terminal it takes it from VESICA_NEW_PASSPHRASE. A running service goes on; whatever
+    starts later needs the new one. Backups made before keep the old one.
+
+    \b
+    Example: vesica node passphrase
+    """
+    if remove:
+        new = None
+    elif NEW in os.environ:
+        new = os.environ[NEW]
+    elif ctx.json or not sys.stdin.isatty():
+        raise click.UsageError(f"Put the new passphrase into {NEW}, or say --remove.")
+    else:
+        new = click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
+    if new == "":
+        raise click.UsageError("A passphrase has at least one character; --remove takes it away.")
+    ctx.node().set_passphrase(new)
+    said = "the keys have no passphrase" if new is None else "the keys are under the new passphrase"
+    output.emit(ctx, {"passphrase": new is not None}, lambda: click.echo(said))
+
+
+@click.group()
+def key() -> None:
+    """Change the node's key."""
+
+
+@key.command()
+@options.YES
+@click.pass_obj
+def rotate(ctx: "Context", yes: bool) -> None:
+    """Give the node a new key, such as when others may have seen the old one; connections, feeds and budgets stay.
+
+    The service has to be stopped meanwhile. Partners take the new key, which the old one confirms, as soon as one side calls
+    the other. Whoever comes with the old key after that is refused, with an alert there. So a backup made before is of no
+    use any more: make a new one. Connect IDs that were given out end.
+
+    \b
+    Example: vesica node key rotate
+    """
+    output.confirm(
+        ctx, "Replace the node's key? Backups made before, and Connect IDs given out, are of no use then.", yes=yes
+    )
+    document = ctx.node().rotate_key()
+
+    def text() -> None:
+        output.lines((("old key", document["old"]), ("key", document["key"])))
+        click.echo(
+            "Start the service, or 'vesica node sync': partners follow. Then make a new backup: vesica node backup"
+        )
+
+    output.emit(ctx, document, text)

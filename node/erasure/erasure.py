@@ -1,0 +1,221 @@
+"""Erasing people: out of the newest generation and all older ones, out of what partners gave, out of what is kept for them.
+
+Imports leave them out from then on, unless the caller lets them return.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from psi.errors import VesicaError
+from psi.values import Values
+
+from ..access.scope import NothingDone, Scope
+from ..errors import InvalidInput, NotFound
+from ..feeds.receiving import erasing as receiving
+from ..feeds.sending import due
+from ..governance.visibility import Visibility
+from ..inputs.normalise import Reason, check_region, normalise, rule, rule_for_import
+from ..inputs.sources import Source
+from ..people import audiences, removal, suppressions
+from ..people.drafts import Draft
+from ..people.snapshots import Snapshot
+from ..segments import evaluation
+from ..storage.database import Tx
+from ..storage.records import Document, Documents
+from . import proof, sweeping
+
+if TYPE_CHECKING:
+    from .datasets import Datasets
+
+Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class People:
+    """Whom a caller means: by their own ids, listed or in a file, and by identities ("email_sha256=ann@x.com").
+
+    The values are normalised and hashed as an import does; neither they nor the ids are stored or logged.
+    """
+
+    ids: Sequence[str] = ()
+    file: Path | str | None = None
+    identities: Sequence[str] = ()
+    region: str | None = None  # of national phone numbers
+
+
+class Erasure:
+    """Takes people out of a project for good."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    @cached_property
+    def datasets(self) -> "Datasets":
+        """What imports have brought, by source."""
+        from .datasets import Datasets
+
+        return Datasets(self._scope)
+
+    def find(self, people: People) -> Document:
+        """Return how many profiles somebody means, and how many ids and identities are nobody's."""
+        self._scope.require("profile.erase", "profiles")
+        with self._scope.read() as tx:
+            snapshot = Snapshot.open(self._scope, tx)
+            profiles, unknown = _given(snapshot, people).profiles(snapshot, Visibility(self._scope, tx))
+        return {"profiles": len(profiles), "unknown": unknown}
+
+    def profiles(self, people: People, *, may_return: bool = False, prove: bool = False) -> Document:
+        """Erase people, and queue a run of each feed: partners get the exit at once.
+
+        `may_return`: the next import may bring them back. With `prove` the outcome lists where they were, and that they are
+        no more. Raises NotFound where they are nobody's.
+        """
+        detail: Document = {}
+        before: Documents = []
+        with self._scope.act("profile.erase", "profiles", detail=detail) as tx:
+            draft = Draft(self._scope, tx)
+            given = _given(draft.base, people)
+            profiles, unknown = given.profiles(draft.base, Visibility(self._scope, tx))
+            if not profiles and not prove:
+                raise NotFound(
+                    "nobody here has that id or identity", hint="the ids are those of the imported id column"
+                )
+            traces = proof.Traces.of(draft.base, profiles)
+            if prove:
+                before = proof.places(self._scope, tx, traces)
+            if not profiles:
+                raise NothingDone
+            detail |= {"profiles": len(profiles), "unknown": unknown, "may_return": may_return}
+            if not may_return:
+                suppressions.add(self._scope, tx, traces.kinds)
+            removal.take_out(draft, profiles)
+            commit(self._scope, tx, draft, profiles)
+        document: Document = {"profiles": len(profiles), "unknown": unknown, "may_return": may_return, "runs": []}
+        if profiles:
+            document["runs"] = follow_up(self._scope)
+        if prove:
+            with self._scope.read() as tx:
+                after = {each["place"]: each["found"] for each in proof.places(self._scope, tx, traces)}
+                document["left_out"] = bool(_listed(self._scope, tx, given.kinds))
+            document["places"] = [
+                {"place": each["place"], "before": each["found"], "after": after.get(each["place"], 0)}
+                for each in before
+            ]
+        return document
+
+    def readmit(self, people: People) -> int:
+        """Let erased people be imported again; return how many ids and identities were left out until now."""
+        detail: Document = {}
+        with self._scope.act("profile.readmit", "profiles", detail=detail) as tx:
+            lifted = suppressions.lift(self._scope, tx, _given(Snapshot.open(self._scope, tx), people).kinds)
+            if not lifted:
+                raise NotFound("nobody with that id or identity was erased", hint="name all that the person has")
+            detail["lifted"] = lifted
+        return lifted
+
+
+def commit(scope: Scope, tx: Tx, draft: Draft, profiles: BitMap | None = None) -> None:
+    """Make a draft that was taken something out of the one generation that there is; `profiles` leave all memberships."""
+    if profiles:
+        receiving.take_out(scope, tx, profiles)
+    evaluation.count_members(scope, tx, draft)
+    draft.publish(keep=1)
+    sweeping.note(scope, tx)
+
+
+def follow_up(scope: Scope) -> list[str]:
+    """Delete what else has the erased people, and queue the runs that take them out at partners; return these."""
+    with scope.home.guard.itself():
+        sweeping.finish(scope)
+    return due.submit_all(scope)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The ids and the normalised identities that a caller gives, by kind as the suppressions have it.
+
+    `header` is an id too, unless it is nobody's: a file of ids needs no header.
+    """
+
+    kinds: Kinds
+    header: bytes | None
+
+    def profiles(self, snapshot: Snapshot, visibility: Visibility) -> tuple[BitMap, int]:
+        """Return the profiles that have one of the ids or identities, and how many of these are nobody's, for the
+        caller."""
+        profiles, unknown = BitMap(), 0
+        for kind, values in self.kinds.items():
+            if not isinstance(values, Values):
+                numbers = visibility.numbers(snapshot, values)
+                profiles |= BitMap(numbers[numbers >= 0].astype(np.uint32))
+                unknown += int(((numbers < 0) & (values != (self.header or b""))).sum())
+            elif len(distinct := snapshot.distinct(kind)[0]):
+                places = audiences.places(distinct, values)
+                places = places[visibility.values(snapshot, kind)[places]]
+                profiles |= audiences.holders(snapshot, kind, places, visibility.identities(snapshot, kind))
+                unknown += len(values) - len(places)
+            else:
+                unknown += len(values)
+        return profiles, unknown
+
+
+def _given(snapshot: Snapshot, people: People) -> _Given:
+    if not (people.ids or people.identities or people.file):
+        raise InvalidInput("nobody is named", hint="give ids, a file of ids, or an identity")
+    listed, header = ([], None) if people.file is None else _in_file(Path(people.file))
+    ids = [*people.ids, *listed]
+    given: dict[str, Values | npt.NDArray[np.bytes_]] = {}
+    named = {each.strip().encode() for each in ids} - {b""}
+    doubtful = None if header is None or header in named else header
+    if doubtful is not None:
+        named.add(doubtful)
+    if named:
+        given[suppressions.ID] = np.array(sorted(named), np.bytes_)
+    parts: dict[str, list[Values]] = {}
+    region = check_region(people.region)
+    for text in people.identities:
+        for kind, value in _identity(snapshot, text, region):
+            parts.setdefault(kind, []).append(value)
+    kinds = given | {kind: Values.join(values) for kind, values in parts.items()}
+    return _Given(kinds=kinds, header=doubtful)
+
+
+def _in_file(path: Path) -> tuple[list[str], bytes | None]:
+    """Return the ids of a file, those of the column "id" or else of the first, and the header where it may be an id too."""
+    source = Source.open(path, [])
+    column = "id" if "id" in source.header else source.header[0]
+    source.columns = [column]
+    ids = [each for batch in source.batches() for each in batch.columns[column]]
+    return ids, None if column == "id" else column.strip().encode() or None
+
+
+def _identity(snapshot: Snapshot, text: str, region: str | None) -> Iterable[tuple[str, Values]]:
+    """Yield an identity's value under each rule that its namespace has here."""
+    name, is_given, raw = text.partition("=")
+    if not is_given:
+        raise InvalidInput("an identity is given as NAMESPACE=VALUE", hint="such as email_sha256=ann@example.com")
+    try:
+        here = any(each.partition("/")[0] == name for each in snapshot.namespaces)
+        of_name = rule(name) if here else rule_for_import(name)  # a misspelt one would be nobody's
+    except VesicaError:  # its words have the text, which may be the identity itself
+        raise InvalidInput("that is no namespace", hint="such as email_sha256=ann@example.com") from None
+    rules = {of_name.id, *(each for each in snapshot.namespaces if each.partition("/")[0] == name)}
+    for each in sorted(rules):
+        found = normalise(rule(each), [raw], region=region)
+        if not found.keep[0]:
+            raise InvalidInput(
+                f"that is no identity of {name}: {Reason(int(found.reasons[0])).text}", hint="give it whole"
+            )
+        yield each, found.values
+
+
+def _listed(scope: Scope, tx: Tx, given: Kinds) -> Collection[str]:
+    found = suppressions.Suppressions.read(scope, tx)
+    return [kind for kind, values in given.items() if found.has(kind, values).any()]

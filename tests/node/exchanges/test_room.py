@@ -1,0 +1,128 @@
+"""What a partner takes of a node with the exchanges that it opens: bounded by number, by the hour, in bytes, in memory."""
+
+import pytest
+from clock import Clock
+from exchanging import SUBJECT, Pair, answering_with
+from sides import HERE
+
+from node.errors import RefusedByPartner, RefusedToPartner
+from node.exchanges import http, records, room
+from node.exchanges.answering import NodeAnswers
+from node.exchanges.http import MACHINES_PER_CALLER, Answering
+from node.partners.connections import Connection
+from node.transport import paths
+from node.transport.client import PeerClient
+from protocol.exchange import Opening, Role
+from protocol.states import Kind, Part
+
+
+def opening(connection: Connection, number: int) -> Opening:
+    return Opening(
+        exchange=bytes([number]) * 16,
+        kind=Kind.COUNT,
+        part=Part.ASKER,
+        connection=connection.wire_id,
+        agreement=connection.agreement_digest,
+        epoch=1,
+        subject=SUBJECT,
+        nonce=bytes(32),
+    )
+
+
+def path(number: int, step: str) -> str:
+    return f"{paths.EXCHANGES}/{(bytes([number]) * 16).hex()}/{step}/0"
+
+
+def spools(pair: Pair) -> list[int]:
+    """Return the numbers of the exchanges that have messages on Bob's disk."""
+    found = (each for each in (pair.bob.home.path / "spool").iterdir() if any(each.iterdir()))
+    return sorted(bytes.fromhex(each.name)[0] for each in found)
+
+
+def test_a_partner_opens_so_many_an_hour_and_the_next_leave_nothing(
+    pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are refused count too: each leaves a row in the audit log."""
+    monkeypatch.setattr(room, "AN_HOUR", 4)
+
+    def refuse(*_: object) -> Role:
+        raise RefusedToPartner("budget", "no")
+
+    answers, connection = NodeAnswers(pair.bob.home), pair.connection(pair.ann)
+    for number in range(2):
+        answers.begin(pair.ann.key, opening(connection, number))
+    answering_with(monkeypatch, refuse)
+    codes = []
+    for number in range(2, 6):
+        with pytest.raises(RefusedToPartner) as refused:
+            answers.begin(pair.ann.key, opening(connection, number))
+        codes.append(refused.value.code)
+    assert codes == ["budget", "budget", "too_many", "too_many"]
+    assert pair.denied(pair.bob) == ["budget", "budget"]
+    assert len(pair.states(pair.bob)) == 2
+    clock.advance(seconds=3600)
+    with pytest.raises(RefusedToPartner, match="no"):
+        answers.begin(pair.ann.key, opening(connection, 9))
+
+
+def test_the_oldest_give_way_where_the_messages_of_a_partner_take_too_much(
+    pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A universe of 4,096 points has 128 KiB; as the next is written there is room for one and a half."""
+    connection = pair.connection(pair.ann)
+    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
+        monkeypatch.setattr(room, "BYTES_AT_LEAST", 256 * 1024)
+        monkeypatch.setattr(room, "BYTES_FOR_EACH", 0)
+        monkeypatch.setattr(room, "CHECKED_BYTES", 1)
+        pair.run()  # done: its messages go first
+        assert len(spools(pair)) == 1
+        for number in range(1, 5):
+            clock.advance(seconds=1)
+            http.open_at(client, opening(connection, number))
+            client.get(path(number, "commitment"))
+            client.get(path(number, "universe"))
+        assert spools(pair) == [3, 4]
+        assert pair.states(pair.bob) == ["done", "failed", "failed", "open", "open"]
+        with pytest.raises(RefusedByPartner) as refused:
+            client.get(path(1, "universe"))
+        assert refused.value.code == "over"
+        client.get(path(3, "universe"))
+        monkeypatch.setattr(room, "BYTES_AT_LEAST", 64 * 1024)
+        clock.advance(seconds=1)
+        http.open_at(client, opening(connection, 5))
+        client.get(path(5, "commitment"))
+        client.get(path(5, "universe"))
+        assert spools(pair) == [5]
+        with pytest.raises(RefusedToPartner, match="more room"):
+            room.Room(pair.bob.home).spool(connection, bytes([5]) * 16)["tags", 0] = b"more"
+
+
+def test_a_message_of_an_exchange_that_is_given_up_meanwhile_is_not_kept(pair: Pair) -> None:
+    spool = records.spool_of(pair.bob.home, bytes(16))
+    spool["universe", 1] = b"body"
+    records.destroy_spool(pair.bob.home, bytes(16))
+    with pytest.raises(Exception, match="are gone"):
+        spool["universe", 0] = b"body"
+    assert list((pair.bob.home.path / "spool").iterdir()) == []
+
+
+def test_few_machines_of_a_partner_are_in_memory_and_the_others_go_on_from_the_disk(
+    pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, many = pair.connection(pair.ann), MACHINES_PER_CALLER + 3
+    monkeypatch.setattr(pair.answering, "_machines", MACHINES_PER_CALLER)
+    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
+        for step in ("commitment", "universe", "universe"):
+            for number in range(1, many + 1):
+                clock.advance(seconds=1)
+                if step == "commitment":
+                    http.open_at(client, opening(connection, number))
+                client.get(path(number, step))
+                assert held(pair.answering) <= MACHINES_PER_CALLER
+    assert pair.states(pair.bob) == ["open"] * many
+    pair.run()
+    assert held(pair.answering) <= MACHINES_PER_CALLER
+
+
+def held(answering: Answering) -> int:
+    return sum(each.machine is not None and not each.finished for each in answering._live.values())
