@@ -160,8 +160,8 @@ def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
     """Do at once, for some projects, what a service does all the time: deliver and fetch letters, sweep, run queued jobs.
 
     Each job runs in the name of who submitted it. Returns how many letters moved, the partners out of reach and the jobs
-    that ran, of which those that the caller may not see are only
-    counted, or not at all for one who is limited by labels; where a service runs, nothing is left to do here.
+    that ran; of these, those that the caller may not see are only counted, or not at all for one who is limited by labels.
+    Where a service runs, nothing is left to do here.
     """
     from .operations.jobs import Jobs, no_progress
     from .partners.letters import Letters

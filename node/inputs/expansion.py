@@ -16,7 +16,7 @@ _STEP = 1 << 20
 
 
 class Allowance:
-    """The bytes that the content of one file may have; `spend` raises InvalidInput where it has more."""
+    """The bytes that the content of one file may have; `check` raises InvalidInput where it has more."""
 
     def __init__(self, path: Path) -> None:
         self._name = path.name

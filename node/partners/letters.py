@@ -215,7 +215,7 @@ class Letters:
         return Synced(delivered=delivered + (answered or 0), fetched=fetched, reached=answered is not None)
 
     def deliver_soon(self, connection: Connection) -> None:
-        """Try to deliver now. What fails waits in the outbox, and `Home.untold` says so to whoever acts."""
+        """Try to deliver now. What fails waits in the outbox, and `Home.untold` says so to the caller."""
         self._forgiving(self.deliver, connection)
 
     def _forgiving(self, act: Callable[..., int], connection: Connection) -> int | None:

@@ -30,7 +30,6 @@ from ..transport.server import bind
 LITTLE_BYTES = 1 << 30  # free on the disk: an epoch's caches of a large partner take as much
 STUCK_SECONDS, WAITING_SECONDS = DAY, HOUR  # letters that nobody took, jobs that nobody did
 CLOCK_SECONDS = 300  # by which two clocks may differ before signatures are refused
-GENERATOR = bytes.fromhex("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76")  # RFC 9496, A.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,7 @@ def _kernel() -> Iterator[Finding]:
     try:
         name, one = kernel.name(), np.zeros((1, 32), np.uint8)
         one[0, 0] = 1
-        right = kernel.multiply_base(one).tobytes() == GENERATOR
+        right = kernel.multiply_base(one).tobytes() == kernel.GENERATOR
     except (VesicaError, OSError) as error:
         yield _bad("kernel", str(error), "unset VESICA_KERNEL, or install libsodium")
         return
