@@ -77,7 +77,7 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
         work += [lambda: _run_jobs(home, stop)] * JOB_WORKERS
         threads = [threading.Thread(target=home.guard.as_itself(each), daemon=True) for each in work]
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)  # the server raises what it caught again when it has ended
+            signal.signal(number, endpoint.handle_exit)  # a signal that comes before the server runs ends it too
         for thread in threads:
             thread.start()
         log.info("listening", address=address_of(bound))

@@ -33,6 +33,15 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({FILES}, {FILES}))
 from cli.main import main
 sys.exit(main())
 """
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from node.node import Node
+from node.service import serve
+node = Node.open(Path(sys.argv[1]))
+serve(node.home, ready=lambda address: os.kill(os.getpid(), int(sys.argv[2])))
+os._exit(0)
+"""
 WAIT = 60.0
 STOP_WITHIN = 15.0  # seconds; it takes two, and took ten and more while it waited for the partner
 PATIENCE = 8.0  # less than the time after which a silent connection ends by itself
@@ -90,6 +99,15 @@ def test_silent_connections_keep_nobody_out(tmp_path: Path) -> None:
     text = log.read_text()
     assert len(text) < 20_000
     assert not re.search("Traceback|Error", text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_stopped_the_moment_it_listens(tmp_path: Path, number: signal.Signals) -> None:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    Node.create(tmp_path / "home", "Fern", listen=address, address=address).close()
+    command = [sys.executable, "-c", STOPPED_AT_ONCE, str(tmp_path / "home"), str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_WITHIN, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
 
 
 @pytest.mark.two_nodes
