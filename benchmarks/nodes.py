@@ -29,6 +29,14 @@ class Side(demo.Side):
         done = subprocess.run([*demo.COMMAND, *arguments], stdout=subprocess.PIPE, text=True, check=False)
         return done.returncode, done.stdout
 
+    def accept(self, partner: str) -> None:
+        """Accept a partner's request as a script does: look, then name what was seen."""
+        self.run("partner", "accept", partner, "--agreement", self.run("partner", "show", partner)["agreement"])
+
+    def enable(self, feed: str) -> None:
+        """Enable a feed as a script does: look, then name what was seen."""
+        self.run("feed", "enable", feed, "--version", self.run("feed", "show", feed)["hash"])
+
 
 class Service:
     """A side's service as a child process, behind a relay."""
@@ -96,11 +104,11 @@ class TwoNodes:
             self._connect()
             sender, receiver = self._sender, self._receiver
             with self._phases("count"):
-                rows = sender.run("feed", "estimate", "benchmark")
+                rows = sender.run("feed", "estimate", "benchmark", "--yes")
             assert rows[0]["status"] == "ok"
             sender.run("feed", "publish", "benchmark")
             receiver.until(lambda feeds: bool(feeds["received"]), "feed", "list")
-            receiver.run("feed", "enable", "benchmark")
+            receiver.enable("benchmark")
             sender.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
             with self._phases("evaluate", until="release", then="release"):
                 sender.run("feed", "sync", "benchmark")
@@ -149,7 +157,7 @@ class TwoNodes:
         sender, receiver = self._sender, self._receiver
         connect_id = receiver.run("partner", "id")["connect_id"]
         sender.run("partner", "request", connect_id, "--as", "publisher", "--yes")
-        receiver.run("partner", "accept", "retailer-ltd")
+        receiver.accept("retailer-ltd")
         sender.until(lambda rows: rows[0]["status"] == "active", "partner", "list")
         segments = [word for name in SEGMENTS for word in ("--segment", name)]
         sender.run("feed", "create", "benchmark", *segments, "--partner", "publisher", "--namespace", "email_sha256")
@@ -158,7 +166,7 @@ class TwoNodes:
     def _phases(self, name: str, *, until: str = "", then: str = "") -> Iterator[None]:
         """Measure a phase; where the sender begins an exchange of the kind `until`, the phase `then` begins."""
         marks = [self._mark(name, reset=True)]
-        commands = _children_cpu()
+        commands = children_cpu()
         kinds = self._services["sender"].begins
         while not kinds.empty():
             kinds.get()
@@ -179,7 +187,7 @@ class TwoNodes:
         marks.append(self._mark("", reset=False))
         for place, (before, after) in enumerate(pairwise(marks)):
             last = place == len(marks) - 2
-            spent = _children_cpu() - commands if last else 0.0  # the command: its CPU is none of the curve's
+            spent = children_cpu() - commands if last else 0.0  # the command: its CPU is none of the curve's
             pairs = {each: (before.readings[each], after.readings[each]) for each in self._sides}
             self.phases.append(
                 Phase(
@@ -209,6 +217,7 @@ class Mark:
     wire: int
 
 
-def _children_cpu() -> float:
+def children_cpu() -> float:
+    """Return the CPU seconds of the commands that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

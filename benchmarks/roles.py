@@ -71,6 +71,7 @@ class InProcess:
             consented=np.ones(len(asked), bool),
             derive_key=lambda digest: Key.from_seed(digest[:32], b"benchmark"),
             check_universe=lambda _: None,
+            maximum=self._n,
             peer_key=self._receiver.public,
         )
         found: list[int] = []
@@ -87,7 +88,7 @@ class InProcess:
             universe=universe,
             key=key,
             commitment=signed,
-            check_asker=lambda public: None,
+            check_asker=lambda digest: None,
             sanitise=sanitise,
         )
         wire = self._drive(Kind.COUNT, {"namespace": NAMESPACE}, asker, answerer)
@@ -144,7 +145,7 @@ class InProcess:
         )
         subject: dict[str, str | bytes | int] = {"feed": definition.feed, "version": 1, "revision": 1}
         wire = self._drive(Kind.RELEASE, subject, sender, receiver)
-        assert len(receiver.result.open(NAMESPACE, evaluation.prf)[0]) == self._n // 2
+        assert len(receiver.result.open(NAMESPACE, evaluation.prf[:])[0]) == self._n // 2
         return wire
 
     def _drive(self, kind: Kind, subject: dict[str, str | bytes | int], client: Role, server: Role) -> int:

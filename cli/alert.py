@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import letters, output
+from . import letters, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -20,13 +20,13 @@ def cli() -> None:
 @click.pass_obj
 def list_(ctx: "Context", every: bool) -> None:
     """List the project's alerts, newest first."""
-    rows = [alert.as_dict() for alert in ctx.project().alerts.all(open_only=not every)]
+    rows = [remedies.with_command(alert.as_dict()) for alert in ctx.project().alerts.all(open_only=not every)]
 
     def table() -> None:
-        cells = [[row["id"], output.time(row["at"]), row["kind"], row["text"]] for row in rows]
+        cells = [[row["id"], output.time(row["at"]), row["kind"], row["text"], row["command"]] for row in rows]
         if every:
             cells = [[*each, output.time(row["acknowledged"])] for each, row in zip(cells, rows, strict=True)]
-        names = ("id", "at", "kind", "alert", "acknowledged")
+        names = ("id", "at", "kind", "alert", "command", "acknowledged")
         output.table(names if every else names[:-1], cells, empty="no alerts", ids="id")
 
     letters.emit(ctx, rows, table)
@@ -43,4 +43,4 @@ def acknowledge(ctx: "Context", ids: tuple[str, ...], every: bool) -> None:
     Example: vesica alert acknowledge --all
     """
     count = ctx.project().alerts.acknowledge(*ids, every=every)
-    output.emit(ctx, {"acknowledged": count}, lambda: click.echo(f"acknowledged {count}"))
+    output.emit(ctx, {"acknowledged": count}, lambda: output.echo(f"acknowledged {count}"))

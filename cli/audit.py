@@ -1,6 +1,7 @@
 """The commands `vesica audit`: who did what, and whether the log is whole."""
 
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -9,6 +10,8 @@ from . import options, output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from node.storage.records import Document
 
     from .main import Context
 
@@ -20,7 +23,7 @@ def _filters(command: "Callable[..., None]") -> "Callable[..., None]":
         click.option("--until", type=time, metavar="TIME", help=f"Before this time (UTC), {such}."),
         click.option("--since", type=time, metavar="TIME", help=f"From this time on (UTC), {such}."),
         click.option("--result", type=click.Choice(["allow", "deny", "fail"]), help="Only acts that ended so."),
-        click.option("--actor", metavar="WHO", help="A user, user@host, or a partner's alias."),
+        click.option("--actor", metavar="WHO", help="A user, a partner's alias, or the account user@host."),
         click.option("--act", metavar="ACT", help='An act such as "feed.publish", or all of "feed".'),
     ):
         command = option(command)
@@ -53,8 +56,13 @@ def list_(ctx: "Context", /, limit: int, **filters: Any) -> None:
     """
     rows = [entry.as_dict() for entry in ctx.node().audit.entries(**_query(ctx, **filters), limit=limit)]
     names = ("number", "at", "actor", "act", "target", "result")
-    cells = ([output.time(row[name]) if name == "at" else row[name] for name in names] for row in rows)
+    written = {"at": lambda row: output.time(row["at"]), "actor": _actor}
+    cells = ([written.get(name, itemgetter(name))(row) for name in names] for row in rows)
     output.emit(ctx, rows, lambda: output.table(names, cells, empty="no acts", ids="target"))
+
+
+def _actor(row: "Document") -> str:
+    return " ".join(filter(None, (row["actor_kind"], row["actor"])))
 
 
 @cli.command()
@@ -106,10 +114,11 @@ def prune(ctx: "Context", before: datetime, yes: bool) -> None:
     """
     output.confirm(ctx, f"Delete the audit rows from before {before:%Y-%m-%d}?", yes=yes)
     document = ctx.node().prune_audit(int(before.replace(tzinfo=UTC).timestamp()))
-    output.emit(ctx, document, lambda: click.echo(f"{document['rows']} rows deleted"))
+    output.emit(ctx, document, lambda: output.echo(f"{document['rows']} rows deleted"))
 
 
 @cli.command()
+@click.argument("file", default="-", help=f"Where to write it: {options.RESULT} (the default).")
 @click.option(
     "--format",
     "format_",
@@ -118,21 +127,19 @@ def prune(ctx: "Context", before: datetime, yes: bool) -> None:
     show_default=True,
     help="The form of the text.",
 )
-@click.option(
-    "--output", "path", default="-", metavar="FILE", help=f"Where to write it: {options.RESULT} (the default)."
-)
 @options.FORCE
 @_filters
 @click.pass_obj
-def export(ctx: "Context", /, format_: "Literal['csv', 'json']", path: str, force: bool, **filters: Any) -> None:
+def export(ctx: "Context", /, file: str, format_: "Literal['csv', 'json']", force: bool, **filters: Any) -> None:
     """Write acts, oldest first, as CSV or JSON.
 
     In CSV a ' stands before what a spreadsheet could take for a formula, and before a ' of the text itself.
+
+    \b
+    Example: vesica audit export november.csv --since 2026-11-01 --until 2026-12-01
     """
     from node.storage import outputs
 
-    audit = ctx.node().audit
-    with outputs.opened(path, force=force) as out:
-        out.write(audit.export("json" if ctx.json else format_, **_query(ctx, **filters)).encode())
-    if not outputs.is_standard(path):
-        output.emit(ctx, {"written": path}, lambda: click.echo(f"written to {path}"))
+    ctx.node().export_audit(file, "json" if ctx.json else format_, force=force, **_query(ctx, **filters))
+    if not outputs.is_standard(file):
+        output.emit(ctx, {"written": file}, lambda: output.echo(f"written to {file}"))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from psi.errors import Remedy
+
+from . import options, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -57,12 +59,12 @@ def model(ctx: "Context", model: str, dry_run: bool) -> None:
         output.emit(ctx, {**found, "dry_run": True}, lambda: _print_preview(found))
         return
     ctx.project().consent.set_model(model)
-    output.emit(ctx, {"model": model}, lambda: click.echo(f"consent model: {model}"))
+    output.emit(ctx, {"model": model}, lambda: output.echo(f"consent model: {model}"))
 
 
 def _print_preview(found: dict[str, Any]) -> None:
     output.lines([("model", found["model"]), ("before", found["before"] or "not chosen"), ("changed", "nothing yet")])
-    click.echo()
+    output.echo()
     rows = [("people", "all", *_moves(found["profiles"]))]
     rows += [("identities", name, *_moves(each)) for name, each in found["namespaces"].items()]
     for feed in found["feeds"]:
@@ -108,7 +110,7 @@ def set_(ctx: "Context", profile: str, share: str, namespace: str | None, at: st
     changed = ctx.project().consent.set(profile, share, namespace, when, basis)
     document = {"profile": profile, "share": share, "namespace": namespace, "changed": changed}
     text = f"{share} noted" if changed else "nothing changed: the same or a newer word was there"
-    output.emit(ctx, document, lambda: click.echo(text))
+    output.emit(ctx, document, lambda: output.echo(text))
 
 
 @cli.command("import")
@@ -167,7 +169,7 @@ def import_(
         counts = (found.rows, found.accepted, found.changed, found.unchanged)
         output.lines([*zip(("rows read", "accepted", "changed", "unchanged"), counts, strict=True)])
         if found.rejected:
-            click.echo()
+            output.echo()
             rows = [
                 (why, each["count"], ", ".join(map(str, each["lines"][:8]))) for why, each in found.rejected.items()
             ]
@@ -193,30 +195,30 @@ def show(ctx: "Context", profile: str | None) -> None:
 
 
 def _print_consent(found: dict[str, Any]) -> None:
-    output.lines([("model", found["model"] or "not chosen: vesica consent model opt-in|opt-out")])
+    output.lines([("model", found["model"] or f"not chosen: {remedies.spelled(Remedy('consent.model'))}")])
     if "profile" in found:
         output.lines([("share", found["share"]), ("at", output.time(found["at"])), ("basis", found["basis"])])
-        click.echo()
+        output.echo()
         rows = [
             (name, each["share"], output.time(each["at"]), each["basis"], each["may_be_shared"])
             for name, each in found["namespaces"].items()
         ]
         output.table(("namespace", "share", "at", "basis", "may be shared"), rows, empty="no identities")
         if found["policies"]:
-            click.echo()
+            output.echo()
             judged = [
                 (each["name"], f"segments with {each['label']}" if each["label"] else "all segments", each["met"])
                 for each in found["policies"]
             ]
             output.table(("consent policy", "of", "qualifies"), judged)
         return
-    click.echo()
+    output.echo()
     counted = [("profile", share, count) for share, count in found["profiles"].items()]
     for name, counts in found["namespaces"].items():
         counted += [(name, share, count) for share, count in counts.items()]
     output.table(("said for", "share", "profiles"), counted, empty="no profiles yet")
     if found["bases"]:
-        click.echo()
+        output.echo()
         output.table(("basis", "profiles"), list(found["bases"].items()))
 
 
@@ -267,7 +269,7 @@ def create_policy(
     """
     policies = ctx.project().consent_policies
     made = policies.create(name, needs, action=action, label=label, applies=applies, enable=enable)
-    output.emit(ctx, asdict(made), lambda: click.echo(f"consent policy {name} is {made.status}"))
+    output.emit(ctx, asdict(made), lambda: output.echo(f"consent policy {name} is {made.status}"))
 
 
 @policy.command("preview")
@@ -305,7 +307,7 @@ def list_policies(ctx: "Context") -> None:
 def enable_policy(ctx: "Context", name: str) -> None:
     """Apply a consent policy from the next run on."""
     ctx.project().consent_policies.enable(name)
-    output.emit(ctx, {"name": name, "status": "enabled"}, lambda: click.echo(f"{name} is enabled"))
+    output.emit(ctx, {"name": name, "status": "enabled"}, lambda: output.echo(f"{name} is enabled"))
 
 
 @policy.command("disable")
@@ -314,7 +316,7 @@ def enable_policy(ctx: "Context", name: str) -> None:
 def disable_policy(ctx: "Context", name: str) -> None:
     """Stop applying a consent policy."""
     ctx.project().consent_policies.disable(name)
-    output.emit(ctx, {"name": name, "status": "disabled"}, lambda: click.echo(f"{name} is disabled"))
+    output.emit(ctx, {"name": name, "status": "disabled"}, lambda: output.echo(f"{name} is disabled"))
 
 
 @policy.command("delete")
@@ -325,4 +327,4 @@ def delete_policy(ctx: "Context", name: str, yes: bool) -> None:
     """Take a consent policy away: whom it kept out may be shared with the next run."""
     output.confirm(ctx, f"Delete consent policy {name}?", yes=yes)
     ctx.project().consent_policies.delete(name)
-    output.emit(ctx, {"name": name, "deleted": True}, lambda: click.echo(f"{name} is gone"))
+    output.emit(ctx, {"name": name, "deleted": True}, lambda: output.echo(f"{name} is gone"))

@@ -22,7 +22,7 @@ NAME = click.argument("name", help="The dataset, such as crm.")
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List datasets with their fields."""
-    found = ctx.project().erasure.datasets.all()
+    found = ctx.project().datasets.all()
 
     def table() -> None:
         rows = [
@@ -49,7 +49,7 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
     Example: vesica dataset delete crm
     """
     output.confirm(ctx, f"Delete dataset {name}, and the profiles that no other dataset has?", yes=yes)
-    done = ctx.project().erasure.datasets.delete(name)
+    done = ctx.project().datasets.delete(name)
     output.emit(ctx, done, lambda: _print(done, f"deleted dataset {name}; {done['profiles']:,} profiles went with it"))
 
 
@@ -66,14 +66,17 @@ def drop_field(ctx: "Context", name: str, field: str, yes: bool) -> None:
     \b
     Example: vesica dataset drop-field crm phone
     """
+    datasets = ctx.project().datasets
+    if not yes:
+        datasets.check_field(name, field)
     output.confirm(ctx, f"Delete field {field} of dataset {name}?", yes=yes)
-    done = ctx.project().erasure.datasets.drop_field(name, field)
+    done = datasets.drop_field(name, field)
     output.emit(
         ctx, done, lambda: _print(done, f"deleted {name}.{field}; {done['identities']:,} identities went with it")
     )
 
 
 def _print(done: dict[str, Any], text: str) -> None:
-    click.echo(text)
+    output.echo(text)
     if done["runs"]:
-        click.echo(f"{', '.join(done['runs'])} will get the exits with the runs that are queued: vesica feed sync")
+        output.echo(f"{', '.join(done['runs'])} will get the exits with the runs that are queued: vesica feed sync")

@@ -50,7 +50,8 @@ class Side:
         """Run one `vesica` command and return its JSON document."""
         if self._show:
             shown = " ".join(_short(each) for each in arguments)
-            click.echo(click.style(f"{self.name}$ ", bold=True) + f"vesica {shown}")
+            click.secho(f"{self.name}$ ", bold=True, nl=False)
+            output.echo(f"vesica {shown}")
         code, said = self.execute([*arguments, "--home", str(self.home), "--json"])
         try:
             document = json.loads(said)
@@ -128,11 +129,14 @@ def cli(ctx: "Context", size: int, keep: str | None) -> None:
     \b
     Example: vesica demo --size 20000
     """
+    from node.homes import check_outside
+
     from .sample import Sample
 
     if keep and Path(keep).is_dir() and any(Path(keep).iterdir()):
         raise click.UsageError(f"{keep} is not empty: name a directory that the demo may fill.")
     folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="vesica-demo-"))
+    check_outside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         sample = Sample.make(size)
@@ -152,9 +156,9 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     minimum = MINIMUM if size >= SMALL else size // 20
     if show:
-        click.echo(f"A retailer and a publisher with {size:,} people each, half of them in common, in {folder}\n")
+        output.echo(f"A retailer and a publisher with {size:,} people each, half of them in common, in {folder}\n")
         if minimum < MINIMUM:
-            click.echo(f"With so few people both sides lower the agreed minimums from {MINIMUM:,} to {minimum:,}.\n")
+            output.echo(f"With so few people both sides lower the agreed minimums from {MINIMUM:,} to {minimum:,}.\n")
     for side, address in ((retailer, addresses[0]), (publisher, addresses[1])):
         side.run("node", "init", "--org", f"{side.name.title()} Ltd", "--address", address, "--listen", address)
         if minimum < MINIMUM:
@@ -174,7 +178,7 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         refusal = retailer.refused("feed", "create", "scores", "--segment", "good-credit", *share)
         segments = [item for name in _segments() for item in ("--segment", name)]
         retailer.run("feed", "create", FEED, *segments, *share, "--restrict", "export-to-third-party")
-        estimates = retailer.run("feed", "estimate", FEED)
+        estimates = retailer.run("feed", "estimate", FEED, "--yes")
         retailer.run("feed", "publish", FEED)
         publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
         publisher.run("feed", "enable", FEED, "--version", publisher.run("feed", "show", FEED)["hash"])
@@ -257,10 +261,10 @@ def _wrong(document: dict[str, Any]) -> list[str]:
 
 
 def _print(document: dict[str, Any]) -> None:
-    click.echo(f"\nRefused by a usage label: {document['refused']['message']}")
-    click.echo("\nBefore anything was shared, the retailer learned (with noise, by agreement):")
+    output.echo(f"\nRefused by a usage label: {document['refused']['message']}")
+    output.echo("\nBefore anything was shared, the retailer learned (with noise, by agreement):")
     output.table(
-        ("segment", "matched by", "in common", "plain join", "with consent", "plain join "),
+        ("segment", "matched by", "in common", "plain join", "with consent", "plain join"),
         (
             [
                 row["segment"],
@@ -273,15 +277,22 @@ def _print(document: dict[str, Any]) -> None:
             for row in document["estimates"]
         ),
     )
-    click.echo("\nThe publisher then learned which of its own people are in each segment:")
+    output.echo("\nThe publisher then learned which of its own people are in each segment:")
     output.table(
         ("segment", "members", "plain join", "the same people"),
         ([row["segment"], row["count"], row["expected_count"], row["equal"]] for row in document["members"]),
     )
-    click.echo("\nWhat each side learned:")
+    output.echo("\nWhat each side learned:")
     output.lines(document["learned"].items())
+    if where := _where():
+        output.echo(f"\nThe command vesica is at {where}")
     if document["wrong"]:
-        click.echo(f"\nThe protocol and the plain join differ: {', '.join(document['wrong'])}", err=True)
+        output.echo(f"\nThe protocol and the plain join differ: {', '.join(document['wrong'])}", err=True)
+
+
+def _where() -> str | None:
+    """Return where the command is, if a shell does not find it by its name."""
+    return None if shutil.which("vesica") else str(Path(sys.executable).with_name("vesica"))
 
 
 def _estimate(value: int | None, interval: list[int] | None, status: str) -> str:

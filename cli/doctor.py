@@ -36,9 +36,9 @@ def cli(ctx: "Context", partners: bool) -> None:
 
     def text() -> None:
         for row in rows:
-            click.echo(output.printable(f"{'good ' if row['good'] else 'FAULT'}  {row['check']}: {row['says']}"))
+            output.echo(f"{'good ' if row['good'] else 'FAULT'}  {row['check']}: {row['says']}")
             if not row["good"]:
-                click.echo(output.printable(f"       {row['hint']}"))
+                output.echo(f"       {row['hint']}")
 
     if refused is None or not ctx.json:  # one document: then that of the error
         output.emit(ctx, rows, text)

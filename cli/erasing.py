@@ -64,16 +64,16 @@ def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **wh
     done = erasure.profiles(people, may_return=allow_return, prove=prove)
 
     def table() -> None:
-        click.echo(f"erased {_number(done['profiles'], 'profile', 'profiles')}")
+        output.echo(f"erased {_number(done['profiles'], 'profile', 'profiles')}")
         if done["unknown"]:
-            click.echo(f"{_number(done['unknown'], 'id or identity', 'ids or identities')} of nobody here")
+            output.echo(f"{_number(done['unknown'], 'id or identity', 'ids or identities')} of nobody here")
         if done["runs"]:
-            click.echo(f"{', '.join(done['runs'])} will get the exit with the runs that are queued: vesica feed sync")
+            output.echo(f"{', '.join(done['runs'])} will get the exit with the runs that are queued: vesica feed sync")
         if prove:
-            click.echo()
+            output.echo()
             rows = [(each["place"], each["before"], each["after"]) for each in done["places"]]
             output.table(("place", "before", "after"), rows, empty="nothing is stored of them")
-            click.echo(f"later imports leave them out: {'yes' if done['left_out'] else 'no'}")
+            output.echo(f"later imports leave them out: {'yes' if done['left_out'] else 'no'}")
 
     output.emit(ctx, done, table)
 
@@ -88,8 +88,9 @@ def readmit(ctx: "Context", /, **who: Any) -> None:
     Example: vesica profile readmit C1042 --identity email_sha256=ann@example.com
     """
     lifted = ctx.project().erasure.readmit(_meant(**who))
-    output.emit(
-        ctx,
-        {"lifted": lifted},
-        lambda: click.echo(f"{_number(lifted, 'id or identity', 'ids or identities')} may return"),
-    )
+
+    def text() -> None:
+        output.echo(f"{_number(lifted, 'id or identity', 'ids or identities')} may return")
+        output.say("A row is imported again once its id and each identity of the row may return: name them all.")
+
+    output.emit(ctx, {"lifted": lifted}, text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import feed_receiving, feed_tables, letters, options, output, remedies
-from .feed_receiving import NAME, PARTNER, REASON, say
+from .feed_receiving import NAME, PARTNER, REASON, say, sent_by_us
 
 if TYPE_CHECKING:
     from node.project import Project
@@ -85,7 +85,7 @@ def create(
         membership_days=membership_days,
         valid_until=None if valid_until is None else int(valid_until.replace(tzinfo=UTC).timestamp()),
     )
-    output.emit(ctx, _sent(ctx, name), lambda: click.echo(f"drafted feed {name}"))
+    output.emit(ctx, _sent(ctx, name), lambda: output.echo(f"drafted feed {name}"))
 
 
 @cli.command()
@@ -95,20 +95,24 @@ def create(
     "--namespace", "namespaces", multiple=True, metavar="NAME", help="Ask only about this namespace of the feed."
 )
 @NO_WAIT
+@options.YES
 @click.pass_obj
-def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[str, ...], no_wait: bool) -> None:
+def estimate(
+    ctx: "Context", name: str, partner: str | None, namespaces: tuple[str, ...], no_wait: bool, yes: bool
+) -> None:
     """Ask the feed's partners how many people both know, before anything is shared.
 
     Each answer spends some of the budget that the partner grants, and says how much is left; the same question again is
-    free. Everybody in the segments is asked about, without consent too, unless 'project terms' leaves some out.
+    free. Everybody in the segments is asked about, without consent too, unless 'project terms' leaves some out: before a
+    feed's first estimate you are asked whether that may be.
 
     \b
     Example: vesica feed estimate summer --partner acme
     """
     project = ctx.project()
-    if not ctx.json and project.left_out == "nobody" and not _estimated(project, name):
-        click.echo(feed_tables.EVERYBODY, err=True)
-    with output.progress(ctx) as report:
+    if project.left_out == "nobody" and not _estimated(project, name):
+        output.confirm(ctx, f"{feed_tables.EVERYBODY} Ask?", yes=yes)
+    with sent_by_us(ctx, name), output.progress(ctx) as report:
         rows = project.feeds.estimate(name, partner, report, namespaces=namespaces, wait=not no_wait)
     rows = [remedies.of_row(row) for row in rows]
 
@@ -130,8 +134,9 @@ def estimate(ctx: "Context", name: str, partner: str | None, namespaces: tuple[s
 @click.pass_obj
 def publish(ctx: "Context", name: str) -> None:
     """Offer a feed to its partners."""
-    ctx.project().feeds.publish(name)
-    output.emit(ctx, _sent(ctx, name), lambda: click.echo(f"published feed {name}"))
+    with sent_by_us(ctx, name):
+        ctx.project().feeds.publish(name)
+    output.emit(ctx, _sent(ctx, name), lambda: output.echo(f"published feed {name}"))
 
 
 @cli.command("list")
@@ -142,13 +147,13 @@ def list_(ctx: "Context") -> None:
     document = {"shared": project.feeds.all(), "received": project.received.all()}
 
     def text() -> None:
-        click.echo("Shared")
+        output.echo("Shared")
         output.table(
             ("feed", "status", "version", "segments", "partners"),
             (feed_tables.shared(row) for row in document["shared"]),
             empty="no feeds are shared",
         )
-        click.echo("\nReceived")
+        output.echo("\nReceived")
         names = ("partner", "feed", "status", "version", "offered", "members")
         output.table(names, (feed_tables.received(row) for row in document["received"]), empty="no feeds were offered")
 
@@ -216,25 +221,26 @@ def edit(
     if taken := ", ".join((*remove_segment, *remove_namespace)):
         output.confirm(ctx, f"Take {taken} out of feed {name}? It is purged at its partners.", yes=yes)
     feeds = ctx.project().feeds
-    version = feeds.edit(
-        name,
-        Removal(segments=remove_segment, namespaces=remove_namespace, restricted_uses=remove_restriction),
-        addition=Addition(
-            segments=add_segment, namespaces=add_namespace, restricted_uses=add_restriction, partners=add_partner
-        ),
-        description=description,
-    )
+    with sent_by_us(ctx, name):
+        version = feeds.edit(
+            name,
+            Removal(segments=remove_segment, namespaces=remove_namespace, restricted_uses=remove_restriction),
+            addition=Addition(
+                segments=add_segment, namespaces=add_namespace, restricted_uses=add_restriction, partners=add_partner
+            ),
+            description=description,
+        )
     document = _sent(ctx, name)
 
     def text() -> None:
-        click.echo(f"feed {name} is at version {version}")
+        output.echo(f"feed {name} is at version {version}")
         for row in document["partners"]:
             if row["offered_version"]:
-                click.echo(f"{row['alias']}: version {row['offered_version']} waits for the partner to enable it")
+                output.echo(f"{row['alias']}: version {row['offered_version']} waits for the partner to enable it")
             if row["waits_for_estimate"]:
-                click.echo(f"{row['alias']}: {feed_tables.asking(name, row['waits_for_estimate'])}")
+                output.echo(f"{row['alias']}: {feed_tables.asking(name, row['waits_for_estimate'])}")
             if row["status"] == "draft" and document["status"] == "published":
-                click.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
+                output.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
 
     output.emit(ctx, document, text)
 
@@ -269,6 +275,8 @@ def sync(ctx: "Context", name: str | None, no_wait: bool) -> None:
         names = ("feed", "partner", "status", "version", "revision", "sent", "without consent")
         empty = f"no partner has enabled feed {name}" if name else "no feed of ours is enabled by a partner"
         output.table(names, rows, empty=empty)
+        if runs:
+            output.say("Sent and without consent are identities, of which a person may have several.")
         feed_tables.failures({(f"{run['feed']} to", run["partner"]): run for run in runs if run["status"] == "failed"})
 
     output.emit(ctx, {"runs": runs}, text)
@@ -311,7 +319,8 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
         raise click.UsageError("a reason is for one partner: it goes with --partner")
     what = f"segment {segment} from all partners of feed {name}" if segment else f"feed {name} from {partner}"
     output.confirm(ctx, f"Take {what}? It is purged there.", yes=yes)
-    ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
+    with sent_by_us(ctx, name):
+        ctx.project().feeds.unshare(name, segment=segment, partner=partner, reason=reason)
     say(ctx, name, f"without {segment or partner}")
 
 
@@ -323,7 +332,8 @@ def unshare(ctx: "Context", name: str, segment: str | None, partner: str | None,
 def revoke(ctx: "Context", name: str, reason: str, yes: bool) -> None:
     """End a feed for good; every partner purges it and signs that it did. A new feed may have its name."""
     output.confirm(ctx, f"End feed {name} for good? Partners purge what it gave them.", yes=yes)
-    ctx.project().feeds.revoke(name, reason)
+    with sent_by_us(ctx, name):
+        ctx.project().feeds.revoke(name, reason)
     say(ctx, name, "revoked")
 
 

@@ -1,8 +1,12 @@
 """The commands of `vesica feed` with which a partner's feed is taken, paused or refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
+
+from psi.errors import Remedy
 
 from . import feed_tables, options, output
 
@@ -39,16 +43,16 @@ def enable(ctx: "Context", name: str, partner: str | None, version: str | None) 
             output.confirm_shown(
                 ctx,
                 f"Take this from {partner}?",
-                lambda: feed_tables.show(shown),
+                lambda: feed_tables.show(shown, asked=True),
                 f"'vesica feed show {name}' says what is offered, with its hash: enable it with --version HASH.",
             )
     received.enable(name, partner, version=version)
     shown = received.show(name, partner)
 
     def text() -> None:
-        click.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
+        output.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
         if shown["offered"]:
-            click.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
+            output.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
 
     versions = {each: shown[each] for each in ("accepted_version", "offered_version", "hash")}
     output.emit(ctx, {"feed": name, "status": "enabled", **versions}, text)
@@ -82,7 +86,7 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str, additio
         shown = received.show(name, partner)
         text = f"version {version} of feed {name} is declined, version {shown['accepted_version']} goes on"
         versions = {"declined_version": version, "accepted_version": shown["accepted_version"]}
-        output.emit(ctx, {"feed": name, "status": shown["status"], **versions}, lambda: click.echo(text))
+        output.emit(ctx, {"feed": name, "status": shown["status"], **versions}, lambda: output.echo(text))
     else:
         received.decline(name, partner, reason)
         say(ctx, name, "declined")
@@ -90,4 +94,23 @@ def decline(ctx: "Context", name: str, partner: str | None, reason: str, additio
 
 def say(ctx: "Context", name: str, status: str) -> None:
     """Print what has become of a feed."""
-    output.emit(ctx, {"feed": name, "status": status}, lambda: click.echo(f"feed {name} is {status}"))
+    output.emit(ctx, {"feed": name, "status": status}, lambda: output.echo(f"feed {name} is {status}"))
+
+
+@contextmanager
+def sent_by_us(ctx: "Context", name: str) -> Iterator[None]:
+    """Say of a feed which is not found among ours that it is a partner's, if it is."""
+    from node.errors import NotFound
+
+    try:
+        yield
+    except NotFound as error:
+        project = ctx.project()
+        theirs = [feed["partner"] for feed in project.received.all() if feed["name"] == name]
+        if not theirs or any(feed["name"] == name for feed in project.feeds.all()):
+            raise
+        raise NotFound(
+            f"feed {name!r} is not ours but {theirs[0]}'s, who alone changes, estimates and ends it",
+            hint="look at what you get of it, take it or decline it",
+            remedy=Remedy("feed.show", {"name": name}),
+        ) from error

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import click
-
 from . import output
 
 EVERYBODY = (  # said before the first estimate of a feed
@@ -19,13 +17,13 @@ def failures(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Print what kept each of several tasks from its end."""
     for task, row in failed.items():
         said = f"{' '.join(task)}: {row['error']['message']}\nhint: {row['error']['hint']}"
-        click.echo(output.printable(said), err=True)
+        output.echo(said, err=True)
 
 
 def queued(rows: list[dict[str, Any]]) -> None:
     output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do", ids="job")
     if rows:
-        click.echo("The service does it, or 'vesica node sync'. 'vesica job show ID' tells how far it is.")
+        output.echo("The service does it, or 'vesica node sync'. 'vesica job show ID' tells how far it is.")
 
 
 def shared(row: dict[str, Any]) -> list[Any]:
@@ -79,7 +77,8 @@ def _number(value: int | None, interval: list[int] | None, status: str) -> str:
     return f"{value:,} ({interval[0]:,} to {interval[1]:,})" if interval[0] != interval[1] else f"{value:,}"
 
 
-def show(document: dict[str, Any]) -> None:
+def show(document: dict[str, Any], *, asked: bool = False) -> None:
+    """Print a feed; without the commands that answer an offer where its reader is `asked` for the answer."""
     until = "" if document["valid_until"] is None else f", at the latest {output.time(document['valid_until'])}"
     lines = [
         ("feed", document["name"]),
@@ -96,29 +95,29 @@ def show(document: dict[str, Any]) -> None:
     if "partner" in document:
         output.lines([*lines, *_receiving(document)])
         if document["offered"]:
-            _offered(document["name"], document["offered"])
-        if document["status"] == "pending":
-            click.echo(f"\nIt waits for an answer: vesica feed enable {document['name']}, or")
-            click.echo(f"vesica feed decline {document['name']}")
+            _offered(document["name"], document["offered"], asked=asked)
+        if document["status"] == "pending" and not asked:
+            output.echo(f"\nIt waits for an answer: vesica feed enable {document['name']}, or")
+            output.echo(f"vesica feed decline {document['name']}")
     else:
         output.lines(lines)
         if document["status"] == "draft":
-            click.echo()
+            output.echo()
             steps = [
                 (each["name"], each["complete"], None if each["complete"] else each["command"])
                 for each in document["steps"]
             ]
             output.table(("step", "done", "command"), steps)
         for row in document["partners"]:
-            click.echo()
+            output.echo()
             output.lines(_sending(document, row))
             if row["waits_for_estimate"]:
-                click.echo(f"{row['alias']}: {asking(document['name'], row['waits_for_estimate'])}")
+                output.echo(f"{row['alias']}: {asking(document['name'], row['waits_for_estimate'])}")
         if document["partners"]:
-            click.echo()
+            output.echo()
             estimates(document["estimates"])
     if document["runs"]:
-        click.echo()
+        output.echo()
         _runs(document["runs"])
 
 
@@ -224,13 +223,13 @@ def _last_run(run: dict[str, Any] | None) -> str | None:
 
 def reconciled(document: dict[str, Any]) -> None:
     if document.get("partners") == []:
-        click.echo("the feed goes to no partner")
+        output.echo("the feed goes to no partner")
     for each in document.get("partners", [document]):
-        click.echo(
+        output.echo(
             f"{each['partner']}: {each['status']}, version {each['version']}, revision {each['revision'] or '-'}"
         )
         if each.get("forbidden"):
-            click.echo(f"nothing may be sent: {each['forbidden']}")
+            output.echo(f"nothing may be sent: {each['forbidden']}")
         if not each.get("open", True):
             output.say(
                 "the records of the last run cannot be opened any more, or none came: the next run shows what matches"
@@ -240,8 +239,8 @@ def reconciled(document: dict[str, Any]) -> None:
         total = ["all", *each["total"].values()]
         output.table([output.words(column) for column in columns], [*rows, total])
         if "profiles" in each:
-            click.echo(f"{each['profiles']:,} profiles are in a segment of it")
-        click.echo()
+            output.echo(f"{each['profiles']:,} profiles are in a segment of it")
+        output.echo()
 
 
 def asking(name: str, namespaces: list[str]) -> str:
@@ -249,10 +248,13 @@ def asking(name: str, namespaces: list[str]) -> str:
     return f"the newest version waits for an estimate of what it adds: {command}"
 
 
-def _offered(name: str, offered: dict[str, Any]) -> None:
+def _offered(name: str, offered: dict[str, Any], *, asked: bool) -> None:
     """Print what a version that waits for our word would change."""
-    click.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
-    click.echo(f"vesica feed decline {name} --addition")
+    if asked:
+        output.echo(f"\nVersion {offered['version']}")
+    else:
+        output.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
+        output.echo(f"vesica feed decline {name} --addition")
     lines = [("version hash", offered["hash"]), ("description", offered["description"] or None)]
     for which, word in (("adds", "adds"), ("takes_out", "takes out")):
         changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}

@@ -3,14 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from . import output
 
 if TYPE_CHECKING:
     from node.imports.identity_columns import ImportReport, Tally
+    from node.imports.other_products import ExportReport
 
 LINES_SHOWN = 8
+
+
+def counts(report: "ImportReport | ExportReport") -> "list[tuple[str, object]]":
+    """Return the lines on how many records of a file were taken, and what they changed."""
+    return [
+        ("accepted", report.accepted),
+        *repeated(report.repeated),
+        ("profiles added", report.profiles_added),
+        ("profiles updated", report.profiles_updated),
+        ("consents changed", report.consents_changed),
+        ("withdrawals kept", report.withdrawals_kept),
+    ]
 
 
 def repeated(tally: "Tally | None") -> "list[tuple[str, str]]":
@@ -24,6 +35,8 @@ def repeated(tally: "Tally | None") -> "list[tuple[str, str]]":
 
 def print_columns(report: "ImportReport", *, err: bool = False) -> None:
     """Print what each identity column gave, and what was left out; with `err` to stderr."""
+    from node.inputs.normalise import Reason
+
     columns = ("column", "rule", "accepted", "duplicates", "looked like")
     rows = [
         (each.column, each.rule, each.accepted, each.duplicates, ", ".join(each.forms) or "-")
@@ -34,9 +47,11 @@ def print_columns(report: "ImportReport", *, err: bool = False) -> None:
     for each in report.columns:
         left_out += [(f"value of {each.column}", reason, tally) for reason, tally in each.dropped.items()]
     print_left_out(left_out, err=err)
+    if any(Reason.NO_REGION.text in each.dropped for each in report.columns):
+        output.echo("note: --region takes national phone numbers, such as --region GB", err=err)
     for each in report.columns:
         if each.note:
-            click.echo(f"note: {each.column} was {each.note}", err=err)
+            output.echo(f"note: {each.column} was {each.note}", err=err)
     print_doubts(report.doubts, err=err)
     print_outdated(report.outdated, err=err)
 
@@ -46,19 +61,19 @@ def print_doubts(found: "Mapping[str, Mapping[str, Tally]]", *, err: bool = Fals
     for column, reasons in found.items():
         for reason, tally in reasons.items():
             lines = _first(tally["lines"])
-            click.echo(f"warning: {column} has {tally['count']:,} values {reason}, kept as they are: {lines}", err=err)
+            output.echo(f"warning: {column} has {tally['count']:,} values {reason}, kept as they are: {lines}", err=err)
 
 
 def print_outdated(found: "Mapping[str, str]", *, err: bool = False) -> None:
     """Print whose rules no longer fit the columns that were imported."""
     for name, wrong in found.items():
-        click.echo(f"warning: the rule of {name} no longer fits: {wrong}", err=err)
+        output.echo(f"warning: the rule of {name} no longer fits: {wrong}", err=err)
 
 
 def print_left_out(found: "Sequence[tuple[str, str, Tally]]", *, err: bool = False) -> None:
     """Print what was left out: what it is, why, how many, and the first lines."""
     if found:
-        click.echo(err=err)
+        output.echo(err=err)
         rows = [(what, why, tally["count"], _first(tally["lines"])) for what, why, tally in found]
         output.table(("left out", "because", "count", "lines"), rows, err=err)
 

@@ -56,7 +56,7 @@ def show(ctx: "Context", job_id: str) -> None:
             lines += [("error", error["message"]), ("hint", error["hint"])]
         output.lines(lines)
         if result := document["result"]:
-            click.echo("\nresult")
+            output.echo("\nresult")
             output.lines(
                 (output.words(name), output.time(value) if name.endswith("_at") else value)
                 for name, value in result.items()

@@ -48,7 +48,7 @@ def create(ctx: "Context", name: str, description: str) -> None:
     Example: vesica label create legal-hold --description "Not to leave while the case is open"
     """
     ctx.project().labels.create(name, description)
-    output.emit(ctx, {"name": name, "description": description}, lambda: click.echo(f"made label {name}"))
+    output.emit(ctx, {"name": name, "description": description}, lambda: output.echo(f"made label {name}"))
 
 
 def _place(command: "Callable[..., None]") -> "Callable[..., None]":
@@ -92,11 +92,11 @@ def apply(ctx: "Context", label: str, dataset: str | None, field: str | None, se
     }
 
     def text() -> None:
-        click.echo(f"{label} is on {kind} {target}")
+        output.echo(f"{label} is on {kind} {target}")
         if not heeding.heeded:
             others = ", ".join(f"'vesica policy enable {name}'" for name in heeding.others)
             way = others or "'vesica policy create' makes one"
-            click.echo(f"No enabled policy heeds {heeding.label}, so it forbids nothing yet: {way}")
+            output.echo(f"No enabled policy heeds {heeding.label}, so it forbids nothing yet: {way}")
 
     output.emit(ctx, document, text)
 
@@ -110,4 +110,4 @@ def remove(ctx: "Context", label: str, dataset: str | None, field: str | None, s
     kind, target = _chosen(dataset, field, segment)
     ctx.project().labels.remove(label, kind, target)
     document = {"label": label, "kind": kind, "target": target}
-    output.emit(ctx, document, lambda: click.echo(f"{label} is off {kind} {target}"))
+    output.emit(ctx, document, lambda: output.echo(f"{label} is off {kind} {target}"))

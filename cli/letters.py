@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from . import output
 
 if TYPE_CHECKING:
@@ -32,11 +30,11 @@ def remind(project: "Project") -> None:
         return
     fetched = project.letters.last_fetched()
     when = "never fetched" if fetched is None else f"last fetched {output.span(project.scope.home.now() - fetched)} ago"
-    click.echo(f"letters of project {project.name} were {when}: vesica node sync", err=True)
+    output.echo(f"letters of project {project.name} were {when}: vesica node sync", err=True)
 
 
 def out_of_reach(synced: dict[str, Any]) -> None:
     """Print which partners a sync could not reach."""
     for each in synced["out_of_reach"]:
         said = f"partner {each['partner']} of project {each['project']} is out of reach: letters wait"
-        click.echo(output.printable(said), err=True)
+        output.echo(said, err=True)

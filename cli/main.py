@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from psi.errors import VesicaError
 
@@ -45,6 +46,7 @@ class Context:
         self.home = Path.home() / ".vesica"
         self.project_name = "default"
         self.project_chosen = False
+        self.typed: dict[str, str] = {}  # of home and project: a command that is shown has them too
         self.json = False
         self._node: Node | None = None
 
@@ -65,9 +67,9 @@ class Context:
     def project(self) -> "Project":
         return self.node().project(self.project_name)
 
-    def untold(self) -> dict[str, str]:
+    def undelivered(self) -> dict[str, str]:
         """Return the partners to whom letters of this command could not be delivered, and why."""
-        return {} if self._node is None else self._node.home.untold
+        return {} if self._node is None else self._node.home.undelivered
 
     def next_delivery(self) -> str:
         """Return what delivers the letters that wait: the service, or a command."""
@@ -100,15 +102,24 @@ class Groups(click.Group):
         return command
 
 
-def _set_home(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+def _set_home(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         ctx.ensure_object(Context).home = Path(value)
+        _note_typed(ctx, parameter, value)
 
 
-def _set_project(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+def _set_project(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         found = ctx.ensure_object(Context)
         found.project_name, found.project_chosen = value, True
+        _note_typed(ctx, parameter, value)
+
+
+def _note_typed(ctx: click.Context, parameter: click.Parameter, value: str) -> None:
+    """Note an option that stands in the command itself: what the environment says, it says to the next command too."""
+    name = str(parameter.name)
+    if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        ctx.ensure_object(Context).typed[name] = value
 
 
 def _set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -169,9 +180,15 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = sys.argv[1:]
         os.umask(0o077)  # what libraries write beside our files is nobody else's either
         gc.set_threshold(50_000)  # what imports make stays: looking for garbage in it is a seventh of a short command
+    found = Context()
+    with click.Context(cli, obj=found):  # errors are shown in it too
+        return _run(arguments, found)
+
+
+def _run(arguments: list[str], found: Context) -> int:
     as_json = "--json" in arguments
     try:
-        result = cli.main(arguments, prog_name="vesica", standalone_mode=False)
+        result = cli.main(arguments, prog_name="vesica", standalone_mode=False, obj=found)
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -207,19 +224,17 @@ def _fail(as_json: bool, code: str, message: str, hint: str, *, exit_code: int =
 
 def _show(as_json: bool, error: dict[str, Any], *, exit_code: int = 1) -> int:
     """Print an error's document: whole as JSON; for people with the report that some carry."""
-    from . import remedies
-    from .output import as_json as written
-    from .output import printable, say, violations
+    from . import output, remedies
 
     error = remedies.in_words(error)
 
     if as_json:
-        click.echo(written({"error": error}))
+        output.echo(output.as_json({"error": error}))
         return exit_code
 
-    say(f"vesica: error: {printable(error['message'])}", err=True)
-    for line in violations(error.get("violations", ())):
-        click.echo(f"vesica: report: {line}", err=True)
+    output.say(f"vesica: error: {error['message']}", err=True)
+    for line in output.violations(error.get("violations", ())):
+        output.echo(f"vesica: report: {line}", err=True)
     if error["hint"]:
-        click.echo(f"vesica: hint: {printable(error['hint'])}", err=True)
+        output.echo(f"vesica: hint: {error['hint']}", err=True)
     return exit_code

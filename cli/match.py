@@ -122,10 +122,12 @@ def listen(
 
     def ready(connect_id: str, where: str) -> None:
         if ctx.json:  # the one document comes at the end; the invitation must be read before
-            click.echo(connect_id, err=True)
+            output.echo(connect_id, err=True)
             return
-        click.echo(f"Connect ID: {connect_id}")
-        click.echo(f"listening on {where}; the other side runs: vesica match dial CONNECT_ID --input FILE --column ...")
+        output.echo(f"Connect ID: {connect_id}")
+        output.echo(
+            f"listening on {where}; the other side runs: vesica match dial CONNECT_ID --input FILE --column ..."
+        )
 
     read, report, _ = _read(ctx, path, columns, region)
     with output.progress(ctx) as progress:
@@ -214,10 +216,10 @@ def _read(
         )
         read = {name: Column.of_rows(values, rows) for name, (values, rows) in found.items()}
     if not ctx.json:
-        click.echo(f"{report.file}: {report.rows:,} rows read, {report.accepted:,} accepted", err=True)
+        output.echo(f"{report.file}: {report.rows:,} rows read, {report.accepted:,} accepted", err=True)
         import_reports.print_columns(report, err=True)
         for name, column in read.items():
-            click.echo(f"{name}: {len(column.values):,} different identities", err=True)
+            output.echo(f"{name}: {len(column.values):,} different identities", err=True)
     return read, report, records
 
 
@@ -343,9 +345,9 @@ def _overlap_words(namespace: str, overlap: int | None, interval: list[int] | No
 
 
 def _print(learned: dict[str, list[str]]) -> None:
-    click.echo("What you learned:")
+    output.echo("What you learned:")
     for line in learned["you"]:
-        click.echo(f"  {output.printable(line)}")
-    click.echo("What the other side learned:")
+        output.echo(f"  {line}")
+    output.echo("What the other side learned:")
     for line in learned["other"]:
-        click.echo(f"  {output.printable(line)}")
+        output.echo(f"  {line}")

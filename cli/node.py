@@ -86,7 +86,7 @@ def serve(ctx: "Context", listen: str | None) -> None:
     home = ctx.unsigned_node().home
 
     def ready(address: str) -> None:
-        output.emit(ctx, {"address": address}, lambda: click.echo(f"listening on {address}"))
+        output.emit(ctx, {"address": address}, lambda: output.echo(f"listening on {address}"))
 
     run(home, listen, ready=ready)
     with suppress(OSError):  # whoever read the output may be gone
@@ -108,15 +108,15 @@ def sync(ctx: "Context") -> None:
 
     def text() -> None:
         if document["serving"]:
-            click.echo("the service does it")
+            output.echo("the service does it")
             return
         moved = document["letters"]
-        click.echo(f"letters: {moved['delivered']:,} delivered, {moved['fetched']:,} fetched")
+        output.echo(f"letters: {moved['delivered']:,} delivered, {moved['fetched']:,} fetched")
         columns = ("project", "id", "kind", "submitted_by", "state")
         cells = ([*(job[name] for name in columns), (job["error"] or {}).get("message")] for job in document["jobs"])
         output.table(("project", "job", "kind", "by", "state", "error"), cells, empty="no job was queued", ids="job")
         if document["other_jobs"]:
-            click.echo(f"jobs of others that ran: {document['other_jobs']:,}")
+            output.echo(f"jobs of others that ran: {document['other_jobs']:,}")
         letters.out_of_reach(document)
 
     output.emit(ctx, document, text)
@@ -133,17 +133,17 @@ def status(ctx: "Context", count: int) -> None:
     def show() -> None:
         head = ("organisation", "home", "key", "address", "serving", "kernel")
         output.lines((name, document[name]) for name in head)
-        click.echo()
+        output.echo()
         rows = (
             (each["name"], "on hold" if each["on_hold"] else "open", each["partners"], each["open_jobs"])
             for each in document["projects"]
         )
         output.table(("project", "is", "partners", "open jobs"), rows)
-        click.echo()
+        output.echo()
         alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
         output.table(("at", "project", "alert"), alerts, empty="no alerts")
         if not document["serving"] and any(each["open_jobs"] for each in document["projects"]):
-            click.echo("no service runs, so the open jobs wait: vesica node sync", err=True)
+            output.echo("no service runs, so the open jobs wait: vesica node sync", err=True)
         for project in node.projects():
             letters.remind(project)
 
@@ -194,13 +194,12 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
         shown = {**document, "made": output.time(document["made"])}
         output.lines((output.words(name), value) for name, value in shown.items())
         if document["to_notify"]:
-            click.echo("They hear of it once the service runs, or by: vesica node sync")
-        click.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
-        click.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
-        known = (
-            document["to_notify"] if len(document["on_hold"]) == 1 else []
-        )  # else whose partner a name is, is not known
+            output.echo("They hear of it once the service runs, or by: vesica node sync")
+        output.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
+        output.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
+        # Where several projects are on hold, a name alone does not say whose partner it is.
+        known = document["to_notify"] if len(document["on_hold"]) == 1 else []
         commands = ", ".join(f"vesica partner allow {name}" for name in known or ["NAME"])
-        click.echo(f"Until you say so, partners get no new evaluations: {commands}")
+        output.echo(f"Until you say so, partners get no new evaluations: {commands}")
 
     output.emit(ctx, document, text)

@@ -59,13 +59,13 @@ def set_(
         names = ("organisation", "listen", "address", "proxy", "private_addresses")
         output.lines((output.words(name), "none" if document[name] == "" else document[name]) for name in names)
         if document["told"]:
-            click.echo(
+            output.echo(
                 f"a letter to {', '.join(document['told'])} is queued: a running service delivers it, or 'vesica node sync'"
             )
         if address or no_address or proxy is not None:
-            click.echo("new Connect IDs have the new address")
+            output.echo("new Connect IDs have the new address")
         if document["restart"]:
-            click.echo("the running service listens where it did: start it again", err=True)
+            output.echo("the running service listens where it did: start it again", err=True)
 
     output.emit(ctx, document, text)
 
@@ -94,7 +94,7 @@ def passphrase(ctx: "Context", remove: bool) -> None:
         raise click.UsageError("A passphrase has at least one character; --remove takes it away.")
     ctx.node().set_passphrase(new)
     said = "the keys have no passphrase" if new is None else "the keys are under the new passphrase"
-    output.emit(ctx, {"passphrase": new is not None}, lambda: click.echo(said))
+    output.emit(ctx, {"passphrase": new is not None}, lambda: output.echo(said))
 
 
 @click.group()
@@ -122,7 +122,7 @@ def rotate(ctx: "Context", yes: bool) -> None:
 
     def text() -> None:
         output.lines((("old key", document["old"]), ("key", document["key"])))
-        click.echo(
+        output.echo(
             "Start the service, or 'vesica node sync': partners follow. Then make a new backup: vesica node backup"
         )
 

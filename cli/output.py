@@ -29,16 +29,16 @@ def emit(ctx: "Context", document: Any, table: Callable[[], None] | None = None)
 
     If a partner could not be told what the command did, it is said too: in JSON an object gets `letters_wait`.
     """
-    untold = ctx.untold()
+    undelivered = ctx.undelivered()
     if ctx.json or table is None:
-        more = {"letters_wait": sorted(untold)} if untold and isinstance(document, dict) else None
-        click.echo(as_json({**document, **more} if more else document))
+        more = {"letters_wait": sorted(undelivered)} if undelivered and isinstance(document, dict) else None
+        echo(as_json({**document, **more} if more else document))
         return
     table()
-    for alias, why in untold.items():
-        click.echo(printable(f"{alias} could not be told: {why}"), err=True)
-    if untold:
-        click.echo(f"the letter waits: {ctx.next_delivery()}", err=True)
+    for alias, why in undelivered.items():
+        echo(f"{alias} could not be told: {why}", err=True)
+    if undelivered:
+        echo(f"the letter waits: {ctx.next_delivery()}", err=True)
 
 
 def beside(ctx: "Context", path: str | None, document: Any, table: Callable[[], None]) -> None:
@@ -71,13 +71,13 @@ def table(
     """
     rows = [list(row) for row in rows]
     if not rows:
-        click.echo(empty, err=err)
+        echo(empty, err=err)
         return
     cells = [[_cell(value) for value in row] for row in rows]
     width = _width(err=err)
     if width is None:
         for line in ([*columns], *cells):
-            click.echo("\t".join(line), err=err)
+            echo("\t".join(line), err=err)
         return
     if ids is not None:
         _shorten([*columns].index(ids), cells)
@@ -86,21 +86,21 @@ def table(
     if widths is None:
         for number, row in enumerate(cells):
             if number:
-                click.echo(err=err)
+                echo(err=err)
             lines(zip(columns, row, strict=True), err=err)
         return
     once = _same(cells)
     if said := [(columns[index], cells[0][index]) for index in once if index not in shown]:
         lines(said, err=err)
-        click.echo(err=err)
+        echo(err=err)
     _print_row([columns[index] for index in shown], widths, [numbers[index] for index in shown], err=err)
-    click.echo("─" * (sum(widths) + GAP * (len(widths) - 1)), err=err)
+    echo("─" * (sum(widths) + GAP * (len(widths) - 1)), err=err)
     for row in cells:
         _print_row([row[index] for index in shown], widths, [numbers[index] for index in shown], err=err)
         for index in range(len(columns)):
             if index not in shown and index not in once and row[index] != "-":
                 for part in _wrapped(f"{columns[index]}: {row[index]}", width - BELOW):
-                    click.echo(" " * BELOW + part, err=err)
+                    echo(" " * BELOW + part, err=err)
 
 
 def _layout(
@@ -138,11 +138,16 @@ def _same(cells: Sequence[Sequence[str]]) -> set[int]:
     return {index for index, value in enumerate(cells[0]) if all(row[index] == value for row in cells)}
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print lines as they are, but for what could steer a terminal: every line that a command prints goes through here."""
+    click.echo("\t".join(map(printable, text.split("\t"))), err=err)
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print a sentence, on a terminal broken between words."""
     width = _width(err=err)
     for line in [text] if width is None else _wrapped(text, width):
-        click.echo(line, err=err)
+        echo(line, err=err)
 
 
 def _width(*, err: bool) -> int | None:
@@ -192,7 +197,7 @@ def _print_row(cells: Sequence[str], widths: Sequence[int], numbers: Sequence[bo
     wrapped = [_wrapped(text, width) for text, width in zip(cells, widths, strict=True)]
     for line in zip_longest(*wrapped, fillvalue=""):
         padded = [_padded(*each) for each in zip(line, widths, numbers, strict=True)]
-        click.echo((" " * GAP).join(padded).rstrip(), err=err)
+        echo((" " * GAP).join(padded).rstrip(), err=err)
 
 
 def _padded(text: str, width: int, right: bool) -> str:
@@ -232,10 +237,10 @@ def lines(pairs: Iterable[tuple[str, Any]], *, err: bool = False) -> None:
         first, *rest = [text] if width is None else _wrapped(text, width - indent)
         if width is not None and cell_len(first) > width - indent:
             first, rest = "", [first, *rest]
-        click.echo(f"{name:<{indent}}{first}".rstrip(" "), err=err)
+        echo(f"{name:<{indent}}{first}".rstrip(" "), err=err)
         for line in rest:  # a long word, such as a hash, begins further to the left
             assert width is not None
-            click.echo(" " * max(0, min(indent, width - cell_len(line))) + line, err=err)
+            echo(" " * max(0, min(indent, width - cell_len(line))) + line, err=err)
 
 
 def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -250,7 +255,7 @@ def violations(found: Iterable[Mapping[str, Any]]) -> list[str]:
             f"    lineage  {trace['label']}: {' > '.join(map(_step, trace['path']))}" for trace in each["lineage"]
         ]
         lines += [f"    fix      {fix}" for fix in each["fixes"]]
-    return [printable(line) for line in lines]
+    return lines
 
 
 def _step(place: Mapping[str, Any]) -> str:
@@ -303,9 +308,9 @@ def confirm(ctx: "Context", question: str, *, yes: bool) -> None:
     if yes:
         return
     if ctx.json or not sys.stdin.isatty():
-        raise click.UsageError(f"{printable(question)} Say so with --yes.")
+        raise click.UsageError(f"Without a terminal nobody can be asked. Say --yes if so: {printable(question)}")
     if not click.confirm(printable(question), err=True):
-        click.echo("nothing was done", err=True)
+        echo("nothing was done", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -31,8 +31,8 @@ def id_(ctx: "Context", regenerate: bool) -> None:
     document = {"connect_id": connect_id.encode(), "address": connect_id.address, "expires": connect_id.expires}
 
     def text() -> None:
-        click.echo(connect_id.encode())
-        click.echo(f"expires {output.time(connect_id.expires)}; who has it may ask to connect", err=True)
+        output.echo(connect_id.encode())
+        output.echo(f"expires {output.time(connect_id.expires)}; who has it may ask to connect", err=True)
 
     output.emit(ctx, document, text)
 
@@ -70,7 +70,7 @@ def request(ctx: "Context", connect_id: str, alias: str | None, yes: bool) -> No
     output.confirm(ctx, f"Ask {shown['organisation']} to connect on these terms?", yes=yes)
     name = partners.request(found, alias=alias)
     document = {**shown, "alias": name, "status": "pending"}
-    output.emit(ctx, document, lambda: click.echo(f"partner {name} is pending until it accepts"))
+    output.emit(ctx, document, lambda: output.echo(f"partner {name} is pending until it accepts"))
 
 
 def _differences(shown: dict[str, Any]) -> list[tuple[str, str]]:
@@ -160,7 +160,7 @@ def preflight(ctx: "Context", name: str) -> None:
     The identities are fixed in the program. Run it before the first estimate.
     """
     document = ctx.project().partners.preflight(name)
-    output.emit(ctx, document, lambda: click.echo(_compared(name, document)))
+    output.emit(ctx, document, lambda: output.echo(_compared(name, document)))
 
 
 @cli.command()
@@ -177,7 +177,7 @@ def allow(ctx: "Context", name: str, yes: bool) -> None:
     output.confirm(ctx, question, yes=yes)
     ctx.project().partners.allow(name)
     output.emit(
-        ctx, {"alias": name, "allowed": True}, lambda: click.echo(f"partner {name} may evaluate its universe again")
+        ctx, {"alias": name, "allowed": True}, lambda: output.echo(f"partner {name} may evaluate its universe again")
     )
 
 
@@ -200,7 +200,7 @@ def accept(ctx: "Context", name: str, agreement: str | None) -> None:
     """
     partners = ctx.project().partners
     if agreement is None:
-        shown = partners.requested(name)
+        shown = partners.show_request(name)
         agreement = shown["agreement"]
         output.confirm_shown(
             ctx,
@@ -227,17 +227,18 @@ def _show_asked(document: dict[str, Any]) -> None:
 
 STEPS = {
     "accept": "{name} has proposed a change: 'vesica partner agree {name}' shows it",
-    "confirm": "you have accepted a change: it is in force once {name} has confirmed",
-    "wait": "you have proposed a change: {name} has not answered yet",
+    "confirm": "you have accepted a change: it is in force once {name} has confirmed; 'vesica partner agree {name} --decline' "
+    "takes that back",
+    "wait": "you have proposed a change: {name} has not answered yet; 'vesica partner agree {name} --decline' takes it back",
 }
 
 
 def _say(terms: dict[str, Any]) -> None:
     """Print terms in plain words."""
-    click.echo()
+    output.echo()
     for sentence in in_words.sentences(terms):
         output.say(sentence)
-    click.echo()
+    output.echo()
 
 
 @cli.command()
@@ -258,16 +259,21 @@ def terms(ctx: "Context", name: str) -> None:
         output.lines(zip(names, (*values, in_words.fingerprint(document["key"]), document["namespaces"]), strict=True))
         _say(document["terms"])
         output.lines(in_words.of(document["terms"]))
+        in_words.show_last_change(name, document)
         if document["change"]:
-            click.echo(f"\n{STEPS[document['change']['step']].format(name=name)}")
+            output.echo(f"\n{STEPS[document['change']['step']].format(name=name)}")
 
     output.emit(ctx, {**document, "explained": explained}, people)
 
 
 @cli.command()
 @NAME
-@click.option("--refuse", is_flag=True, help="Refuse what the partner has proposed; what is agreed goes on.")
-@click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason of a refusal.")
+@click.option(
+    "--decline",
+    is_flag=True,
+    help="Decline what the partner has proposed, or take back what you accepted or proposed; what is agreed goes on.",
+)
+@click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason for declining.")
 @click.option(
     "--agreement",
     metavar="HASH",
@@ -276,7 +282,7 @@ def terms(ctx: "Context", name: str) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask before proposing.")
 @click.pass_obj
-def agree(ctx: "Context", name: str, refuse: bool, reason: str, agreement: str | None, yes: bool) -> None:
+def agree(ctx: "Context", name: str, decline: bool, reason: str, agreement: str | None, yes: bool) -> None:
     """Change what is agreed with a partner: accept what it has proposed, or propose what this project offers now.
 
     That is its present terms ('vesica project terms') and the namespaces that it has. The stricter side wins in each term.
@@ -286,15 +292,15 @@ def agree(ctx: "Context", name: str, refuse: bool, reason: str, agreement: str |
     Example: vesica partner agree acme
     """
     partners = ctx.project().partners
-    if refuse:
-        partners.refuse(name, reason)
-        _changed(ctx, name, "refused", f"{name} is told that nothing changes")
+    if decline:
+        status = "declined" if partners.decline_change(name, reason) else "taken back"
+        _changed(ctx, name, status, f"{status}: {name} is told that nothing changes")
         return
     if agreement is None:
-        change = partners.change(name)
+        change = partners.show_change(name)
         if change["step"] == "propose":
             if not ctx.json:
-                _show_change(change)
+                in_words.show_change(change)
             output.confirm(ctx, f"Propose it to {name}?", yes=yes)
             partners.propose(name)
             _changed(ctx, name, "proposed", f"proposed to {name}: what is agreed goes on until it accepts")
@@ -303,38 +309,15 @@ def agree(ctx: "Context", name: str, refuse: bool, reason: str, agreement: str |
         output.confirm_shown(
             ctx,
             f"Accept this change of the agreement with {name}?",
-            lambda: _show_change(change),
+            lambda: in_words.show_change(change),
             f"'vesica partner terms {name} --json' says what would change: accept it with --agreement HASH.",
         )
     partners.agree(name, agreement=agreement)
     _changed(ctx, name, "accepted", f"accepted: it is in force once {name} has confirmed")
 
 
-def _show_change(change: dict[str, Any]) -> None:
-    before, after = change["namespaces_before"], change["namespaces"]
-    gone, new = ([each for each in these if each not in those] for these, those in ((before, after), (after, before)))
-    said = in_words.changes(change["terms_before"], change["terms"], gone, new)
-    if change["step"] == "propose":
-        if not said and (wished := in_words.changes(change["terms_before"], change["our_terms"])):
-            said = [
-                "Nothing changes as long as the partner asks for what it asked for. If it asks for no more than you:"
-            ]
-            said += wished
-        said += [
-            f"You offer {each}, the partner does not: it is not agreed on until the partner has some and proposes it."
-            for each in change["only_ours"]
-        ]
-    for sentence in said or ["It changes nothing here."]:
-        click.echo(sentence)
-    risks = in_words.weakened(change["terms_before"], change["terms"])
-    if risks:
-        click.echo("\nWhat that means for people's privacy:")
-    for sentence in risks:
-        click.echo(sentence)
-
-
 def _changed(ctx: "Context", name: str, status: str, text: str) -> None:
-    output.emit(ctx, {"alias": name, "change": status}, lambda: click.echo(text))
+    output.emit(ctx, {"alias": name, "change": status}, lambda: output.echo(text))
 
 
 @cli.command()
@@ -342,7 +325,7 @@ def _changed(ctx: "Context", name: str, status: str, text: str) -> None:
 @click.option("--reason", default="", metavar="TEXT", help="What the partner reads as the reason.")
 @click.pass_obj
 def decline(ctx: "Context", name: str, reason: str) -> None:
-    """Turn a partner's request down."""
+    """Decline a partner's request."""
     ctx.project().partners.decline(name, reason)
     _done(ctx, name, "declined")
 
@@ -367,9 +350,9 @@ def disconnect(ctx: "Context", name: str, reason: str, yes: bool) -> None:
 def rotate(ctx: "Context", name: str, yes: bool) -> None:
     """End the key epoch with a partner now: secret and caches are destroyed, and the next run makes everything again.
 
-    What was received stays readable meanwhile, and the partner follows by itself. A partner that shares with you must
-    agree by the same command: until then its runs wait, since your people are evaluated again. Estimates that it asks
-    wait until a day after you last showed it a new universe. At most once a day.
+    What was received stays readable meanwhile, and the partner follows by itself. Your people are evaluated again: the
+    runs of a partner that shares with you wait until its next window, or until it says 'vesica partner allow'. Estimates
+    that it asks wait until a day after you last showed it a new universe. At most once a day.
 
     \b
     Example: vesica partner rotate acme
@@ -378,12 +361,12 @@ def rotate(ctx: "Context", name: str, yes: bool) -> None:
     document = {"alias": name, **ctx.project().partners.rotate(name)}
 
     def text() -> None:
-        click.echo(f"key epoch {document['epoch']} with {name} has {document['status']}")
-        if document.get("partner_has_to_agree"):
-            click.echo(f"{name} shares with you: ask it to agree by 'vesica partner rotate'", err=True)
+        output.echo(f"key epoch {document['ended']} with {name} has ended, epoch {document['epoch']} has begun")
+        if document["partner_has_to_allow"]:
+            output.echo(f"{name} shares with you: ask it to say 'vesica partner allow'", err=True)
 
     output.emit(ctx, document, text)
 
 
 def _done(ctx: "Context", name: str, status: str) -> None:
-    output.emit(ctx, {"alias": name, "status": status}, lambda: click.echo(f"partner {name} is {status}"))
+    output.emit(ctx, {"alias": name, "status": status}, lambda: output.echo(f"partner {name} is {status}"))

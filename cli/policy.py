@@ -52,7 +52,7 @@ def create(ctx: "Context", name: str, action: str, expression: str, draft: bool)
     policy = ctx.project().policies.create(
         name, action, expression, status=PolicyStatus.DRAFT if draft else PolicyStatus.ENABLED
     )
-    output.emit(ctx, asdict(policy), lambda: click.echo(f"{name} is {policy.status}"))
+    output.emit(ctx, asdict(policy), lambda: output.echo(f"{name} is {policy.status}"))
 
 
 @cli.command()
@@ -61,7 +61,7 @@ def create(ctx: "Context", name: str, action: str, expression: str, draft: bool)
 def enable(ctx: "Context", name: str) -> None:
     """Apply a policy from now on."""
     ctx.project().policies.enable(name)
-    output.emit(ctx, {"name": name, "status": "enabled"}, lambda: click.echo(f"{name} is enabled"))
+    output.emit(ctx, {"name": name, "status": "enabled"}, lambda: output.echo(f"{name} is enabled"))
 
 
 @cli.command()
@@ -72,7 +72,7 @@ def disable(ctx: "Context", name: str, yes: bool) -> None:
     """Stop applying a policy; asks first where it keeps people from being shared."""
     _ask_about_sharing(ctx, name, yes=yes)
     ctx.project().policies.disable(name)
-    output.emit(ctx, {"name": name, "status": "disabled"}, lambda: click.echo(f"{name} is disabled"))
+    output.emit(ctx, {"name": name, "status": "disabled"}, lambda: output.echo(f"{name} is disabled"))
 
 
 def _ask_about_sharing(ctx: "Context", name: str, *, yes: bool) -> None:
@@ -105,7 +105,7 @@ def edit(ctx: "Context", name: str, action: str | None, expression: str | None, 
     output.emit(
         ctx,
         asdict(policy),
-        lambda: click.echo(f"{name} forbids {policy.action} when {policy.expression}: {policy.status}"),
+        lambda: output.echo(f"{name} forbids {policy.action} when {policy.expression}: {policy.status}"),
     )
 
 
@@ -117,7 +117,7 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a policy of your own away."""
     output.confirm(ctx, f"Delete policy {name}?", yes=yes)
     ctx.project().policies.delete(name)
-    output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted policy {name}"))
+    output.emit(ctx, {"deleted": name}, lambda: output.echo(f"deleted policy {name}"))
 
 
 @cli.command()
@@ -158,7 +158,7 @@ def check(
 
     def show() -> None:
         for line in output.violations(violations) or [f"{action} is allowed"]:
-            click.echo(line)
+            output.echo(line)
 
     output.emit(ctx, {"action": action, "allowed": not found, "violations": violations}, show)
     click_ctx.exit(1 if found else 0)

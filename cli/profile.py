@@ -1,11 +1,12 @@
 """The commands `vesica profile`: import people, and see who is known."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import erasing, import_reports, output
+from . import erasing, import_reports, inputs, output
 from .consent import tcf_options
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def cli() -> None:
 
 
 @cli.command("import")
-@click.argument("file", type=click.Path(), required=False, help="The file, such as crm.csv or crm.parquet.")
+@click.argument("file", type=click.Path(), required=False, help='The file, such as crm.csv; "-" for standard input.')
 @click.option("--sql", metavar="QUERY", help="A SELECT to read people from, instead of a file.")
 @click.option(
     "--database",
@@ -79,9 +80,11 @@ def import_(
     from node.imports.tcf import PURPOSES, Needed
     from node.inputs.queries import given
 
-    source = given(file, sql, database)
     columns = [IdentityColumn.parse(text) for text in identities]
-    with output.progress(ctx) as report:
+    what = inputs.NAME if file == "-" else file or "the query"
+    with ExitStack() as stack:
+        source = stack.enter_context(inputs.standard_input()) if file == "-" else given(file, sql, database)
+        report = stack.enter_context(output.progress(ctx))
         found = ctx.project().profiles.import_(
             source,
             dataset=dataset,
@@ -92,7 +95,7 @@ def import_(
             needed=Needed(purposes=purposes or PURPOSES, vendor=vendor),
             attributes=attributes,
             region=region,
-            progress=lambda done, total: report(f"reading {file or 'the query'}", done, total),
+            progress=lambda done, total: report(f"reading {what}", done, total),
         )
     output.emit(ctx, found.as_dict(), lambda: _print_report(found))
 
@@ -102,22 +105,17 @@ def _print_report(report: "ImportReport") -> None:
         [
             ("file", " ".join(filter(None, [report.file, report.kind, report.encoding]))),
             ("rows read", report.rows),
-            ("accepted", report.accepted),
-            *import_reports.repeated(report.repeated),
-            ("profiles added", report.profiles_added),
-            ("profiles updated", report.profiles_updated),
-            ("consents changed", report.consents_changed),
-            ("withdrawals kept", report.withdrawals_kept),
+            *import_reports.counts(report),
         ]
     )
-    click.echo()
+    output.echo()
     import_reports.print_columns(report)
     _print_withdrawals(report.withdrawals_kept)
 
 
 def _print_withdrawals(kept: int) -> None:
     if kept:
-        click.echo("note: a withdrawal that came in otherwise stays; to lift one: vesica consent set ID y")
+        output.echo("note: a withdrawal that came in otherwise stays; to lift one: vesica consent set ID y")
 
 
 cli.add_command(erasing.erase)
@@ -202,17 +200,12 @@ def _print_export(report: "ExportReport") -> None:
         [
             ("file", f"{report.file} {report.kind}"),
             ("records read", report.records),
-            ("accepted", report.accepted),
-            *import_reports.repeated(report.repeated),
-            ("profiles added", report.profiles_added),
-            ("profiles updated", report.profiles_updated),
-            ("consents changed", report.consents_changed),
-            ("withdrawals kept", report.withdrawals_kept),
+            *import_reports.counts(report),
         ]
     )
-    click.echo()
+    output.echo()
     output.table(("identities", "taken"), list(report.identities.items()), empty="no identities")
-    click.echo()
+    output.echo()
     rows = [(each.name, each.id, each.size, each.created) for each in report.segments]
     output.table(("segment", "was", "people", "new"), rows, empty="no segments")
     left_out = [("record", reason, tally) for reason, tally in report.rejected.items()]
@@ -231,7 +224,7 @@ def count(ctx: "Context") -> None:
 
     def table() -> None:
         output.lines([("profiles", found["profiles"])])
-        click.echo()
+        output.echo()
         rows = [(name, each["identities"], each["profiles"]) for name, each in found["namespaces"].items()]
         output.table(("namespace", "identities", "profiles"), rows, empty="no identities yet")
 
@@ -250,7 +243,7 @@ def show(ctx: "Context", profile: str) -> None:
         for dataset, attributes in found["attributes"].items():
             pairs += [(f"{dataset}.{name}", value) for name, value in attributes.items()]
         output.lines(pairs)
-        click.echo()
+        output.echo()
         rows = [(each["namespace"], each["value"], each["primary"], each["share"]) for each in found["identities"]]
         output.table(("namespace", "identity", "primary", "share"), rows, empty="no identities")
 

@@ -18,11 +18,8 @@ def cli() -> None:
     """Make isolated data spaces, see what sharing needs, set terms."""
 
 
-ASKED_ABOUT = {
-    "unconsented": 0,
-    "opted-out": 1,
-    "nobody": 2,
-}  # by who is left out: how many more people are asked about
+# By who is left out: the more, the more people are asked about.
+ASKED_ABOUT = {"unconsented": 0, "opted-out": 1, "nobody": 2}
 NOT_LEFT_OUT = "Estimates will ask about more people who did not consent: their points go out, without names."
 HIDE_OPTED_OUT = click.option("--hide-opted-out", is_flag=True, help="Leave those who said no out of estimates.")
 
@@ -41,7 +38,7 @@ def create(ctx: "Context", name: str, hide_unconsented: bool, hide_opted_out: bo
     left_out = _left_out(hide_unconsented or None, hide_opted_out) or "nobody"
     project = ctx.node().create_project(name, left_out=left_out)
     document = {"id": project.id, "name": name, "left_out_of_estimates": project.left_out}
-    output.emit(ctx, document, lambda: click.echo(f"made project {name}"))
+    output.emit(ctx, document, lambda: output.echo(f"made project {name}"))
 
 
 @cli.command("list")
@@ -61,19 +58,19 @@ def show(ctx: "Context", name: str | None) -> None:
     """Show a project: namespaces, consent model, sharing label and policy, terms, and what sharing still needs."""
     project = ctx.node().project(name or ctx.project_name)
     document = project.reports.project()
-    document["prerequisites"] = [remedies.with_command(each) for each in document["prerequisites"]]
+    document["prerequisites"] = [remedies.with_command(each, document["name"]) for each in document["prerequisites"]]
 
     def people() -> None:
         output.lines([("project", document["name"]), ("id", document["id"])])
         if document["on_hold"]:
-            click.echo(f"on hold since a restore: {HOLD} {document['name']}")
-        click.echo()
+            output.echo(f"on hold since a restore: {HOLD} {document['name']}")
+        output.echo()
         needs = document["prerequisites"]
         rows = ((each["name"], each["state"], None if each["met"] else each["command"]) for each in needs)
         output.table(("what sharing needs", "is", "set it with"), rows)
-        click.echo()
+        output.echo()
         output.lines(in_words.of(document["terms"]))
-        click.echo()
+        output.echo()
         output.lines((output.words(name), count) for name, count in document["counts"].items())
 
     output.emit(ctx, document, people)
@@ -94,7 +91,7 @@ def resume(ctx: "Context", name: str | None) -> None:
     project = ctx.node().project(name or ctx.project_name)
     project.resume()
     document = {"name": project.name, "on_hold": False}
-    output.emit(ctx, document, lambda: click.echo(f"project {project.name} goes on"))
+    output.emit(ctx, document, lambda: output.echo(f"project {project.name} goes on"))
 
 
 @cli.command()
@@ -153,7 +150,7 @@ def terms(ctx: "Context", /, hide_unconsented: bool | None, hide_opted_out: bool
     def people() -> None:
         output.lines(in_words.of(document))
         if waits := in_words.runs_wait(document):
-            click.echo(waits, err=True)
+            output.echo(waits, err=True)
 
     output.emit(ctx, document, people)
 

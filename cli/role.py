@@ -54,7 +54,7 @@ def create(ctx: "Context", name: str, permissions: tuple[str, ...], labels: tupl
     if labels and unlabelled:
         raise click.UsageError("give one of --label and --unlabelled")
     role = ctx.node().roles.create(name, permissions, labels=labels if labels or unlabelled else None)
-    output.emit(ctx, _document(role), lambda: click.echo(f"made role {name}"))
+    output.emit(ctx, _document(role), lambda: output.echo(f"made role {name}"))
 
 
 @cli.command()
@@ -65,7 +65,7 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a role away that no user has."""
     output.confirm(ctx, f"Delete role {name}?", yes=yes)
     ctx.node().roles.delete(name)
-    output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted role {name}"))
+    output.emit(ctx, {"deleted": name}, lambda: output.echo(f"deleted role {name}"))
 
 
 def _document(role: "Role") -> dict[str, Any]:

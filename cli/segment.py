@@ -97,7 +97,7 @@ def show(ctx: "Context", name: str, tree: str | None) -> None:
         return
     segment = ctx.project().segments.show(name)
     if tree is not None and not ctx.json:
-        click.echo(segment.written(tree))
+        output.echo(segment.written(tree))
     else:
         _print_one(ctx, segment, ctx.project().labels.traces(PlaceKind.SEGMENT, name))
 
@@ -138,7 +138,7 @@ def export(ctx: "Context", name: str, file: str, uses: tuple[str, ...], force: b
     """
     size = ctx.project().files.export(name, file, uses=uses, force=force)
     document = {"segment": name, "file": file, "size": size, "uses": sorted(set(uses))}
-    output.beside(ctx, file, document, lambda: click.echo(f"wrote {size:,} ids to {file}"))
+    output.beside(ctx, file, document, lambda: output.echo(f"wrote {size:,} ids to {file}"))
 
 
 @cli.command()
@@ -149,7 +149,7 @@ def delete(ctx: "Context", name: str, yes: bool) -> None:
     """Take a segment away; its profiles stay."""
     output.confirm(ctx, f"Delete segment {name}?", yes=yes)
     ctx.project().segments.delete(name)
-    output.emit(ctx, {"deleted": name}, lambda: click.echo(f"deleted segment {name}"))
+    output.emit(ctx, {"deleted": name}, lambda: output.echo(f"deleted segment {name}"))
 
 
 def _print_one(ctx: "Context", segment: "Segment", labels: "Sequence[Trace] | None" = None) -> None:

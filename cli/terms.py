@@ -49,6 +49,15 @@ def changes(before: Terms, after: Terms, gone: Sequence[str] = (), new: Sequence
     return said
 
 
+def stricter(ours: Terms, agreed: Terms) -> list[str]:
+    """Return the terms of which the partner asks for more than we do."""
+    return [
+        f"{output.words(name)} {_value(name, agreed[name])} (you asked for {_value(name, ours[name])})"
+        for name in _CHANGED
+        if ours[name] != agreed[name]
+    ]
+
+
 def weakened(before: Terms, after: Terms) -> list[str]:
     """Return what each term that is weaker than before means for people's privacy."""
     return [
@@ -107,16 +116,16 @@ def _more_or_none(before: Any, after: Any) -> bool:
 
 
 _CHANGED = {
-    "minimum_universe": "An estimate will need {now} people at the side that answers, instead of {before}.",
-    "minimum_segment": "An estimate or a feed will need {now} people in a segment, instead of {before}.",
-    "minimum_overlap": "An estimate will give a number from {now} common people on, instead of {before}.",
+    "minimum_universe": "An estimate needs {now} people at the side that answers, instead of {before}.",
+    "minimum_segment": "An estimate or a feed needs {now} people in a segment, instead of {before}.",
+    "minimum_overlap": "An estimate gives a number from {now} common people on, instead of {before}.",
     "maximum_universe": "A side may have {now} people of one kind of identity, instead of {before}.",
-    "epsilon": "The noise of a number will be by epsilon {now}, instead of {before} (less epsilon is more noise).",
+    "epsilon": "The noise of a number is by epsilon {now}, instead of {before} (less epsilon is more noise).",
     "budget": "One organisation may use up an epsilon of {now} in a window, instead of {before}.",
-    "window_days": "What is used up will count for {now}, instead of {before}.",
+    "window_days": "What is used up counts for {now}, instead of {before}.",
     "generations": "An answering side may show {now} versions of its people in a window, instead of {before}.",
     "evaluations": "A receiver may have {now} times as many people tested as it has, instead of {before} times.",
-    "epoch_days": "Keys will be destroyed after {now}, instead of {before}.",
+    "epoch_days": "Keys are destroyed after {now}, instead of {before}.",
 }
 _WEAKER = {
     "minimum_universe": (
@@ -153,6 +162,65 @@ _WEAKER = {
     ),
     "epoch_days": (_more, "Keys are kept for {now}: who steals them meanwhile can open what came in that time."),
 }
+
+
+def show_last_change(name: str, document: Mapping[str, Any]) -> None:
+    """Print what the last change of the agreement changed, and which terms are as strict as the partner asks for."""
+    if last := document["last_change"]:
+        gone, new = _moved(last["namespaces_before"], document["namespaces"])
+        output.echo(f"\nThe last change came into force at {output.time(last['at'])}:")
+        for sentence in changes(last["terms_before"], document["terms"], gone, new):
+            output.say(sentence)
+    if document["our_terms"] and (more := stricter(document["our_terms"], document["terms"])):
+        output.echo(f"\n{name} asks for more than you: {'; '.join(more)}")
+
+
+def _moved(before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
+    """Return the namespaces that are gone and those that are new."""
+    return [each for each in before if each not in after], [each for each in after if each not in before]
+
+
+def _overridden(change: Mapping[str, Any]) -> list[str]:
+    """Return the terms that the partner proposes to change and that stay stricter by our own."""
+    proposed, before, after = (change[each] for each in ("proposed_terms", "terms_before", "terms"))
+    return [
+        f"{output.words(name)} {_value(name, proposed[name])} (you: {_value(name, after[name])})"
+        for name in _CHANGED
+        if proposed[name] not in (before[name], after[name])
+    ]
+
+
+def show_change(change: Mapping[str, Any]) -> None:
+    """Print what a change of an agreement would change, and what that means for people's privacy."""
+    gone, new = _moved(change["namespaces_before"], change["namespaces"])
+    said = changes(change["terms_before"], change["terms"], gone, new)
+    if change["step"] == "propose":
+        if not said and (wished := changes(change["terms_before"], change["our_terms"])):
+            said = [
+                "This alone changes nothing: the partner asks for more than you in these terms, and the stricter side counts. "
+                "Once the partner asks for no more than you:"
+            ]
+            said += wished
+        said += [
+            f"You offer {each}, the partner does not: it is not agreed on until the partner has some and proposes it."
+            for each in change["only_ours"]
+        ]
+    else:
+        said = said or ["It changes nothing here."]
+        if overridden := _overridden(change):
+            said.append(
+                f"What else the partner proposes stays as it is, because you ask for more: {'; '.join(overridden)}."
+            )
+        said += [
+            f"The partner offers {each} too, which this project does not have." for each in change["only_proposed"]
+        ]
+    for sentence in said or ["It changes nothing here."]:
+        output.say(sentence)
+    risks = weakened(change["terms_before"], change["terms"])
+    if risks:
+        output.echo("\nWhat that means for people's privacy:")
+    for sentence in risks:
+        output.echo(sentence)
 
 
 def of(document: Terms) -> list[tuple[str, Any]]:

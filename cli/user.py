@@ -112,7 +112,7 @@ def revoke(ctx: "Context", name: str, yes: bool) -> None:
     output.emit(
         ctx,
         {"name": name, "revoked": count},
-        lambda: click.echo(f"revoked {count} token{'s' * (count != 1)} of {name}"),
+        lambda: output.echo(f"revoked {count} token{'s' * (count != 1)} of {name}"),
     )
 
 
@@ -124,7 +124,7 @@ def remove(ctx: "Context", name: str, yes: bool) -> None:
     """Take a user away. The last administrator stays: 'vesica user reset --remove-all' ends the need for tokens."""
     output.confirm(ctx, f"Remove user {name}?", yes=yes)
     ctx.node().users.remove(name)
-    output.emit(ctx, {"removed": name}, lambda: click.echo(f"removed user {name}"))
+    output.emit(ctx, {"removed": name}, lambda: output.echo(f"removed user {name}"))
 
 
 @cli.command()
@@ -148,7 +148,7 @@ def reset(ctx: "Context", name: str | None, remove_all: bool, days: int, yes: bo
         question = "Remove all users? Then everybody who can open the home may do everything, without a token."
         output.confirm(ctx, question, yes=yes)
         gone = ctx.unsigned_node().users.remove_all()
-        output.emit(ctx, {"removed": gone}, lambda: click.echo(f"removed {len(gone)} user{'s' * (len(gone) != 1)}"))
+        output.emit(ctx, {"removed": gone}, lambda: output.echo(f"removed {len(gone)} user{'s' * (len(gone) != 1)}"))
         return
     output.confirm(ctx, f"Make {name} an administrator, with one new token in place of all others?", yes=yes)
     _print_token(ctx, ctx.unsigned_node().users.reset(name, days))
@@ -165,15 +165,15 @@ def _roles(user: "User") -> list[str]:
 def _say(ctx: "Context", name: str, role: str, scope: "Scope | None", what: str) -> None:
     document = {"name": name, "role": role, "project": None if scope is None else scope.name}
     where = "for the whole node" if scope is None else f"in project {scope.name}"
-    output.emit(ctx, document, lambda: click.echo(f"{name} {what} {role} {where}"))
+    output.emit(ctx, document, lambda: output.echo(f"{name} {what} {role} {where}"))
 
 
 def _print_token(ctx: "Context", token: "Token") -> None:
     document = {"name": token.user, "token": token.text, "expires": token.expires}
 
     def text() -> None:
-        click.echo(token.text)
+        output.echo(token.text)
         until = f"It lasts until {output.time(token.expires)} and is not shown again."
-        click.echo(f"This is a token of {token.user}. {until}", err=True)
+        output.echo(f"This is a token of {token.user}. {until}", err=True)
 
     output.emit(ctx, document, text)

@@ -1,7 +1,7 @@
 """What a node refuses, and what it could not do."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from protocol.errors import REMEDIES
@@ -185,6 +185,14 @@ def check_name(name: str, noun: str) -> str:
             hint="use 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
         )
     return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the beginning of a hint that asks whether a known name was meant, "" where none is like it."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name[:200].lower(), by := {each.lower(): each for each in known}, n=1)
+    return f"did you mean {by[found[0]]}? " if found else ""
 
 
 def printable(text: str) -> str:

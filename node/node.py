@@ -3,24 +3,28 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from protocol.connectid import check_address
 from psi.errors import Remedy
 
 from .access import audit
 from .access.audit import Audit
-from .access.scope import Home, Scope
+from .access.scope import Home, NothingDone, Scope
 from .errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from .governance import policies
+from .homes import check_outside
 from .project import Project
 from .storage.config import Config
 from .storage.database import Database, Tx
 from .storage.files import failure_of, make_directory, make_private
+from .storage.locks import serving
 from .storage.records import Document
+from .storage.temporary import remove_leftovers
 from .transport.addresses import split_address
 from .wiring import sweep, sync, wire
 
@@ -65,6 +69,7 @@ class Node:
         Raises AlreadyExists where there is a node.
         """
         home = Path(home).absolute()
+        check_outside(home.parent)
         if (home / "config.json").exists():
             raise AlreadyExists(f"there is a node in {home} already", hint="use it, or name another directory")
         if address:
@@ -96,11 +101,18 @@ class Node:
         if opened.all_scopes() and not (home / "keys" / "node.key").exists():
             node.close()
             raise NotAllowed("that database belongs to another node", hint="give each node a database of its own")
-        opened.keys.create()
+        with opened.database.begin():  # several at once do it one after another
+            opened.keys.create()
         if not opened.all_scopes():
             with opened.act("node.init", organisation) as tx:
+                if opened.all_scopes(tx):
+                    raise NothingDone
                 node._insert_project(tx, DEFAULT_PROJECT)
-        config.save(home)
+        with opened.database.begin():
+            if (home / "config.json").exists():
+                node.close()
+                raise AlreadyExists(f"there is a node in {home} already", hint="use it, or name another directory")
+            config.save(home)
         return node
 
     @classmethod
@@ -128,6 +140,7 @@ class Node:
         """
         from .backup.restore import restore
 
+        check_outside(Path(home).absolute().parent)
         return restore(Path(source), Path(home), database=database, open_home=partial(Home, now=now, random=random))
 
     def backup(self, target: Path | str, *, force: bool = False) -> Document:
@@ -197,26 +210,45 @@ class Node:
         """
         from .partners import details
 
-        return details.change(
-            self.home,
-            organisation=organisation,
-            listen=listen,
-            address=address,
-            proxy=proxy,
-            private_addresses=private_addresses,
-        )
+        given: Document = {
+            "organisation": organisation,
+            "listen": listen,
+            "address": address,
+            "proxy": proxy,
+            "private_addresses": private_addresses,
+        }
+        detail: Document = {}
+        told: list[str] = []
+        with self.home.act("node.set", "node", detail=detail) as tx:  # one at a time, so that none takes another's back
+            before = self.home.config
+            after = replace(before, **{name: value for name, value in given.items() if value is not None})
+            split_address(after.listen)
+            if after.address:
+                check_address(after.address)
+            detail |= {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
+            if not detail:
+                raise NothingDone
+            if details.of(after) != details.of(before):
+                told = details.announce(self.home, tx, details.of(after))
+            after.save(self.home.path)
+        settings = {name: value for name, value in asdict(after).items() if name != "database"}
+        return {**settings, "told": told, "restart": "listen" in detail and serving(self.home.path)}
 
     def set_passphrase(self, passphrase: str | None) -> None:
         """Put the keys under another passphrase, or under none; every later process needs the new one.
 
-        Raises InvalidInput for an empty one.
+        Raises InvalidInput for an empty one. What a change that was killed has left goes.
         """
         if passphrase == "":
             raise InvalidInput("a passphrase has at least one character", hint="take it away, if that is meant")
         with self.home.act("node.passphrase", "node", detail={"passphrase": passphrase is not None}):
             self.home.keys.signing_key  # noqa: B018 - raises WrongPassphrase
-        with self.home.refusals("node.passphrase", "node"):
+        with (
+            self.home.refusals("node.passphrase", "node"),
+            self.home.database.begin(),
+        ):  # two at once: one after another
             self.home.keys.rewrap(None if passphrase is None else passphrase.encode())
+        remove_leftovers(self.home.path)
 
     def rotate_key(self) -> Document:
         """Give the node a new signing key, which partners follow by themselves; see `key_changes.rotate`."""
@@ -229,6 +261,24 @@ class Node:
         from .partners import audit_heads
 
         return audit_heads.verify(self.home, upto=upto)
+
+    def export_audit(
+        self, path: Path | str, format: Literal["csv", "json"], *, force: bool = False, **filters: Any
+    ) -> None:
+        """Write what `Audit.export` returns; `path` and `force` are as in `outputs.opened`. The act's own row is there
+        before the first byte leaves."""
+        from .storage import outputs
+
+        project_id, home = filters.get("project_id"), self.home
+        home.guard.require("audit.export", str(path), project_id)
+        with ExitStack() as stack:
+            with home.refusals("audit.export", str(path), project_id=project_id):
+                out = stack.enter_context(outputs.opened(path, force=force))
+                content = home.audit.export(format, **filters).encode()
+            with home.act("audit.export", str(path), project_id=project_id):
+                pass
+            with home.refusals("audit.export", str(path), project_id=project_id):
+                out.write(content)
 
     def prune_audit(self, before: int) -> Document:
         """Delete the audit rows from before a time, which must be a year ago; see `Audit.prune`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .consent.consent_policies import ConsentPolicies
     from .consent.consents import Consents
     from .destinations.files import Files
+    from .erasure.datasets import Datasets
     from .erasure.erasure import Erasure
     from .feeds.receiving.memberships import Memberships
     from .feeds.receiving.received import Received
@@ -85,13 +86,8 @@ class Project:
         """Choose who is left out of the estimates that this project asks for: neither their points nor their number leave."""
         from .people.consent import check_left_out
 
-        with self.scope.act("project.hide-unconsented", self.name, detail={"left_out": str(left_out)[:20]}) as tx:
+        with self.scope.act("project.leave-out", self.name, detail={"left_out": str(left_out)[:20]}) as tx:
             self.scope.change(tx, left_out=check_left_out(left_out))
-
-    @property
-    def on_hold(self) -> bool:
-        """Whether it came from a backup and nobody has resumed it."""
-        return self.scope.on_hold
 
     def resume(self) -> None:
         """Let a restored project go on: its feeds run, estimates are asked for and answered.
@@ -122,6 +118,12 @@ class Project:
         from .imports.profiles import Profiles
 
         return Profiles(self.scope)
+
+    @cached_property
+    def datasets(self) -> "Datasets":
+        from .erasure.datasets import Datasets
+
+        return Datasets(self.scope)
 
     @cached_property
     def erasure(self) -> "Erasure":

@@ -25,6 +25,7 @@ from .feeds.receiving.memberships import Memberships
 from .feeds.sending import due
 from .operations.alerts import AlertKind, Alerts
 from .operations.jobs import Jobs
+from .operations.workers import run_jobs
 from .partners import connecting, delivery, key_changes
 from .partners.connections import BEGUN
 from .partners.letters import CORRESPONDING
@@ -38,11 +39,10 @@ from .transport.server import address_of, bind, server
 from .wiring import sweep, wire
 
 JOB_WORKERS = 2  # one waits for a partner while the other computes
-IDLE_SECONDS = 0.3
 KNOWN_SECONDS = 5.0  # how long a caller's key counts as known without a look into the store
 UPKEEP_SECONDS = 600.0
 STOP_SECONDS = 0.5  # for threads to end by themselves; what they have not done is given back
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.25  # between two looks of the schedule while rows change
 
 
 def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]) -> None:
@@ -60,12 +60,13 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
                 f"a service is running on this home already (pid {holder})",
                 hint=f"stop it first: kill {holder}",
             )
+        key = home.keys.signing_key  # raises WrongPassphrase before anything is done
         log.show(logging.INFO)
         home.guard.expect_callers()
         gc.freeze()  # what was imported stays: the collector need not look at it again
         home.guard.as_itself(sweep)(home)
         bound = bind(listen or home.config.listen)
-        context = tls.server_context(home.keys.signing_key, home.now())
+        context = tls.server_context(key, home.now())
         endpoint = server(answering(home), context, proxy=home.config.proxy)
         stop = threading.Event()
 
@@ -74,24 +75,26 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
             lambda: Schedule(home).run(stop),
             lambda: _keep_up(home, context, stop),
         ]
-        work += [lambda: _run_jobs(home, stop)] * JOB_WORKERS
+        work += [lambda: run_jobs(home, stop)] * JOB_WORKERS
         threads = [threading.Thread(target=home.guard.as_itself(each), daemon=True) for each in work]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, endpoint.handle_exit)  # a signal that comes before the server runs ends it too
-        for thread in threads:
-            thread.start()
-        log.info("listening", address=address_of(bound))
-        ready(address_of(bound))
-        try:
-            endpoint.run(sockets=[bound])
-        finally:
-            stop.set()
-            deadline = time.monotonic() + STOP_SECONDS
+        with home.bell.serving():
             for thread in threads:
-                thread.join(max(0.0, deadline - time.monotonic()))
-            with suppress(VesicaError):  # then the rows say that this process runs them, until the next one looks
-                home.guard.as_itself(Jobs(home).give_back)()
-            log.info("stopped")
+                thread.start()
+            log.info("listening", address=address_of(bound))
+            ready(address_of(bound))
+            try:
+                endpoint.run(sockets=[bound])
+            finally:
+                stop.set()
+                home.bell.ring()
+                deadline = time.monotonic() + STOP_SECONDS
+                for thread in threads:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+                with suppress(VesicaError):  # then the rows say that this process runs them, until the next one looks
+                    home.guard.as_itself(Jobs(home).give_back)()
+                log.info("stopped")
 
 
 class Schedule:
@@ -103,28 +106,41 @@ class Schedule:
         self._asked: dict[str, new_people.Asked] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Look every second, until `stop`."""
-        while not stop.wait(TICK_SECONDS):
-            try:
-                self.tick()
-            except VesicaError as error:
-                log.warning("the schedule waits", code=error.code)
-            except Exception as error:  # its text may name anything; feeds must go on
-                log.error("the schedule failed", kind=type(error).__name__)
+        """Look when rows have changed and when something is due, until `stop` and the bell's ring."""
+        with self._home.bell.event() as rung:
+            while True:
+                rung.clear()
+                if stop.is_set():
+                    return
+                seconds = TICK_SECONDS
+                try:
+                    seconds = self._seconds(self.tick())
+                except VesicaError as error:
+                    log.warning("the schedule waits", code=error.code)
+                except Exception as error:  # its text may name anything; feeds must go on
+                    log.error("the schedule failed", kind=type(error).__name__)
+                stop.wait(TICK_SECONDS)
+                rung.wait(seconds - TICK_SECONDS)
 
-    def tick(self) -> None:
-        """Do what is due now."""
+    def tick(self) -> int | None:
+        """Do what is due now; return when the next thing is, None where all waits for a change."""
+        times: list[int | None] = []
         for scope in self._home.scopes():
             if scope.on_hold:
                 continue
             try:
-                evaluate_changed(scope, self._evaluated, lambda each, tx: Memberships(each).stamp(tx))
+                times.append(evaluate_changed(scope, self._evaluated, lambda each, tx: Memberships(each).stamp(tx)))
             except VesicaError as error:
                 if isinstance(error, Failure):
                     raise
                 log.warning("rules cannot be evaluated", project=scope.name, code=error.code)
-            due.submit_due(scope)
-            new_people.ask_for_new(scope, self._asked)
+            times += [due.submit_due(scope), new_people.ask_for_new(scope, self._asked)]
+        return min((each for each in times if each is not None), default=None)
+
+    def _seconds(self, due: int | None) -> float:
+        """Return how long to wait for something that is due, and never so long that a clock that jumps does harm."""
+        longest = self._home.bell.seconds
+        return longest if due is None else min(longest, due - self._home.now() - time.time() % 1)
 
 
 def _keep_up(home: Home, context: ssl.SSLContext, stop: threading.Event) -> None:
@@ -187,17 +203,3 @@ class Doorkeeper:
         if known:
             self._known[caller] = time.monotonic() + KNOWN_SECONDS
         return known
-
-
-def _run_jobs(home: Home, stop: threading.Event) -> None:
-    jobs = Jobs(home)
-    while not stop.is_set():
-        try:
-            job = jobs.claim_next()
-        except VesicaError as error:
-            log.warning("jobs wait", code=error.code)
-            job = None
-        if job is None:
-            stop.wait(IDLE_SECONDS)
-        else:
-            jobs.execute(job)

@@ -25,7 +25,7 @@ LETTERS = {
     "agreement.accept": "partners.agreements:accepted",
     "agreement.confirm": "partners.agreements:confirmed",
     "agreement.refuse": "partners.agreements:refused",
-    "agreement.held": "partners.agreements:held",
+    "agreement.held": "partners.held_agreements:held",
     "preflight.ask": "partners.preflight:asked",
     "preflight.answer": "partners.preflight:answered",
     "audit.head": "partners.audit_heads:received",
@@ -47,7 +47,7 @@ JOBS = {
     "wanted": "exchanges.requests:run",
 }
 EXCHANGES = {  # by kind and our part
-    ("count", "asker"): "feeds.estimates.asking:ASKER",
+    ("count", "asker"): "feeds.estimates.callers:ASKER",
     ("count", "answerer"): "feeds.estimates.answering:ANSWERER",
     ("evaluate", "sender"): "feeds.sending.evaluations:HANDLER",
     ("evaluate", "receiver"): "feeds.receiving.evaluations:HANDLER",
@@ -63,6 +63,7 @@ SEGMENT_USED_BY = {
     "consent policies": "consent.consent_policies:check_not_read",
     "feeds": "feeds.sending.outgoing:check_not_shared",
 }
+NAMED = {"partner": "partners.connections:is_named"}
 ENDED = (
     "feeds.sending.partner_hooks:ended",
     "feeds.receiving.partner_hooks:ended",
@@ -77,21 +78,21 @@ AGREED = (
 ALLOWED = ("feeds.sending.partner_hooks:allowed",)
 KEY_REPLACED = ("feeds.ledger:count_under",)
 REACHED = ("feeds.sending.attempts:reachable",)
-GIVES, TAKES = ("feeds.sending.partner_hooks:gives",), ("feeds.receiving.partner_hooks:takes",)
+TAKES = ("feeds.receiving.partner_hooks:takes",)
 MAY_LEAVE = {"feed.purged": "feeds.receiving.partner_hooks:files_are_gone"}
 PEOPLE_CHANGED = {"received feeds": "feeds.receiving.joining:join_all"}
 
 UPKEEP = (
     "exchanges.records:forget_old",
     "operations.jobs:forget_old",
+    "partners.outbox:forget_old",
     "partners.key_epochs:remove_leftovers",
-    "backup.backup:remove_leftovers",
 )
 UPKEEP_OF_A_PROJECT = (
     "feeds.receiving.membership_files:sweep",
     "feeds.receiving.expiry:apply",  # members leave whose time is over
     "partners.audit_heads:send",  # partners are sent, once a day, where our audit log ends
-    "partners.letters:alert_waiting",
+    "partners.stuck_letters:alert_waiting",
     "people.drafts:remove_leftovers",
     "erasure.sweeping:finish",
     "feeds.sending.due:alert_overdue",
@@ -102,6 +103,7 @@ UPKEEP_OF_A_PROJECT = (
 @cache
 def wire() -> None:
     """Fill the tables of handlers."""
+    from .access import users
     from .exchanges import handlers as exchanges
     from .governance import ports
     from .governance.lineage import PlaceKind
@@ -110,13 +112,13 @@ def wire() -> None:
     from .people import changes
     from .segments import references
 
+    users.NAMED.update({noun: late(name) for noun, name in NAMED.items()})
     partners.HANDLERS.update({kind: late(name) for kind, name in LETTERS.items()})
     partners.ENDED.extend(map(late, ENDED))
     partners.AGREED.extend(map(late, AGREED))
     partners.ALLOWED.extend(map(late, ALLOWED))
     partners.KEY_REPLACED.extend(map(late, KEY_REPLACED))
     partners.REACHED.extend(map(late, REACHED))
-    partners.GIVES.extend(map(late, GIVES))
     partners.TAKES.extend(map(late, TAKES))
     partners.MAY_LEAVE.update({kind: late(name) for kind, name in MAY_LEAVE.items()})
     jobs.HANDLERS.update({kind: late(name) for kind, name in JOBS.items()})
@@ -140,20 +142,22 @@ def late(name: str) -> Callable[..., Any]:
 
 
 def sweep(home: Home) -> None:
-    """Do what the clock asks for, in the node and in each project, and delete files that a kill left behind."""
-    from .storage import files
+    """Do what the clock asks for, in the node and in each project, and delete what killed processes left."""
+    from .storage import temporary
 
     home.guard.known()
     acts: list[Callable[[], object]] = []
     with suppress(Failure):
         acts += [partial(late(name), scope) for scope in home.all_scopes() for name in UPKEEP_OF_A_PROJECT]
     acts += [partial(late(name), home) for name in UPKEEP]
-    acts += [partial(files.remove_leftovers, home.path / name) for name in ("cache", "spool", "keys")]
+    acts.append(partial(temporary.remove_leftovers, home.path))
     for act in acts:
         try:
             act()
         except (Failure, OSError) as error:  # a busy database or a full disk: the next time will do
             log.warning("upkeep waits", reason=str(error))
+        except Exception as error:  # its text may name anything; the other acts are due all the same
+            log.error("upkeep failed", kind=type(error).__name__)
 
 
 def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
@@ -161,7 +165,7 @@ def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
 
     Each job runs in the name of who submitted it. Returns how many letters moved, the partners out of reach and the jobs
     that ran; of these, those that the caller may not see are only counted, or not at all for one who is limited by labels.
-    Where a service runs, nothing is left to do here.
+    Where a service runs, nothing is left to do here. Raises WrongPassphrase before anything is done.
     """
     from .operations.jobs import Jobs, no_progress
     from .partners.letters import Letters
@@ -171,6 +175,7 @@ def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
     done |= {"out_of_reach": [], "jobs": [], "other_jobs": 0}
     if done["serving"]:
         return done
+    home.keys.signing_key  # noqa: B018 - raises WrongPassphrase
     jobs, names, ran, synced = Jobs(home), {scope.id: scope.name for scope in scopes}, [], {}
     with home.guard.itself():
         sweep(home)
@@ -186,7 +191,7 @@ def sync(home: Home, scopes: Sequence[Scope], progress: Any = None) -> Document:
             done["letters"]["fetched"] += moved.fetched
             if not moved.reached:
                 done["out_of_reach"].append({"project": names[project_id], "partner": alias})
-    home.untold.clear()  # the document says it
+    home.undelivered.clear()  # the document says it
     with home.read() as tx:
         limited = {each for each in names if home.guard.limited(tx, each)}
     for job in ran:

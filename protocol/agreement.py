@@ -109,11 +109,16 @@ class Offer(Message):
     def check(self) -> None:
         if len(set(self.namespaces)) != len(self.namespaces):
             raise Malformed("offer: repeated namespaces")
-        try:
-            if self.address:
-                check_address(self.address)
-        except InvalidConnectId as error:
-            raise Malformed(f"offer: {error}") from error
+        check_stated_address(self.address, self.TYPE)
+
+
+def check_stated_address(address: str, type_: str) -> None:
+    """Raise Malformed unless the address in a message of a type is HOST:PORT or empty."""
+    try:
+        if address:
+            check_address(address)
+    except InvalidConnectId as error:
+        raise Malformed(f"{type_}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,12 @@ class NotReady(LocalProtocolError):
     code = "not_ready"
 
 
+class NoSuchChunk(LocalProtocolError):
+    """A step has fewer chunks than this one's number."""
+
+    code = "no_such_chunk"
+
+
 class InvalidConnectId(LocalProtocolError):
     """A Connect ID that was typed or pasted cannot be used."""
 

@@ -16,8 +16,9 @@ from psi.hashing import length_prefixed
 from psi.keys import Key
 from psi.values import U8, Rows, Values
 
+from .agreement import Terms
 from .errors import LocalProtocolError, NotReady, RemoteProtocolError
-from .exchange import Lazily, Role
+from .exchange import LazyChunks, Role
 from .feed import MAX_SEGMENTS
 from .messages import (
     Answer,
@@ -34,8 +35,15 @@ from .wire import MAX_PAYLOAD, TAGS_PER_CHUNK, Message, rows, split
 MAX_CELLS = 1 << 26  # segments times points of one question: what the answerer unpacks into memory
 MAX_ASKED = 65_536  # identities of one segment; larger ones are sampled before they are asked
 
+
+def most_asked(terms: Terms) -> int:
+    """Return how many identities one question may have: as many as a side may have, and at least one whole sample."""
+    return max(MAX_ASKED, terms.maximum_universe)
+
+
 Bits = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
+Chosen = tuple[Values, Bits, Bits]  # values, segments, consented: see CountAsker
 
 
 def commit(
@@ -91,7 +99,10 @@ class CountAsker(Role):
     """Asks how many of its identities the answerer knows. Learns the padded universe size and the sanitised answer.
 
     `values` (n) are the union of the asked segments, `segments` bool (k, n), `consented` bool (n,). `derive_key` turns
-    the universe's digest (64 bytes) into the key a; `check_universe` refuses a generation too many or a changed one.
+    the universe's digest (64 bytes) into the key a; `check_universe` refuses a generation too many or a changed one. A
+    universe of more than `maximum` identities, with their canaries, is refused before any of it is fetched.
+    `choose_again` is asked before the questions are made, for the universe may have taken days: it returns others in the
+    place of `values`, `segments` and `consented`, or None, or raises.
     """
 
     kind = Kind.COUNT
@@ -108,16 +119,24 @@ class CountAsker(Role):
         consented: Bits,
         derive_key: Callable[[bytes], Key],
         check_universe: Callable[[Commitment], None],
+        maximum: int,
         peer_keys: Sequence[bytes],
+        choose_again: Callable[[], Chosen | None] = lambda: None,
     ) -> None:
-        if not 1 <= len(segments) <= MAX_SEGMENTS or (segments.sum(axis=1) > MAX_ASKED).any():
-            raise LocalProtocolError(f"a count asks 1 to {MAX_SEGMENTS} segments of at most {MAX_ASKED} identities")
+        self._choose_again = choose_again
+        self._choose((values, segments, consented))
         self._context, self._direction, self._epoch = context, direction, epoch
-        self._values, self._segments, self._consented = values, segments, consented
         self._derive_key, self._check_universe, self._peer_keys = derive_key, check_universe, peer_keys
+        self._maximum = maximum
         self._commitment: Commitment | None = None
         self._universe: list[U8] = []
         self._answer: Answer | None = None
+
+    def _choose(self, chosen: Chosen) -> None:
+        values, segments, consented = chosen
+        if not 1 <= len(segments) <= MAX_SEGMENTS or (segments.sum(axis=1) > MAX_ASKED).any():
+            raise LocalProtocolError(f"a count asks 1 to {MAX_SEGMENTS} segments of at most {MAX_ASKED} identities")
+        self._values, self._segments, self._consented = values, segments, consented
 
     @property
     def result(self) -> Answer:
@@ -147,7 +166,11 @@ class CountAsker(Role):
     def produce(self, step: str) -> Sequence[Message]:
         digest = self._committed.universe_digest()
         key = self._derive_key(digest)
-        return self._tags(key, digest) if step == "tags" else self._questions(key)
+        if step == "tags":
+            return self._tags(key, digest)
+        if (chosen := self._choose_again()) is not None:
+            self._choose(chosen)
+        return self._questions(key)
 
     @property
     def _committed(self) -> Commitment:
@@ -159,6 +182,9 @@ class CountAsker(Role):
         commitment.verify(signed.signature, *self._peer_keys)
         if (commitment.context, commitment.epoch) != (self._context, self._epoch):
             raise RemoteProtocolError("commitment", "the commitment is for another connection, namespace or epoch")
+        most = self._maximum + self._maximum // count.VALUES_PER_CANARY + 2 * count.PADDING
+        if commitment.count > most:
+            raise RemoteProtocolError("commitment", f"the partner shows more than the {self._maximum:,} agreed on")
         self._check_universe(commitment)
         self._commitment = commitment
 
@@ -184,7 +210,7 @@ class CountAsker(Role):
         ]
 
 
-class AnsweredFrom(Protocol):
+class UniverseSource(Protocol):
     """What an answerer needs of a universe of its own: see `count.Universe`. The points may be on disk."""
 
     @property
@@ -197,9 +223,10 @@ class CountAnswerer(Role):
     """Answers a count. Learns the true numbers, the sizes and the joint histogram of nameless segments, consent, hits.
 
     `universe` is the generation that `commitment` signs, `key` the key b that it was built with. `check_asker` gets
-    the asker's public key before its tags are looked at, and refuses a second key to one universe: questions under
-    several keys could not be compared. `sanitise` charges the asker's budget and returns what it may know; it must give
-    the same answer to the same Question.
+    SHA-256 over the asker's public key and all of its tags before they are looked at, and refuses a second one to one
+    universe: questions under several keys could not be compared, and the same noise over other tags would cancel.
+    `sanitise` charges the asker's budget and returns what it may know; it must give the same answer to the same
+    Question, which has at most `most` points (see `most_asked`) and `most_segments`.
     """
 
     kind = Kind.COUNT
@@ -211,16 +238,19 @@ class CountAnswerer(Role):
         context: bytes,
         direction: bytes,
         epoch: int,
-        universe: AnsweredFrom,
+        universe: UniverseSource,
         key: Key,
         commitment: SignedCommitment,
         check_asker: Callable[[bytes], None],
         sanitise: Callable[[Question], Answer],
+        most: int = MAX_CELLS,
+        most_segments: int = MAX_SEGMENTS,
     ) -> None:
+        self._most = most
         self._digest = commitment.commitment.universe_digest()
         self._tag_context = count.tag_context(context, direction, epoch, self._digest)
         self._universe, self._key, self._commitment = universe, key, commitment
-        self._check_asker, self._sanitise = check_asker, sanitise
+        self._check_asker, self._sanitise, self._most_segments = check_asker, sanitise, most_segments
         self._public = b""
         self._tags: list[U8] = []
         self._points: list[U8] = []
@@ -242,7 +272,7 @@ class CountAnswerer(Role):
         def chunk(number: int) -> Message:
             return UniversePoints(points=points[number * size : (number + 1) * size].tobytes())
 
-        return Lazily(max(1, -(-len(points) // size)), chunk)
+        return LazyChunks(max(1, -(-len(points) // size)), chunk)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         match payload:
@@ -256,17 +286,19 @@ class CountAnswerer(Role):
             case Questions():
                 if payload.segments != (self._asked or payload.segments):
                     raise RemoteProtocolError("question", "the number of segments changed between two chunks")
+                if payload.segments > self._most_segments:
+                    raise RemoteProtocolError("question", f"more than {self._most_segments} segments")
                 self._asked = payload.segments
                 self._points.append(rows(payload.points, 32))
                 self._flags.append(rows(payload.flags, flag_bytes(self._asked)))
                 points = sum(map(len, self._points))
-                if points > MAX_ASKED * self._asked or points * self._asked > MAX_CELLS:
+                if points > min(MAX_ASKED * self._asked, self._most) or points * self._asked > MAX_CELLS:
                     raise RemoteProtocolError("question", "more segments and identities than one question may hold")
 
     def complete(self, step: str) -> None:
         if step == "tags":
-            self._check_asker(self._public)
             tags = np.concatenate(self._tags)
+            self._check_asker(_sha256(self._public, tags.tobytes()))
             size, canaries = len(self._universe.points), self._universe.canaries
             count.check_tags(tags, size, canaries, self._public, self._tag_context)
             self._tags = [tags]

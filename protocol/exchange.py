@@ -19,12 +19,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple, overload
 
 from psi.errors import DuplicatePoint, InvalidPoint, InvalidProof, InvalidScalar, InvalidTags, WrongCount
 from psi.hashing import length_prefixed
 
-from .errors import ChunkChanged, LocalProtocolError, Malformed, NotReady, RemoteProtocolError
+from .errors import ChunkChanged, LocalProtocolError, Malformed, NoSuchChunk, NotReady, RemoteProtocolError
 from .messages import MAX_CHUNKS
 from .states import PARTS, STEPS, Kind, Part, Step, Subject, check_subject
 from .wire import VERSION, Digest, Id, Limit, Message, Number, Short, check_version, pack, unpack
@@ -119,7 +119,7 @@ class Repeating(Role):
     def receive(self, step: str, chunk: int, payload: Message) -> None: ...
 
 
-class Lazily(Sequence[Message]):
+class LazyChunks(Sequence[Message]):
     """Chunks that are made when they are asked for, so that one at a time is in memory."""
 
     def __init__(self, count: int, make: Callable[[int], Message]) -> None:
@@ -128,7 +128,13 @@ class Lazily(Sequence[Message]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, number: Any) -> Any:
+    @overload
+    def __getitem__(self, number: int) -> Message: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Message]: ...
+    def __getitem__(self, number: int | slice) -> Message | Sequence[Message]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(self._count))]
         if not 0 <= number < self._count:
             raise IndexError(number)
         return self._make(number)
@@ -232,15 +238,18 @@ class Machine:
             self._take(step, chunk, header.of)
 
     def get(self, step: str, chunk: int) -> bytes:
-        """Return a chunk of ours, always the same bytes. Raise NotReady while an earlier step is incomplete."""
+        """Return a chunk of ours, always the same bytes.
+
+        Raise NotReady while an earlier step is incomplete, NoSuchChunk past the last. Neither makes or ends anything.
+        """
         row = self._row(step, ours=True)
-        if chunk not in self._have[step]:
+        if chunk not in self._have[step] and not self._complete(step):
             if missing := self._missing(row, chunk):
                 raise NotReady(f"{step} chunk {chunk} needs all of {missing} first")
             with self._ending_on_error(step, chunk):
                 self._make(row, chunk)
         if chunk not in self._have[step]:
-            raise LocalProtocolError(f"{step} has {self._of[step]} chunks; there is no chunk {chunk}")
+            raise NoSuchChunk(f"{step} has {len(self._have[step])} chunks; there is no chunk {chunk}")
         return self._spool[step, chunk]
 
     def _resume(self) -> None:

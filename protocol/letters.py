@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
-from .agreement import Acceptance, Held, Proposal, Refusal
-from .connectid import check_address
-from .errors import InvalidConnectId, Malformed
+from .agreement import Acceptance, Held, Proposal, Refusal, check_stated_address
+from .errors import Malformed
 from .feed import Definition
 from .handshake import Accept, Decline
 from .heads import SignedHead, SignedHeads
@@ -34,11 +33,7 @@ class NodeDetails(Message):
     proxy: bool
 
     def check(self) -> None:
-        try:
-            if self.address:
-                check_address(self.address)
-        except InvalidConnectId as error:
-            raise Malformed(f"node-details: {error}") from error
+        check_stated_address(self.address, self.TYPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,175 +1,35 @@
-"""Both parts of a release: the receiver gets the PRF of its own identities, then opens the records among them."""
+"""Both parts of a release: the sender's records reach the receiver, which opens those of its own identities."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from psi import membership, oprf, proof
-from psi.count import CHUNK_POINTS
-from psi.join import SLICE, sort_points
-from psi.keys import Key
+from psi import membership
 from psi.membership import TAG_BYTES
-from psi.values import U8, Indices, Rows, Values
+from psi.values import SLICE, U8, Indices, Rows
 
 from .errors import NotReady, RemoteProtocolError
-from .exchange import Lazily, Role
+from .evaluation import EvaluateReceiver, EvaluateSender, Evaluation, EvaluationTally, state_key
+from .exchange import LazyChunks, Role
 from .feed import Definition
-from .messages import Blinded, Countersigned, Evaluated, KeyStatement, Manifest, ReceiverReceipt, Records, SignedKey
+from .messages import Countersigned, Manifest, ReceiverReceipt, Records
 from .receipt import Receipt, SignedReceipt, Tally
 from .states import Kind, Part
-from .wire import MAX_PAYLOAD, Message, check_sorted, rows, split
+from .wire import MAX_PAYLOAD, Message, rows
 
-_NO_PROOF = bytes(64)  # stands beside a chunk without points
-
-
-def state_key(
-    key: Key,
-    *,
-    context: bytes,
-    direction: bytes,
-    epoch: int,
-    random: Callable[[int], bytes],
-    sign: Callable[[bytes], bytes],
-) -> SignedKey:
-    """Return the sender's signed statement of its key s for an epoch; make it once and keep it."""
-    shown = proof.prove_key(key, context=context, direction=direction, epoch=epoch, random=random)
-    statement = KeyStatement(context=context, epoch=epoch, public=key.public, proof=shown)
-    return SignedKey(statement=statement, signature=statement.sign(sign))
-
-
-class Evaluation(NamedTuple):
-    """F of each of `values`: `prf` uint8 (n, 64), under the key that `statement` states."""
-
-    values: Values
-    prf: U8
-    statement: SignedKey
-
-
-class EvaluateReceiver(Role):
-    """Gets F(y) of its own identities. Learns nothing else; the sender sees how many points there are.
-
-    `values` must not repeat; `key` is r. `pinned` is the public key that the sender stated before in this epoch, if
-    any; `blinded`, uint8 (n, 32) in the order of `values`, spares computing H(y)^r again.
-    """
-
-    kind = Kind.EVALUATE
-    part = Part.RECEIVER
-
-    def __init__(
-        self,
-        *,
-        context: bytes,
-        direction: bytes,
-        epoch: int,
-        values: Values,
-        key: Key,
-        peer_keys: Sequence[bytes],
-        pinned: bytes | None = None,
-        blinded: U8 | None = None,
-    ) -> None:
-        self._context, self._direction, self._epoch = context, direction, epoch
-        self._values, self._key, self._peer_keys, self._pinned = values, key, peer_keys, pinned
-        self._blinded = blinded
-        self._statement: SignedKey | None = None
-        self._prf = np.empty((len(values), 64), np.uint8)
-        self._complete = False
-
-    @property
-    def result(self) -> Evaluation:
-        """The PRF values and the key that made them. Raise NotReady before every proof has been checked."""
-        if not self._complete or self._statement is None:
-            raise NotReady("the evaluation is not complete")
-        return Evaluation(self._values, self._prf, self._statement)
-
-    @cached_property
-    def _sorted(self) -> tuple[U8, Indices]:
-        blinded = self._blinded
-        return sort_points(oprf.blind(self._context, self._values, self._key) if blinded is None else blinded)
-
-    def produce(self, step: str) -> Sequence[Message]:
-        return [Blinded(points=chunk) for chunk in split(self._sorted[0], CHUNK_POINTS)]
-
-    def receive(self, step: str, chunk: int, payload: Message) -> None:
-        match payload:
-            case SignedKey():
-                self._take_key(payload)
-            case Evaluated():
-                self._take_points(chunk, payload)
-
-    def complete(self, step: str) -> None:
-        if step == "evaluated":
-            self._complete = True
-
-    def _take_key(self, signed: SignedKey) -> None:
-        statement = signed.statement
-        statement.verify(signed.signature, *self._peer_keys)
-        if (statement.context, statement.epoch) != (self._context, self._epoch):
-            raise RemoteProtocolError("proof", "the sender's key is for another connection, namespace or epoch")
-        if self._pinned is not None and statement.public != self._pinned:
-            raise RemoteProtocolError("key_changed", "the sender states another key than before in this epoch")
-        proof.verify_key(
-            statement.public, statement.proof, context=self._context, direction=self._direction, epoch=self._epoch
-        )
-        self._statement = signed
-
-    def _take_points(self, chunk: int, payload: Evaluated) -> None:
-        assert self._statement is not None
-        part = slice(chunk * CHUNK_POINTS, (chunk + 1) * CHUNK_POINTS)
-        asked, places = self._sorted[0][part], self._sorted[1][part]
-        evaluated = rows(payload.points, 32)
-        if len(asked) or len(evaluated):
-            proof.verify(self._statement.statement.public, asked, evaluated, payload.proof)
-            points = oprf.unblind(evaluated, self._key)
-            self._prf[places] = oprf.finalize(self._context, self._values.take(places), points)
-
-
-class EvaluateSender(Role):
-    """Raises the receiver's points to s. Learns their number, and within an epoch which are new; no identity.
-
-    `statement` is what `state_key` made of `key`. `charge` refuses points beyond the agreed evaluations; it is called
-    with each chunk that comes in, and after a restart again with the same points, which must not count twice.
-    """
-
-    kind = Kind.EVALUATE
-    part = Part.SENDER
-
-    def __init__(
-        self, *, key: Key, statement: SignedKey, charge: Callable[[U8], None], random: Callable[[int], bytes]
-    ) -> None:
-        self._key, self._statement, self._charge, self._random = key, statement, charge, random
-        self._last = np.empty((0, 32), np.uint8)
-        self._points = 0
-
-    @property
-    def result(self) -> int:
-        """The number of points received so far."""
-        return self._points
-
-    def produce(self, step: str) -> Sequence[Message]:
-        return [self._statement]
-
-    def receive(self, step: str, chunk: int, payload: Message) -> None:
-        assert isinstance(payload, Blinded)
-        points = rows(payload.points, 32)
-        if self._points % CHUNK_POINTS or len(points) > CHUNK_POINTS:  # each chunk costs a row and a file
-            raise RemoteProtocolError("points", f"blinded chunk {chunk} comes after one that is not full")
-        check_sorted(f"blinded chunk {chunk}", np.concatenate([self._last, points]))
-        if len(points):
-            self._charge(points)
-        self._last = points[-1:] if len(points) else self._last
-        self._points += len(points)
-
-    def reply(self, step: str, chunk: int, payload: Message) -> Message:
-        assert isinstance(payload, Blinded)
-        points = rows(payload.points, 32)
-        if not len(points):
-            return Evaluated(points=b"", proof=_NO_PROOF)
-        evaluated = oprf.evaluate(points, self._key)
-        shown = proof.prove(self._key, points, evaluated, self._random)
-        return Evaluated(points=evaluated.tobytes(), proof=shown)
+__all__ = [  # a release begins with evaluations: their parts are found here too
+    "EvaluateReceiver",
+    "EvaluateSender",
+    "Evaluation",
+    "EvaluationTally",
+    "ReleaseReceiver",
+    "ReleaseSender",
+    "Released",
+    "manifest",
+    "state_key",
+]
 
 
 def manifest(
@@ -274,7 +134,7 @@ class ReleaseSender(Role):
             namespace, start = places[number]
             return Records(namespace=namespace, records=self._records[namespace][start : start + size].tobytes())
 
-        return Lazily(len(places), chunk)
+        return LazyChunks(len(places), chunk)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         assert isinstance(payload, ReceiverReceipt)
@@ -282,17 +142,6 @@ class ReleaseSender(Role):
             raise RemoteProtocolError("receipt", "the receiver's receipt says other things than we sent")
         self._receipt.verify(payload.signature, *self._peer_keys)
         self._signature = payload.signature
-
-
-class EvaluationTally(NamedTuple):
-    """What a receiver knows of the evaluations in one namespace: the key s*G behind them, and the points of this epoch.
-
-    `unsure` more were sent in exchanges that did not end: the sender may have counted all of them, some, or none.
-    """
-
-    public: bytes
-    evaluated: int
-    unsure: int = 0
 
 
 class Released(NamedTuple):
@@ -436,7 +285,12 @@ class ReleaseReceiver(Role):
 
     def _joined(self, tally: Tally) -> U8:
         namespace, chunks = tally.namespace, self._records.pop(tally.namespace)
-        records = np.concatenate(chunks) if chunks else np.empty((0, TAG_BYTES + self._announced.width), np.uint8)
+        records = np.empty((sum(map(len, chunks)), TAG_BYTES + self._announced.width), np.uint8)
+        end = len(records)
+        while chunks:  # each leaves the memory once it is taken over
+            chunk = chunks.pop()
+            records[end - len(chunk) : end] = chunk
+            end -= len(chunk)
         if (len(records), hashlib.sha256(records.data).digest()) != (tally.records, tally.sha256):
             raise RemoteProtocolError("records", f"{namespace}: the records are not those that the manifest announced")
         membership.check_order(records)

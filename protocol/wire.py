@@ -14,7 +14,7 @@ from contextlib import suppress
 from enum import Enum
 from fractions import Fraction
 from functools import cache
-from typing import Annotated, ClassVar, NoReturn, Self, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar, NoReturn, Self, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 import numpy as np
@@ -203,6 +203,11 @@ class Message:
         raise RemoteProtocolError("signature", f"the signature of this {self.TYPE} is wrong")
 
 
+def number(value: object, path: str, *, most: int = MAX_NUMBER) -> int:
+    """Return an integer of a map that is no message, or raise Malformed naming `path`."""
+    return cast(int, load(Annotated[int, Limit(0, most)], value, path))
+
+
 def split(array: U8, size: int) -> list[bytes]:
     """Cut rows into chunks of `size` rows, at least one chunk, as bytes."""
     return [array[start : start + size].tobytes() for start in range(0, max(len(array), 1), size)]
@@ -316,6 +321,8 @@ def _check_limit(limit: Limit, value: object, path: str) -> None:
             size = len(value.encode())
         except UnicodeEncodeError as error:
             raise Malformed(f"{path}: not UTF-8") from error
+        if "\0" in value:  # some stores take none
+            raise Malformed(f"{path}: holds the character 0")
         if limit.pattern and not re.fullmatch(limit.pattern, value, re.ASCII):
             raise Malformed(f"{path}: not of the form {limit.pattern}")
     else:

@@ -19,6 +19,7 @@
 #endif
 #include "curve/constants.h"
 
+#include "curve/merge.h"
 #include "curve/once.h"
 #include "curve/order.h"
 #include "curve/repeat.h"
@@ -293,6 +294,46 @@ static PyObject *backend_order(Backend *self, PyObject *args) {
     return result;
 }
 
+/* A view of rows of bytes, which may lie apart; 0 with an exception. */
+static int view_table(PyObject *array, Py_buffer *view, struct table *table) {
+    if (PyObject_GetBuffer(array, view, PyBUF_STRIDED_RO) < 0) return 0;
+    if (view->ndim == 2 && view->itemsize == 1 && view->shape[1] >= 8 && view->strides[1] == 1) {
+        *table = (struct table){view->buf, view->strides[0], (size_t)view->shape[0]};
+        return 1;
+    }
+    PyErr_SetString(PyExc_ValueError, "expected rows of at least eight bytes");
+    PyBuffer_Release(view);
+    return 0;
+}
+
+/* The same code whatever the backend. */
+static PyObject *backend_merge(Backend *self, PyObject *args) {
+    Py_buffer places, found, views[2];
+    PyObject *arrays[2], *result = NULL;
+    struct table tables[2];
+    int taken = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "w*w*OO:merge", &places, &found, &arrays[0], &arrays[1])) return NULL;
+    while (taken < 2 && view_table(arrays[taken], &views[taken], &tables[taken])) taken++;
+    if (taken < 2) goto done;
+    if (((uintptr_t)places.buf | (uintptr_t)found.buf) % sizeof(int64_t))
+        PyErr_SetString(PyExc_ValueError, "numbers that are not aligned");
+    else if (views[0].shape[1] != views[1].shape[1])
+        PyErr_SetString(PyExc_ValueError, "rows of two widths");
+    else if (expect(&places, 8 * views[1].shape[0]) && expect(&found, 8 * views[1].shape[0])) {
+        int64_t count;
+        Py_BEGIN_ALLOW_THREADS
+        count = merge_tables(places.buf, found.buf, &tables[0], &tables[1], (size_t)views[0].shape[1]);
+        Py_END_ALLOW_THREADS
+        result = outcome(count);
+    }
+done:
+    while (taken) PyBuffer_Release(&views[--taken]);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&found);
+    return result;
+}
+
 /* Scalars: the same code whatever the backend */
 
 static PyObject *backend_reduce(Backend *self, PyObject *args) {
@@ -360,6 +401,7 @@ static PyMethodDef backend_methods[] = {
     {"sum", (PyCFunction)backend_sum, METH_VARARGS, NULL},
     {"first_repeat", (PyCFunction)backend_first_repeat, METH_VARARGS, NULL},
     {"order", (PyCFunction)backend_order, METH_VARARGS, NULL},
+    {"merge", (PyCFunction)backend_merge, METH_VARARGS, NULL},
     {"reduce", (PyCFunction)backend_reduce, METH_VARARGS, NULL},
     {"invert", (PyCFunction)backend_invert, METH_VARARGS, NULL},
     {"respond", (PyCFunction)backend_respond, METH_VARARGS, NULL},

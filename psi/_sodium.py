@@ -119,6 +119,10 @@ class Sodium:
         order[:] = np.argsort(keys, kind="stable")
         return None
 
+    def merge(self, places: Indices, found: Indices, left: U8, right: U8) -> int | None:
+        """Leave it to `join.search`, which needs no order: row by row, Python would be slower."""
+        return None
+
     def reduce(self, scalars: U8, uniform: U8) -> int | None:
         return _each(libsodium().scalar_reduce, scalars, uniform)
 

@@ -6,6 +6,7 @@ are sorted by their first 64 bits, and those that agree there are compared whole
 whatever the input.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import kernel
-from .values import U8, Indices, Values
+from .values import SLICE, U8, Bools, Indices, Values
 
-SLICE = 65_536  # rows that are worked on at once, where a copy of all would cost memory
+PARTS = 16  # of the keys of a large batch, which are sorted one after the other: sorting takes 32 bytes a key
 
 
 def order_of(values: Values, *then: npt.NDArray[Any]) -> Indices:
@@ -29,9 +30,8 @@ def join_order(rows: U8, *then: npt.NDArray[Any]) -> Indices:
     It is stable.
     """
     beginnings = prefixes(rows)
-    found = kernel.sort_order(beginnings)
-    arranged = beginnings[found]
-    same = np.flatnonzero(arranged[1:] == arranged[:-1])
+    found = _sort_order(beginnings)
+    same = _alike(beginnings, found)
     alike = np.zeros(len(found), np.bool_)  # rows that begin as another does: random ones only where they repeat
     alike[same] = alike[same + 1] = True
     places = found[alike]
@@ -40,6 +40,42 @@ def join_order(rows: U8, *then: npt.NDArray[Any]) -> Indices:
     keys[1:] = [key for key in keys[1:] if (key[1:] != key[:-1])[beside].any()]  # those that tell rows apart
     found[alike] = places[np.lexsort(keys[::-1])]
     return found
+
+
+def _sort_order(keys: npt.NDArray[np.uint64]) -> Indices:
+    """Return what `kernel.sort_order` does, for a part of the keys after the other, by the highest bits that differ."""
+    if len(keys) <= SLICE:
+        return kernel.sort_order(keys)
+    lowest, highest = keys.min(), np.empty(len(keys), np.uint8)
+    shift = np.uint64(max(0, int(keys.max() - lowest).bit_length() - (PARTS - 1).bit_length()))
+    for start in range(0, len(keys), SLICE):
+        highest[start : start + SLICE] = (keys[start : start + SLICE] - lowest) >> shift
+    found, done = np.empty(len(keys), np.intp), 0
+    for part in range(PARTS):
+        places = np.flatnonzero(highest == part)
+        found[done : done + len(places)] = places[kernel.sort_order(keys[places])]
+        done += len(places)
+    return found
+
+
+def _alike(keys: npt.NDArray[np.uint64], order: Indices) -> Indices:
+    """Return the places in `order`, which sorts the keys, after which the same key stands again."""
+    same = [order[:0]]
+    for start in range(0, len(order), SLICE):
+        part = keys[order[start : start + SLICE + 1]]
+        same.append(start + np.flatnonzero(part[1:] == part[:-1]))
+    return np.concatenate(same)
+
+
+def arrange(rows: U8, order: Indices) -> None:
+    """Put rows, uint8 (n, any width), in the order of `rows[order]`, in place: eight bytes of each row are copied at once."""
+    for start in range(0, rows.shape[1], 8):
+        columns = rows[:, start : start + 8]
+        copied = np.ascontiguousarray(columns)
+        if copied.shape[1] == 8:
+            columns[...] = copied.view(np.uint64)[:, 0][order].view(np.uint8).reshape(-1, 8)
+        else:
+            columns[...] = np.take(copied, order, axis=0)
 
 
 def sort_points(points: U8) -> tuple[U8, Indices]:
@@ -54,6 +90,13 @@ def sort_points(points: U8) -> tuple[U8, Indices]:
 
 def first_disorder(rows: U8) -> tuple[int, bool] | None:
     """Return the first index whose row is not above the one before, and whether it equals it; None if there is none."""
+    for start in range(0, len(rows) - 1, SLICE):
+        if (found := _first_disorder(rows[start : start + SLICE + 1])) is not None:
+            return start + found[0], found[1]
+    return None
+
+
+def _first_disorder(rows: U8) -> tuple[int, bool] | None:
     words = _words(rows)
     above = np.zeros(max(len(rows) - 1, 0), np.bool_)
     equal = ~above
@@ -69,27 +112,43 @@ def first_disorder(rows: U8) -> tuple[int, bool] | None:
 def distinct(rows: U8) -> U8:
     """Return the rows sorted, each once."""
     arranged = rows[join_order(rows)]
-    first = np.ones(len(arranged), np.bool_)
-    first[1:] = (arranged[1:] != arranged[:-1]).any(axis=1)
-    return arranged[first]
+    first = _differ(arranged)
+    return arranged if first.all() else arranged[first]
 
 
 def union(parts: Iterable[Values]) -> Values:
     """Return the identities of all parts, sorted, each once."""
     joined = Values.join(parts)
     arranged = joined.take(order_of(joined))
-    first = np.ones(len(arranged), np.bool_)
-    first[1:] = (arranged.rows[1:] != arranged.rows[:-1]).any(axis=1)
+    first = _differ(arranged.rows)
     if arranged.lengths is not None:
         first[1:] |= arranged.lengths[1:] != arranged.lengths[:-1]
-    return arranged.take(first)
+    return arranged if first.all() else arranged.take(first)
+
+
+def _differ(rows: U8) -> Bools:
+    """Return which rows, sorted, are not the same as the one before."""
+    first = np.ones(len(rows), np.bool_)
+    for start in range(1, len(rows), SLICE):
+        part = rows[start : start + SLICE]
+        first[start : start + SLICE] = (part != rows[start - 1 : start - 1 + len(part)]).any(axis=1)
+    return first
 
 
 def match(left: U8, right: U8) -> tuple[Indices, Indices]:
     """Return where rows of `right` occur in `left`, as (left indices, right indices), ascending in the right ones.
 
-    `left` is uint8 (n, 16 or more), sorted and without repetition; `right`, of the same width, is in any order.
+    `left` is uint8 (n, 16 or more), sorted and without repetition; `right`, of the same width, is in any order. Where it is
+    sorted, and the kernel's extension is there, both are read once, from end to end.
     """
+    if not len(left) or not len(right):
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    merged = kernel.merge(left, right)
+    return search(left, right) if merged is None else merged
+
+
+def search(left: U8, right: U8) -> tuple[Indices, Indices]:
+    """Return the same as `match`, whatever the order of `right` and without the extension."""
     if not len(left):
         return np.empty(0, np.intp), np.empty(0, np.intp)
     known, wanted = prefixes(left), prefixes(right)
@@ -134,6 +193,6 @@ def _words(rows: U8) -> npt.NDArray[np.uint64]:
     """Return the rows as big-endian 64-bit numbers in machine order, at least one, uint64 (n, width / 8 rounded up)."""
     count, width = rows.shape
     words = max(1, -(-width // 8))
-    if width != 8 * words:
-        rows = np.pad(rows, ((0, 0), (0, 8 * words - width)))
-    return np.ascontiguousarray(rows).view(">u8").reshape(count, words).astype(np.uint64)
+    numbers = np.zeros((count, words), np.uint64)
+    numbers.view(np.uint8)[:, :width] = rows
+    return numbers.byteswap(inplace=True) if sys.byteorder == "little" else numbers

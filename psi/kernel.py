@@ -2,14 +2,14 @@
 
 ristretto255 (RFC 9496) with SHA-512, as RFC 9497 uses them. A batch is a C-contiguous uint8 array, one row an
 element: points and scalars have 32 bytes, hashes 64. Values come as `psi.values.Values`, with a prefix that stands
-before each of them. Every function takes batches of any size, also empty ones. SHA-256 of an import's texts and the
-sorting of 64-bit keys go the same way, each in one call.
+before each of them. Every function takes batches of any size, also empty ones. SHA-256 of an import's texts, the
+sorting of 64-bit keys and the merging of sorted rows go the same way, each in one call.
 
 The C extension (`psi._kernel`) answers with the fastest instructions that the processor has, or libsodium
 (`psi._sodium`) where the extension was not built: the same bytes either way. VESICA_KERNEL forces one of them (ifma,
 avx2, portable, libsodium). Their calls drop the GIL, so the chunks of a batch run in `threads` threads. The time that a
 call takes depends on the lengths of scalars and values, never on their content, except in functions whose name has
-`vartime`: they take public scalars only. Sorting may depend on the keys.
+`vartime`: they take public scalars only. Sorting and merging may depend on what they get.
 
 An element decodes in one way only: canonically, and never to the identity. Whatever else arrives raises InvalidPoint
 with the index of the first such row. Scalars are 1 .. L-1, little-endian; others raise InvalidScalar.
@@ -285,6 +285,21 @@ def sort_order(keys: npt.NDArray[np.uint64]) -> Indices:
     found = np.empty(len(keys), np.intp)
     backend().order(found, keys)
     return found
+
+
+def merge(left: U8, right: U8) -> tuple[Indices, Indices] | None:
+    """Return where rows of `right` stand first in `left`, as (left indices, right indices), ascending in both.
+
+    Both are uint8 (n, any width) and sorted; None where `right` is not, or where the backend cannot do it.
+    """
+    for each in (left, right):
+        if each.dtype != np.uint8 or each.ndim != 2:
+            raise TypeError(f"expected uint8 (n, any width), got {each.dtype} {each.shape}")
+    if not 8 <= left.shape[1] == right.shape[1] or left.strides[1] != 1 or right.strides[1] != 1:
+        return None
+    places, found = np.empty((2, len(right)), np.intp)
+    count = backend().merge(places, found, left, right)
+    return None if count is None else (places[:count], found[:count])
 
 
 def _expand(prefix: bytes, values: Values, dst: bytes, start: int, stop: int) -> U8:

@@ -14,22 +14,27 @@ import numpy as np
 from . import kernel
 from .errors import InvalidTags
 from .hashing import PAD_LABEL, TAG_LABEL, length_prefixed, number
-from .join import SLICE, first_disorder, join_order, match
-from .values import U8, Indices
+from .join import arrange, first_disorder, join_order, match
+from .values import SLICE, U8, Indices, Rows
 
 TAG_BYTES = 16
 MAX_BITMAP_BYTES = 64  # 512 segments, one SHA-512 pad
 
 
-def seal(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U8:
+def seal(prf: Rows, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U8:
     """Return one record for each F(x), uint8 (n, 16 + w), sorted by tag.
 
-    `prf` is uint8 (n, 64) without repetition, `bitmaps` uint8 (n, w), w from 1 to 64. Raises InvalidTags if an F(x)
-    occurs twice: the identity would get two records.
+    `prf` is uint8 (n, 64) without repetition, which is read some rows at a time; `bitmaps` uint8 (n, w), w from 1 to 64.
+    Raises InvalidTags if an F(x) occurs twice: the identity would get two records.
     """
-    pads = _pads(prf, bitmaps.shape[1], feed, version, revision)
-    records = np.concatenate([tags_of(prf, feed), bitmaps ^ pads], axis=1)
-    records = records[join_order(records[:, :TAG_BYTES])]
+    width = bitmaps.shape[1]
+    records = np.empty((len(prf), TAG_BYTES + width), np.uint8)
+    for start in range(0, len(prf), SLICE):
+        part = slice(start, start + SLICE)
+        given = prf[part]
+        records[part, :TAG_BYTES] = tags_of(given, feed)
+        records[part, TAG_BYTES:] = bitmaps[part] ^ _pads(given, width, feed, version, revision)
+    arrange(records, join_order(records[:, :TAG_BYTES]))
     check_order(records)
     return records
 
@@ -47,6 +52,14 @@ def open_records(
     if not 1 <= width <= MAX_BITMAP_BYTES:
         raise InvalidTags(f"a record has {records.shape[1]} bytes")
     check_order(records)
+    return open_sorted(records, prf, feed=feed, version=version, revision=revision, tags=tags)
+
+
+def open_sorted(
+    records: U8, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
+) -> tuple[Indices, U8]:
+    """Return what `open_records` does of records that it, or `check_order`, has found sorted before."""
+    width = records.shape[1] - TAG_BYTES
     rows, indices = match(records[:, :TAG_BYTES], tags_of(prf, feed) if tags is None else tags)
     bitmaps = records[rows, TAG_BYTES:]
     for start in range(0, len(indices), SLICE):

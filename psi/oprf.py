@@ -8,13 +8,15 @@
 The sender sees random-looking points and answers without learning which values they hide; the receiver learns F of
 its own values and nothing of the key. One key blinds a whole batch, where the RFC draws a blind for each element:
 equal values then give equal points, so a batch must not repeat a value, and hiding rests on the DDH assumption. Sort
-before sending (`join.sort_points`).
+before sending (`blind_sorted`).
 """
 
 from . import kernel
+from .errors import DuplicatePoint
+from .join import arrange, first_disorder, join_order
 from .kernel import Mode
 from .keys import Key
-from .values import U8, Values
+from .values import U8, Indices, Values
 
 
 def blind(context: bytes, values: Values, key: Key, mode: Mode = Mode.VOPRF) -> U8:
@@ -23,6 +25,20 @@ def blind(context: bytes, values: Values, key: Key, mode: Mode = Mode.VOPRF) -> 
     The points reveal nothing without the key.
     """
     return _distinct(kernel.hash_and_multiply(context, values, key.scalar, mode))
+
+
+def blind_sorted(context: bytes, values: Values, key: Key) -> tuple[U8, Indices]:
+    """Return the points of `blind` sorted by encoding, uint8 (n, 32), and of which value each is; no copy is made of them.
+
+    Sorting is the shuffle: the points are random, so their order says nothing about the order of the values. Raises
+    DuplicatePoint.
+    """
+    points = kernel.hash_and_multiply(context, values, key.scalar)
+    order = join_order(points)
+    arrange(points, order)
+    if (found := first_disorder(points)) is not None:
+        raise DuplicatePoint(int(order[found[0]]))
+    return points, order
 
 
 def evaluate(points: U8, key: Key) -> U8:

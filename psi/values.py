@@ -8,11 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .hashing import length_prefixed
+from .hashing import number
 
 U8 = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
+SLICE = 65_536  # rows that are worked on at once, where a copy of all would cost memory
 
 
 class Rows(Protocol):
@@ -47,16 +48,23 @@ class Values:
         rows = np.take(np.ascontiguousarray(self.rows), indices, axis=0)  # a fifth of the time of rows[indices]
         return Values(rows, None if self.lengths is None else self.lengths[indices])
 
+    def part(self, rows: slice) -> "Values":
+        """Return consecutive values; they are not copied."""
+        return Values(self.rows[rows], None if self.lengths is None else self.lengths[rows])
+
     def equals(self, other: "Values") -> bool:
         """Return whether both hold the same values in the same order, packed the same way."""
         if self.lengths is None or other.lengths is None:
-            return self.lengths is other.lengths and np.array_equal(self.rows, other.rows)
-        return np.array_equal(self.rows, other.rows) and np.array_equal(self.lengths, other.lengths)
+            return self.lengths is other.lengths and _same(self.rows, other.rows)
+        return _same(self.rows, other.rows) and _same(self.lengths, other.lengths)
 
     def digest(self) -> bytes:
         """Return SHA-256 over the values (32 bytes): two lists of one namespace that differ have different digests."""
-        lengths = b"" if self.lengths is None else self.lengths.tobytes()
-        return hashlib.sha256(length_prefixed(self.rows.tobytes(), lengths)).digest()
+        found = hashlib.sha256()
+        for part in (self.rows, np.empty(0, np.uint8) if self.lengths is None else self.lengths):
+            found.update(number(part.nbytes))
+            found.update(np.ascontiguousarray(part).reshape(-1).data)
+        return found.digest()
 
     def arrays(self) -> dict[str, U8]:
         """Return the arrays by name, to be stored in a file; `of_arrays` reads them."""
@@ -83,6 +91,21 @@ class Values:
             return cls(rows)
         return cls(rows, np.concatenate([part._every_length() for part in filled]))
 
+    @classmethod
+    def gather(cls, parts: "list[Values]") -> "Values":
+        """Return what `join` does; the parts leave the list as they are copied, so that they are not all there twice."""
+        if len({part.rows.shape[1] for part in parts}) != 1 or any(part.lengths is not None for part in parts):
+            joined = cls.join(parts)
+            parts.clear()
+            return joined
+        rows = np.empty((sum(map(len, parts)), parts[0].rows.shape[1]), np.uint8)
+        end = len(rows)
+        while parts:
+            part = parts.pop()
+            rows[end - len(part) : end] = part.rows
+            end -= len(part)
+        return cls(rows)
+
     def _every_length(self) -> U8:
         return np.full(len(self), self.rows.shape[1], np.uint8) if self.lengths is None else self.lengths
 
@@ -97,6 +120,12 @@ class Values:
         if len(widths) <= 1:
             return cls(rows)
         return cls(rows, np.array([len(value) for value in values], np.uint8))
+
+
+def _same(left: U8, right: U8) -> bool:
+    """Return whether two arrays are equal; what comparing them makes is as large as a part of them."""
+    parts = (slice(start, start + SLICE) for start in range(0, len(left), SLICE))
+    return left.shape == right.shape and all(np.array_equal(left[part], right[part]) for part in parts)
 
 
 def _widened(rows: U8, width: int) -> U8:

@@ -16,14 +16,14 @@ WITHOUT = {  # these know no home, no row and no project, though they stand abov
     "inputs": {"storage", "access", "operations"},
     "adhoc": {"storage", "access"},
 }
-GROUND = {"errors", "log"}
+GROUND = {"errors", "homes", "log"}
 TOP = {"__init__", "node", "project", "service", "wiring"}  # put the house together: no room uses them
 DOORS = {  # what hangs on a project or a node, and where it lives: a use through it is an import that hides
     "profiles": "imports", "segments": "segments", "consent": "consent", "consent_policies": "consent",
     "labels": "governance", "policies": "governance", "governance": "governance", "partners": "partners",
     "letters": "partners", "feeds": "feeds/sending", "received": "feeds/receiving", "memberships": "feeds/receiving",
     "files": "destinations",
-    "erasure": "erasure", "alerts": "operations",
+    "erasure": "erasure", "datasets": "erasure", "alerts": "operations",
     "jobs": "operations", "users": "access", "roles": "access", "reports": "reports",
 }  # fmt: skip
 HIDDEN = tuple(f"{owner}.{noun}" for owner in ("project", "node") for noun in DOORS)

@@ -1,11 +1,13 @@
 """The audit log: who did what to what, when, and what came of it; each row carries the hash of the one before.
 
-Rows have names and numbers in them, never an identity or a secret. They are only ever added.
+Rows have names and numbers in them, never an identity or a secret: one that somebody types in place of a name is written
+as "?". They are only ever added.
 """
 
-import getpass
 import hashlib
 import json
+import os
+import pwd
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -42,6 +44,21 @@ class Result(StrEnum):
     FAIL = "fail"  # the machine could not do it
 
 
+class ActorKind(StrEnum):
+    USER = "user"
+    PARTNER = "partner"  # by its alias, or by its key while it has none
+    NODE = "node"  # on its own account; named after the process
+    ACCOUNT = "account"  # of the operating system: whoever runs commands on a node without users
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, as the log writes it: a user and a partner may have the same name."""
+
+    kind: ActorKind
+    name: str
+
+
 class Standing(StrEnum):
     """How the log stands to a head of it that was noted earlier."""
 
@@ -59,6 +76,7 @@ class Entry:
     at: int
     project_id: str | None
     actor: str
+    actor_kind: ActorKind | None  # None in rows of an older release
     act: str
     target: str
     result: Result
@@ -70,6 +88,7 @@ class Entry:
             "number": self.number,
             "at": date(self.at),
             "project": self.project_id,
+            "actor_kind": self.actor_kind,
             "actor": self.actor,
             "act": self.act,
             "target": self.target,
@@ -109,7 +128,7 @@ class Audit:
         read: Callable[[], AbstractContextManager[Tx]],
         now: Callable[[], int],
         *,
-        actor: Callable[[], str],
+        actor: Callable[[], Actor],
         check: Callable[[str | None], None],
     ) -> None:
         self._read = read
@@ -130,18 +149,20 @@ class Audit:
     ) -> None:
         """Add a row in the given transaction, so that the change and its row are kept or lost together.
 
-        `actor` is the caller unless given (a partner's alias).
+        `actor` is the caller unless given: a partner, by its alias.
         """
         end = last(tx)
+        by = self._actor() if actor is None else Actor(ActorKind.PARTNER, actor)
         values: Document = {
             "number": end.number + 1,
             "at": self._now(),
             "project_id": project_id,
-            "actor": _clean(actor or self._actor())[:255],
+            "actor": _clean(by.name)[:255],
+            "actor_kind": by.kind,
             "act": act,
-            "target": _clean(target)[:_MAX_TARGET],
+            "target": _without_secrets(_clean(target))[:_MAX_TARGET],
             "result": result,
-            "detail": dict(detail or {}),
+            "detail": dict(detail or {}) if result is Result.ALLOW else _refused(detail or {}),
             "previous": end.digest,
         }
         tx.execute(rows.insert().values(**values, digest=row_digest(values)))
@@ -247,7 +268,7 @@ class Audit:
         documents = [entry.as_dict() for entry in reversed(self.entries(**filters))]
         if format == "json":
             return json.dumps(documents, indent=2) + "\n"
-        names = ["number", "at", "project", "actor", "act", "target", "result", "detail", "digest"]
+        names = ["number", "at", "project", "actor_kind", "actor", "act", "target", "result", "detail", "digest"]
         details = ({**each, "detail": json.dumps(each["detail"], sort_keys=True)} for each in documents)
         return csv_text(names, ([each[name] for name in names] for each in details))
 
@@ -280,7 +301,9 @@ def stands(tx: Tx, head: Head, *, made: int) -> Standing:
 def row_digest(row: Mapping[str, Any]) -> bytes:
     """Return the digest of a row's other columns, the digest of the row before it among them."""
     content = json.dumps(row["detail"], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    words = (row["project_id"] or "", row["actor"], row["act"], row["target"], row["result"], content)
+    words = [row["project_id"] or "", row["actor"], row["act"], row["target"], row["result"], content]
+    if row["actor_kind"] is not None:  # rows of an older release have none
+        words.append(row["actor_kind"])
     numbers = (number.to_bytes(8, "big") for number in (row["number"], row["at"]))
     return hashlib.sha256(
         length_prefixed(_LABEL, row["previous"], *numbers, *(word.encode() for word in words))
@@ -292,11 +315,37 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+_SECRET = re.compile(
+    r"""vesica-token-\w+ | \bvesica1\w{8,}  # what lets in, or connects
+    | [^\s'"=/,]+(?:[@\uff20\ufe6b]|%40)[^\s'"/,]+  # an e-mail address
+    | [+\uff0b]\d(?:[ ().\-/]{0,2}\d){6,14} | (?<![\w:])(?<!\d[.-])\(?0(?:[ ().\-/]{0,2}\d){8,14}(?!\w)  # a phone number""",
+    re.VERBOSE,
+)
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRET.sub("?", text)
+
+
+def _refused(given: Any) -> Any:
+    """Return the detail of an act that was refused or failed, in which stands what somebody typed."""
+    match given:
+        case str():
+            return _without_secrets(given)
+        case Mapping():
+            return {name: _refused(each) for name, each in given.items()}
+        case list() | tuple():
+            return [_refused(each) for each in given]
+    return given
+
+
 @cache
 def process_user() -> str:
-    """Return the user who runs this process, at its machine."""
+    """Return the account that runs this process, at its machine: as the operating system has it, whatever the environment
+    says."""
+    uid = os.getuid()
     try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a passwd entry
-        name = "unknown"
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container's user without a passwd entry
+        name = f"uid {uid}"
     return f"{name}@{socket.gethostname()}"

@@ -18,7 +18,8 @@ from ..errors import NoCaller
 from ..storage.database import Tx
 from ..storage.tables import projects, users
 from . import audit, permissions
-from .permissions import Grants, Permission, PermissionDenied
+from .audit import Actor, ActorKind
+from .permissions import Grants, Permission, PermissionDenied, Role
 
 if TYPE_CHECKING:
     from .scope import Home, Scope
@@ -32,17 +33,19 @@ R = TypeVar("R")
 class Caller:
     """Who acts: the audit log writes `name`, or the user of this process where it is None.
 
-    `token` is the digest of a user's token. `itself` is the node: its service, its jobs, what partners ask of it.
+    `token` is the digest of a user's token. `itself` is the node: its service, its jobs, what partners ask of it; `kind`
+    is then that of the actor who asked for it.
     """
 
     name: str | None = None
     token: bytes | None = None
     itself: bool = False
     unknown: bool = False
+    kind: ActorKind = ActorKind.USER
 
 
-OPERATOR = Caller()  # the operator, who opened the home
-NOBODY = Caller(name="nobody", unknown=True)  # code that named no caller
+OPERATOR = Caller(kind=ActorKind.ACCOUNT)  # the operator, who opened the home
+NOBODY = Caller(name="nobody", unknown=True, kind=ActorKind.NODE)  # code that named no caller
 
 
 class Guard:
@@ -72,9 +75,10 @@ class Guard:
             self._caller.reset(before)
 
     @contextmanager
-    def itself(self, name: str | None = None) -> Iterator[None]:
-        """Do the node's own work while the body runs, in the `name` of the user who asked for it, if one did."""
-        with self.acting_as(Caller(name=name, itself=True)):
+    def itself(self, by: Actor | None = None) -> Iterator[None]:
+        """Do the node's own work while the body runs, in the name of who asked for it, if somebody did."""
+        name, kind = (None, ActorKind.NODE) if by is None else (by.name, by.kind)
+        with self.acting_as(Caller(name=name, itself=True, kind=kind)):
             yield
 
     def as_itself(self, work: Callable[P, R]) -> Callable[P, R]:
@@ -87,9 +91,9 @@ class Guard:
 
         return own
 
-    def actor(self) -> str:
+    def actor(self) -> Actor:
         """Return the caller as the audit log writes it."""
-        return self.caller.name or audit.process_user()
+        return Actor(self.caller.kind, self.caller.name or audit.process_user())
 
     def sign_in(self, token: str | None) -> None:
         """Act for the user whose token this is, from now on in this thread; a node without users needs no token.
@@ -133,7 +137,13 @@ class Guard:
         grants = None if permission is None else self.grants(tx)
         if permission is not None and grants is not None and not permissions.permits(grants, permission, project_id):
             name = tx.scalar(select(projects.c.name).where(projects.c.id == project_id))
-            raise PermissionDenied(self.actor(), act, permission, name)
+            raise PermissionDenied(self.actor().name, act, permission, name)
+
+    def lacks(self, tx: Tx, role: Role, project_id: str | None) -> str | None:
+        """Return what a role lets its user do or see in a project, or with None everywhere, and the caller may not; None
+        for nothing."""
+        grants = self.grants(tx)
+        return None if grants is None else permissions.exceeds(grants, role, project_id)
 
     def require(self, act: str, target: str, project_id: str | None, **detail: Any) -> None:
         """Check what is no change of state, so leaves a row in the audit log only where it is refused."""

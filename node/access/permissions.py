@@ -20,6 +20,9 @@ class Permission(StrEnum):
     ADMINISTER = "administer"
 
 
+WHOLE_SIGHT = frozenset({Permission.ADMINISTER, Permission.AUDIT})  # who has one could lift a limit, or read around it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
     """A set of permissions. `labels` are those that it lets a user see; None: every label."""
@@ -63,6 +66,7 @@ _D, _G = Permission.MANAGE_DATA, Permission.MANAGE_GOVERNANCE
 
 ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a letter, an exchange or a job asks for
     "alert.acknowledge": Permission.VIEW,
+    "audit.export": Permission.AUDIT,
     "audit.prune": Permission.ADMINISTER,
     "audit.read": Permission.AUDIT,
     "consent-policy.create": _G,
@@ -109,12 +113,12 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "partner.called": None,
     "partner.call": None,
     "partner.decline": _C,
+    "partner.decline-change": _C,
     "partner.disconnect": _C,
     "partner.id": _C,
     "partner.moved": None,
     "partner.preflight": _C,
     "partner.propose": _C,
-    "partner.refuse": _C,
     "partner.rotated-key": None,
     "partner.request": _C,
     "partner.request_failed": _C,
@@ -131,7 +135,7 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "profile.readmit": _D,
     "profile.take-over": _D,
     "project.create": Permission.ADMINISTER,
-    "project.hide-unconsented": _G,
+    "project.leave-out": _G,
     "project.resume": _S,
     "project.terms": _C,
     "project.view": Permission.VIEW,
@@ -184,8 +188,25 @@ def permission_for(act: str) -> Permission | None:
 
 
 def permits(grants: Grants, permission: Permission, project_id: str | None) -> bool:
-    """Return whether a role gives a permission in a project; None is the node, where a role in one project gives nothing."""
-    return any(permission in grant.role.permissions for grant in _there(grants, project_id))
+    """Return whether roles give a permission in a project; None is the node, where a role in one project gives nothing.
+
+    Where sight is limited none gives one of WHOLE_SIGHT.
+    """
+    given = any(permission in grant.role.permissions for grant in _there(grants, project_id))
+    return given and not (permission in WHOLE_SIGHT and _is_limited(grants, project_id))
+
+
+def without_sight(grants: Grants) -> set[tuple[Permission, str | None]]:
+    """Return which permissions of WHOLE_SIGHT roles give where sight is limited, each with the project, None for the node.
+
+    They give nothing. Nobody is given such roles together, nor left with them: users.py asks before and after.
+    """
+    return {
+        (permission, grant.project_id)
+        for grant in grants
+        for permission in WHOLE_SIGHT & grant.role.permissions
+        if _is_limited(grants, grant.project_id)
+    }
 
 
 def reaches(grants: Grants, project_id: str) -> bool:
@@ -212,6 +233,17 @@ def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
                 return None
             found |= grant.role.labels
     return frozenset(found)
+
+
+def _is_limited(grants: Grants, project_id: str | None) -> bool:
+    """Return whether all roles that let a project be viewed show some labels only; of the node, whether that is so of it
+    or of a project."""
+    places = {project_id} if project_id is not None else {None, *(grant.project_id for grant in grants)}
+    for place in places:
+        views = [grant.role for grant in _there(grants, place) if Permission.VIEW in grant.role.permissions]
+        if views and all(role.labels is not None for role in views):
+            return True
+    return False
 
 
 def clears(cleared: frozenset[str] | None, labels: Iterable[str]) -> bool:

@@ -11,7 +11,7 @@ from psi.errors import Remedy
 from ..errors import AlreadyExists, InvalidInput, NotAllowed, NotFound, check_name
 from ..storage import tables
 from ..storage.database import Tx
-from .permissions import READY_MADE, Permission, Role, exceeds
+from .permissions import READY_MADE, WHOLE_SIGHT, Permission, Role
 
 if TYPE_CHECKING:
     from .scope import Home
@@ -45,8 +45,8 @@ class Roles:
             if unknown or not given:
                 said = f"there is no permission {unknown[0][:80]!r}" if unknown else "a role needs a permission"
                 raise InvalidInput(said, hint=f"the permissions are {', '.join(Permission)}")
-            unlimited = sorted({Permission.ADMINISTER, Permission.AUDIT} & set(given))
-            if unlimited and limit is not None:  # these lift the limit, or read around it
+            unlimited = sorted(WHOLE_SIGHT & set(given))
+            if unlimited and limit is not None:
                 raise InvalidInput(
                     f"a role with {unlimited[0]} cannot be limited to labels",
                     hint="leave the labels or the permission out",
@@ -62,7 +62,7 @@ class Roles:
         """Take a role of the node's own away; refused while a user has it, and where it gives more than the caller has."""
         rows, grants = tables.roles, tables.grants
         with self._home.act("role.delete", name) as tx:
-            role, own = self.get(tx, name), self._home.guard.grants(tx)
+            role = self.get(tx, name)
             if name in READY_MADE:
                 raise NotAllowed(f"role {name} is ready-made", hint="do not grant it")
             query = select(tables.users.c.name).join(grants, grants.c.user_id == tables.users.c.id)
@@ -73,13 +73,18 @@ class Roles:
                     hint="take it from them first",
                     remedy=Remedy("user.deny", {"name": users[0], "role": name}),
                 )
-            more = None if own is None else exceeds(own, role, None)
+            self.check_no_more(tx, [(role, None)])
+            tx.execute(rows.delete().where(rows.c.name == name))
+
+    def check_no_more(self, tx: Tx, given: Iterable[tuple[Role, str | None]]) -> None:
+        """Refuse to give or take roles that let a user do or see what the caller may not, in the same place."""
+        for role, project_id in given:
+            more = self._home.guard.lacks(tx, role, project_id)
             if more:
                 raise NotAllowed(
-                    f"role {name} gives {more}, which {self._home.guard.actor()} does not have",
+                    f"role {role.name} gives {more}, which {self._home.guard.actor().name} does not have there",
                     hint="ask an administrator who has it",
                 )
-            tx.execute(rows.delete().where(rows.c.name == name))
 
     def known(self, tx: Tx) -> dict[str, Role]:
         """Return the roles by name, the ready-made ones first."""

@@ -15,6 +15,8 @@ from sqlalchemy import select
 from psi.errors import Remedy, VesicaError
 
 from ..errors import Failure, NotFound, RefusedToPartner, StoreBusy
+from ..homes import OPENED
+from ..storage.bell import Bell
 from ..storage.config import PARTS, Config
 from ..storage.database import Database, Tx
 from ..storage.files import below, make_private
@@ -59,18 +61,20 @@ class Home:
     def __init__(
         self, path: Path, config: Config, database: Database, *, now: Callable[[], int], random: Callable[[int], bytes]
     ) -> None:
-        for each in (path, *(path / name for name in PARTS)):
+        for each in (path, *(path / name for name in PARTS), *path.glob("keys/*")):
             make_private(each)
         self.path = path
+        OPENED.add(path)
         self._config, self._stamp = config, Config.stamp(path)
         self.database = database
+        self.bell = Bell(path / "bell")
+        database.committed = self.bell.ring
         self.now = now
         self.random = random
         self.keys = Keys(path, random)
         self.process = Process(path)
-        self.untold: dict[
-            str, str
-        ] = {}  # partners to whom letters of this process's acts could not be delivered, and why
+        # Partners to whom letters of this process's acts could not be delivered, and why.
+        self.undelivered: dict[str, str] = {}
         self.guard = Guard(self)
         self.audit = Audit(
             self.read,
@@ -80,6 +84,7 @@ class Home:
         )
 
     def close(self) -> None:
+        OPENED.discard(self.path)
         self.process.close()
         self.database.close()
 
@@ -159,12 +164,13 @@ class Home:
         actor: str | None = None,
         detail: MutableMapping[str, Any] | None = None,
     ) -> Iterator[None]:
-        """Leave a deny row for a VesicaError of the body, for a Failure and anything else a fail row; it goes on up."""
+        """Leave a deny row for a VesicaError of the body, for a Failure, an interrupt and anything else a fail row; it goes
+        on up."""
         try:
             yield
         except StoreBusy:  # nothing was tried, and a row would have to wait as long again
             raise
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             reason = {"code": error.code if isinstance(error, VesicaError) else "internal"}
             if isinstance(error, VesicaError):
                 reason["message"] = str(error)

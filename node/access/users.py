@@ -5,7 +5,7 @@ A token is 32 random bytes. It is shown once; only its SHA-256 is kept, which fo
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from ..storage.records import Document, record
 from ..storage.tables import DAY
 from . import permissions
 from .guard import OPERATOR, Caller
-from .permissions import READY_MADE, Grant, Grants, Role
+from .permissions import READY_MADE, Grant, Grants
 from .roles import Roles
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ADMINISTRATOR = "administrator"
 TOKEN_DAYS = 90
 MAX_TOKEN_DAYS = 366
+
+NAMED: dict[str, Callable[[Tx, str], bool]] = {}
+"""By noun, whether somebody other than a user acts on the node under a name; filled by node/wiring.py."""
 
 _PREFIX = "vesica-token-"  # what a scanner for leaked secrets looks for
 
@@ -91,16 +94,13 @@ class Users:
         """
         given = list(dict.fromkeys(roles))
         with self._home.act("user.create", name, detail=_detail(given, scope, days)) as tx:
-            check_name(name, "user")
-            if self._find(tx, name) is not None:
-                raise AlreadyExists(
-                    f"there is a user {name!r} already", hint="see which there are", remedy=Remedy("user.list")
-                )
+            self._check_free(tx, name)
             project_id = None if scope is None else scope.id
-            self._check_no_more(tx, [(Roles(self._home).get(tx, role), project_id) for role in given])
+            Roles(self._home).check_no_more(tx, [(Roles(self._home).get(tx, role), project_id) for role in given])
             user_id = self._insert(tx, name)
             for role in given:
                 self._grant(tx, user_id, role, scope)
+            self._check_sight(tx, self._get(tx, name), ())
             self._check_administrator(tx)
             return self._token(tx, user_id, name, days)
 
@@ -133,8 +133,12 @@ class Users:
                     hint="see which roles there are",
                     remedy=Remedy("user.show", {"name": name}),
                 )
-            self._check_no_more(tx, [(Roles(self._home).get(tx, role), None if scope is None else scope.id)])
+            Roles(self._home).check_no_more(
+                tx, [(Roles(self._home).get(tx, role), None if scope is None else scope.id)]
+            )
+            before = self._grants_of(tx, user.id)
             self._grant(tx, user.id, role, scope)
+            self._check_sight(tx, user, before)
 
     def deny(self, name: str, role: str, *, scope: "Scope | None" = None) -> None:
         """Take a role from a user; jobs that it has submitted are done all the same.
@@ -152,7 +156,9 @@ class Users:
                     remedy=Remedy("user.show", {"name": name}),
                 )
             self._check_not_above(tx, user, scope)
+            before = self._grants_of(tx, user.id)
             tx.execute(delete(tables.grants).where(tables.grants.c.id == row.id))
+            self._check_sight(tx, user, before)
             self._check_administrator(tx)
 
     def token(self, name: str, days: int = TOKEN_DAYS) -> Token:
@@ -191,7 +197,10 @@ class Users:
         detail: Document = {}
         guard = self._home.guard
         by_operator = guard.caller == OPERATOR
-        with guard.itself() if by_operator else nullcontext(), self._home.act("user.reset", "all", detail=detail) as tx:
+        with (
+            guard.itself(guard.actor()) if by_operator else nullcontext(),
+            self._home.act("user.reset", "all", detail=detail) as tx,
+        ):
             if not by_operator:
                 raise NotAllowed(
                     "nobody takes all users away with a token",
@@ -212,14 +221,16 @@ class Users:
         """
         guard = self._home.guard
         with (
-            guard.itself() if guard.caller == OPERATOR else nullcontext(),
+            guard.itself(guard.actor()) if guard.caller == OPERATOR else nullcontext(),
             self._home.act("user.reset", name, detail=_detail([ADMINISTRATOR], None, days)) as tx,
         ):
             check_name(name, "user")
             self._home.keys.signing_key  # noqa: B018 - raises WrongPassphrase
             user = self._find(tx, name)
+            if user is None:
+                self._check_free(tx, name)
             present = [] if user is None else [(each.role, each.project_id) for each in self._grants_of(tx, user.id)]
-            self._check_no_more(tx, [(Roles(self._home).get(tx, ADMINISTRATOR), None), *present])
+            Roles(self._home).check_no_more(tx, [(Roles(self._home).get(tx, ADMINISTRATOR), None), *present])
             user_id = self._insert(tx, name) if user is None else user.id
             if user is not None:
                 self._revoke(tx, user)
@@ -250,18 +261,17 @@ class Users:
         places = [(each.role, each.project_id) for each in self._grants_of(tx, user.id)]
         if scope is not None:
             places = [(role, scope.id) for role, project_id in places if project_id in (None, scope.id)]
-        self._check_no_more(tx, places)
+        Roles(self._home).check_no_more(tx, places)
 
-    def _check_no_more(self, tx: Tx, given: Iterable[tuple[Role, str | None]]) -> None:
-        """Refuse to give or take roles that let a user do or see what the caller may not, in the same place."""
-        own = self._home.guard.grants(tx)
-        for role, project_id in given:
-            more = None if own is None else permissions.exceeds(own, role, project_id)
-            if more:
-                raise NotAllowed(
-                    f"role {role.name} gives {more}, which {self._home.guard.actor()} does not have there",
-                    hint="ask an administrator who has it",
-                )
+    def _check_sight(self, tx: Tx, user: _UserRow, before: Grants) -> None:
+        """Refuse a change of what a user had `before` that leaves more of them with limited sight and a permission that
+        needs all of it."""
+        more = permissions.without_sight(self._grants_of(tx, user.id)) - permissions.without_sight(before)
+        for permission in sorted({permission for permission, _ in more}):
+            raise NotAllowed(
+                f"{user.name} would have the permission {permission} from one role, and sight that another limits to labels",
+                hint="give a role with the sight of all labels as well, or take the one that limits it first",
+            )
 
     def _owner(self, tx: Tx, digest: bytes) -> _Owner:
         users, tokens = tables.users, tables.tokens
@@ -281,12 +291,14 @@ class Users:
         return TokenNeeded("this node has users: it needs to know which one you are", hint=hint, remedy=remedy)
 
     def _way_in(self, tx: Tx, name: str = "") -> tuple[str, Remedy]:
-        """Return how a user gets a token; when no token is valid, as after a restore, no administrator can make one."""
-        given = {"name": name} if name else {}
-        valid = select(tables.tokens.c.digest).where(tables.tokens.c.expires > self._home.now())
-        if tx.execute(valid.limit(1)).first() is None:
-            return "no user has a valid token; the operator of the home gets back in", Remedy("user.reset", given)
-        return "set VESICA_TOKEN to a token of yours; an administrator makes one", Remedy("user.token", given)
+        """Return how a user gets a token; where no other user could make one, only the operator of the home can."""
+        given, users, now = {"name": name} if name else {}, tables.users.c, self._home.now()
+        valid = select(users.id).join(tables.tokens).where(tables.tokens.c.expires > now, users.name != name)
+        able = any(tx.execute(_grants(each, ADMINISTRATOR, None)).first() for each in tx.scalars(valid).all())
+        if able and len(tx.scalars(select(users.id)).all()) > 1:
+            return "set VESICA_TOKEN to a token of yours; an administrator makes one", Remedy("user.token", given)
+        lost = "set VESICA_TOKEN; if your token is lost" if able else "no administrator has a valid token"
+        return f"{lost}, the operator of the home gets back in", Remedy("user.reset", given)
 
     def _act(self, act: str, name: str, scope: "Scope | None", detail: Document) -> AbstractContextManager[Tx]:
         return self._home.act(act, name, project_id=None if scope is None else scope.id, detail=detail)
@@ -335,6 +347,20 @@ class Users:
                 "somebody has to administer the node, and nobody would",
                 hint=f"give a user the role {ADMINISTRATOR} first, for the whole node and not for one project",
             )
+
+    def _check_free(self, tx: Tx, name: str) -> None:
+        """Refuse a name for a user that another one has, or somebody else who acts here."""
+        check_name(name, "user")
+        if self._find(tx, name) is not None:
+            raise AlreadyExists(
+                f"there is a user {name!r} already", hint="see which there are", remedy=Remedy("user.list")
+            )
+        for noun, has in NAMED.items():
+            if has(tx, name):
+                raise AlreadyExists(
+                    f"there is a {noun} {name!r}: the audit log would have two actors of that name",
+                    hint="choose another name for the user",
+                )
 
     def _find(self, tx: Tx, name: str) -> _UserRow | None:
         row = tx.execute(select(tables.users).where(tables.users.c.name == name)).first()

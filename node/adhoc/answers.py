@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protocol.agreement import Agreement
-from protocol.estimate import CountAnswerer, Question, commit
+from protocol.estimate import CountAnswerer, Question, commit, most_asked
+from protocol.evaluation import EvaluateSender, state_key
 from protocol.exchange import Opening, Role
 from protocol.messages import Answer, SegmentAnswer
 from protocol.receipt import NO_RECEIPT
-from protocol.release import EvaluateSender, ReleaseSender, manifest, state_key
+from protocol.release import ReleaseSender, manifest
 from protocol.states import Kind
 from psi import count, membership, noise, oprf
 from psi.keys import Purpose
@@ -69,8 +70,10 @@ class Answers:
             commitment=commit(
                 universe, context=context, epoch=EPOCH, generation=1, made=self._party.now(), sign=self._party.sign
             ),
-            check_asker=lambda public: None,
+            check_asker=lambda digest: None,
             sanitise=lambda question: self._sanitise(namespace, between, question),
+            most=most_asked(between.agreement.terms),
+            most_segments=1,
         )
 
     def _sanitise(self, namespace: str, between: Between, question: Question) -> Answer:
@@ -83,7 +86,7 @@ class Answers:
             if agreed.epsilon is not None:
                 noised += noise.discrete_laplace(agreed.epsilon, noise.Stream(self._party.random(32)))
                 width = noise.half_width(epsilon=agreed.epsilon, draws=1, size=size, sampled=size, hits=0)
-            if len(question.sizes) != 1 or size < agreed.minimum_segment or noised < agreed.minimum_overlap:
+            if size < agreed.minimum_segment or noised < agreed.minimum_overlap:
                 answer = SegmentAnswer(status="below_minimum")
             else:
                 noised = min(max(noised, 0), size)
@@ -92,7 +95,7 @@ class Answers:
                 )
             self.learned.theirs[namespace], self.learned.overlap[namespace] = size, true
             self.learned.answered[namespace] = answer
-        return Answer(segments=(self.learned.answered[namespace],) * len(question.sizes), computed_at=self._party.now())
+        return Answer(segments=(self.learned.answered[namespace],), computed_at=self._party.now())
 
     def _evaluate(self, namespace: str, between: Between) -> Role:
         context, direction = between.context(Kind.EVALUATE, namespace), between.direction(Kind.EVALUATE)

@@ -9,10 +9,11 @@ from protocol import handshake
 from protocol.agreement import Agreement, Terms
 from protocol.connectid import ConnectId
 from protocol.estimate import MAX_ASKED, CountAsker
+from protocol.evaluation import EvaluateReceiver, Evaluation, EvaluationTally
 from protocol.exchange import Machine, Opening, Role
 from protocol.messages import Commitment, SegmentAnswer
 from protocol.receipt import NO_RECEIPT
-from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally, ReleaseReceiver
+from protocol.release import ReleaseReceiver
 from protocol.states import Kind, Part
 from psi import noise
 from psi.errors import Remedy, VesicaError
@@ -23,8 +24,8 @@ from ..errors import Failure, InvalidInput, PeerUnreachable, printable
 from ..exchanges.http import drive, open_at
 from ..operations.jobs import Progress, no_progress
 from ..transport import paths
-from ..transport.addresses import Reach
-from ..transport.client import PeerClient
+from ..transport.addresses import AllowedAddresses
+from ..transport.client import Peer, PeerClient
 from .session import (
     DONE_PATH,
     EPOCH,
@@ -39,7 +40,8 @@ from .session import (
 )
 
 FIRST_CONTACT_SECONDS = 5.0  # a listener that is not there by then has gone
-ASKED_FOR = Reach(loopback=True, private=True)  # a person has just entered the Connect ID, for this one session
+# Any address: a person has just entered the Connect ID, for this one session.
+ASKED_FOR = AllowedAddresses(loopback=True, private=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,9 @@ def dial(
     too few identities), RemoteProtocolError.
     """
     connect_id, party = check(text), Party()
-    with PeerClient(party, connect_id.address, connect_id.key, reach=ASKED_FOR, proxy=connect_id.proxy) as client:
+    with PeerClient(
+        party, Peer(connect_id.address, connect_id.key, allowed=ASKED_FOR, proxy=connect_id.proxy)
+    ) as client:
         client.patience, patience = FIRST_CONTACT_SECONDS, client.patience
         try:
             agreement = _agree(client, party, connect_id, columns, terms(minimum=minimum, exact=exact))
@@ -107,9 +111,8 @@ def dial(
             outcome = session.members() if members else session.count()
         except PeerUnreachable:
             raise
-        except (
-            BaseException
-        ) as error:  # the listener waits for another call where it has answered nothing, else it ends
+        except BaseException as error:
+            # The listener waits for another call where it has answered nothing, else it ends.
             client.patience = FIRST_CONTACT_SECONDS
             with suppress(VesicaError):
                 client.post(DONE_PATH, b"")
@@ -187,7 +190,7 @@ class Dialling:
         self._run(Kind.RELEASE, subject, role)
         for namespace, records in sorted(role.result.records.items()):
             evaluation = evaluations[namespace]
-            indices, _ = role.result.open(namespace, evaluation.prf)
+            indices, _ = role.result.open(namespace, evaluation.prf[:])
             found = Found(namespace=namespace, ours=len(evaluation.values), theirs=len(records), indices=indices)
             outcome.found.append(found)
         return outcome
@@ -209,6 +212,7 @@ class Dialling:
             consented=np.ones(len(asked), np.bool_),
             derive_key=lambda digest: self.between.key(Kind.COUNT, namespace, Purpose.COUNT_ASK, digest),
             check_universe=check_universe,
+            maximum=self.between.agreement.terms.maximum_universe,
             peer_keys=(self.connect_id.key,),
         )
         self._run(Kind.COUNT, {"namespace": namespace}, role)

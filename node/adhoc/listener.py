@@ -9,8 +9,8 @@ from protocol import handshake, wire
 from protocol.agreement import Agreement, Offer
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
+from protocol.evaluation import EvaluateSender
 from protocol.exchange import Machine, Opened, Opening, Role
-from protocol.release import EvaluateSender
 from protocol.states import Kind, Part
 from psi.errors import VesicaError
 
@@ -111,10 +111,12 @@ class _Session:
         self._spent = False  # whether something was answered that depends on both files
         self._ended = False
         self._error: VesicaError | None = None
+        self._answering = Answering(self)
         self._begin(b"", None)
 
     def _begin(self, peer: bytes, agreement: Agreement | None) -> None:
         """Begin with a dialler, or wait for one: what an earlier one did that got no answer is forgotten, and its keys."""
+        self._answering.forget_all()
         self._peer = peer
         self._between: Between | None = None
         if agreement is not None:
@@ -141,7 +143,7 @@ class _Session:
         return caller == self._peer
 
     def routes(self) -> list[Route]:
-        exchanges = [replace(route, handler=self._watched(route)) for route in Answering(self).routes()]
+        exchanges = [replace(route, handler=self._watched(route)) for route in self._answering.routes()]
         connect = Route("POST", paths.CONNECT, self._connect, wire.MAX_BODY_OF_STRANGERS)
         return [connect, Route("POST", DONE_PATH, self._goodbye), *exchanges]
 
@@ -150,13 +152,14 @@ class _Session:
             with self._lock:
                 self._working += 1
             try:
-                return route.handler(call)
+                body = route.handler(call)
             finally:
                 with self._lock:
                     self._working -= 1
                     self._heard = time.monotonic()
-                if "step" in call.parameters:
-                    self._progress(call.parameters["step"], int(call.parameters["chunk"]) + 1, None)
+            if "step" in call.parameters:
+                self._progress(call.parameters["step"], int(call.parameters["chunk"]) + 1, None)
+            return body
 
         return handler
 

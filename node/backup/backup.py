@@ -11,9 +11,8 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -22,18 +21,20 @@ from sqlalchemy import Select, Table, select
 
 from psi.errors import Remedy, VesicaError
 
-from ..access.permissions import READY_MADE, exceeds
+from ..access.permissions import READY_MADE
 from ..access.scope import Home
 from ..access.users import ADMINISTRATOR
 from ..errors import AlreadyExists, Failure, InvalidInput, NotAllowed
+from ..homes import check_outside
 from ..people.manifests import Manifest
 from ..storage import outputs
 from ..storage.database import Database, Tx
-from ..storage.files import below, failure_of, is_old, make_directory, write_atomically
+from ..storage.files import below, failure_of, make_directory, write_atomically
 from ..storage.keys import under_passphrase
 from ..storage.records import Document, record
 from ..storage.tables import connections as connections_table
 from ..storage.tables import manifests, memberships, metadata, received_feeds
+from ..storage.temporary import new_directory, remove_leftovers
 
 FORMAT = "vesica backup 1"
 MANIFEST = "manifest.json"
@@ -68,38 +69,22 @@ def write(home: Home, target: Path, *, force: bool = False) -> Document:
     replaces a file, never a directory.
     """
     home.guard.require("node.backup", str(target), None)  # before a key is copied, not after
-    with home.refusals("node.backup", str(target)):
-        _check_sees_all(home)
-    try:
-        document = _write(home, target, force=force)
-    except Exception:
-        with home.act("node.backup", str(target)):
-            raise
-    with home.act("node.backup", str(target), detail={"files": document["files"]}):
-        return document
-
-
-def _check_sees_all(home: Home) -> None:
-    """Raise NotAllowed unless the caller may do and see everything: a backup has all data and the keys."""
-    with home.read() as tx:
-        grants = home.guard.grants(tx)
-    more = None if grants is None else exceeds(grants, READY_MADE[ADMINISTRATOR], None)
-    if more:
-        raise NotAllowed(
-            f"a backup holds everything, and {home.guard.actor()} does not have {more}",
-            hint="ask an administrator of the whole node",
-        )
+    with home.refusals("node.backup", str(target)), home.read() as tx:
+        if lacking := home.guard.lacks(tx, READY_MADE[ADMINISTRATOR], None):
+            raise NotAllowed(
+                f"a backup holds everything, and {home.guard.actor().name} does not have {lacking}",
+                hint="ask an administrator of the whole node",
+            )
+    return _write(home, target, force=force)
 
 
 def _write(home: Home, target: Path, *, force: bool) -> Document:
-    remove_leftovers(home)
+    remove_leftovers(home.path)
     one_file = target.suffix == ".tar" or outputs.is_special(target)
-    try:
-        with (
-            outputs.opened(target, force=force) if one_file else _directory(target) as out,
-            tempfile.TemporaryDirectory(dir=home.path, prefix=".backup.") as folder,
-        ):
-            scratch = Path(folder)
+    with ExitStack() as stack:
+        with home.refusals("node.backup", str(target)), _failures(target):
+            out = stack.enter_context(outputs.opened(target, force=force) if one_file else _directory(target))
+            scratch = stack.enter_context(new_directory(home.path, "backup"))
             made = _collect(home, scratch)
             files = {name: _described(scratch / name) for name in sorted(_names(scratch))}
             listed = {
@@ -110,12 +95,13 @@ def _write(home: Home, target: Path, *, force: bool) -> Document:
                 "files": files,
             }
             write_atomically(scratch / MANIFEST, json.dumps(listed, indent=1).encode() + b"\n")
+        with home.act("node.backup", str(target), detail={"files": len(files)}):
+            pass  # the row is there before the first byte leaves
+        with home.refusals("node.backup", str(target)), _failures(target):
             if out is None:
                 _pack_directory(scratch, [*files, MANIFEST], target)
             else:
                 _pack_tar(scratch, [*files, MANIFEST], out)
-    except OSError as error:
-        raise failure_of(error, target) from error
     return {
         "backup": str(target),
         "made": made,
@@ -125,12 +111,12 @@ def _write(home: Home, target: Path, *, force: bool) -> Document:
     }
 
 
-def remove_leftovers(home: Home) -> None:
-    """Delete what backups that a kill cut short left in the home, and restores of it beside it."""
-    beside = home.path.parent.glob(f".{home.path.name}.restoring.*")
-    for old in (*home.path.glob(".backup.*"), *beside):
-        if is_old(old):
-            shutil.rmtree(old, ignore_errors=True)
+@contextmanager
+def _failures(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise failure_of(error, target) from error
 
 
 def _collect(home: Home, scratch: Path) -> int:
@@ -211,6 +197,7 @@ def _described(path: Path) -> tuple[int, str]:
 @contextmanager
 def _directory(target: Path) -> Iterator[None]:
     """Make the directory that a backup goes to, before the work begins; it is gone again if that fails."""
+    check_outside(target)
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
     if not target.absolute().parent.is_dir():

@@ -6,17 +6,18 @@ the backup is there again: consent, feeds, tokens. So tokens and Connect IDs end
 person resumes it. A letter notifies partners; what they do about it is in restored_partners.py.
 """
 
-import glob
-import shutil
+import re
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from protocol.letters import Restored
+from psi.errors import Remedy
 
 from ..access.audit import RESTORE, date
 from ..access.scope import Home
@@ -29,13 +30,17 @@ from ..partners.connections import BEGUN, note, with_status
 from ..partners.letters import Letters
 from ..storage.config import Config
 from ..storage.database import Database
-from ..storage.files import failure_of, is_old, sync_directory
+from ..storage.files import failure_of, sync_directory
 from ..storage.records import Document
 from ..storage.tables import DAY, feed_partners, feeds, jobs, projects, runs, tokens
+from ..storage.temporary import RESTORING, new_directory, remove_leftovers
 from .backup import ROWS, Backup, BackupIncomplete, copy_rows, opened
 
 A_SECOND = 1_000  # letters or revisions: more than a node makes in one second
 NAMED = 5  # files that an error names
+DEFAULT = 100  # characters of a column's default value
+_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX \w+ ON \w+ \([\w, ]+\)")
+_CHECK = re.compile(r"\bcheck\b", re.IGNORECASE)
 
 Open = Callable[[Path, Config, Database], Home]
 
@@ -51,12 +56,8 @@ def restore(source: Path, home: Path, *, database: str | None, open_home: Open) 
         raise AlreadyExists(f"there is something in {home} already", hint="name a new directory")
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        beside = f".{home.name}.restoring."
-        for old in home.parent.glob(f"{glob.escape(beside)}*"):
-            if is_old(old):
-                shutil.rmtree(old, ignore_errors=True)
-        with TemporaryDirectory(dir=home.parent, prefix=beside, ignore_cleanup_errors=True) as folder:
-            staging = Path(folder)
+        remove_leftovers(home)
+        with new_directory(home.parent, f"{home.name}.{RESTORING}") as staging:
             with opened(source) as backup:
                 _copy(backup, source, staging)
                 made = int(backup.document["made"])
@@ -64,7 +65,7 @@ def restore(source: Path, home: Path, *, database: str | None, open_home: Open) 
                 (staging / name).mkdir(mode=0o700, exist_ok=True)
             config = replace(Config.load(staging), database=database)
             (staging / "config.json").unlink()
-            store = _rows(staging, database)
+            store = _rows(staging, database, source)
             with closing(open_home(staging, config, store)) as restored:
                 done = _set_right(restored, made, source)
                 key = restored.key.hex()
@@ -86,28 +87,56 @@ def _copy(backup: Backup, source: Path, staging: Path) -> None:
         )
 
 
-def _rows(staging: Path, database: str | None) -> Database:
+def _rows(staging: Path, database: str | None, source: Path) -> Database:
     """Return the database of the home, its own or the one named, with the backup's rows in it.
 
-    The backup's own file is not used any further: whoever made it may have put triggers beside the tables.
+    The backup's own file is not used any further. Raises BackupIncomplete where it is not such as a node writes.
     """
     taken = staging / f".{ROWS}.backup"
     (staging / ROWS).replace(taken)
-    own = Database.open(taken)
-    store = Database.open(staging / ROWS if database is None else database)
+    damaged = BackupIncomplete(f"{ROWS} of {source} is damaged", hint="use another backup, one that you trust")
     try:
-        with own.read() as reading, store.begin() as tx:
-            if tx.execute(select(projects.c.id).limit(1)).first() is not None:
-                raise NotAllowed("that database has a node in it already", hint="name an empty one")
-            copy_rows(reading, tx)
-    except BaseException:
-        store.close()
-        raise
+        if not _is_plain(taken):
+            raise damaged
+        own = Database.open(taken)
+        store = Database.open(staging / ROWS if database is None else database)
+        try:
+            with own.read() as reading, store.begin() as tx:
+                if tx.execute(select(projects.c.id).limit(1)).first() is not None:
+                    raise NotAllowed("that database has a node in it already", hint="name an empty one")
+                copy_rows(reading, tx)
+        except BaseException:
+            store.close()
+            raise
+        finally:
+            own.close()
+    except (sqlite3.Error, SQLAlchemyError, ValueError, TypeError, RecursionError) as error:
+        raise damaged from error
     finally:
-        own.close()
         for file in staging.glob(f"{taken.name}*"):
             file.unlink()
     return store
+
+
+def _is_plain(file: Path) -> bool:
+    """Return whether a SQLite file has tables and indexes alone, whose pages hold each row once.
+
+    A view, a generated or default value or a page that is linked twice gives rows without end, or larger than the file;
+    a trigger or a check runs when rows are changed.
+    """
+    with closing(sqlite3.connect(file)) as own:
+        own.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(file.stat().st_size, DEFAULT))
+        for kind, name, page, sql in own.execute("SELECT type, name, rootpage, sql FROM sqlite_master").fetchall():
+            if kind == "index":
+                if sql is not None and not _INDEX.fullmatch(sql):
+                    return False
+            elif kind != "table" or not page or _CHECK.search(sql):
+                return False
+            else:
+                columns = own.execute("SELECT dflt_value, hidden FROM pragma_table_xinfo(?)", (name,)).fetchall()
+                if any(hidden or len(value or "") > DEFAULT for value, hidden in columns):
+                    return False
+        return bool(own.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)])
 
 
 def _set_right(home: Home, made: int, source: Path) -> Document:
@@ -135,7 +164,8 @@ def _set_right(home: Home, made: int, source: Path) -> Document:
         key_epochs.end_all_after_restore(home, tx, days=passed // DAY)
         for scope in scopes:
             text = f"on hold since a restore from a backup of {date(made)}: nothing is shared or answered"
-            Alerts(scope).add(tx, AlertKind.ON_HOLD, f"{text} until a person resumes project {scope.name}")
+            text += f" until a person resumes project {scope.name}"
+            Alerts(scope).add(tx, AlertKind.ON_HOLD, text, remedy=Remedy("project.resume"))
             for connection in with_status(scope, *BEGUN, tx=tx):
                 number = connection.letters_sent + A_SECOND * passed
                 note(tx, connection, letters_sent=number, head_sent=None)

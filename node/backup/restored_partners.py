@@ -9,6 +9,7 @@ from protocol.feed import Definition
 from protocol.letters import Disconnect, FeedNotice, FeedReport, Restored
 from protocol.receipt import SignedReceipt
 from protocol.wire import Message
+from psi.errors import Remedy
 
 from ..access.audit import date
 from ..access.scope import Scope
@@ -19,10 +20,11 @@ from ..feeds.sending import attempts, recipients
 from ..feeds.sending.recipients import Recipient
 from ..feeds.states import FeedStatus, RecipientStatus
 from ..operations.alerts import AlertKind, Alerts
-from ..partners import agreements
+from ..partners import held_agreements
 from ..partners.connections import Connection, ConnectionStatus, note
 from ..partners.key_epochs import FURTHEST
-from ..partners.letters import Letters, send_again
+from ..partners.letters import Letters
+from ..partners.outbox import send_again
 from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.tables import feed_partners, feed_versions, feeds, runs
@@ -34,19 +36,21 @@ def restored(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     """Handle connect.restored: send our letters again, and report what we have of each feed, or that all is over."""
     assert isinstance(message, Restored)
     note(tx, connection, restored=scope.home.now())
-    send_again(tx, connection, after=message.received)
-    if (
-        connection.status is ConnectionStatus.DISCONNECTED
-    ):  # perhaps by the partner itself: then it got no letter of ours about it
+    send_again(scope, tx, connection, after=message.received)
+    if connection.status is ConnectionStatus.DISCONNECTED:
+        # If the partner ended it, it had no letter of ours about that, and has forgotten it now.
         Letters(scope).send_once(tx, connection.id, "connect.disconnect", Disconnect(reason=connection.reason or ""))
         return
     text = f"{connection.alias} was restored from a backup of {date(min(message.made, scope.home.now()))}"
     Alerts(scope).add(
-        tx, AlertKind.RESTORED, f"{text}; once you know that this is true, allow it to evaluate its people again"
+        tx,
+        AlertKind.RESTORED,
+        f"{text}; once you know that this is true, allow it to evaluate its people again",
+        remedy=Remedy("partner.allow", {"name": connection.alias}),
     )
     if connection.status is not ConnectionStatus.ACTIVE:
         return
-    agreements.report(scope, tx, connection)
+    held_agreements.report(scope, tx, connection)
     ours = select(feed_partners).where(
         feed_partners.c.connection_id == connection.id, feed_partners.c.status != RecipientStatus.DRAFT
     )

@@ -23,7 +23,8 @@ class Files:
         """Write the ids of a segment's members as CSV and return how many; `path` and `force` are as in `outputs.opened`.
 
         `uses` are the marketing uses that the file is for; without one it is for all of them. `allowed_members` says who
-        may leave, and when the export is refused.
+        may leave, and when the export is refused. The audit row is there before the first byte leaves; where writing fails
+        after it, a second one says so.
         """
         detail: Document = {"uses": sorted(set(uses))}
         self._scope.require("segment.export", segment)
@@ -37,6 +38,7 @@ class Files:
                     detail["without_consent"] = allowed.without_consent
                 numbers = np.array(allowed.members.to_array(), np.uint32)
                 ids = allowed.snapshot.profile_ids[numbers].tolist()
-                out.write(csv_text(["id"], ([each.decode()] for each in ids)).encode())
                 detail["size"] = len(numbers)
+            with self._scope.refusals("segment.export", segment):
+                out.write(csv_text(["id"], ([each.decode()] for each in ids)).encode())
         return len(numbers)

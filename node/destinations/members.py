@@ -38,7 +38,7 @@ def evaluate_received(scope: Scope, segment: str, uses: Sequence[str]) -> None:
         if not names or not Visibility(scope, tx).sees_segments([segment]):
             return
     guard = scope.home.guard
-    with guard.itself(guard.caller.name):
+    with guard.itself(guard.actor()):
         Segments(scope).evaluate(*names)
 
 

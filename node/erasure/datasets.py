@@ -78,7 +78,8 @@ class Datasets:
         return {"deleted": name, "profiles": len(profiles), "runs": erasure.follow_up(self._scope)}
 
     def drop_field(self, name: str, field: str) -> Document:
-        """Delete an attribute of a dataset, or the identities that it gave in a namespace; see `delete`.
+        """Delete an attribute of a dataset, or the identities that it gave in a namespace, with all spellings of its name
+        that an older release took; see `delete`.
 
         Return how many identities went.
         """
@@ -87,14 +88,25 @@ class Datasets:
         with Governance(self._scope).act(
             "dataset.drop-field", target, Place(kind=PlaceKind.FIELD, target=target), detail=detail
         ) as tx:
-            fields = self._fields(tx, name)
-            if field not in fields or not self._sees(tx, PlaceKind.FIELD, target):
-                raise NotFound(f"dataset {name} has no field {field[:80]!r}", hint="see its fields", remedy=_LIST)
-            identities = self._drop(tx, name, field, fields)
-            Labels(self._scope).forget(tx, Place(kind=PlaceKind.FIELD, target=target))
-            datasets.forget(self._scope, tx, name, field)
+            fields = self._fields_with(tx, name, field)
+            identities = 0
+            for each in sorted(each for each in fields if datasets.folded(each) == datasets.folded(field)):
+                identities += self._drop(tx, name, each, fields)
+                Labels(self._scope).forget(tx, Place(kind=PlaceKind.FIELD, target=f"{name}.{each}"))
+                datasets.forget(self._scope, tx, name, each)
             detail["identities"] = identities
         return {"dropped": target, "identities": identities, "runs": erasure.follow_up(self._scope)}
+
+    def check_field(self, name: str, field: str) -> None:
+        """Raise NotFound if a dataset has no such field."""
+        with self._scope.read() as tx:
+            self._fields_with(tx, name, field)
+
+    def _fields_with(self, tx: Tx, name: str, field: str) -> dict[str, Field]:
+        fields = self._fields(tx, name)
+        if field not in fields or not self._sees(tx, PlaceKind.FIELD, f"{name}.{field}"):
+            raise NotFound(f"dataset {name} has no field {field[:80]!r}", hint="see its fields", remedy=_LIST)
+        return fields
 
     def _drop(self, tx: Tx, name: str, field: str, fields: dict[str, Field]) -> int:
         kind, rule = fields[field].kind, fields[field].rule
@@ -103,8 +115,9 @@ class Datasets:
             raise NotAllowed(f"field {field} of dataset {name} cannot be dropped: {why}", hint=hint)
         same = [each for each, other in fields.items() if each != field and rule is not None and other.rule == rule]
         if same:
+            seen = [each for each in same if self._sees(tx, PlaceKind.FIELD, f"{name}.{each}")] or ["another"]
             raise NotAllowed(
-                f"fields {field} and {same[0]} of dataset {name} both gave {rule}, and identities do not say which",
+                f"fields {field} and {seen[0]} of dataset {name} both gave {rule}, and identities do not say which",
                 hint="delete the dataset, and import it without the field",
             )
         self._check_unread(tx, name, {field: fields[field]})

@@ -3,11 +3,9 @@
 Imports leave them out from then on, unless the caller lets them return.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,7 @@ from psi.errors import VesicaError
 from psi.values import Values
 
 from ..access.scope import NothingDone, Scope
-from ..errors import InvalidInput, NotFound
+from ..errors import InvalidInput, NotAllowed, NotFound
 from ..feeds.receiving import erasing as receiving
 from ..feeds.sending import due
 from ..governance.visibility import Visibility
@@ -30,11 +28,6 @@ from ..segments import evaluation
 from ..storage.database import Tx
 from ..storage.records import Document, Documents
 from . import proof, sweeping
-
-if TYPE_CHECKING:
-    from .datasets import Datasets
-
-Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,33 +49,28 @@ class Erasure:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    @cached_property
-    def datasets(self) -> "Datasets":
-        """What imports have brought, by source."""
-        from .datasets import Datasets
-
-        return Datasets(self._scope)
-
     def find(self, people: People) -> Document:
         """Return how many profiles somebody means, and how many ids and identities are nobody's."""
         self._scope.require("profile.erase", "profiles")
-        with self._scope.read() as tx:
+        with self._scope.refusals("profile.erase", "profiles"), self._scope.read() as tx:
+            self._check_sight(tx)
             snapshot = Snapshot.open(self._scope, tx)
-            profiles, unknown = _given(snapshot, people).profiles(snapshot, Visibility(self._scope, tx))
+            profiles, unknown = _given(snapshot, people).profiles(snapshot)
         return {"profiles": len(profiles), "unknown": unknown}
 
     def profiles(self, people: People, *, may_return: bool = False, prove: bool = False) -> Document:
         """Erase people, and queue a run of each feed: partners get the exit at once.
 
         `may_return`: the next import may bring them back. With `prove` the outcome lists where they were, and that they are
-        no more. Raises NotFound where they are nobody's.
+        no more. Raises NotFound where they are nobody's, NotAllowed for a caller who is limited by labels.
         """
         detail: Document = {}
         before: Documents = []
         with self._scope.act("profile.erase", "profiles", detail=detail) as tx:
+            self._check_sight(tx)
             draft = Draft(self._scope, tx)
             given = _given(draft.base, people)
-            profiles, unknown = given.profiles(draft.base, Visibility(self._scope, tx))
+            profiles, unknown = given.profiles(draft.base)
             if not profiles and not prove:
                 raise NotFound(
                     "nobody here has that id or identity", hint="the ids are those of the imported id column"
@@ -103,7 +91,7 @@ class Erasure:
         if prove:
             with self._scope.read() as tx:
                 after = {each["place"]: each["found"] for each in proof.places(self._scope, tx, traces)}
-                document["left_out"] = bool(_listed(self._scope, tx, given.kinds))
+                document["left_out"] = bool(suppressions.on_list(self._scope, tx, given.kinds))
             document["places"] = [
                 {"place": each["place"], "before": each["found"], "after": after.get(each["place"], 0)}
                 for each in before
@@ -114,11 +102,22 @@ class Erasure:
         """Let erased people be imported again; return how many ids and identities were left out until now."""
         detail: Document = {}
         with self._scope.act("profile.readmit", "profiles", detail=detail) as tx:
-            lifted = suppressions.lift(self._scope, tx, _given(Snapshot.open(self._scope, tx), people).kinds)
+            self._check_sight(tx)
+            given = _given(Snapshot.open(self._scope, tx), people)
+            lifted = suppressions.lift(self._scope, tx, given.kinds)
             if not lifted:
                 raise NotFound("nobody with that id or identity was erased", hint="name all that the person has")
             detail["lifted"] = lifted
         return lifted
+
+    def _check_sight(self, tx: Tx) -> None:
+        """Refuse a caller who is limited by labels, whatever is hidden: people are erased from all that there is, and
+        what later imports leave out would tell of it."""
+        if Visibility(self._scope, tx).limited:
+            raise NotAllowed(
+                "people are erased from everything, and brought back to it, also where your roles do not let you see it",
+                hint="ask somebody whose roles are not limited to labels",
+            )
 
 
 def commit(scope: Scope, tx: Tx, draft: Draft, profiles: BitMap | None = None) -> None:
@@ -144,22 +143,20 @@ class _Given:
     `header` is an id too, unless it is nobody's: a file of ids needs no header.
     """
 
-    kinds: Kinds
+    kinds: suppressions.Kinds
     header: bytes | None
 
-    def profiles(self, snapshot: Snapshot, visibility: Visibility) -> tuple[BitMap, int]:
-        """Return the profiles that have one of the ids or identities, and how many of these are nobody's, for the
-        caller."""
+    def profiles(self, snapshot: Snapshot) -> tuple[BitMap, int]:
+        """Return the profiles that have one of the ids or identities, and how many of these are nobody's."""
         profiles, unknown = BitMap(), 0
         for kind, values in self.kinds.items():
             if not isinstance(values, Values):
-                numbers = visibility.numbers(snapshot, values)
+                numbers = snapshot.numbers(values)
                 profiles |= BitMap(numbers[numbers >= 0].astype(np.uint32))
                 unknown += int(((numbers < 0) & (values != (self.header or b""))).sum())
             elif len(distinct := snapshot.distinct(kind)[0]):
                 places = audiences.places(distinct, values)
-                places = places[visibility.values(snapshot, kind)[places]]
-                profiles |= audiences.holders(snapshot, kind, places, visibility.identities(snapshot, kind))
+                profiles |= audiences.holders(snapshot, kind, places)
                 unknown += len(values) - len(places)
             else:
                 unknown += len(values)
@@ -214,8 +211,3 @@ def _identity(snapshot: Snapshot, text: str, region: str | None) -> Iterable[tup
                 f"that is no identity of {name}: {Reason(int(found.reasons[0])).text}", hint="give it whole"
             )
         yield each, found.values
-
-
-def _listed(scope: Scope, tx: Tx, given: Kinds) -> Collection[str]:
-    found = suppressions.Suppressions.read(scope, tx)
-    return [kind for kind, values in given.items() if found.has(kind, values).any()]

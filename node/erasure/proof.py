@@ -14,11 +14,8 @@ from ..access.scope import Scope
 from ..feeds.estimates import erasing as estimates
 from ..feeds.receiving import erasing as receiving
 from ..feeds.sending import erasing as sending
-from ..governance.lineage import Place, PlaceKind
-from ..governance.visibility import Visibility
 from ..partners import connections, key_epochs
 from ..people import suppressions
-from ..people.datasets import FieldKind, fields_of
 from ..people.named import with_attributes
 from ..people.snapshots import Snapshot
 from ..segments.records import stored
@@ -58,11 +55,7 @@ class Traces:
 
 
 def places(scope: Scope, tx: Tx, traces: Traces) -> Documents:
-    """Return each place with how much of the people it has now.
-
-    Left out for a caller who is limited by labels: names that they may not see, what only hidden fields gave, and all
-    that is kept for partners or came from them, where hidden feeds have a part.
-    """
+    """Return each place with how much of the people it has now."""
     return [{"place": place, "found": found} for place, found in _places(scope, tx, traces)]
 
 
@@ -73,31 +66,17 @@ def _places(scope: Scope, tx: Tx, traces: Traces) -> Iterator[tuple[str, int]]:
     ids = traces.kinds.get(suppressions.ID)
     yield "profile ids", 0 if ids is None else int((snapshot.numbers(np.asarray(ids)) >= 0).sum())
     yield "consent", sum(int(gone[each].sum()) for each in _said(snapshot))
-    visibility = Visibility(scope, tx)
     for namespace in snapshot.namespaces:
-        rows, hidden = snapshot.rows(namespace), visibility.hidden_sources(snapshot, namespace)
-        if (seen := ~np.isin(rows.sources, hidden)).any():
-            yield f"identities {namespace}", int((gone[rows.profiles] & seen).sum())
+        yield f"identities {namespace}", int(gone[snapshot.rows(namespace).profiles].sum())
     for dataset in snapshot.attributes:
-        if _sees_attributes(scope, tx, visibility, dataset):
-            yield f"attributes {dataset}", int(gone[with_attributes(snapshot, dataset)].sum())
-    unseen = visibility.hidden_segments()
+        yield f"attributes {dataset}", int(gone[with_attributes(snapshot, dataset)].sum())
     for segment in stored(scope, tx):
-        if segment.name not in unseen:
-            yield f"segment {segment.name}", len(snapshot.members(segment.id) & traces.profiles)
+        yield f"segment {segment.name}", len(snapshot.members(segment.id) & traces.profiles)
     older = select(func.count()).where(manifests.c.project_id == scope.id, manifests.c.generation < snapshot.generation)
     yield "older generations", tx.scalar(older) or 0
-    if not visibility.limited:
-        for name in receiving.holding(scope, tx, traces.profiles):
-            yield f"received {name}", 1
-        yield from _kept_for_partners(scope, tx, traces)
-
-
-def _sees_attributes(scope: Scope, tx: Tx, visibility: Visibility, dataset: str) -> bool:
-    """Return whether the caller may see a dataset and an attribute of it."""
-    fields = [name for name, each in fields_of(scope, tx, dataset).items() if each.kind is FieldKind.ATTRIBUTE]
-    places = (Place(kind=PlaceKind.FIELD, target=f"{dataset}.{name}") for name in fields)
-    return visibility.sees(Place(kind=PlaceKind.DATASET, target=dataset)) and any(map(visibility.sees, places))
+    for name in receiving.holding(scope, tx, traces.profiles):
+        yield f"received {name}", 1
+    yield from _kept_for_partners(scope, tx, traces)
 
 
 def _said(snapshot: Snapshot) -> Iterator[npt.NDArray[np.intp]]:

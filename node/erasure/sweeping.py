@@ -9,7 +9,6 @@ from sqlalchemy import delete, insert, select, update
 
 from .. import log
 from ..access.scope import Scope
-from ..backup import backup
 from ..exchanges import records
 from ..feeds.estimates import erasing as estimates
 from ..feeds.receiving import erasing as receiving
@@ -20,8 +19,8 @@ from ..partners.connections import Connection
 from ..people import drafts
 from ..people.snapshots import Snapshot
 from ..storage.database import Tx
-from ..storage.files import remove_leftovers
-from ..storage.tables import erasures
+from ..storage.tables import erasures, manifests
+from ..storage.temporary import remove_leftovers
 
 AGAIN_SECONDS = 3_600
 
@@ -43,6 +42,9 @@ def finish(scope: Scope) -> None:
     if not found:
         return
     sweep(scope)
+    if not scope.home.database.overwrite_deleted(manifests.name):
+        log.warning("erased people are swept again: somebody reads older rows", project=scope.name)
+        return
     with scope.begin() as tx:
         for row in found:
             if row.swept is None:
@@ -56,13 +58,11 @@ def sweep(scope: Scope) -> None:
     """Delete whatever has people who are not in the newest generation; each step can be done again."""
     drafts.remove_leftovers(scope)
     membership_files.sweep(scope)
-    backup.remove_leftovers(scope.home)
     for connection in connections.with_status(scope):
         _end_exchanges(scope, connection)
         _sweep_caches(scope, connection)
     key_epochs.remove_leftovers(scope.home)
-    for name in ("cache", "spool"):
-        remove_leftovers(scope.home.path / name)
+    remove_leftovers(scope.home.path)
 
 
 def _end_exchanges(scope: Scope, connection: Connection) -> None:

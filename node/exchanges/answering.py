@@ -6,7 +6,6 @@ from protocol.errors import RemoteProtocolError
 from protocol.exchange import Machine, Opened, Opening, Repeating, Role
 from psi.errors import VesicaError
 
-from ..access.audit import Result
 from ..access.scope import Home, Scope
 from ..errors import NotAllowed, NotFound, RefusedToPartner, UnknownCaller
 from ..partners import agreements, connections
@@ -15,17 +14,17 @@ from ..storage.database import Tx
 from ..storage.ids import stored_id
 from . import handlers, http, records
 from .channels import running_epoch
-from .handlers import Answer
+from .handlers import PreparedRole
 from .opening import follow, goes_on
+from .quota import ExchangeQuota
 from .records import GIVEN_UP, Exchange, ExchangeState, other_part
-from .room import Room
 
 
 class NodeAnswers:
     """Answers partners' exchanges from a node's store, with the roles of the table of handlers."""
 
     def __init__(self, home: Home) -> None:
-        self._home, self._room = home, Room(home)
+        self._home, self._quota = home, ExchangeQuota(home)
 
     def begin(self, caller: bytes, opening: Opening) -> tuple[Opened, Machine]:
         scope, connection = active(self._home, caller, opening.connection)
@@ -34,13 +33,13 @@ class NodeAnswers:
             self._check_agreed(tx, connection, opening)
         if known is not None:
             return self._begun(scope, connection, opening, known)
-        self._room.count_opening(connection)
+        self._quota.count_opening(connection)
         running = running_epoch(scope, connection).number
         if opening.epoch > running:
             running = follow(scope, connection, opening.epoch)
         if opening.epoch < running:
             raise RefusedToPartner("epoch_behind", "our key epoch is ahead", status=409, detail=running)
-        self._room.make_for_another(connection)
+        self._quota.make_for_another(connection)
         answer = self._answer(scope, connection, opening)
         exchange = Exchange(
             connection_id=connection.id,
@@ -58,7 +57,7 @@ class NodeAnswers:
                     raise UnknownCaller("there is no active connection with the caller")
                 self._check_agreed(tx, now, opening)
                 records.insert_new(self._home, tx, exchange)
-                spool = self._room.spool(connection, opening.exchange)  # within, so that its key is made once
+                spool = self._quota.spool(connection, opening.exchange)  # within, so that its key is made once
         if known is not None:  # a service that ends while the next one begins was asked the same
             return self._begun(scope, connection, opening, known)
         answer.keep()
@@ -114,21 +113,13 @@ class NodeAnswers:
             raise RemoteProtocolError("session", "this exchange was opened before, with other contents")
         return known.opened, self._machine(scope, connection, known)
 
-    def _answer(self, scope: Scope, connection: Connection, opening: Opening) -> Answer:
+    def _answer(self, scope: Scope, connection: Connection, opening: Opening) -> PreparedRole:
         """Return what we answer a new opening with; a refusal is audited."""
         try:
             return _answer(scope, connection, opening, None)
         except (RefusedToPartner, NotAllowed) as error:
             with self._home.begin() as tx:
-                self._home.audit.record(
-                    tx,
-                    f"exchange.{opening.kind.value}",
-                    connection.alias,
-                    project_id=scope.id,
-                    result=Result.DENY,
-                    detail={"error": {"code": error.code, "message": str(error)}},
-                    actor=connection.alias,
-                )
+                records.audit_refusal(scope, tx, connection, opening, error, actor=connection.alias)
             raise
 
     def _machine(self, scope: Scope, connection: Connection, known: Exchange) -> Machine:
@@ -136,7 +127,7 @@ class NodeAnswers:
         opening = known.opening
         if self.those_over([known.id]):
             raise http.over()
-        spool = self._room.spool(connection, known.id)
+        spool = self._quota.spool(connection, known.id)
         if known.state is ExchangeState.DONE:
             machine = Machine(opening, known.opened, Repeating(opening.kind, other_part(opening)), spool)
             if machine.done:
@@ -166,5 +157,5 @@ class NodeAnswers:
         return self._home.scope(found.project_id), found
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> PreparedRole:
     return handlers.handler(opening.kind, other_part(opening)).answer(scope, connection, opening, inputs)

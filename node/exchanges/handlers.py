@@ -21,7 +21,7 @@ Subject = Mapping[str, str | bytes | int]  # what an exchange is about, as its o
 def _nothing(*_: object) -> None: ...
 
 
-class Answer(NamedTuple):
+class PreparedRole(NamedTuple):
     """A role with which we answer, and a digest of what it works on, by which the same role can be made again.
 
     `keep` puts that on disk, once the exchange has its row: what no row names may be deleted at any time.
@@ -40,7 +40,7 @@ def _not_noted(*_: object) -> bool:
 class Handler:
     """What we do as one part in exchanges of one kind."""
 
-    answer: "Callable[[Scope, Connection, Opening, bytes | None], Answer]"
+    answer: "Callable[[Scope, Connection, Opening, bytes | None], PreparedRole]"
     """Return the role with which we answer an opening; raises RefusedToPartner.
 
     The digest of what it works on is in the exchange's row and given back when the role is made again; a new exchange

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from protocol import wire
-from protocol.errors import NotReady, RemoteProtocolError
+from protocol.errors import NoSuchChunk, NotReady, RemoteProtocolError
 from protocol.exchange import Done, Fetch, Machine, Opened, Opening, Role, Send
+from protocol.messages import MAX_CHUNKS
 from psi.errors import VesicaError
 
 from ..errors import RefusedToPartner, UnknownCaller
@@ -77,8 +78,7 @@ def drive(
 
 
 def _chunks(body: bytes) -> int:
-    of = wire.unpack(body).get("of")
-    return of if isinstance(of, int) else 1
+    return wire.number(wire.unpack(body).get("of"), "of", most=MAX_CHUNKS)
 
 
 class Answers(Protocol):
@@ -204,7 +204,7 @@ class Answering:
                     self._answers.finished(live.opening, live.machine.role)
                     live.machine.retire()
                     live.finished = True
-            except NotReady:
+            except (NotReady, NoSuchChunk):  # the machine is as it was
                 raise
             except VesicaError as error:
                 live.error = error

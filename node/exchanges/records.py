@@ -22,10 +22,10 @@ from ..access.scope import Home, Scope
 from ..operations.alerts import Alerts
 from ..partners.connections import Connection
 from ..storage.database import Tx
-from ..storage.files import is_old
 from ..storage.ids import stored_id, wire_id
 from ..storage.spool import FileSpool, Growing, destroy, directory_size
 from ..storage.tables import DAY, exchanges
+from ..storage.temporary import is_old
 from . import handlers
 
 KEPT_SECONDS = 3600  # a finished exchange's messages stay for a partner that lost the last answer
@@ -197,6 +197,25 @@ def close(scope: Scope, connection: Connection, opening: Opening, *, actor: str 
         tx.execute(update(exchanges).where(*mine).values(state=ExchangeState.DONE.value, changed=scope.home.now()))
 
 
+def audit_refusal(
+    scope: Scope, tx: Tx, connection: Connection, opening: Opening, error: VesicaError, *, actor: str | None
+) -> None:
+    """Leave an audit row that an exchange was refused, or broke off."""
+    scope.home.audit.record(
+        tx,
+        f"exchange.{opening.kind.value}",
+        connection.alias,
+        project_id=scope.id,
+        result=Result.DENY,
+        detail={"exchange": stored_id(opening.exchange), "error": _reason(error)},
+        actor=actor,
+    )
+
+
+def _reason(error: VesicaError) -> dict[str, str]:
+    return {"code": error.code, "message": str(error)}
+
+
 def close_failed(
     scope: Scope,
     connection: Connection,
@@ -210,21 +229,13 @@ def close_failed(
 
     `part` is ours.
     """
-    home, reason = scope.home, {"code": error.code, "message": str(error)}
+    home, reason = scope.home, _reason(error)
     mine = (exchanges.c.id == stored_id(opening.exchange), exchanges.c.state != ExchangeState.DONE.value)
     with home.begin() as tx:
         tx.execute(
             update(exchanges).where(*mine).values(state=ExchangeState.FAILED.value, error=reason, changed=home.now())
         )
-        home.audit.record(
-            tx,
-            f"exchange.{opening.kind.value}",
-            connection.alias,
-            project_id=scope.id,
-            result=Result.DENY,
-            detail={"exchange": stored_id(opening.exchange), "error": reason},
-            actor=actor,
-        )
+        audit_refusal(scope, tx, connection, opening, error, actor=actor)
         handlers.handler(opening.kind, part).failed(scope, tx, connection, error)
         if isinstance(error, RemoteProtocolError):
             broke = f"{connection.alias} broke the protocol: "

@@ -10,6 +10,7 @@ from ..operations.jobs import Jobs, JobState, Progress
 from ..partners.connections import Connection, by_id
 from ..storage.database import Tx
 from ..storage.ids import stored_id, wire_id
+from ..storage.locks import serving
 from ..storage.records import Document
 from .handlers import Handler, Subject, handler
 
@@ -37,13 +38,16 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> dict[str, str
 def wanted(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
     """Handle exchange.wanted: queue the exchange that the partner asks for, once.
 
-    Two things may be asked: that we open an exchange, or only that we know that somebody is new on its side (then our
+    A release that a partner could not bring is ours to open only if no service of ours answers: else it calls again. Two
+    things may be asked: that we open an exchange, or only that we know that somebody is new on its side (then our
     feeds run soon). We open one only if the second is not meant, or if we have no address and the first is meant too.
     """
     assert isinstance(message, Wanted)
     namespace = message.subject.get("namespace")
     if namespace is not None and namespace not in connection.agreed.namespaces:
         raise RemoteProtocolError("namespace", "this namespace was not agreed on")
+    if message.kind is Kind.RELEASE and scope.home.config.address and serving(scope.home.path):
+        return
     opener, other_part = _handlers(message.kind)
     needed = opener.note_request(scope, tx, connection, message.subject)
     if other_part.note_request(scope, tx, connection, message.subject) and (scope.home.config.address or not needed):

@@ -1,13 +1,13 @@
 """What partners have used up of what a project allows them, by the wall clock.
 
-Rows are added, and follow an organisation to its new key.
+Rows are added, follow an organisation to its new key, and many small ones of a key epoch become one.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 
 from ..access.scope import Scope
 from ..partners.connections import Connection, present_key
@@ -48,6 +48,20 @@ def add(scope: Scope, tx: Tx, connection: Connection, entry: Entry) -> None:
             at=scope.home.now(),
         )
     )
+
+
+def unite(scope: Scope, tx: Tx, connection: Connection, ids: Collection[str], entry: Entry) -> None:
+    """Put one row in the place of several of one kind and note; it counts as long as the newest of them.
+
+    What a person let count no more stays so. The amount of `entry` is not used.
+    """
+    mine = ledger.c.id.in_(ids)
+    latest = tx.scalar(select(func.max(ledger.c.at)).where(mine))
+    since = newest(tx, connection, LedgerKind.ALLOWED)
+    amount = tx.scalar(select(func.sum(ledger.c.amount)).where(mine, ledger.c.at >= since)) or 0
+    tx.execute(delete(ledger).where(mine))
+    add(scope, tx, connection, replace(entry, amount=int(amount)))
+    tx.execute(update(ledger).where(ledger.c.id == entry.id).values(at=latest))
 
 
 def count_under(tx: Tx, old: bytes, new: bytes) -> None:

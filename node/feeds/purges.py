@@ -43,16 +43,13 @@ def sign(
     Letters(scope).send(tx, connection.id, "feed.purged", letter)
 
 
-def keep(scope: Scope, tx: Tx, feed_id: str, connection: Connection, message: Purged) -> bool:
-    """Keep a partner's statement, one for each version, so that no partner can fill the store; return whether it was kept."""
+def keep(scope: Scope, tx: Tx, feed_id: str, connection: Connection, message: Purged) -> None:
+    """Keep a partner's statement, one for each version, so that no partner can fill the store."""
     version = message.statement.version
     if version:
         versions.get(tx, feed_id, version)
-    known = select(purges.c.id).where(
-        purges.c.feed_id == feed_id, purges.c.connection_id == connection.id, purges.c.version == version
-    )
-    if tx.execute(known).first() is not None:
-        return False
+    if is_kept(tx, feed_id, connection.id, version):
+        return
     tx.execute(
         insert(purges).values(
             id=scope.home.new_id(),
@@ -63,13 +60,19 @@ def keep(scope: Scope, tx: Tx, feed_id: str, connection: Connection, message: Pu
             at=scope.home.now(),
         )
     )
-    return True
 
 
-def is_whole(tx: Tx, feed_id: str, connection_id: str) -> bool:
-    """Return whether a partner has signed that one of our feeds is gone as a whole."""
-    mine = (purges.c.feed_id == feed_id, purges.c.connection_id == connection_id, purges.c.version == 0)
+def is_kept(tx: Tx, feed_id: str, connection_id: str, version: int = 0) -> bool:
+    """Return whether a partner has signed that what a version took out of one of our feeds is gone; 0: all of the feed."""
+    mine = (purges.c.feed_id == feed_id, purges.c.connection_id == connection_id, purges.c.version == version)
     return tx.execute(select(purges.c.id).where(*mine)).first() is not None
+
+
+def between(tx: Tx, feed_id: str, connection_id: str, after: int, before: int) -> list[PurgeStatement]:
+    """Return what a partner signed about the versions after one and before another."""
+    mine = (purges.c.feed_id == feed_id, purges.c.connection_id == connection_id)
+    query = select(purges.c.statement).where(*mine, purges.c.version > after, purges.c.version < before)
+    return [Purged.decode(each).statement for each in tx.scalars(query)]
 
 
 def documents(tx: Tx, feed_id: str, connection_id: str) -> Documents:

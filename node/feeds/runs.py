@@ -15,7 +15,7 @@ from ..storage.tables import runs
 
 SHOWN = 20
 NO_BASE = "no_base"  # the code with which a receiver refuses changes that it could add to nothing
-# revisions of changes, after which a full one comes: a receiver keeps all of them, and opens each again
+# Deltas after which a full revision comes: a receiver keeps all of them, and opens each again.
 FULL_AFTER = 32
 
 
@@ -44,13 +44,14 @@ class RunReport:
     epoch: int
     base: int | None  # the revision that its changes are added to; None for a full one
     changes_since: int  # revisions of changes since the last full one
+    inputs: str = ""  # digest of all that the content was decided from; none where that is not known
 
     def shown(self) -> Document:
         """Return what people see of it."""
         return {name: value for name, value in asdict(self).items() if name not in _INTERNAL}
 
 
-_INTERNAL = ("content", "epoch", "base", "changes_since", "generation")
+_INTERNAL = ("content", "epoch", "base", "changes_since", "generation", "inputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,9 +156,10 @@ def _document(report: RunReport | ReceivedReport | None) -> Mapping[str, Any]:
     return {} if report is None else asdict(report)
 
 
-def last_sent(tx: Tx, connection_id: str, feed_id: str) -> SentRun | None:
-    """Return the run that a partner took last."""
-    row = tx.execute(_newest(connection_id, feed_id, runs.c.ours, runs.c.state == RunState.DONE).limit(1)).first()
+def last_sent(tx: Tx, connection_id: str, feed_id: str, *, before: int | None = None) -> SentRun | None:
+    """Return the run that a partner took last; `before`: the last of an earlier version than this one."""
+    mine = [runs.c.ours, runs.c.state == RunState.DONE, *([] if before is None else [runs.c.version < before])]
+    row = tx.execute(_newest(connection_id, feed_id, *mine).limit(1)).first()
     return None if row is None else sent(row)
 
 

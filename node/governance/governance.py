@@ -24,7 +24,7 @@ from ..storage.tables import feeds
 from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, removals
 from .policies import SHARING, Policies, Policy, check_action
 from .ports import INCOMING, OUTGOING, Outgoing
-from .violations import ASK, PolicyConflict, PolicyViolation, Reason, Violations, evaluate, violation_of
+from .violations import ASK, UNSEEN, PolicyConflict, PolicyViolation, Reason, Violations, evaluate, violation_of
 from .visibility import Visibility, no_segment
 
 _C12 = Reason(title="label C12 (no export at all)", condition=NO_EXPORT)
@@ -155,12 +155,12 @@ class Governance:
         found = self._violations(look, asked)
         if not found:
             return
-        only_uses = not uses and all(violation.labels != (NO_EXPORT,) for violation in found)
-        if only_uses:
+        found = self._shown(found)
+        if not uses and all(each.reason is not UNSEEN and each.labels != (NO_EXPORT,) for each in found):
             hint = "say what the file is for, if it is for none of that"
             remedy = Remedy("segment.export", {"name": segment, "uses": ["USE"]})
-            raise PolicyViolation(self._shown(found), hint=hint, remedy=remedy)
-        raise PolicyViolation(self._shown(found))
+            raise PolicyViolation(found, hint=hint, remedy=remedy)
+        raise PolicyViolation(found)
 
     @contextmanager
     def act(
@@ -189,7 +189,8 @@ class Governance:
                 shown = self._shown(new)
                 feed = Place(kind=PlaceKind.FEED, target=shown[0].feed or "")
                 message = f"{feed} is published, and {shown[0]}"
-                hint, remedy = self._way_out(look, new) if shown[0].feed == new[0].feed else (ASK, None)
+                seen = (shown[0].segment, shown[0].feed) == (new[0].segment, new[0].feed)
+                hint, remedy = self._way_out(look, new) if seen else (ASK, None)
                 raise PolicyConflict(shown, message, hint=hint, remedy=remedy, edited=edited)
             relabelled = [name for each in outgoing for name in each.relabel(tx, look.lineage)]
             if relabelled:
@@ -198,7 +199,7 @@ class Governance:
             each.deliver()
 
     def _shown(self, found: Violations) -> Violations:
-        """Return violations without the names of what is hidden from the caller, and without the fixes that name it.
+        """Return violations without what is hidden from the caller; those that are then alike count once.
 
         A second transaction decides what is hidden, so that a change which is refused does not count.
         """
@@ -214,7 +215,11 @@ class Governance:
         with self._scope.read() as reading:
             visibility = Visibility(self._scope, reading)
             shown = {place: visibility.shown(place) for place in places}
-        return [each.as_shown(shown) for each in found]
+        seen: Violations = []
+        for each in found:
+            if (one := each.as_shown(shown)) not in seen:
+                seen.append(one)
+        return seen
 
     def _violations(self, look: _Look, asked: _Question) -> Violations:
         segment, feed, place = asked.segment, asked.feed, Place(kind=PlaceKind.SEGMENT, target=asked.segment)
@@ -245,13 +250,16 @@ class Governance:
         for partner, definition in look.restrictions:
             places = [Place(kind=PlaceKind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
             restricted = [use for use in actions if use in {SHARING, *definition.restricted_uses}]
+            by_action: dict[str, Traces] = {}
             for trace in self._ways(look, dict.fromkeys(places, restricted), segment, actions):
+                by_action.setdefault(trace.label, []).append(trace)
+            for action, traces in by_action.items():
                 name, title = definition.name, f"{partner}'s feed {definition.name} (restricted uses)"
                 if not all(look.visibility.sees(each) for each in places):
                     name = Place(kind=PlaceKind.FEED, target=name).unseen().target
                     title = f"{partner}, by {name} (restricted uses)"
                 reason = Reason(title=title, condition="restricted use")
-                found.append(replace(violation_of(reason, trace.label, [trace], segment, None), feed=name, labels=()))
+                found.append(replace(violation_of(reason, action, traces, segment, None), feed=name, labels=()))
         return found
 
     def _ways(self, look: _Look, uses: Uses, segment: str, actions: Sequence[str]) -> Traces:

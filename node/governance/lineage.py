@@ -4,7 +4,7 @@ For an action a segment also inherits from what the enabled consent policies rea
 what was read.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ from sqlalchemy import select
 from psi.errors import Remedy
 
 from ..access.scope import Scope
-from ..people.datasets import FieldKind, fields_where
+from ..people.datasets import FieldKind, fields_where, folded
 from ..storage import tables
 from ..storage.database import Tx
 from ..storage.records import record
@@ -213,6 +213,15 @@ class Lineage:
         return [each for each in self.put if each.kind is PlaceKind.DATASET]
 
     @cached_property
+    def _spelled(self) -> defaultdict[str, list[Place]]:
+        """The fields with labels by their folded paths: an older release took several spellings of one column."""
+        found = defaultdict[str, list[Place]](list)
+        for each in self.put:
+            if each.kind is PlaceKind.FIELD:
+                found[folded(each.target)].append(each)
+        return found
+
+    @cached_property
     def _all_put(self) -> Uses:
         """What was put where, by us and by the senders of what we receive."""
         if not self.any_received:
@@ -232,7 +241,8 @@ class Lineage:
     def _sources(self, place: Place) -> list[Place]:
         match place.kind:
             case PlaceKind.FIELD:  # names may have dots: every dataset that could be meant counts
-                return [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
+                above = [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
+                return above + [each for each in self._spelled[folded(place.target)] if each != place]
             case PlaceKind.SEGMENT:
                 return places_of(self.segments.get(place.target, ()))
             case PlaceKind.CONSENT_POLICY if place.target in self.consent_policies:

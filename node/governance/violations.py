@@ -23,6 +23,9 @@ class Reason:
     policy: str | None = None  # its name
 
 
+UNSEEN = Reason(title="a rule about what you may not see", condition="")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
     """One reason that forbids an action of a segment: which labels met its condition, how they got there, what would help."""
@@ -41,7 +44,8 @@ class Violation:
 
     def __str__(self) -> str:
         segment = Place(kind=PlaceKind.SEGMENT, target=self.segment)
-        return f"{self.reason.title} forbids {self.action} of {segment}: {'; '.join(map(str, self.lineage))}"
+        ways = f": {'; '.join(map(str, self.lineage))}" if self.lineage else ""
+        return f"{self.reason.title} forbids {self.action} of {segment}{ways}"
 
     def document(self, edited: Place | None = None) -> Document:
         """Return the violation as JSON has it, with the place that was just edited marked."""
@@ -73,15 +77,25 @@ class Violation:
         return {(self.segment, self.feed, by, trace) for trace in self.lineage}
 
     def as_shown(self, shown: Mapping[Place, Place]) -> "Violation":
-        """Return the violation with its places as they are `shown`, without the fixes that name a hidden one."""
+        """Return the violation by the places that are `shown` as they are, without the fixes that name a hidden one.
+
+        Where these do not violate it alone, it tells that there is a rule, and no label, policy or way. A hidden feed at the
+        end of a way stays, without its name.
+        """
         hidden = [place.target for place, instead in shown.items() if place != instead]
-        return replace(
+        lineage = tuple(each for each in self.lineage if not _is_hidden(each, shown))
+        seen = replace(
             self,
             segment=shown[Place(kind=PlaceKind.SEGMENT, target=self.segment)].target,
             feed=self.feed and shown[Place(kind=PlaceKind.FEED, target=self.feed)].target,
-            lineage=tuple(replace(each, places=tuple(shown[place] for place in each.places)) for each in self.lineage),
+            labels=tuple(label for label in self.labels if label in {each.label for each in lineage}),
+            lineage=tuple(replace(each, places=tuple(shown[place] for place in each.places)) for each in lineage),
             fixes=tuple(fix for fix in self.fixes if not _names(fix, hidden)) or (ASK,),
         )
+        if len(lineage) == len(self.lineage) or (self.labels and met_by(parse(self.reason.condition), seen.labels)):
+            return seen
+        ours = seen.feed if self.labels else None  # a restricted use has no labels, and the partner's feed
+        return replace(seen, reason=UNSEEN, feed=ours, labels=(), lineage=(), fixes=(ASK,))
 
     def without(self, moot: Container[Remedy]) -> "Violation":
         """Return the violation of a change that is refused, without the fixes that would only undo the change."""
@@ -171,6 +185,10 @@ def violation_of(reason: Reason, action: str, lineage: Traces, segment: str, fee
         lineage=tuple(lineage),
         fixes=tuple(fixes),
     )
+
+
+def _is_hidden(trace: Trace, shown: Mapping[Place, Place]) -> bool:
+    return any(place != shown[place] and place.kind is not PlaceKind.FEED for place in trace.places)
 
 
 def _names(fix: Remedy | str, names: Iterable[str]) -> bool:

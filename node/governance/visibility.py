@@ -4,7 +4,7 @@ A role may clear labels. What carries a label that none of the caller's roles cl
 from lists, and a caller who names it gets the same error as for something that does not exist.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,8 @@ from ..access import permissions
 from ..access.scope import Scope
 from ..errors import AlreadyExists, NotAllowed, NotFound
 from ..people import datasets
-from ..people.datasets import FieldKind
+from ..people.consent import AsSeen
+from ..people.datasets import Field, FieldKind
 from ..people.named import people_of
 from ..people.snapshots import Snapshot, no_profile
 from ..storage.database import Tx
@@ -136,32 +137,47 @@ class Visibility:
         return np.asarray(np.logical_or.reduceat(rows, starts)) if len(starts) else np.zeros(0, bool)
 
     def hidden_sources(self, snapshot: Snapshot, namespace: str) -> list[int]:
-        """Return the datasets, by their numbers in identity rows, that give a namespace by no field the caller may see."""
-        seen = {
-            each.dataset
-            for each in datasets.fields_where(self._scope, self._tx)
-            if each.rule == namespace and self.sees(Place(kind=PlaceKind.FIELD, target=each.path))
-        }
+        """Return the datasets, by their numbers in identity rows, of which the caller may not see what they give
+        in a namespace."""
+        seen = self._giving(namespace)
         return [place for place, name in enumerate(snapshot.content.sources) if self.limited and name not in seen]
+
+    def as_seen(self, snapshot: Snapshot) -> AsSeen | None:
+        """Return what people said for a caller who does not see all of them; None for one who does."""
+        return AsSeen(self.people(snapshot)) if self.limited else None
 
     def hidden_fields(self, dataset: str) -> set[str]:
         """Return the fields of a dataset that the caller may not see."""
         fields = datasets.fields_of(self._scope, self._tx, dataset)
         return {name for name in fields if not self.sees(Place(kind=PlaceKind.FIELD, target=f"{dataset}.{name}"))}
 
-    def check_import(self, dataset: str, fields: Collection[str]) -> None:
-        """Raise AlreadyExists if an import would write into a dataset or fields that are hidden from the caller."""
+    def check_import(self, dataset: str, fields: Mapping[str, Field]) -> None:
+        """Raise AlreadyExists if an import would write into a dataset, fields or identities that are hidden from the caller."""
+        if not self.limited:
+            return
         there = dataset in (name for name, _ in datasets.stored(self._scope, self._tx))
         if there and not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
             raise AlreadyExists(
                 f"there is a dataset {dataset!r} already, which this import may not change",
                 hint="import into another dataset",
             )
-        for field in sorted(self.hidden_fields(dataset) & set(fields)) if self.limited else ():
-            raise AlreadyExists(
-                f"there is a field {field!r} of dataset {dataset} already, which this import may not change",
-                hint="import it into another dataset, or under another name",
-            )
+        known = datasets.fields_of(self._scope, self._tx, dataset)
+        hidden = self.hidden_fields(dataset)
+        names, given = {datasets.folded(each) for each in hidden}, {known[each].rule for each in hidden} - {None}
+        for name, field in sorted(fields.items()):
+            if datasets.folded(name) in names or field.rule in given:  # identities do not say which field gave them
+                what = f"a field {name!r}" if datasets.folded(name) in names else f"a field of {field.rule}"
+                raise AlreadyExists(
+                    f"there is {what} of dataset {dataset} already, which this import may not change",
+                    hint="import it into another dataset, or under another name",
+                )
+
+    def _giving(self, namespace: str) -> set[str]:
+        """Return the datasets that give a namespace by fields that the caller may see, and by no other ones: identities
+        do not say which field gave them."""
+        given = [each for each in datasets.fields_where(self._scope, self._tx) if each.rule == namespace]
+        hidden = {each.dataset for each in given if not self.sees(Place(kind=PlaceKind.FIELD, target=each.path))}
+        return {each.dataset for each in given} - hidden
 
     def _sees_people(self, dataset: str) -> bool:
         if not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):

@@ -7,16 +7,17 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from psi.errors import Remedy
 from psi.values import Bools, Values
 
 from ..errors import InvalidInput
 from ..inputs.normalise import Normalised, Reason, encode, normalise
-from ..inputs.raw_values import MAX_KEPT, KeptColumn
-from ..people.consent import Noted, Word, Words
+from ..inputs.raw_values import MAX_KEPT, KeptColumn, refuse_personal_name
+from ..people.consent import AsSeen, Noted, Word, Words
 from ..people.datasets import Field, FieldKind
 from ..people.drafts import MAX_ID, Draft
 from ..people.identity_rows import IdentityRows
-from ..people.suppressions import ID, NOBODY, REASON, Suppressions
+from ..people.suppressions import ID, NOBODY, REASON, RETURN, Suppressions
 from .records import Export, Extent, Namespace, Person
 
 MAX_SEGMENTS = 10_000  # a file that names more is none of these exports
@@ -54,6 +55,8 @@ class Arrivals:
     def __init__(self, export: Export, region: str | None, suppressions: Suppressions = NOBODY) -> None:
         self.export = export
         self._region, self._suppressions = region, suppressions
+        for name in export.attributes:
+            refuse_personal_name(name, "field")
         self.kept: list[KeptColumn] = []  # what stays as it is
         people = list(export.people)
         self._lines = np.array([person.line for person in people], np.int64)
@@ -135,9 +138,12 @@ class Arrivals:
             else:
                 taken.append(row)
         if not taken:
-            why = ", ".join(reason for reason, lines in {**rejected, **self.export.dropped}.items() if lines)
+            reasons = [reason for reason, lines in {**rejected, **self.export.dropped}.items() if lines]
+            refused = f"nobody in {self.export.source.name} could be taken: {', '.join(reasons) or 'it is empty'}"
+            if [reason for reason, lines in rejected.items() if lines] == [REASON]:
+                raise InvalidInput(refused, hint=RETURN, remedy=Remedy("profile.readmit"))
             raise InvalidInput(
-                f"nobody in {self.export.source.name} could be taken: {why or 'it is empty'}",
+                refused,
                 hint="check that it is such an export, and give its namespaces",
             )
         return taken
@@ -193,7 +199,7 @@ class Arrivals:
         rows = [row for row, person in enumerate(self._people) if person.segments is not None]
         return BitMap(numbers[rows].astype(np.uint32))
 
-    def note_consent(self, draft: Draft, numbers: Numbers) -> Noted:
+    def note_consent(self, draft: Draft, numbers: Numbers, seen: AsSeen | None) -> Noted:
         """Note what people said, for all of them and by namespace."""
         spoken: dict[tuple[int, str | None], list[tuple[int, Word]]] = {}
         for row, person in enumerate(self._people):
@@ -203,7 +209,7 @@ class Arrivals:
         noted = []
         for (_, namespace), said in sorted(spoken.items(), key=lambda each: each[0][0]):  # undated words last
             rows, words = zip(*said, strict=True)
-            noted.append(draft.note_consent(numbers[list(rows)], Words.listed(words), namespace))
+            noted.append(draft.note_consent(numbers[list(rows)], Words.listed(words), namespace, seen=seen))
         return Noted(
             changed=sum(each.changed for each in noted), withdrawals_kept=sum(each.withdrawals_kept for each in noted)
         )

@@ -18,6 +18,7 @@ from ..errors import InvalidInput
 from ..inputs.cells import too_deep
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..people.consent import CODES, UNDATED, UNKNOWN, Word, read_codes, read_time
+from ..people.datasets import folded
 from ..people.snapshots import NUMBER
 from .records import Export, Extent, Identity, Namespace, Person
 
@@ -71,7 +72,7 @@ class Mapped:
         for text in attributes:
             path, _, name = text.partition("=")
             name = name or path.replace(".", "_")
-            if not path or name in _RESERVED or name.lower() in map(str.lower, named):
+            if not path or name in _RESERVED or folded(name) in map(folded, named):
                 raise InvalidInput(f"{text[:80]!r} gives no attribute a name of its own", hint="write PATH=NAME")
             named[name] = path
         return cls(namespaces=known, attributes=named, id=id_path, given=given)

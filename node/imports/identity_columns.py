@@ -40,9 +40,13 @@ def tally(lines: Sequence[int]) -> Tally:
 
 def repeated(profiles: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]) -> Tally | None:
     """Return the lines of rows whose profile an earlier row has too, None where there are none."""
+    having = np.zeros(int(profiles.max(initial=-1)) + 1, bool)
+    having[profiles] = True
+    if np.count_nonzero(having) == len(profiles):
+        return None
     again = np.ones(len(profiles), bool)
     again[np.unique(profiles, return_index=True)[1]] = False
-    return tally(lines[again].tolist()) if again.any() else None
+    return tally(lines[again].tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +108,8 @@ class ImportReport:
     withdrawals_kept: int = 0
     repeated: Tally | None = None  # rows of an id that came before
     doubts: dict[str, dict[str, Tally]] = field(default_factory=dict)  # by column, what of it may be personal data
-    outdated: dict[str, str] = field(
-        default_factory=dict
-    )  # by "segment NAME", what its rule compares and columns have not
+    # By "segment NAME": what its rule compares with and the columns do not have.
+    outdated: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> Document:
         return asdict(self)

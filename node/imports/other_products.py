@@ -21,6 +21,7 @@ from ..governance.labels import Labels
 from ..governance.lineage import Place, PlaceKind
 from ..governance.visibility import Visibility
 from ..inputs.normalise import check_region
+from ..inputs.raw_values import refuse_personal_name
 from ..people import attributes as attributes_of
 from ..people.changes import announce
 from ..people.datasets import check_dataset, fields_of, record_fields
@@ -87,6 +88,7 @@ def take_over(
     where a published feed would break a policy by the dataset's labels.
     """
     detail: Document = {}
+    refuse_personal_name(dataset, "dataset")
     scope.require("profile.take-over", dataset)
     with scope.refusals("profile.take-over", dataset):
         check_dataset(dataset)
@@ -104,7 +106,6 @@ def take_over(
     with Governance(scope).act("profile.take-over", dataset, place, detail=detail) as tx:
         suppressions.check_current(scope, tx)
         visibility = Visibility(scope, tx)
-        visibility.check_import(dataset, arrived.fields(fields_of(scope, tx, dataset)))
         draft = Draft(scope, tx)
         brought = draft.content.lists.get(dataset, ())  # by earlier exports of the dataset
         given = called.of(arrived.segments)
@@ -115,7 +116,8 @@ def take_over(
         touched[numbers] = True
         for rule_id, rows in arrived.identities(draft.source(dataset), numbers).items():
             draft.replace_identities(rule_id, dataset, touched, rows)
-        noted = arrived.note_consent(draft, numbers)
+        visibility.check_import(dataset, arrived.fields(fields_of(scope, tx, dataset)))
+        noted = arrived.note_consent(draft, numbers, visibility.as_seen(draft.base))
         if export.attributes:
             attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
         _record_fields(scope, tx, dataset, arrived)

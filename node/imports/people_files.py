@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from psi.values import U8, Bools, Indices, Values
+from psi.errors import Remedy
+from psi.values import U8, Bools, Values
 
 from ..access.scope import Scope
 from ..errors import InvalidInput
@@ -20,17 +21,17 @@ from ..governance.lineage import Place, PlaceKind
 from ..governance.visibility import Visibility
 from ..inputs.normalise import Normalised, check_region, encode
 from ..inputs.queries import Query
-from ..inputs.raw_values import MAX_KEPT, KeptColumn, too_long
+from ..inputs.raw_values import MAX_KEPT, KeptColumn, refuse_personal_name, too_long
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..inputs.text_columns import Lines
 from ..people import attributes as attributes_of
-from ..people.consent import UNDATED, Noted, Words
-from ..people.datasets import Field, FieldKind, check_dataset, record_fields
+from ..people.consent import UNDATED, AsSeen, Noted, Words
+from ..people.datasets import Field, FieldKind, check_dataset, folded, record_fields
 from ..people.drafts import MAX_ID, Draft
 from ..people.identity_rows import IdentityRows
 from ..people.named import note
 from ..people.snapshots import NUMBER
-from ..people.suppressions import ID, REASON, Suppressions
+from ..people.suppressions import ID, REASON, RETURN, Suppressions
 from ..segments import column_types
 from ..storage.records import Document
 from .consent_files import ConsentColumns, Said
@@ -70,6 +71,7 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
     break a policy because one of its namespaces now has identities of a labelled field.
     """
     detail: Document = {}
+    refuse_personal_name(file.dataset, "dataset")  # before a row of the audit log has it
     scope.require("profile.import", file.dataset)
     with scope.refusals("profile.import", file.dataset):
         check_dataset(file.dataset)
@@ -86,7 +88,7 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
         touched = np.zeros(draft.content.count, bool)
         touched[numbers] = True
         duplicates = people.merge_identities(draft, file.dataset, numbers, touched)
-        noted = people.note_consent(draft, numbers)
+        noted = people.note_consent(draft, numbers, visibility.as_seen(draft.base))
         if people.attributes:
             attributes_of.lay_over(draft, file.dataset, numbers, people.texts)
         record_fields(scope, tx, file.dataset, people.fields())
@@ -119,9 +121,9 @@ class _People:
                 f"column {personal[0]!r} has personal identities: it cannot be kept as an attribute",
                 hint="leave it out of the attributes",
             )
-        lowered = [name.lower() for name in self.attributes]
+        names = list(map(folded, self.attributes))
         for name in self.attributes:
-            if lowered.count(name.lower()) > 1 or name == NUMBER:
+            if names.count(folded(name)) > 1 or name == NUMBER:
                 raise InvalidInput(f"attribute {name!r} has a name like another", hint="rename that column")
         wanted = [self.id_column, *(each.column for each in file.identities), *self.attributes]
         source = Source.open(file.path, [*wanted, *(self.says.names if self.says else [])])
@@ -158,8 +160,9 @@ class _People:
             good = self._good(batch, found, said)
             ids.append(found[good])
             lines.append(batch.lines[good])
-            codes.append(said.codes[good] if said else np.zeros(len(ids[-1]), np.uint8))
-            at.append(said.at[good] if said else np.zeros(len(ids[-1]), np.int64))
+            if said:
+                codes.append(said.codes[good])
+                at.append(said.at[good])
             place = np.cumsum(good) - 1 + row
             row += int(good.sum())
             for column, parts in zip(self.reading.columns, self.parts, strict=True):
@@ -168,15 +171,21 @@ class _People:
             self._keep_texts(batch, good)
         self.reading.check()
         if not row:
-            why = ", ".join(reason for reason, lines in self.reading.source.rejected.items() if lines)
+            reasons = [reason for reason, lines in self.reading.source.rejected.items() if lines]
+            refused = f"no row of {self.reading.source.name} could be taken: {', '.join(reasons)}"
+            if reasons == [REASON]:
+                raise InvalidInput(refused, hint=RETURN, remedy=Remedy("profile.readmit"))
             raise InvalidInput(
-                f"no row of {self.reading.source.name} could be taken: {why}",
+                refused,
                 hint="check which columns have the ids and the consent; consent is y, n, p, u, dy, dn or a legal basis",
             )
         for each in self.kept:
             each.end()
-        self.ids, self.codes, self.at = np.concatenate(ids), np.concatenate(codes), np.concatenate(at)
+        self.ids = np.concatenate(ids)
+        ids.clear()
         self.lines = np.concatenate(lines)
+        if self.says:
+            self.codes, self.at = np.concatenate(codes), np.concatenate(at)
 
     def _good(self, batch: Batch, ids: npt.NDArray[np.bytes_], said: Said | None) -> Bools:
         """Return which rows of a batch can be taken; counts the others."""
@@ -218,31 +227,34 @@ class _People:
         source, duplicates = draft.source(dataset), {}
         given: dict[str, IdentityRows] = {}
         for place, (column, parts) in enumerate(zip(self.reading.columns, self.parts, strict=True)):
-            values, rows = Values.join(each for each, _ in parts), np.concatenate([where for _, where in parts])
-            profiles = numbers[rows].astype(np.uint32)
+            profiles = np.concatenate([numbers[where].astype(np.uint32) for _, where in parts])
+            batches = [each for each, _ in parts]
+            parts.clear()
+            values = Values.gather(batches)
             first = 0 if column.spec.primary else (place + 1) << 8
             rows_of_column = IdentityRows(
                 values=values,
                 profiles=profiles,
-                sources=np.full(len(rows), source, np.uint16),
-                ranks=(first + np.minimum(_occurrence(profiles), 255)).astype(np.uint16),
+                sources=np.full(len(profiles), source, np.uint16),
+                ranks=first + np.minimum(_occurrence(profiles, draft.content.count), 255).astype(np.uint16),
             )
-            unique = rows_of_column.sorted()
-            duplicates[column.spec.column] = len(rows) - len(unique.profiles)
+            unique = rows_of_column.sort()
+            duplicates[column.spec.column] = len(profiles) - len(unique)
             before = given.get(column.rule.id)
             given[column.rule.id] = unique if before is None else before.join(unique).sorted()
         for namespace, found in given.items():
             draft.replace_identities(namespace, dataset, touched, found)
         return duplicates
 
-    def note_consent(self, draft: Draft, numbers: npt.NDArray[np.int64]) -> Noted:
+    def note_consent(self, draft: Draft, numbers: npt.NDArray[np.int64], seen: AsSeen | None) -> Noted:
         """Put what people said into the draft."""
         spoke = np.flatnonzero(self.codes)
         basis = UNDATED if self.basis is None else int(draft.bases([self.basis])[0])
         if not len(spoke):
             return Noted(changed=0, withdrawals_kept=0)
         bases = np.full(len(spoke), basis, np.uint16)
-        return draft.note_consent(numbers[spoke], Words(codes=self.codes[spoke], at=self.at[spoke], bases=bases))
+        words = Words(codes=self.codes[spoke], at=self.at[spoke], bases=bases)
+        return draft.note_consent(numbers[spoke], words, seen=seen)
 
     def fields(self) -> dict[str, Field]:
         """Return the columns by name, with what each has."""
@@ -267,8 +279,12 @@ def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_
     return np.array([each if len(each) <= MAX_ID else b"x" * (MAX_ID + 1) for each in ids], np.bytes_)
 
 
-def _occurrence(profiles: npt.NDArray[np.uint32]) -> Indices:
-    """Return how many rows of the same profile came before each row."""
+def _occurrence(profiles: npt.NDArray[np.uint32], count: int) -> npt.NDArray[np.integer]:
+    """Return how many rows of the same profile, of `count` there are, came before each row."""
+    having = np.zeros(count, bool)
+    having[profiles] = True
+    if np.count_nonzero(having) == len(profiles):
+        return np.zeros(len(profiles), np.uint8)
     order = np.argsort(profiles, kind="stable")
     first = np.ones(len(order), bool)
     first[1:] = profiles[order][1:] != profiles[order][:-1]

@@ -8,11 +8,16 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-_HEADER, _DATA, _BUFFERS = 2, 1, 2  # places of fields in the tables Message, DictionaryBatch and RecordBatch
+from .expansion import CELL
+
+_HEADER, _DATA, _NODES, _BUFFERS = 2, 1, 1, 2  # places of fields in the tables Message, DictionaryBatch and RecordBatch
 
 
 def unpacked(messages: Any) -> Iterator[int]:
-    """Yield the bytes of each buffer of a pyarrow MessageReader; raises struct.error for metadata that is none."""
+    """Yield the bytes of each buffer and those that its cells count as, of each message of a pyarrow MessageReader.
+
+    Raises struct.error for metadata that is none.
+    """
     for message in messages:
         if message.type == "schema":
             continue
@@ -20,6 +25,9 @@ def unpacked(messages: Any) -> Iterator[int]:
         batch = _table(metadata, _number("I", metadata, 0), _HEADER)
         if message.type == "dictionary":
             batch = _table(metadata, batch, _DATA)
+        nodes = _table(metadata, batch, _NODES)
+        for index in range(_number("I", metadata, nodes) if nodes else 0):
+            yield CELL * max(0, _number("q", metadata, nodes + 4 + 16 * index))
         vector = _table(metadata, batch, _BUFFERS)
         is_packed = _field(metadata, batch, _BUFFERS + 1)
         for index in range(_number("I", metadata, vector) if vector else 0):

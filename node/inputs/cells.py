@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, nearest
+from .raw_values import refuse_personal_header
 
 MAX_CELL = csv.field_size_limit()  # characters of a cell, where quotes are read
 MAX_RECORD_LINES = 100  # how far a quoted field may go on before the quote counts as unclosed
@@ -44,15 +45,20 @@ def unique(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
 
 
 def require(names: Sequence[str], columns: Sequence[str], path: Path) -> None:
-    """Raise InvalidInput where a column is not among the names."""
+    """Raise InvalidInput where a column is not among the names, or a person's data is."""
+    if columns:
+        refuse_personal_header(names, columns, str(path))
     missing = [column for column in columns if column not in names]
     if not missing:
         return
-    # a file without a header shows a person's data where names should be: such cells stay out of the message
-    shown = [name[:40] if re.fullmatch(r"[^\W\d][\w .-]*", name) else "?" for name in names[:20]]
+    # a file without a header has a person's data where names should be: they are no part of the message, which the audit
+    # log keeps, and what looks like data is not shown either
+    shown = [name[:40] if re.fullmatch(r"[^\W\d][\w .-]*", name) else "?" for name in names]
+    meant = nearest(missing[0], [name for name in shown if name != "?"])
     raise InvalidInput(
-        f"{path} has no column {', '.join(map(repr, missing))}; its first line gives {', '.join(shown)}",
-        hint="name columns of the first line, separated by comma, semicolon, tab or |",
+        f"{path} has no column {', '.join(map(repr, missing))}",
+        hint=f"{meant}name columns of the first line, separated by comma, semicolon, tab or |; it gives "
+        + ", ".join(shown[:20]),
     )
 
 

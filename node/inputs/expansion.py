@@ -12,22 +12,35 @@ from ..errors import InvalidInput
 FLOOR = 1 << 29  # bytes
 RATIO = 200
 MOST = 1 << 36  # 64 GiB
+CELL = 8  # bytes that each cell of a table counts as, beside its text: an empty one costs too
 _STEP = 1 << 20
 
 
 class Allowance:
-    """The bytes that the content of one file may have; `check` raises InvalidInput where it has more."""
+    """The bytes that the content of a file of `packed` bytes may have; raises InvalidInput where it has more."""
 
-    def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self.most = min(max(FLOOR, RATIO * path.stat().st_size), MOST)
+    def __init__(self, packed: int, *, noun: str, hint: str) -> None:
+        self.most = min(max(FLOOR, RATIO * packed), MOST)
+        self._used, self._noun, self._hint = 0, noun, hint
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Allowance":
+        return cls(
+            path.stat().st_size,
+            noun=f"the content of {path.name}",
+            hint="export it in several files, or unpacked if you trust it",
+        )
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes more; raises InvalidInput where that is more than is allowed."""
+        self._used += size
+        self.check(self._used)
 
     def check(self, size: int) -> None:
         """Raise InvalidInput where the content has more than what is allowed."""
         if size > self.most:
             raise InvalidInput(
-                f"the content of {self._name} is over {self.most >> 20:,} MiB, too much for a file of its size",
-                hint="export it in several files, or unpacked if you trust it",
+                f"{self._noun} is over {self.most >> 20:,} MiB, too much for a file of its size", hint=self._hint
             )
 
 
@@ -35,7 +48,7 @@ class Unpacked(gzip.GzipFile):
     """A gzipped file of which no more is unpacked than is allowed; raises InvalidInput."""
 
     def __init__(self, path: Path) -> None:
-        self._allowance = Allowance(path)
+        self._allowance = Allowance.of_file(path)
         super().__init__(path)
 
     def read(self, size: int | None = -1) -> bytes:

@@ -30,11 +30,14 @@ _ABROAD = re.compile(rf"(?:(?<!\w)[+\uff0b]\d(?:{_GAP}\d){{6,14}}|(?<=[^\W\d])[+
 _SPELLED = re.compile(
     rf"""\n[^\S\n]*+(?:
         (?:tel:)?(?=\(?\d++[{_GAPS}]++\d)\(?0(?:0\ ?)?[1-9](?:{_GAP}\d){{7,13}}  # 07700 900123, 0044 7700 900123
+        | (?:tel:)?(?:\(00?\)|00?\ ?(?=\()){_GAP}[1-9](?:{_GAP}\d){{7,13}}  # 0(20)7946-0958, (0) 7700 900123
         | (?:1{_DASH})?(?:\([2-9]\d\d\)\ ?|[2-9]\d\d{_DASH})[2-9]\d\d{_DASH}\d{{4}}  # (212) 555-0123
     )[^\S\n]*+(?=\n)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_APART = re.compile(rf"\n00?[ /\u00a0\u2010-\u2015-]{{1,3}}[1-9]\d(?:{_GAP}\d){{6,12}}[^\S\n]*+(?=\n)")
 _DIGITS = re.compile(r"\n(?:0[1-9]\d{8,11}|00[1-9]\d{8,12})[^\S\n]*+(?=\n)")
+_ADDRESS, _NUMBER = re.compile(r"[^\s@]++@[^\s@]++"), re.compile(rf"[+\uff0b\d{_GAPS}]++")
 _CERTAIN = (
     (_AT, _EMAIL, "e-mail addresses"),
     (("+", "\uff0b"), _ABROAD, "phone numbers"),
@@ -43,6 +46,7 @@ _CERTAIN = (
 _DOUBTS = (
     (_AT, re.compile("|".join(_AT)), "with an @"),
     (("\n0",), _DIGITS, "of digits that begin with 0, as phone numbers do"),
+    (("\n0",), _APART, "of a 0 and other digits apart, as phone numbers may be"),
 )
 
 
@@ -89,6 +93,35 @@ def refuse_personal(texts: Sequence[str], column: str, lines: npt.NDArray[np.int
     for signs, pattern, noun in _CERTAIN:
         if found := _with(signs, pattern, texts):
             raise _personal_data(column, noun, f" (line {lines[found[0]]})")
+
+
+def personal(name: str) -> str | None:
+    """Return what a name is that is certainly personal data, None for any other name."""
+    for signs, pattern, noun in (*_CERTAIN, (("\n0",), _DIGITS, "phone numbers")):
+        if _with(signs, pattern, [name]):
+            return {"e-mail addresses": "an e-mail address", "phone numbers": "a phone number"}[noun]
+    return None
+
+
+def refuse_personal_name(name: str, noun: str) -> None:
+    """Refuse to keep a name of a `noun` ("dataset") that is an e-mail address or a phone number, without repeating it."""
+    if found := personal(name):
+        raise InvalidInput(f"the name of a {noun} is {found}: names are kept as they are", hint="choose another name")
+
+
+def refuse_personal_header(header: Sequence[str], columns: Sequence[str], file: str) -> None:
+    """Refuse a table whose first line has a person in place of the names of columns.
+
+    Of the columns asked for no name may be personal, of the others none may look like one person's.
+    """
+    for name in header:
+        bare = name.strip()
+        whole = name in columns or _ADDRESS.fullmatch(bare) or _NUMBER.fullmatch(bare)
+        if whole and (found := personal(bare)):
+            raise InvalidInput(
+                f"{file} has {found} where the name of a column should be",
+                hint="put a line with the names of the columns before the first row",
+            )
 
 
 def too_long(texts: Sequence[str]) -> Bools:

@@ -38,10 +38,12 @@ from .cells import (
     wrong_width,
 )
 from .queries import Query
+from .raw_values import refuse_personal_name
 from .text_files import BLOCK, MAX_LINE, SURROGATE, encoding_of, explained, first_line, head_of, open_file, position
 
 _BROKEN = "a broken or unclosed quote"
 _NOT_UTF8 = "bytes that are not UTF-8"
+_TOO_LARGE = "a row that is too large"
 
 ReadProgress = Callable[[int, int | None], None]  # how much has been read, of how much if that is known
 
@@ -80,6 +82,8 @@ class Source:
     def open(cls, path: Path | str | Query, columns: Sequence[str]) -> "Source":
         """Open a file, or run a query, and find the columns; raises InvalidInput that says what to do."""
         columns = list(dict.fromkeys(columns))
+        for name in columns:
+            refuse_personal_name(name, "column")
         if isinstance(path, Query):
             return cls(kind="SQL", columns=columns)._of_table(path.table())
         path = Path(path)
@@ -303,9 +307,7 @@ class Source:
             numbers = np.arange(number, number + len(part))
             rows = [row for row in part if row]
             if len(rows) < len(part):
-                self.rejected[f"a row of over {columnar.MAX_ROW} bytes"] += [
-                    int(line) for line, row in zip(numbers, part, strict=True) if row is None
-                ]
+                self.rejected[_TOO_LARGE] += [int(line) for line, row in zip(numbers, part, strict=True) if row is None]
                 numbers = numbers[np.fromiter(map(bool, part), bool, len(part))]
             columns = {name: [row[place] or "" for row in rows] for name, place in places}
             if rows:

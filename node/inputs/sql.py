@@ -1,6 +1,6 @@
 """Names in the SQL that DuckDB runs for us, and of where it puts what does not fit into memory."""
 
-SPILLED = ".duckdb."  # a private directory beside the data, deleted at the end
+SPILLED = "duckdb"  # a private temporary directory beside the data, deleted at the end
 
 
 def quoted(name: str) -> str:

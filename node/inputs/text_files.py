@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ..errors import Failure, InvalidInput
+from ..homes import check_input
 from .expansion import Unpacked
 
 BLOCK = 1 << 22  # characters read at a time: some ten thousand rows
@@ -19,6 +20,7 @@ MAX_LINE = 1 << 24  # characters; no line of a table is longer
 
 def open_file(path: Path) -> BinaryIO:
     """Open a file, unpacked if it is gzipped; raises InvalidInput."""
+    check_input(path)
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -28,7 +30,8 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file; raises InvalidInput for what cannot be a table."""
+    """Return the first bytes of a file; raises InvalidInput for what cannot be a table, or is a node's own."""
+    check_input(path)
     if path.is_dir():
         raise InvalidInput(f"{path} is a directory", hint="name one CSV, JSON lines or Parquet file in it")
     if not path.exists():

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, null, select, update
 
 from psi.errors import Remedy
 
@@ -46,6 +46,7 @@ class AlertKind(StrEnum):
     KEY_REPLACED = "key_replaced"  # by the partner itself
     LETTERS_STUCK = "letters_stuck"
     ON_HOLD = "on_hold"
+    ORGANISATION_RENAMED = "organisation_renamed"
     OVERLAP_JUMP = "overlap_jump"
     POLICY_VIOLATION = "policy_violation"
     PREFLIGHT = "preflight"
@@ -73,6 +74,7 @@ NAMELESS = frozenset(  # the kinds that name no feed and no segment: a caller wh
         AlertKind.KEY_CHANGED,
         AlertKind.KEY_REPLACED,
         AlertKind.LETTERS_STUCK,
+        AlertKind.ORGANISATION_RENAMED,
         AlertKind.PREFLIGHT,
         AlertKind.RESTORED,
     }
@@ -88,6 +90,7 @@ class Alert:
     text: str
     at: int
     acknowledged: int | None
+    remedy: Document | None = None  # the act that answers it
 
     def as_dict(self) -> Document:
         return asdict(self)
@@ -99,13 +102,13 @@ class Alerts:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    def add(self, tx: Tx, kind: AlertKind, text: str, *, alike: str = "") -> bool:
+    def add(self, tx: Tx, kind: AlertKind, text: str, *, alike: str = "", remedy: Remedy | None = None) -> bool:
         """Add an alert in the caller's transaction, unless the same one was added within a day; return whether it was added.
 
         `text` names no identity. Where a partner chooses how it ends, `alike` is how it begins: an alert that began so
-        within a day gets the new words and the new time instead, and is open again.
+        within a day gets the new words and the new time instead, and is open again. `remedy` is the act that answers it.
         """
-        return self._add(tx, kind, text, alike)
+        return self._add(tx, kind, text, alike, remedy)
 
     def add_broken(self, tx: Tx, code: str, text: str, *, alike: str) -> bool:
         """Add an alert that a partner broke the protocol, by the error's code; see `add`."""
@@ -152,7 +155,7 @@ class Alerts:
             detail["alerts"] = seen.rowcount
         return int(seen.rowcount)
 
-    def _add(self, tx: Tx, kind: str, text: str, alike: str) -> bool:
+    def _add(self, tx: Tx, kind: str, text: str, alike: str, remedy: Remedy | None = None) -> bool:
         home = self._scope.home
         words = rows.c.text.startswith(alike, autoescape=True) if alike else rows.c.text == text
         same = (rows.c.project_id == self._scope.id, rows.c.kind == kind, rows.c.at > home.now() - DAY)
@@ -164,7 +167,7 @@ class Alerts:
                 )
             return False
         values = {"id": home.new_id(), "project_id": self._scope.id, "kind": kind, "text": text, "at": home.now()}
-        tx.execute(rows.insert().values(**values))
+        tx.execute(rows.insert().values(**values, remedy=null() if remedy is None else remedy.document()))
         return True
 
     def _mine(self, tx: Tx) -> ColumnElement[bool]:

@@ -18,6 +18,7 @@ from sqlalchemy import Update, select
 from psi.errors import Remedy, VesicaError
 
 from ..access import permissions
+from ..access.audit import Actor, ActorKind
 from ..access.scope import Home, Scope
 from ..errors import Failure, JobFailed
 from ..storage.database import Tx
@@ -66,6 +67,7 @@ class Job:
     kind: str
     parameters: Document
     submitted_by: str  # in whose name its acts are audited
+    submitted_by_kind: ActorKind
     state: JobState
     progress: Document | None
     result: Any
@@ -243,7 +245,7 @@ class Jobs:
         return replace(job, error={**_NAMELESS, "code": job.error["code"]}), True
 
     def _me(self) -> str:
-        return self._home.guard.actor()[:255]
+        return self._home.guard.actor().name[:255]
 
     def _insert(self, tx: Tx, kind: str, parameters: Mapping[str, Any], scope: Scope) -> str:
         now = self._home.now()
@@ -255,6 +257,7 @@ class Jobs:
                 kind=kind,
                 parameters=dict(parameters),
                 submitted_by=self._me(),
+                submitted_by_kind=self._home.guard.actor().kind,
                 state=JobState.QUEUED,
                 created=now,
                 changed=now,
@@ -312,7 +315,10 @@ class Jobs:
             handler = HANDLERS.get(job.kind)
             if handler is None:
                 raise Failure(f"nothing here does jobs of kind {job.kind!r}", hint="was it queued by another release?")
-            with self._home.guard.itself(job.submitted_by), self._heartbeat(job.id, progress) as report:
+            with (
+                self._home.guard.itself(Actor(job.submitted_by_kind, job.submitted_by)),
+                self._heartbeat(job.id, progress) as report,
+            ):
                 scope = self._home.scope(job.project_id)
                 result = handler(scope, job.parameters, report)
         except BaseException as error:  # also Ctrl-C: nobody else should take the job up again

@@ -21,9 +21,10 @@ from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.records import record
 from ..storage.tables import DAY, connections
+from ..storage.tables import users as users_table
 from . import handlers, key_changes, key_epochs
-from .connections import BEGUN, Connection, ConnectionStatus, change, find, next_step
-from .letters import letters_to
+from .connections import BEGUN, Connection, ConnectionStatus, by_id, change, find, next_step, note
+from .outbox import letters_to
 
 if TYPE_CHECKING:
     from ..transport.endpoint import Call, Route
@@ -87,10 +88,11 @@ def answer_request(scope: Scope, request: handshake.Request) -> None:
         if not _is_new(scope, tx, agreement, request.offer):
             raise NothingDone
         alias = store(scope, tx, request.offer, agreement, request.signature)
+        note(tx, by_id(scope, stored_id(agreement.connection), tx), our_offer=ours.encode())
         text = _asks(request.offer.organisation, alias)
         for name, our_rules, their_rules in mismatches(ours, request.offer):
             text += f"; {name} will not match: {', '.join(our_rules)} here, {', '.join(their_rules)} there"
-        Alerts(scope).add(tx, AlertKind.CONNECTION_REQUEST, text)
+        Alerts(scope).add(tx, AlertKind.CONNECTION_REQUEST, text, remedy=Remedy("partner.accept", {"name": alias}))
 
 
 def _is_new(scope: Scope, tx: Tx, agreement: Agreement, theirs: Offer) -> bool:
@@ -159,7 +161,7 @@ def store(
             status=ConnectionStatus.PENDING if asked else ConnectionStatus.REQUESTED,
             peer_key=theirs.key,
             our_key=scope.home.key,
-            told_key=scope.home.key,
+            announced_key=scope.home.key,
             peer_project=theirs.project,
             peer_project_name=printable(theirs.project_name)[:63],
             peer_organisation=printable(theirs.organisation),
@@ -255,10 +257,11 @@ def _free_alias(scope: Scope, tx: Tx, given: str | None, theirs: Offer) -> str:
     """Return a free alias: the one asked for, or one made of the organisation's name.
 
     The alias of a connection that is over is free: for any partner if we name it, else only for the same key. So nobody
-    gets another's alias, and with it the place in our rules, by taking its name.
+    gets another's alias, and with it the place in our rules, by taking its name. A user's name is never free.
     """
     query = select(connections).where(connections.c.project_id == scope.id)
     known = {row.alias: record(Connection, row) for row in tx.execute(query)}
+    users = set(tx.scalars(select(users_table.c.name)))
     stem = re.sub(r"[^a-z0-9]+", "-", theirs.organisation.lower()).strip("-")[:50] or "partner"
     if given is not None:
         check_name(given, "partner")
@@ -269,10 +272,16 @@ def _free_alias(scope: Scope, tx: Tx, given: str | None, theirs: Offer) -> str:
             )
         if given in known and known[given].status in BEGUN:
             raise AlreadyExists(f"there is a partner {given!r} already", hint="choose another name for it")
+        if given in users:
+            raise AlreadyExists(
+                f"there is a user {given!r}: the audit log would have two actors of that name",
+                hint="choose another name for the partner",
+            )
     alias = given or next(
         name
         for name in _numbered(stem)
-        if name not in known or (known[name].status not in BEGUN and known[name].peer_key == theirs.key)
+        if name not in users
+        and (name not in known or (known[name].status not in BEGUN and known[name].peer_key == theirs.key))
     )
     if alias in known:
         aside = next(name for name in _numbered(f"{alias[:50]}-ended") if name not in known)

@@ -21,7 +21,7 @@ from ..storage.ids import stored_id, wire_id
 from ..storage.records import Document, record
 from ..storage.tables import DAY, connections
 from ..transport import paths
-from ..transport.addresses import Reach
+from ..transport.addresses import AllowedAddresses
 
 if TYPE_CHECKING:
     from ..transport.client import PeerClient
@@ -78,7 +78,7 @@ class Connection:
     replaced_keys: bytes | None
     key_replaced: int | None
     our_key: bytes | None
-    told_key: bytes | None
+    announced_key: bytes | None
     peer_project: bytes
     peer_project_name: str
     peer_organisation: str
@@ -95,6 +95,8 @@ class Connection:
     our_proposal: bytes | None
     their_proposal: bytes | None
     our_acceptance: bytes | None
+    accepted: int | None
+    confirmation: bytes | None
     void: bytes | None
     letters_sent: int
     letters_received: int
@@ -145,6 +147,12 @@ def by_id(scope: Scope, connection_id: str, tx: Tx | None = None) -> Connection:
     if found is None or found.project_id != scope.id:
         raise NotFound("there is no such connection")
     return found
+
+
+def is_named(tx: Tx, name: str) -> bool:
+    """Return whether a connection that is not over has a name, in any project."""
+    mine = (connections.c.alias == name, connections.c.status.in_(BEGUN))
+    return tx.execute(select(connections.c.id).where(*mine)).first() is not None
 
 
 def named(scope: Scope, alias: str, tx: Tx | None = None, *, status: ConnectionStatus | None = None) -> Connection:
@@ -225,10 +233,10 @@ def _first(home: Home, query: Select[Any], tx: Tx | None) -> Connection | None:
     return None if row is None else record(Connection, row)
 
 
-def reach(home: Home, connection: Connection) -> Reach:
+def allowed_addresses(home: Home, connection: Connection) -> AllowedAddresses:
     """Return which addresses may be called for a connection: those that its partner names and our operator allows."""
     config = home.config
-    return Reach.of(config.address, private=config.private_addresses, chosen=connection.chosen_address)
+    return AllowedAddresses.of(config.address, private=config.private_addresses, chosen=connection.chosen_address)
 
 
 @contextmanager
@@ -237,16 +245,19 @@ def calling(scope: Scope, connection: Connection, *, patience: float | None = No
 
     Once the partner's own key answers again, only the alert stays.
     """
-    from ..transport.client import PeerClient  # HTTP and TLS: 0.1 s that most commands do without
+    from ..transport.client import Peer, PeerClient  # HTTP and TLS: 0.1 s that most commands do without
     from . import key_changes
 
     scope.home.guard.known()
-    address, key, proxy = connection.peer_address, connection.peer_key, connection.proxy
+    peer = Peer(
+        connection.peer_address,
+        connection.peer_key,
+        allowed_addresses(scope.home, connection),
+        proxy=connection.proxy,
+        successor=partial(key_changes.successor, scope.home, connection),
+    )
     try:
-        with PeerClient(
-            scope.home, address, key, reach=reach(scope.home, connection), proxy=proxy, patience=patience
-        ) as client:
-            client.successor = partial(key_changes.successor, scope.home, connection)
+        with PeerClient(scope.home, peer, patience=patience) as client:
             key_changes.announce(scope.home, connection, client)
             yield client
         if connection.key_changed is not None:
@@ -261,7 +272,7 @@ def calling(scope: Scope, connection: Connection, *, patience: float | None = No
         raise
 
 
-def knock(scope: Scope, connection: Connection, *, patience: float | None = None) -> None:
+def probe(scope: Scope, connection: Connection, *, patience: float | None = None) -> None:
     """Call a partner for nothing but its signed answer; raises what `calling` raises."""
     last = by_id(scope, connection.id).letters_received
     with calling(scope, connection, patience=patience) as client:

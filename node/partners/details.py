@@ -1,45 +1,33 @@
-"""How a node is called and reached: partners are told by a letter, and use a new address once the pinned key answers there."""
-
-from dataclasses import asdict, replace
-from typing import Any
+"""How a node is called and reached: partners are told by a letter; a new address counts once the pinned key answers there."""
 
 from sqlalchemy import null
 
-from protocol.connectid import check_address
 from protocol.letters import NodeDetails
 from protocol.wire import Message
 from psi.errors import VesicaError
 
 from .. import log
-from ..access.scope import Home, NothingDone, Scope
+from ..access.scope import Home, Scope
 from ..errors import Failure, PeerUnreachable, printable
 from ..operations.alerts import AlertKind, Alerts
+from ..storage.config import Config
 from ..storage.database import Tx
-from ..storage.locks import serving
-from ..storage.records import Document
-from ..transport.addresses import split_address
-from .connections import BEGUN, Connection, ConnectionStatus, at_new_address, by_id, knock, note, reach, with_status
+from .connections import (
+    BEGUN,
+    Connection,
+    ConnectionStatus,
+    allowed_addresses,
+    at_new_address,
+    by_id,
+    note,
+    probe,
+    with_status,
+)
 
 
-def change(home: Home, **changes: Any) -> Document:
-    """Change the settings that are given and not None, and tell partners of another name or address."""
-    detail: Document = {}
-    told: list[str] = []
-    with home.act("node.set", "node", detail=detail) as tx:  # one at a time, so that none takes another's back
-        before = home.config
-        after = replace(before, **{name: value for name, value in changes.items() if value is not None})
-        split_address(after.listen)
-        if after.address:
-            check_address(after.address)
-        detail |= {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
-        if not detail:
-            raise NothingDone
-        shown = NodeDetails(organisation=after.organisation, address=after.address, proxy=after.proxy)
-        if shown != NodeDetails(organisation=before.organisation, address=before.address, proxy=before.proxy):
-            told = announce(home, tx, shown)
-        after.save(home.path)
-    settings = {name: value for name, value in asdict(after).items() if name != "database"}
-    return {**settings, "told": told, "restart": "listen" in detail and serving(home.path)}
+def of(config: Config) -> NodeDetails:
+    """Return what partners know of a node's settings."""
+    return NodeDetails(organisation=config.organisation, address=config.address, proxy=config.proxy)
 
 
 def announce(home: Home, tx: Tx, details: NodeDetails) -> list[str]:
@@ -58,12 +46,12 @@ def received(scope: Scope, tx: Tx, connection: Connection, message: Message) -> 
     """Handle connect.details: note the name, and the address as one to try."""
     assert isinstance(message, NodeDetails)
     if message.address:
-        reach(scope.home, connection).check(message.address)
+        allowed_addresses(scope.home, connection).check(message.address)
     organisation = printable(message.organisation)
     if organisation != connection.peer_organisation:
         note(tx, connection, peer_organisation=organisation)
         text = f"{connection.alias} calls itself {organisation} now"
-        Alerts(scope).add(tx, AlertKind.ADDRESS_CHANGED, text, alike=f"{connection.alias} calls itself ")
+        Alerts(scope).add(tx, AlertKind.ORGANISATION_RENAMED, text, alike=f"{connection.alias} calls itself ")
     if not message.address:
         _move(scope, tx, connection, "", proxy=False)
     elif (message.address, message.proxy) == (connection.peer_address, connection.proxy):
@@ -81,7 +69,7 @@ def try_new_address(scope: Scope, connection: Connection, *, patience: float | N
         return connection
     moved = at_new_address(connection)
     try:
-        knock(scope, moved, patience=patience)
+        probe(scope, moved, patience=patience)
     except VesicaError as error:
         if isinstance(error, Failure) and not isinstance(error, PeerUnreachable):
             raise

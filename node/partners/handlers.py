@@ -20,6 +20,5 @@ AGREED: "list[Callable[[Scope, Tx, Connection, frozenset[str]], None]]" = []  # 
 ALLOWED: list[Hook] = []  # a partner may evaluate its whole universe once more
 KEY_REPLACED: "list[Callable[[Tx, bytes, bytes], None]]" = []  # an organisation has another key: the old one, the new one
 REACHED: "list[Callable[[Home, Connection], None]]" = []  # a partner that was gone can be reached again
-GIVES: "list[Callable[[Tx, Connection], bool]]" = []  # whether a feed of ours runs to a partner
 TAKES: "list[Callable[[Tx, Connection], bool]]" = []  # whether a feed of a partner's runs to us
 MAY_LEAVE: "dict[str, Callable[[Home, Connection], bool]]" = {}  # by kind of letter: whether it may leave yet

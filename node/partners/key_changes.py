@@ -23,6 +23,7 @@ from ..storage.database import Tx
 from ..storage.locks import service_lock
 from ..storage.records import Document, record
 from ..storage.tables import DAY, connections
+from ..storage.temporary import remove_leftovers
 from ..transport import paths
 from . import handlers
 from .connections import BEGUN, OLD, Connection, check_caller, note
@@ -52,23 +53,24 @@ def rotate(home: Home) -> Document:
         with home.act("node.rotate-key", "node", detail=detail) as tx:
             signed, put_in_force = home.keys.replacement(made)
             detail["new"] = signed.change.new.hex()
-            for name in ("our_key", "told_key"):  # of connections that are older than these columns
+            for name in ("our_key", "announced_key"):  # of connections that are older than these columns
                 column = connections.c[name]
                 tx.execute(update(connections).where(column.is_(None)).values({name: old}))
             for scope in home.all_scopes(tx):
                 scope.change(tx, connect_secret=None, connect_expires=None)
         with home.refusals("node.rotate-key", "node"):
             put_in_force()
+        remove_leftovers(home.path)
     return {"old": old.hex(), "key": home.key.hex()}
 
 
 def announce(home: Home, connection: Connection, client: "PeerClient") -> None:
     """Show a partner how our key changed, if it may not know that."""
-    if connection.told_key in (None, home.key):
+    if connection.announced_key in (None, home.key):
         return
     client.post(paths.KEYS, home.keys.changes.encode())
     with home.begin() as tx:
-        note(tx, connection, told_key=home.key)
+        note(tx, connection, announced_key=home.key)
 
 
 def check_not_retired(home: Home, caller: bytes) -> None:
@@ -118,7 +120,7 @@ def not_known(scope: Scope, connection: Connection, error: RefusedByPartner) -> 
     home = scope.home
     if error.code == "unwelcome" and len(home.keys.publics) > 1:
         with home.begin() as tx:
-            note(tx, connection, told_key=home.keys.publics[0])
+            note(tx, connection, announced_key=home.keys.publics[0])
     if error.code == "key_retired":
         text = f"{connection.alias} knows a newer key of this node: this home is from a backup made before that"
         with home.begin() as tx:

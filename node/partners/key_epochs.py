@@ -4,7 +4,6 @@ Both nodes number the epochs of a connection alike: the opener of an exchange sa
 partner may move us on once a day at most, and what it has used up is counted by the clock, not by the epoch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,7 +50,7 @@ class StoredEpoch:
 
 def current(scope: Scope, tx: Tx, connection: Connection) -> Epoch:
     """Return the running epoch, beginning one where there is none or the last one is over."""
-    last = next(iter(_newest(tx, connection)), None)
+    last = _newest(tx, connection)
     if last is None:
         return begin(scope, tx, connection, 1)
     if last.ended is not None or _is_over(scope, connection, last):
@@ -74,28 +73,23 @@ def running_number(scope: Scope, tx: Tx, connection: Connection) -> int:
 def rotate(scope: Scope, alias: str) -> Document:
     """End a partner's key epoch now: its secret and caches are destroyed, and the next runs compute everything again.
 
-    Memberships stay meanwhile. What the partner has used up counts no more, since we chose this; if the partner ended the
-    last epoch and gets a feed of ours, this is our agreement to that. Raises NotAllowed within a day of the last one: the
-    partner would not follow.
+    Memberships stay meanwhile. What the partner has used up counts no more, since we chose this. Raises NotAllowed within a
+    day of the last one: the partner would not follow.
     """
     detail: Document = {}
     with scope.act("partner.rotate", alias, detail=detail) as tx:
         connection = named(scope, alias, tx, status=ConnectionStatus.ACTIVE)
         ours = current(scope, tx, connection)
-        newest, *older = _newest(tx, connection)
-        before = older[0] if older else None
-        gives, takes = (any(hook(tx, connection) for hook in each) for each in (handlers.GIVES, handlers.TAKES))
-        if gives and before is not None and _ended_by_partner(connection, before):
-            tx.execute(update(epochs).where(epochs.c.id == before.id).values(refills=True))
-            detail |= {"epoch": ours.number, "status": "agreed"}
-        elif scope.home.now() < newest.started + DAY:
+        newest = _newest(tx, connection)
+        assert newest is not None
+        if scope.home.now() < newest.started + DAY:
             raise NotAllowed(
                 f"key epoch {ours.number} with {alias} began less than a day ago: the partner would not follow",
                 hint="rotate again a day after it began",
             )
-        else:
-            begun = begin(scope, tx, connection, ours.number + 1, refills=True)
-            detail |= {"epoch": begun.number, "status": "begun", "partner_has_to_agree": takes}
+        begun = begin(scope, tx, connection, ours.number + 1, refills=True)
+        takes = any(hook(tx, connection) for hook in handlers.TAKES)
+        detail |= {"ended": ours.number, "epoch": begun.number, "partner_has_to_allow": takes}
     return detail
 
 
@@ -107,7 +101,8 @@ def follow(scope: Scope, tx: Tx, connection: Connection, epoch_number: int) -> E
     ours = current(scope, tx, connection)
     if epoch_number <= ours.number:
         return ours
-    newest = _newest(tx, connection)[0]
+    newest = _newest(tx, connection)
+    assert newest is not None
     if epoch_number > ours.number + FURTHEST:
         raise NotAllowed(
             f"the partner asks for key epoch {epoch_number}, which is far ahead of epoch {ours.number} here",
@@ -181,15 +176,10 @@ def _partner_restored(scope: Scope, tx: Tx, connection: Connection, epoch: Store
     return said is not None and said >= epoch.started
 
 
-def _ended_by_partner(connection: Connection, epoch: StoredEpoch) -> bool:
-    """Return whether an epoch that is over ended before its time, and not by our choice."""
-    return epoch.ended is not None and not epoch.refills and epoch.ended < epoch.started + _length(connection) - DAY
-
-
-def _newest(tx: Tx, connection: Connection) -> Sequence[StoredEpoch]:
-    """Return the last two epochs, newest first."""
-    query = select(epochs).where(epochs.c.connection_id == connection.id).order_by(epochs.c.number.desc()).limit(2)
-    return [record(StoredEpoch, row) for row in tx.execute(query)]
+def _newest(tx: Tx, connection: Connection) -> StoredEpoch | None:
+    query = select(epochs).where(epochs.c.connection_id == connection.id).order_by(epochs.c.number.desc()).limit(1)
+    row = tx.execute(query).first()
+    return None if row is None else record(StoredEpoch, row)
 
 
 def _running(scope: Scope, tx: Tx, connection: Connection) -> StoredEpoch | None:

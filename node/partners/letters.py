@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
 
@@ -20,7 +21,6 @@ from protocol.wire import Message
 from psi.errors import VesicaError
 
 from .. import log
-from ..access.audit import date
 from ..access.scope import Home, NothingDone, Scope
 from ..errors import (
     AddressNotAllowed,
@@ -31,7 +31,6 @@ from ..errors import (
     UnknownCaller,
     WrongPeerKey,
 )
-from ..operations.alerts import AlertKind, Alerts
 from ..storage.database import Tx
 from ..storage.files import below
 from ..storage.ids import stored_id, wire_id
@@ -41,22 +40,24 @@ from ..transport import paths
 from . import handlers
 from .connections import Connection, ConnectionStatus, by_id, calling, check_caller, find, with_status
 from .details import try_new_address
+from .outbox import RESTORED, delivered, outbox, send_again
 from .rates import Rate
 
-BATCH_BYTES = wire.MAX_PAYLOAD // 2  # letters fetched at once
+if TYPE_CHECKING:
+    from ..transport.client import PeerClient
+
 SYNC_SECONDS = 3.0  # how long a command waits for a partner that is gone, before it goes on with its own work
 OUT_OF_ORDER = "out_of_order"  # the code of a letter before which others are missing
-RESTORED = "connect.restored"  # the kind that may skip numbers: its sender has forgotten which it used
 RESTORED_SECONDS = 3_600  # between two of them, since each lets our letters go out again
 ENDED_SECONDS = 7 * DAY  # how long a disconnected partner is asked for its last letters
 FETCHED_SECONDS = 3_600  # after that people are reminded to fetch, where no service does
-HEARD = {  # the kinds that mean something over a connection that is not active
+KINDS_WHILE_INACTIVE = {  # those that mean something over a connection that is not active
     ConnectionStatus.PENDING: ("connect.accept", "connect.decline", "connect.details", "connect.disconnect", RESTORED),
     ConnectionStatus.REQUESTED: ("connect.details", "connect.disconnect", RESTORED),
     ConnectionStatus.DISCONNECTED: ("feed.purged", RESTORED),  # the statement that memberships are gone may come later
 }
-QUIET = Rate(burst=256, seconds=10.0)  # letters of one connection that is not active: each is a write
-BUSY = Rate(burst=1_200, seconds=3.0)  # of one that is: each is a row of the audit log
+RATE_WHILE_INACTIVE = Rate(burst=256, seconds=10.0)  # letters of one connection that is not active: each is a write
+RATE_WHILE_ACTIVE = Rate(burst=1_200, seconds=3.0)  # of one that is: each is a row of the audit log
 CORRESPONDING = (  # also those that are over: the partner gets a letter about the end
     ConnectionStatus.PENDING,
     ConnectionStatus.REQUESTED,
@@ -99,6 +100,24 @@ class Letters:
             )
         )
 
+    def send_newest(self, tx: Tx, connection_id: str, kind: str, message: Message) -> None:
+        """Put a letter into the outbox, in place of one of its kind that waits there: only the newest matters."""
+        waiting = (letters.c.connection_id == connection_id, letters.c.delivered.is_(None), letters.c.kind == kind)
+        replaced = tx.execute(update(letters).where(*waiting).values(body=message.encode()))
+        if not replaced.rowcount:
+            self.send(tx, connection_id, kind, message)
+
+    def send_instead(self, tx: Tx, connection_id: str, of: str, kind: str, message: Message) -> None:
+        """Put a letter into the outbox, in place of the last one of another kind if that waits there."""
+        waiting = (letters.c.connection_id == connection_id, letters.c.delivered.is_(None), letters.c.kind == of)
+        last = tx.scalar(select(func.max(letters.c.number)).where(*waiting))
+        if last is None:
+            self.send(tx, connection_id, kind, message)
+        else:
+            tx.execute(
+                update(letters).where(*waiting, letters.c.number == last).values(kind=kind, body=message.encode())
+            )
+
     def send_once(self, tx: Tx, connection_id: str, kind: str, message: Message) -> None:
         """Put a letter into the outbox unless the same one waits there already."""
         waiting = (letters.c.connection_id == connection_id, letters.c.delivered.is_(None))
@@ -112,28 +131,30 @@ class Letters:
         Raises PeerUnreachable after `patience` seconds out of reach, and what else `calling` raises.
         """
         waiting = outbox(self._home, connection) if connection.peer_address else []
-        if waiting:
-            with calling(self._scope, connection, patience=patience) as client:
+        if not waiting:
+            return 0
+        count = 0
+        with calling(self._scope, connection, patience=patience) as client:
+            while waiting:
                 for letter in waiting:
-                    try:
-                        client.post(paths.LETTERS, letter.encode())
-                    except RefusedByPartner as error:
-                        if error.code == OUT_OF_ORDER and error.detail is not None:
-                            self._note_missing(connection, error.detail)
-                        raise
-                    delivered(self._home, connection.id, letter.number)
-        return len(waiting)
+                    self._post(client, connection, letter)
+                count += len(waiting)
+                waiting = outbox(self._home, connection)
+        return count
+
+    def _post(self, client: "PeerClient", connection: Connection, letter: Letter) -> None:
+        try:
+            client.post(paths.LETTERS, letter.encode())
+        except RefusedByPartner as error:
+            if error.code == OUT_OF_ORDER and error.detail is not None:
+                self._note_missing(connection, error.detail)
+            raise
+        delivered(self._home, connection.id, letter.number)
 
     def _note_missing(self, connection: Connection, last: int) -> None:
         """Let the letters after the last one that a partner has leave once more, with an alert where they are gone."""
         with self._scope.begin() as tx:
-            if not send_again(tx, connection, after=last):
-                begun = letters_to(connection)
-                text = (
-                    f"{begun}are stuck: the last that it has is number {last}, and the next is not here any more; "
-                    "disconnect and connect again"
-                )
-                Alerts(self._scope).add(tx, AlertKind.LETTERS_STUCK, text, alike=begun)
+            send_again(self._scope, tx, connection, after=last)
 
     def fetch(
         self,
@@ -201,10 +222,11 @@ class Letters:
     def sync(self, connection: Connection) -> Synced:
         """Deliver and fetch, if the partner can be called.
 
-        A partner that is out of reach, or that refuses, does not keep the others waiting.
+        A partner that is out of reach, refuses or sends what nobody foresaw does not keep the others waiting.
         """
         self._home.guard.known()
-        connection = try_new_address(self._scope, connection, patience=SYNC_SECONDS)
+        moved = self._forgiving(self._try_new_address, connection)
+        connection = by_id(self._scope, connection.id) if moved else connection
         delivered = self._forgiving(self.deliver, connection)
         if delivered is None or not (connection.peer_address and worth_calling(connection, self._home.now())):
             return Synced(delivered=delivered or 0, reached=delivered is not None)
@@ -214,8 +236,11 @@ class Letters:
         answered = self._forgiving(self.deliver, connection)  # handlers of the partner's letters may have answered
         return Synced(delivered=delivered + (answered or 0), fetched=fetched, reached=answered is not None)
 
+    def _try_new_address(self, connection: Connection, *, patience: float) -> int:
+        return int(try_new_address(self._scope, connection, patience=patience) != connection)
+
     def deliver_soon(self, connection: Connection) -> None:
-        """Try to deliver now. What fails waits in the outbox, and `Home.untold` says so to the caller."""
+        """Try to deliver now. What fails waits in the outbox, and `Home.undelivered` says so to the caller."""
         self._forgiving(self.deliver, connection)
 
     def _forgiving(self, act: Callable[..., int], connection: Connection) -> int | None:
@@ -230,9 +255,13 @@ class Letters:
             if isinstance(error, Failure) and not isinstance(error, PeerUnreachable):
                 raise
             log.info("letters wait", partner=connection.alias, code=error.code)
-            self._home.untold[connection.alias] = str(error)
+            self._home.undelivered[connection.alias] = str(error)
             return None if isinstance(error, PeerUnreachable | WrongPeerKey | AddressNotAllowed) else 0
-        self._home.untold.pop(connection.alias, None)
+        except Exception as error:  # what this partner sent, most likely; its text may name anything
+            log.error("letters failed", partner=connection.alias, kind=type(error).__name__)
+            self._home.undelivered[connection.alias] = f"internal error ({type(error).__name__})"
+            return 0
+        self._home.undelivered.pop(connection.alias, None)
         return moved
 
 
@@ -246,64 +275,6 @@ def worth_calling(connection: Connection, now: int) -> bool:
     )
 
 
-def outbox(home: Home, connection: Connection, *, after: int | None = None) -> list[Letter]:
-    """Return the letters that the partner has not confirmed, or those after a number, oldest first, as many as fit into
-    one answer.
-
-    One that may not leave yet keeps back those after it. Only a partner that fetches knows what it has: a process of its
-    that ended may have confirmed more.
-    """
-    lacking = letters.c.delivered.is_(None) if after is None else letters.c.number > after
-    query = select(letters).where(letters.c.connection_id == connection.id, lacking).order_by(letters.c.number)
-    with home.read() as reading:
-        rows = reading.execute(query).all()
-    waiting: list[Letter] = []
-    may_leave: dict[str, bool] = {}
-    for row in rows:
-        if waiting and sum(len(letter.body) for letter in waiting) + len(row.body) > BATCH_BYTES:
-            break
-        if row.kind in handlers.MAY_LEAVE and row.kind not in may_leave:
-            may_leave[row.kind] = handlers.MAY_LEAVE[row.kind](home, connection)
-        if not may_leave.get(row.kind, True):
-            break
-        waiting.append(Letter(connection=connection.wire_id, number=row.number, kind=row.kind, body=row.body))
-    return waiting
-
-
-def send_again(tx: Tx, connection: Connection, *, after: int) -> bool:
-    """Let the letters after a number leave once more: the partner has lost them. Return whether the next one is there."""
-    mine = letters.c.connection_id == connection.id
-    tx.execute(update(letters).where(mine, letters.c.number > after).values(delivered=None))
-    first = tx.execute(
-        select(letters.c.number, letters.c.kind)
-        .where(mine, letters.c.number > after)
-        .order_by(letters.c.number)
-        .limit(1)
-    ).first()
-    return first is not None and (first.number == after + 1 or first.kind == RESTORED)
-
-
-def letters_to(connection: Connection) -> str:
-    """Return how the alerts of letters to a partner begin."""
-    return f"letters to {connection.alias} "
-
-
-def alert_waiting(scope: Scope) -> None:
-    """Raise an alert for each partner that has not taken a letter for a day; it ends when the letter has arrived."""
-    oldest = select(letters.c.connection_id, func.min(letters.c.created).label("since"))
-    mine = letters.c.connection_id.in_(select(connections.c.id).where(connections.c.project_id == scope.id))
-    query = oldest.where(mine, letters.c.delivered.is_(None)).group_by(letters.c.connection_id)
-    with scope.begin() as tx:
-        waiting = {row.connection_id: row.since for row in tx.execute(query)}
-        for connection in with_status(scope, *CORRESPONDING, tx=tx):
-            begun, since = letters_to(connection), waiting.get(connection.id)
-            if since is None:
-                Alerts(scope).settle(tx, AlertKind.LETTERS_STUCK, begun)
-            elif since <= scope.home.now() - DAY and connection.status is ConnectionStatus.ACTIVE:
-                text = f"{begun}have waited since {date(since)}: it is out of reach, or does not fetch them"
-                Alerts(scope).add(tx, AlertKind.LETTERS_STUCK, text)
-
-
 def correspondent(home: Home, caller: bytes, connection_id: str) -> Connection:
     """Return a connection over which letters pass, for its partner; raises UnknownCaller for anybody else."""
     connection = find(home, connection_id)
@@ -313,23 +284,14 @@ def correspondent(home: Home, caller: bytes, connection_id: str) -> Connection:
     return connection
 
 
-def delivered(home: Home, connection_id: str, number: int) -> None:
-    """Note that the partner has our letters up to `number`; to say so again takes no lock."""
-    had = (letters.c.connection_id == connection_id, letters.c.number <= number, letters.c.delivered.is_(None))
-    with home.read() as reading:
-        if reading.execute(select(letters.c.id).where(*had).limit(1)).first() is None:
-            return
-    with home.begin() as tx:
-        tx.execute(update(letters).where(*had).values(delivered=home.now()))
-
-
 def receive(home: Home, caller: bytes, letter: Letter) -> None:
     """Handle a partner's letter once: ignore it if it came before, refuse it if one before it is missing."""
     connection = correspondent(home, caller, stored_id(letter.connection))
     scope = home.scope(connection.project_id)
     if letter.number <= connection.letters_received:
         return
-    if not (BUSY if connection.status is ConnectionStatus.ACTIVE else QUIET).allows(connection.id):
+    rate = RATE_WHILE_ACTIVE if connection.status is ConnectionStatus.ACTIVE else RATE_WHILE_INACTIVE
+    if not rate.allows(connection.id):
         raise RefusedToPartner(
             "too_many", f"many letters came over a connection that is {connection.status}", status=409
         )
@@ -353,7 +315,7 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
             status=409,
             detail=connection.letters_received,
         )
-    if not _is_heard(letter.kind, connection.status):  # it crossed one of ours, or comes from who was never accepted
+    if not _is_meant(letter.kind, connection.status):  # it crossed one of ours, or comes from who was never accepted
         with home.begin() as tx:
             _count(tx, letter)  # or it would come for ever; no row says so, since nothing was done
         return
@@ -361,7 +323,7 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
         with scope.act(f"letter.{letter.kind}", connection.alias, actor=connection.alias) as tx:
             if _count(tx, letter):
                 connection = by_id(scope, connection.id, tx)
-                if not _is_heard(letter.kind, connection.status):
+                if not _is_meant(letter.kind, connection.status):
                     raise NothingDone
                 handler(scope, tx, connection, message)
     except Failure:
@@ -372,9 +334,9 @@ def receive(home: Home, caller: bytes, letter: Letter) -> None:
             _count(tx, letter)
 
 
-def _is_heard(kind: str, status: ConnectionStatus) -> bool:
+def _is_meant(kind: str, status: ConnectionStatus) -> bool:
     """Return whether a letter means anything in this state; before both accepted and after the end most do not."""
-    return status is ConnectionStatus.ACTIVE or kind in HEARD.get(status, ())
+    return status is ConnectionStatus.ACTIVE or kind in KINDS_WHILE_INACTIVE.get(status, ())
 
 
 def _count(tx: Tx, letter: Letter) -> bool:

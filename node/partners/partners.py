@@ -15,9 +15,19 @@ from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.records import Document
 from ..transport import paths
-from ..transport.addresses import Reach
+from ..transport.addresses import AllowedAddresses
 from . import agreements, connecting, handlers, key_epochs, preflight
-from .connections import Connection, ConnectionStatus, by_id, change, named, next_step, note, reach, with_status
+from .connections import (
+    Connection,
+    ConnectionStatus,
+    allowed_addresses,
+    by_id,
+    change,
+    named,
+    next_step,
+    note,
+    with_status,
+)
 from .letters import Letters
 
 if TYPE_CHECKING:
@@ -148,7 +158,7 @@ class Partners:
             alias = connecting.store(self._scope, tx, theirs, agreement, message.signature, alias=alias)
             asked = by_id(self._scope, stored_id(agreement.connection), tx)
             note(tx, asked, chosen_address=introduction.connect_id.address, our_offer=introduction.ours.encode())
-            reach(self._home, by_id(self._scope, asked.id, tx)).check(theirs.address)
+            allowed_addresses(self._home, by_id(self._scope, asked.id, tx)).check(theirs.address)
         try:
             with self._client(introduction.connect_id) as client:
                 client.post(paths.CONNECT, message.encode())
@@ -159,7 +169,7 @@ class Partners:
             raise
         return alias
 
-    def requested(self, alias: str) -> Document:
+    def show_request(self, alias: str) -> Document:
         """Return who asks to connect, and the agreement that `accept` signs now with its hash.
 
         Refused as `accept` is, where the caller may not or nothing was asked.
@@ -194,14 +204,14 @@ class Partners:
                     remedy=Remedy("partner.show", {"name": alias}),
                 )
             if connection.peer_address:
-                reach(self._home, connection).check(connection.peer_address)
+                allowed_addresses(self._home, connection).check(connection.peer_address)
             message = handshake.accept(connection.agreed, sign=self._home.sign)
             change(self._home, tx, connection, status=ConnectionStatus.ACTIVE, our_signature=message.signature)
             connecting.settle_request(self._scope, tx, connection)
             Letters(self._scope).send(tx, connection.id, "connect.accept", message)
         self._deliver(connection)
 
-    def change(self, alias: str) -> Document:
+    def show_change(self, alias: str) -> Document:
         """Return the change of the agreement that can be made: accepted, where the partner has proposed one, or proposed.
 
         `agreement` is the hash of what follows. Refused as both are, where the caller may not or nothing can change.
@@ -209,7 +219,7 @@ class Partners:
         self._scope.require("partner.agree", alias)
         with self._scope.refusals("partner.agree", alias):
             connection = self.get(alias, status=ConnectionStatus.ACTIVE)
-            return agreements.possible(self._scope, connection).document(connection)
+            return agreements.next_change(self._scope, connection).document(connection)
 
     def propose(self, alias: str) -> None:
         """Propose to agree anew, on what this project offers now; what is agreed goes on until the partner accepts.
@@ -219,7 +229,7 @@ class Partners:
         detail: Document = {}
         with self._scope.act("partner.propose", alias, detail=detail) as tx:
             connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
-            found = agreements.possible(self._scope, connection, tx)
+            found = agreements.next_change(self._scope, connection, tx)
             detail["version"] = found.agreement.version
             if found.theirs:
                 raise NotAllowed(
@@ -239,9 +249,9 @@ class Partners:
         detail: Document = {}
         with self._scope.act("partner.agree", alias, detail=detail) as tx:
             connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
-            if connection.their_proposal is None:
+            if not agreements.waits_for_us(connection):
                 raise agreements.nothing_proposed(connection)
-            found = agreements.possible(self._scope, connection, tx)
+            found = agreements.next_change(self._scope, connection, tx)
             detail |= {"version": found.agreement.version, "agreement": found.agreement.digest().hex()}
             if agreement not in (None, detail["agreement"]):
                 raise NotAllowed(
@@ -252,15 +262,24 @@ class Partners:
             agreements.accept(self._scope, tx, connection, found)
         self._deliver(connection)
 
-    def refuse(self, alias: str, reason: str = "") -> None:
-        """Refuse the change of the agreement that a partner has proposed; what was agreed goes on."""
-        with self._scope.act("partner.refuse", alias) as tx:
+    def decline_change(self, alias: str, reason: str = "") -> bool:
+        """Decline a change of the agreement, or take back our own part of one; see `agreements.decline`.
+
+        What was agreed goes on. The letters that the partner can deliver are taken first: it may have confirmed already.
+        """
+        self._scope.require("partner.decline-change", alias)
+        with self._scope.refusals("partner.decline-change", alias):
+            connection = self.get(alias, status=ConnectionStatus.ACTIVE)
+        if connection.accepted is not None:
+            Letters(self._scope).sync(connection)
+        with self._scope.act("partner.decline-change", alias) as tx:
             connection = self.get(alias, tx, status=ConnectionStatus.ACTIVE)
-            agreements.refuse(self._scope, tx, connection, reason)
+            theirs = agreements.decline(self._scope, tx, connection, reason)
         self._deliver(connection)
+        return theirs
 
     def decline(self, alias: str, reason: str = "") -> None:
-        """Turn a request down; the partner gets the reason."""
+        """Decline a request; the partner gets the reason."""
         with self._scope.act("partner.decline", alias) as tx:
             connection = self.get(alias, tx, status=ConnectionStatus.REQUESTED)
             change(self._home, tx, connection, status=ConnectionStatus.DECLINED, reason=reason)
@@ -311,11 +330,11 @@ class Partners:
                 hook(self._scope, tx, connection)
 
     def _client(self, connect_id: ConnectId) -> "PeerClient":
-        from ..transport.client import PeerClient
+        from ..transport.client import Peer, PeerClient
 
         config, address = self._home.config, connect_id.address
-        allowed = Reach.of(config.address, private=config.private_addresses, chosen=address)
-        return PeerClient(self._home, address, connect_id.key, reach=allowed, proxy=connect_id.proxy)
+        allowed = AllowedAddresses.of(config.address, private=config.private_addresses, chosen=address)
+        return PeerClient(self._home, Peer(address, connect_id.key, allowed=allowed, proxy=connect_id.proxy))
 
     def _deliver(self, connection: Connection) -> None:
         Letters(self._scope).deliver_soon(connection)

@@ -10,21 +10,18 @@ from protocol.agreement import Agreement
 from ..access.scope import Scope
 from ..storage.database import Tx
 from ..storage.tables import DAY, agreements, connections, epochs
-from .connections import Connection, present_key
+from .connections import Connection, ConnectionStatus, present_key
 
 
 def length(scope: Scope, tx: Tx, connection: Connection) -> int:
-    """Return the seconds over which use counts: the agreed window, or that of an agreement before if it is not over.
+    """Return the seconds over which use counts: the longest window agreed with the organisation that is not over.
 
-    So a change of agreement gives nothing back.
+    All its connections with the project count, as does what they used up, and those that have ended; of agreements that were
+    changed, the window counts from then on. So neither a change of agreement nor a new connection gives anything back.
     """
-    query = select(agreements.c.agreement, agreements.c.until).where(agreements.c.connection_id == connection.id)
-    longest = connection.terms.window_days * DAY
-    for encoded, until in tx.execute(query):
-        before = Agreement.decode(encoded).terms.window_days * DAY
-        if until + before > scope.home.now():
-            longest = max(longest, before)
-    return longest
+    now = scope.home.now()
+    running = [each.seconds for each in _agreed(scope, tx, connection) if (each.until or now) + each.seconds > now]
+    return max([connection.terms.window_days * DAY, *running])
 
 
 def counted_since(scope: Scope, tx: Tx, connection: Connection) -> int:
@@ -32,6 +29,8 @@ def counted_since(scope: Scope, tx: Tx, connection: Connection) -> int:
 
     The agreed window is no shorter than our own, and ours no shorter than our own epochs: a partner that asks for shorter
     epochs gets keys that live shorter, not more of anything. All connections of an organisation with the project count.
+    Of all windows ever agreed with it, the one that began first counts: a window of another length begins at another time,
+    so whoever could choose it would begin one at will.
     """
     query = (
         select(epochs.c.started, epochs.c.ended, epochs.c.refills)
@@ -39,7 +38,34 @@ def counted_since(scope: Scope, tx: Tx, connection: Connection) -> int:
         .where(connections.c.project_id == scope.id, connections.c.peer_key == present_key(connection))
     )
     spans = [Span(*row) for row in tx.execute(query)]
-    return window_began(spans, length(scope, tx, connection))
+    lengths = {connection.terms.window_days * DAY, *(each.seconds for each in _agreed(scope, tx, connection))}
+    return first_begun(spans, lengths)
+
+
+class _Agreed(NamedTuple):
+    """A window that was agreed with an organisation, and when that ended."""
+
+    seconds: int
+    until: int | None
+
+
+def _agreed(scope: Scope, tx: Tx, connection: Connection) -> list[_Agreed]:
+    """Return all windows ever agreed with an organisation in a project."""
+    signed = (
+        connections.c.project_id == scope.id,
+        connections.c.peer_key == present_key(connection),
+        connections.c.our_signature.is_not(None),
+        connections.c.their_signature.is_not(None),
+    )
+    latest = select(connections.c.agreement, connections.c.status, connections.c.changed).where(*signed)
+    before = select(agreements.c.agreement, agreements.c.until).join(connections).where(*signed)
+    known = [
+        (row.agreement, None if row.status == ConnectionStatus.ACTIVE else row.changed) for row in tx.execute(latest)
+    ]
+    return [
+        _Agreed(Agreement.decode(encoded).terms.window_days * DAY, until)
+        for encoded, until in [*known, *map(tuple, tx.execute(before))]
+    ]
 
 
 class Span(NamedTuple):
@@ -48,6 +74,11 @@ class Span(NamedTuple):
     started: int
     ended: int | None
     refills: bool
+
+
+def first_begun(spans: Collection[Span], windows: Collection[int]) -> int:
+    """Return when the window began that began first, of several lengths in seconds, at least one."""
+    return min(window_began(spans, each) for each in windows)
 
 
 def window_began(spans: Collection[Span], window: int) -> int:

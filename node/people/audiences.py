@@ -4,6 +4,7 @@ An identity that several profiles have counts once. It is consented only if each
 phone of a household would be released although one member said no.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from psi.hashing import length_prefixed
 from psi.join import match
 from psi.values import U8, Bools, Indices, Values, sort_keys
 
@@ -36,6 +38,8 @@ class Audience:
     qualified: Bools | None = None
 
     def take(self, mask: Bools) -> "Audience":
+        if mask.all():  # nothing is copied
+            return self
         return Audience(
             values=self.values.take(mask),
             segments=self.segments[:, mask],
@@ -43,11 +47,15 @@ class Audience:
             qualified=None if self.qualified is None else self.qualified[:, mask],
         )
 
+    def allowed(self) -> Bools:
+        """Return in which segments each identity may be shared, bool (k, n): it is consented and meets their policies."""
+        met = self.segments if self.qualified is None else self.segments & self.qualified
+        return met & self.consented
+
     def shareable(self) -> "Audience":
         """Return the consented identities, each in those segments only whose consent policies it meets."""
-        segments = self.segments if self.qualified is None else self.segments & self.qualified
-        may = replace(self, segments=segments, qualified=None)
-        return may.take(np.asarray(self.consented & segments.any(axis=0)))
+        may = replace(self, segments=self.allowed(), qualified=None)
+        return may.take(np.asarray(may.segments.any(axis=0)))
 
     def as_one(self) -> "Audience":
         """Return the same with one consent for all segments, for questions that have room for one.
@@ -136,15 +144,25 @@ def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
     return values if len(kept) == len(values) else values.take(kept), kept
 
 
-def holders(snapshot: "Snapshot", namespace: str, places: Indices, rows: Bools | None = None) -> BitMap:
-    """Return the profiles that have one of the distinct identities at `places`, by `rows` of them if given, else by all."""
+def stamp(snapshot: "Snapshot", namespace: str) -> bytes:
+    """Return a digest of what `universe` and `holders` read of a namespace, 32 bytes: while it is the same, so are they.
+
+    Files of a snapshot never change, so their names stand for them.
+    """
+    content, files = snapshot.content, snapshot.content.identities.get(namespace)
+    said = (content.consent, content.noted.get(namespace.partition("/")[0]))
+    names = [str(content.count), *("" if name is None else name for name in said), *(files.files if files else ())]
+    return hashlib.sha256(length_prefixed(namespace.encode(), *(name.encode() for name in names))).digest()
+
+
+def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
+    """Return the profiles that have one of the distinct identities at `places`."""
     given = snapshot.identities(namespace)
     _, starts = snapshot.distinct(namespace)
     wanted = np.zeros(len(starts), bool)
     wanted[places] = True
     lengths = np.diff(np.append(starts, len(given.profiles)))
-    having = np.repeat(wanted, lengths)
-    return BitMap(given.profiles[having if rows is None else having & rows])
+    return BitMap(given.profiles[np.repeat(wanted, lengths)])
 
 
 def known(snapshot: "Snapshot", namespace: str, values: Values) -> Bools:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
 from psi.values import U8, Bools
 
@@ -108,6 +109,22 @@ class Noted:
 
     changed: int
     withdrawals_kept: int
+
+
+class AsSeen:
+    """What was said, for a caller who sees some profiles: the others said nothing before."""
+
+    def __init__(self, profiles: BitMap) -> None:
+        self._profiles = profiles
+        self._said: dict[str | None, Words] = {}
+
+    def said(self, namespace: str | None, kept: Words) -> Words:
+        """Return the words kept in a namespace, to write into: a later call returns the same ones."""
+        if namespace not in self._said:
+            seen = np.zeros(len(kept.codes), bool)
+            seen[self._profiles.to_array()] = True
+            self._said[namespace] = Words(codes=kept.codes * seen, at=kept.at * seen, bases=kept.bases * seen)
+        return self._said[namespace]
 
 
 class _Then(IntEnum):

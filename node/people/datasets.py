@@ -1,6 +1,6 @@
 """Datasets and their fields: labels are put on them, and rules name them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,12 +47,13 @@ def check_dataset(name: str) -> None:
 def record_fields(scope: Scope, tx: Tx, dataset: str, wanted: Mapping[str, Field]) -> None:
     """Keep a row for the dataset and for each of its fields.
 
-    Raises NotAllowed where a field that had ids or identities is to have something else: they stay, and the labels on the
-    field are theirs.
+    Raises NotAllowed for another spelling of a field's name, and where a field that had ids or identities is to have
+    something else: they stay, and the labels on the field are theirs.
     """
     fields, dataset_id = tables.fields, _dataset(scope, tx, dataset)
     rows = tx.execute(select(fields).where(fields.c.dataset_id == dataset_id))
     known = {row.name: record(Field, row) for row in rows}
+    _check_spelling(dataset, [*known, *(name for name in wanted if name not in known)], since=len(known))
     for name, field in wanted.items():
         if name in known:
             after = _changed(dataset, name, known[name], field)
@@ -61,6 +62,23 @@ def record_fields(scope: Scope, tx: Tx, dataset: str, wanted: Mapping[str, Field
         else:
             row = {"id": scope.home.new_id(), "dataset_id": dataset_id, "name": name}
             tx.execute(fields.insert().values(**row, kind=field.kind, rule=field.rule))
+
+
+def folded(name: str) -> str:
+    """Return a field's name, or its path, as it is compared: names that differ in case alone are one column's."""
+    return name.lower()
+
+
+def _check_spelling(dataset: str, names: Sequence[str], *, since: int) -> None:
+    """Raise NotAllowed if one of the names from number `since` on spells one before it differently."""
+    spelled: dict[str, str] = {}
+    for number, name in enumerate(names):
+        before = spelled.setdefault(folded(name), name)
+        if before != name and number >= since:
+            raise NotAllowed(
+                f"dataset {dataset} calls column {name!r} {before!r}, and the labels on it are for that name",
+                hint=f"rename the column to {before}, or import it into another dataset",
+            )
 
 
 def _dataset(scope: Scope, tx: Tx, name: str) -> str:

@@ -4,11 +4,11 @@ New files are on disk before the manifest row that names them, so a kill leaves 
 worst files that nobody names.
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,9 @@ from psi.values import Bools
 
 from ..access.scope import Scope
 from ..errors import InvalidInput
-from ..inputs.sql import SPILLED
 from ..storage import tables
 from ..storage.database import Tx
-from ..storage.files import below, is_old, write_atomically
+from ..storage.files import below, write_atomically
 from . import consent
 from .identity_rows import IdentityRows, as_values, begins
 from .manifests import IdentityFiles, Manifest
@@ -74,6 +73,9 @@ class Draft:
         """Return the number of each id; new ids get the next numbers, in order of first appearance."""
         arranged = order_of(as_values(ids))
         first = begins(as_values(ids), by=arranged)
+        if not self.base.profile_count and first.all():
+            self._save_profiles(ids, arranged, new=len(ids))
+            return np.arange(len(ids))
         appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
         numbers = self.base.numbers(ids[appearance])
         unknown = numbers < 0
@@ -84,32 +86,42 @@ class Draft:
         if len(new):
             known = np.concatenate([self.base.profile_ids, ids[new]]) if self.base.profile_count else ids[new]
             in_order = order_of(as_values(known)) if self.base.profile_count else numbers  # then all ids are new
-            self.change(
-                count=len(known), ids=self.save("ids", known), order=self.save("order", in_order.astype(np.uint32))
-            )
-            said = self.base.said()
-            nothing = consent.Words.nothing(len(new))
-            self.save_consent(consent.Words.join([said, nothing]))
+            self._save_profiles(known, in_order, new=len(new))
         found = np.empty(len(ids), np.int64)
         found[arranged] = numbers[np.cumsum(first) - 1]
         return found
 
+    def _save_profiles(self, ids: npt.NDArray[np.bytes_], order: npt.NDArray[np.int64], *, new: int) -> None:
+        """Replace the ids of profiles, the last of which are new: these have said nothing."""
+        self.change(count=len(ids), ids=self.save("ids", ids), order=self.save("order", order.astype(np.uint32)))
+        said, nothing = self.base.said(), consent.Words.nothing(new)
+        self.save_consent(consent.Words.join([said, nothing]) if len(said.codes) else nothing)
+
     def note_consent(
-        self, profiles: npt.NDArray[np.int64], words: consent.Words, namespace: str | None = None
+        self,
+        profiles: npt.NDArray[np.int64],
+        words: consent.Words,
+        namespace: str | None = None,
+        *,
+        seen: consent.AsSeen | None = None,
     ) -> consent.Noted:
-        """Note what profiles said, for all of them or for their identities in one namespace, as `consent.merge` does."""
+        """Note what profiles said, for all of them or for their identities in one namespace, as `consent.merge` does.
+
+        What changed is counted as who sees not all of them has `seen` it.
+        """
         kept = self.snapshot.said(namespace)
+        shown = None if seen is None else consent.merge(seen.said(namespace, kept), profiles, words)
         found = consent.merge(kept, profiles, words)
         if namespace is None:
             self.save_consent(kept)
-            return found
+            return shown or found
         rows = np.flatnonzero(kept.codes)
         table = np.zeros(len(rows), NOTED)
         table["profile"], table["code"] = rows, kept.codes[rows]
         table["at"], table["basis"] = kept.at[rows], kept.bases[rows]
         name = namespace.partition("/")[0]
         self.change(noted={**self.content.noted, name: self.save("noted", table)})
-        return found
+        return shown or found
 
     def save_consent(self, words: consent.Words) -> None:
         """Replace what profiles said for all of them."""
@@ -124,11 +136,15 @@ class Draft:
         if consent.UNDATED_BASIS in texts:
             raise InvalidInput(f"the basis {consent.UNDATED_BASIS!r} is kept for profile imports", hint="use another")
         known = list(self.content.bases)
-        numbers = {"": 0} | {text: number for number, text in enumerate(known, start=1)}
+        free = [number for number, text in enumerate(known, start=1) if not text]
+        numbers = {"": 0} | {text: number for number, text in enumerate(known, start=1) if text}
         for text in dict.fromkeys(texts):
             if text not in numbers:
-                known.append(text)
-                numbers[text] = len(known)
+                if not free:
+                    known.append("")
+                    free.append(len(known))
+                numbers[text] = free.pop(0)
+                known[numbers[text] - 1] = text
         if len(known) > MAX_BASES:
             raise InvalidInput(
                 f"that would be {len(known)} different bases of consent, over {MAX_BASES}",
@@ -136,6 +152,24 @@ class Draft:
             )
         self.change(bases=tuple(known))
         return np.fromiter(map(numbers.__getitem__, texts), np.uint16, len(texts))
+
+    def _forget_bases(self) -> None:
+        """Take out the texts of bases that nobody has any more, or ever had; their numbers are given again."""
+        now, before = self.content, self.base.content
+        if not now.bases or (now.bases, now.consent_basis, now.noted) == (
+            before.bases,
+            before.consent_basis,
+            before.noted,
+        ):
+            return
+        written = self.snapshot
+        used = set(np.unique(written.profile_consent_basis).tolist())
+        for name in now.noted:
+            used.update(np.unique(written.noted(name)["basis"]).tolist())
+        bases = [text if number in used else "" for number, text in enumerate(now.bases, start=1)]
+        while bases and not bases[-1]:
+            bases.pop()
+        self.change(bases=tuple(bases))
 
     def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: IdentityRows) -> None:
         """Replace a dataset's rows for the touched profiles by `given` (sorted); those of other datasets stay."""
@@ -167,9 +201,11 @@ class Draft:
             self.change(sources=(*self.content.sources, dataset))
         return self.content.sources.index(dataset)
 
-    def set_attributes(self, dataset: str, data: bytes) -> None:
-        """Replace a dataset's attributes by a Parquet file; see attributes.py."""
-        file = self.save_bytes("attributes.parquet", data)
+    def set_attributes(self, dataset: str, written: Path) -> None:
+        """Replace a dataset's attributes by a copy of a Parquet file; see attributes.py."""
+        file = self._name("attributes.parquet")
+        with written.open("rb") as content:
+            write_atomically(self.scope.data_directory / file, iter(partial(content.read, 1 << 20), b""))
         self.change(attributes={**self.content.attributes, dataset: file})
 
     def set_lists(self, dataset: str, names: Iterable[str]) -> None:
@@ -194,6 +230,7 @@ class Draft:
 
     def publish(self, *, keep: int = KEPT_GENERATIONS) -> Snapshot:
         """Make this the newest generation, and drop the files that none of the last `keep` generations names."""
+        self._forget_bases()
         rows, generation = tables.manifests, self.base.generation + 1
         self.tx.execute(
             rows.insert().values(
@@ -234,5 +271,3 @@ def remove_leftovers(scope: Scope) -> None:
         for path in directory.iterdir():
             if path.is_file() and path.name not in named:
                 path.unlink(missing_ok=True)
-            elif path.name.startswith(SPILLED) and is_old(path):
-                shutil.rmtree(path, ignore_errors=True)

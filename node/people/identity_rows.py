@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from psi.join import order_of, prefixes
-from psi.values import Bools, Indices, Values
+from psi.join import arrange, order_of, prefixes
+from psi.values import SLICE, Bools, Indices, Values
 
 ProfileNumbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
 
@@ -54,6 +54,20 @@ class IdentityRows:
         found = order_of(self.values, self.profiles, self.sources, self.ranks)
         return self.take(found[begins(self.values, self.profiles, self.sources, by=found)])
 
+    def sort(self) -> "IdentityRows":
+        """Return what `sorted` does. The values are put in order where they are: nobody may use these rows any more."""
+        found = order_of(self.values, self.profiles, self.sources, self.ranks)
+        first = begins(self.values, self.profiles, self.sources, by=found)
+        lengths = self.values.lengths
+        arrange(self.values.rows, found)
+        rows = IdentityRows(
+            values=Values(self.values.rows, None if lengths is None else lengths[found]),
+            profiles=self.profiles[found],
+            sources=self.sources[found],
+            ranks=self.ranks[found],
+        )
+        return rows if first.all() else rows.take(first)
+
     def key(self, place: int) -> npt.NDArray[np.int64]:
         """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""
         rows = np.arange(len(self.profiles), dtype=np.int64)
@@ -73,7 +87,10 @@ def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None
         beginnings = beginnings[by]
     same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
     before, row = (same, same + 1) if by is None else (by[same], by[same + 1])
-    equal = (np.take(values.rows, row, axis=0) == np.take(values.rows, before, axis=0)).all(axis=1)
+    equal = np.empty(len(row), np.bool_)
+    for start in range(0, len(row), SLICE):
+        one, other = (np.take(values.rows, each[start : start + SLICE], axis=0) for each in (row, before))
+        equal[start : start + SLICE] = (one == other).all(axis=1)
     for column in columns if values.lengths is None else (values.lengths, *columns):
         equal &= column[row] == column[before]
     first[same[equal] + 1] = False

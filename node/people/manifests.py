@@ -40,7 +40,7 @@ class Manifest:
     consent_basis: str | None = None
     identities: Mapping[str, IdentityFiles] = field(default_factory=dict)  # by namespace with rule id
     noted: Mapping[str, str] = field(default_factory=dict)  # consent for single namespaces, without a rule id
-    bases: tuple[str, ...] = ()  # of consents; number 1 is the first
+    bases: tuple[str, ...] = ()  # of consents; number 1 is the first, "" a number that nobody has
     sources: tuple[str, ...] = ()  # datasets, by the numbers that identity rows name them with
     attributes: Mapping[str, str] = field(default_factory=dict)  # by dataset
     named: Mapping[str, str] = field(default_factory=dict)  # by dataset: the profiles that its imports had

@@ -34,7 +34,9 @@ def people_of(snapshot: Snapshot, dataset: str) -> BitMap:
 
 def note(draft: "Draft", dataset: str, numbers: npt.NDArray[np.int64]) -> None:
     """Note that a dataset names some profiles, beside those that it named before."""
-    found = people_of(draft.base, dataset) | BitMap(np.unique(numbers).astype(np.uint32))
+    having = np.zeros(draft.content.count, bool)
+    having[numbers] = True
+    found = people_of(draft.base, dataset) | BitMap(np.flatnonzero(having).astype(np.uint32))
     draft.change(named={**draft.content.named, dataset: draft.save_bytes("named.roaring", found.serialize())})
 
 

@@ -78,9 +78,8 @@ def take_out_dataset(draft: Draft, dataset: str) -> BitMap:
         attributes={name: file for name, file in draft.content.attributes.items() if name != dataset},
         named={name: file for name, file in draft.content.named.items() if name != dataset},
         lists={name: lists for name, lists in draft.content.lists.items() if name != dataset},
-        sources=tuple(
-            "" if each == dataset else each for each in draft.content.sources
-        ),  # the others keep their numbers
+        # The others keep their numbers.
+        sources=tuple("" if each == dataset else each for each in draft.content.sources),
     )
     after = draft.snapshot
     left = had - BitMap.union(BitMap(), *(people_of(after, each) for each in others)) - _withdrawn(after)
@@ -100,7 +99,7 @@ def take_out_identities(draft: Draft, dataset: str, namespace: str) -> int:
 
 
 def take_out_attribute(draft: Draft, dataset: str, field: str) -> None:
-    """Take out one attribute of a dataset."""
+    """Take out one attribute of a dataset, however its name is spelled there."""
     if dataset in draft.content.attributes:
         _rewrite(draft, dataset, without=(field,))
 
@@ -125,12 +124,11 @@ def _rewrite(draft: Draft, dataset: str, *, where: BitMap | None = None, without
     from .attributes import write
 
     def query(connection: "DuckDBPyConnection") -> str:
-        connection.execute(
-            "CREATE TABLE old AS SELECT * FROM read_parquet(?)", [str(draft.snapshot.attributes[dataset])]
-        )
+        connection.read_parquet(str(draft.snapshot.attributes[dataset])).create_view("old")
         columns = [row[0] for row in connection.execute("DESCRIBE old").fetchall()]
-        names = ", ".join(quoted(each) for each in columns if each not in without)
+        left = set(map(datasets.folded, without))
+        names = ", ".join(quoted(each) for each in columns if datasets.folded(each) not in left)
         connection.register("gone", {"number": np.array((where or BitMap()).to_array(), np.uint32)})
         return f"SELECT {names} FROM old WHERE {quoted(NUMBER)} NOT IN (SELECT number FROM gone) ORDER BY 1"  # noqa: S608
 
-    draft.set_attributes(dataset, write(draft, query))
+    write(draft, dataset, query)

@@ -22,7 +22,7 @@ from . import consent
 from .identity_rows import IdentityRows, ProfileNumbers, begins
 from .manifests import Manifest
 
-QUIET_SECONDS = 2  # what follows a change waits until the data has not changed for so long
+QUIET_SECONDS = 1  # what follows a change waits until the data has not changed for so long
 PATIENCE_SECONDS = 10  # but no longer than this
 NUMBER = "#"  # the column of attribute files with profile numbers
 NOTED = np.dtype(  # consent of a profile's identities in a namespace
@@ -301,4 +301,9 @@ def changes_after(scope: Scope, tx: Tx, generation: int) -> list[int]:
 
 def settled(changes: list[int], now: int) -> bool:
     """Return whether the data has not changed for QUIET_SECONDS, or has kept changing for PATIENCE_SECONDS."""
-    return not changes or now - changes[-1] >= QUIET_SECONDS or now - changes[0] >= PATIENCE_SECONDS
+    return now >= settles(changes)
+
+
+def settles(changes: list[int]) -> int:
+    """Return from when on these changes are settled, if no other follows."""
+    return min(changes[-1] + QUIET_SECONDS, changes[0] + PATIENCE_SECONDS) if changes else 0

@@ -2,8 +2,9 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,10 @@ from ..storage.database import Tx
 
 ID = "id"  # the kind of a profile's id; that of an identity is its namespace with the rule ("email_sha256/lc-v1")
 REASON = "erased here before"
+RETURN = "they stay out; to let them return, name their id and each of their identities"
 _MANY = 500  # rows in a statement
+
+Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +55,31 @@ class Suppressions:
 NOBODY = Suppressions(b"", frozenset())
 
 
-def add(scope: Scope, tx: Tx, given: Mapping[str, Values | npt.NDArray[np.bytes_]]) -> int:
-    """Leave ids and identities out from now on, by kind; return how many are new on the list."""
+def add(scope: Scope, tx: Tx, given: Kinds) -> None:
+    """Leave ids and identities out from now on, by kind."""
     rows, now, key = tables.suppressions, scope.home.now(), _key(scope, tx)
     known = Suppressions.read(scope, tx).digests
     new = {digest for kind, values in given.items() for digest in _digests(key, kind, values)} - known
     values = [{"id": scope.home.new_id(), "project_id": scope.id, "digest": each, "at": now} for each in sorted(new)]
     if values:
         tx.execute(rows.insert(), values)
-    return len(values)
 
 
-def lift(scope: Scope, tx: Tx, given: Mapping[str, Values | npt.NDArray[np.bytes_]]) -> int:
-    """Let ids and identities be imported again; return how many were on the list."""
-    rows, key, lifted = tables.suppressions, _key(scope, tx), 0
+def on_list(scope: Scope, tx: Tx, given: Kinds) -> list[str]:
+    """Return the rows of ids and identities that are left out, by their ids."""
+    rows, key, found = tables.suppressions, _key(scope, tx), list[str]()
     digests = sorted({digest for kind, values in given.items() for digest in _digests(key, kind, values)})
-    for start in range(0, len(digests), _MANY):
-        mine = rows.c.digest.in_(digests[start : start + _MANY])
-        lifted += tx.execute(rows.delete().where(rows.c.project_id == scope.id, mine)).rowcount
-    return lifted
+    for some in _in_parts(digests):
+        found += tx.scalars(select(rows.c.id).where(rows.c.project_id == scope.id, rows.c.digest.in_(some)))
+    return found
+
+
+def lift(scope: Scope, tx: Tx, given: Kinds) -> int:
+    """Let ids and identities be imported again; return how many were on the list."""
+    rows, found = tables.suppressions, on_list(scope, tx, given)
+    for some in _in_parts(found):
+        tx.execute(rows.delete().where(rows.c.id.in_(some)))
+    return len(found)
 
 
 def _digests(key: bytes, kind: str, values: Values | npt.NDArray[np.bytes_]) -> Iterator[bytes]:
@@ -81,6 +91,11 @@ def _digests(key: bytes, kind: str, values: Values | npt.NDArray[np.bytes_]) -> 
         digest = begun.copy()
         digest.update(value)
         yield digest.digest()
+
+
+def _in_parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield values in parts that fit into a statement."""
+    return (values[start : start + _MANY] for start in range(0, len(values), _MANY))
 
 
 def _key(scope: Scope, tx: Tx) -> bytes:

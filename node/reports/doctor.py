@@ -9,8 +9,8 @@ import re
 import shlex
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import func, select, text
@@ -20,39 +20,41 @@ from psi.errors import Remedy, VesicaError
 from ..access.scope import Home
 from ..errors import Failure, NotAllowed
 from ..operations.jobs import OPEN
-from ..partners.connections import ConnectionStatus, knock, with_status
-from ..storage.database import Tx
+from ..partners.connections import ConnectionStatus, probe, with_status
+from ..partners.stuck_letters import stuck
+from ..storage import temporary
+from ..storage.locks import check as check_locks
 from ..storage.locks import dead_processes, serving
 from ..storage.records import Document
-from ..storage.tables import DAY, HOUR, audit, connections, jobs, letters
+from ..storage.tables import HOUR, audit, jobs
 from ..transport.server import bind
+from ..transport.signatures import SKEW_SECONDS
 
 LITTLE_BYTES = 1 << 30  # free on the disk: an epoch's caches of a large partner take as much
-STUCK_SECONDS, WAITING_SECONDS = DAY, HOUR  # letters that nobody took, jobs that nobody did
-CLOCK_SECONDS = 300  # by which two clocks may differ before signatures are refused
+WAITING_SECONDS = HOUR  # of a job that nobody does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What a check found: it is as it should be, or `hint` and `remedy` say what to do."""
 
-    check: str
     good: bool
     says: str
     hint: str = ""
     remedy: Remedy | None = None
+    check: str = ""
 
     def as_dict(self) -> Document:
         document: Document = {"check": self.check, "good": self.good, "says": self.says, "hint": self.hint}
         return document | ({"remedy": self.remedy.document()} if self.remedy else {})
 
 
-def _good(check: str, says: str) -> Finding:
-    return Finding(check=check, good=True, says=says)
+def _good(says: str) -> Finding:
+    return Finding(good=True, says=says)
 
 
-def _bad(check: str, says: str, hint: str, remedy: Remedy | None = None) -> Finding:
-    return Finding(check=check, good=False, says=says, hint=hint, remedy=remedy)
+def _bad(says: str, hint: str, remedy: Remedy | None = None) -> Finding:
+    return Finding(good=False, says=says, hint=hint, remedy=remedy)
 
 
 def examine(home: Path, opened: Callable[[], Home], *, partners: bool = False) -> Iterator[Finding]:
@@ -62,22 +64,32 @@ def examine(home: Path, opened: Callable[[], Home], *, partners: bool = False) -
     NotAllowed after that for who may not look further.
     """
     wide = _wide(home)
-    for look in (_packages(), _kernel(), _files(home), _disk(home), _left_over(home)):
-        yield from look
+    for name, found in {
+        "packages": _packages(),
+        "kernel": _kernel(),
+        "files": _files(home),
+        "disk": _disk(home),
+        "locks": _locks(home),
+        "temporary files": _temporary_files(home),
+    }.items():
+        yield from _named(name, found)
     try:
         open_home = opened()
         open_home.guard.require("node.doctor", "node", None)
     except NotAllowed:
         raise
     except VesicaError as error:
-        yield _bad("database", str(error), error.hint, error.remedy)
+        yield from _named("database", [_bad(str(error), error.hint, error.remedy)])
         return
     closed = [each for each in wide if each not in _wide(home)]
     if closed:
-        yield _good("files", f"was open to others; closed now: {', '.join(map(str, closed))}")
-    checks: list[Callable[[Home], Iterator[Finding]]] = [_database, _keys, _clock, _port, _log, _work]
-    for check in [*checks, _partners] if partners else checks:
-        yield from _checked(check, open_home)
+        yield from _named("files", [_good(f"was open to others; closed now: {', '.join(map(str, closed))}")])
+    for name, check in {**CHECKS, "partners": _partners}.items() if partners else CHECKS.items():
+        yield from _named(name, _checked(check, open_home))
+
+
+def _named(check: str, found: Iterable[Finding]) -> Iterator[Finding]:
+    return (replace(each, check=each.check or check) for each in found)
 
 
 def _checked(check: Callable[[Home], Iterator[Finding]], home: Home) -> list[Finding]:
@@ -87,7 +99,7 @@ def _checked(check: Callable[[Home], Iterator[Finding]], home: Home) -> list[Fin
             for each in check(home):
                 found.append(each)
     except VesicaError as error:
-        found.append(_bad(check.__name__.strip("_"), str(error), error.hint, error.remedy))
+        found.append(_bad(str(error), error.hint, error.remedy))
     return found
 
 
@@ -101,9 +113,9 @@ def _packages() -> Iterator[Finding]:
             except importlib.metadata.PackageNotFoundError:
                 missing.append(name)
     if missing:
-        yield _bad("packages", f"not installed: {', '.join(missing)}", "install this program again, with what it needs")
+        yield _bad(f"not installed: {', '.join(missing)}", "install this program again, with what it needs")
     else:
-        yield _good("packages", "all that it needs are installed")
+        yield _good("all that it needs are installed")
 
 
 def _kernel() -> Iterator[Finding]:
@@ -116,24 +128,24 @@ def _kernel() -> Iterator[Finding]:
         one[0, 0] = 1
         right = kernel.multiply_base(one).tobytes() == kernel.GENERATOR
     except (VesicaError, OSError) as error:
-        yield _bad("kernel", str(error), "unset VESICA_KERNEL, or install libsodium")
+        yield _bad(str(error), "unset VESICA_KERNEL, or install libsodium")
         return
     if right:
-        yield _good("kernel", f"{name} computes rightly")
+        yield _good(f"{name} computes rightly")
     else:
-        yield _bad("kernel", f"{name} computes wrongly", "use another one, by VESICA_KERNEL, and report it")
+        yield _bad(f"{name} computes wrongly", "use another one, by VESICA_KERNEL, and report it")
 
 
 def _files(home: Path) -> Iterator[Finding]:
     missing = [str(each) for each in _places(home) if not each.exists()]
     if missing:
-        yield _bad("files", f"missing: {', '.join(missing)}", "restore the home from a backup", Remedy("node.restore"))
+        yield _bad(f"missing: {', '.join(missing)}", "restore the home from a backup", Remedy("node.restore"))
     wide = _wide(home)
     if wide:
         named, typed = ", ".join(map(str, wide)), shlex.join(map(str, wide))
-        yield _bad("files", f"others on this machine may open {named}", f"take that from them: chmod go= {typed}")
+        yield _bad(f"others on this machine may open {named}", f"take that from them: chmod go= {typed}")
     if not missing and not wide:
-        yield _good("files", "there, and closed to others")
+        yield _good("there, and closed to others")
 
 
 def _wide(home: Path) -> list[Path]:
@@ -152,18 +164,41 @@ def _disk(home: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(home).free
     if free < LITTLE_BYTES:
-        yield _bad("disk", f"{free >> 20:,} MiB are free where the home is", "make room: a run may need a gigabyte")
+        yield _bad(f"{free >> 20:,} MiB are free where the home is", "make room: a run may need a gigabyte")
     else:
-        yield _good("disk", f"{free >> 30:,} GiB are free")
+        yield _good(f"{free >> 30:,} GiB are free")
 
 
-def _left_over(home: Path) -> Iterator[Finding]:
-    dead = dead_processes(home)
-    if dead:
+def _locks(home: Path) -> Iterator[Finding]:
+    if not home.exists():
+        return
+    try:
+        check_locks(home)
+    except OSError as error:
+        said = f"the file system has no locks, by which processes know of each other: {error.strerror}"
+        yield _bad(said, "stop what runs on this home, and move it to a file system with locks (flock)")
+        return
+    if dead := dead_processes(home):
         said = f"{len(dead)} processes died in the middle of their work"
-        yield _bad("locks", said, "run a command that does what is due: it takes over", Remedy("node.sync"))
+        yield _bad(said, "run a command that does what is due: it takes over", Remedy("node.sync"))
     else:
-        yield _good("locks", "no process has died in the middle of its work")
+        yield _good("no process has died in the middle of its work")
+
+
+def _temporary_files(home: Path) -> Iterator[Finding]:
+    """Name the temporary files that no process has any more, and those of which nobody can tell."""
+    found: dict[temporary.Owner, list[str]] = {}
+    for path in temporary.in_home(home):
+        found.setdefault(temporary.owner_of(path), []).append(str(path))
+    if dead := found.get(temporary.Owner.DEAD, []):
+        said = f"left by processes that were killed, perhaps with data or keys in it: {', '.join(dead)}"
+        hint = "run a command that does what is due: it deletes them, as a running service does in ten minutes"
+        yield _bad(said, hint, Remedy("node.sync"))
+    if unknown := found.get(temporary.Owner.UNKNOWN, []):
+        said = f"made on another machine, without locks or by another release, so they stay: {', '.join(unknown)}"
+        yield _bad(said, f"when nothing runs on this home, on any machine, delete them: rm -r {shlex.join(unknown)}")
+    if not dead and not unknown:
+        yield _good("none is left of a process that has ended")
 
 
 def _database(home: Home) -> Iterator[Finding]:
@@ -172,67 +207,61 @@ def _database(home: Home) -> Iterator[Finding]:
             wrong = [row[0] for row in tx.execute(text("PRAGMA quick_check")) if row[0] != "ok"]
             if wrong:
                 hint = "stop the service, and restore the home from a backup"
-                yield _bad("database", f"the file is damaged: {wrong[0]}", hint, Remedy("node.restore"))
+                yield _bad(f"the file is damaged: {wrong[0]}", hint, Remedy("node.restore"))
                 return
-    yield _good("database", "whole, with the tables of this release")
+    yield _good("whole, with the tables of this release")
 
 
 def _keys(home: Home) -> Iterator[Finding]:
-    yield _good("keys", f"they open; the node's begins {home.key.hex()[:16]}")
+    yield _good(f"they open; the node's begins {home.key.hex()[:16]}")
 
 
 def _clock(home: Home) -> Iterator[Finding]:
     with home.read() as tx:
         newest = tx.scalar(select(func.max(audit.c.at))) or 0
-    if newest > home.now() + CLOCK_SECONDS:
-        yield _bad("clock", "it is behind what the audit log has seen", "set the machine's clock, by NTP")
+    if newest > home.now() + SKEW_SECONDS:
+        yield _bad("it is behind what the audit log has seen", "set the machine's clock, by NTP")
     else:
-        yield _good("clock", "not behind the audit log")
+        yield _good("not behind the audit log")
 
 
 def _port(home: Home) -> Iterator[Finding]:
     listen = home.config.listen
     if serving(home.path):
-        yield _good("port", f"the service runs, and listens on {listen}")
+        yield _good(f"the service runs, and listens on {listen}")
         return
     try:
         bind(listen).close()
     except Failure as error:
-        yield _bad("port", str(error), "end what listens there, or choose another address", Remedy("node.set"))
+        yield _bad(str(error), "end what listens there, or choose another address", Remedy("node.set"))
     else:
-        yield _good("port", f"{listen} is free; no service runs")
+        yield _good(f"{listen} is free; no service runs")
 
 
-def _log(home: Home) -> Iterator[Finding]:
+def _audit(home: Home) -> Iterator[Finding]:
     head = home.audit.verify()
-    yield _good("audit", f"whole up to row {head.number}")
+    yield _good(f"whole up to row {head.number}")
 
 
-def _work(home: Home) -> Iterator[Finding]:
-    now = home.now()
+def _letters(home: Home) -> Iterator[Finding]:
     with home.read() as tx:
-        stuck = _stuck(tx, now - STUCK_SECONDS)
-        waiting = tx.scalar(select(func.count()).where(jobs.c.state.in_(OPEN), jobs.c.changed < now - WAITING_SECONDS))
-    if stuck:
-        said = f"letters wait for a day or longer for {', '.join(stuck)}"
-        yield _bad("letters", said, "ask that partner whether its node runs, and look at it", Remedy("partner.list"))
+        late = {connection.alias for scope in home.all_scopes(tx) for connection, _ in stuck(scope, tx)}
+    if late:
+        said = f"letters wait for a day or longer for {', '.join(sorted(late))}"
+        yield _bad(said, "ask that partner whether its node runs, and look at it", Remedy("partner.list"))
     else:
-        yield _good("letters", "none waits for long")
+        yield _good("none waits for long")
+
+
+def _jobs(home: Home) -> Iterator[Finding]:
+    before = home.now() - WAITING_SECONDS
+    with home.read() as tx:
+        waiting = tx.scalar(select(func.count()).where(jobs.c.state.in_(OPEN), jobs.c.changed < before))
     if waiting:
         said = f"{waiting} jobs wait or run for an hour or longer"
-        yield _bad("jobs", said, "start the service, or do them now", Remedy("node.sync"))
+        yield _bad(said, "start the service, or do them now", Remedy("node.sync"))
     else:
-        yield _good("jobs", "none waits for long")
-
-
-def _stuck(tx: Tx, before: int) -> list[str]:
-    query = (
-        select(connections.c.alias)
-        .join(letters, letters.c.connection_id == connections.c.id)
-        .where(letters.c.delivered.is_(None), letters.c.created < before)
-        .where(connections.c.status == ConnectionStatus.ACTIVE)
-    )
-    return sorted(set(tx.scalars(query)))
+        yield _good("none waits for long")
 
 
 def _partners(home: Home) -> Iterator[Finding]:
@@ -240,10 +269,21 @@ def _partners(home: Home) -> Iterator[Finding]:
         for connection in with_status(scope, ConnectionStatus.ACTIVE):
             if not connection.peer_address:
                 continue
-            check = f"partner {connection.alias}"
             try:
-                knock(scope, connection, patience=3.0)
+                probe(scope, connection, patience=3.0)
             except VesicaError as error:
-                yield _bad(check, str(error), error.hint, error.remedy)
+                found = _bad(str(error), error.hint, error.remedy)
             else:
-                yield _good(check, f"answers at {connection.peer_address}, with its own key and our time")
+                found = _good(f"answers at {connection.peer_address}, with its own key and our time")
+            yield replace(found, check=f"partner {connection.alias}")
+
+
+CHECKS: Mapping[str, Callable[[Home], Iterator[Finding]]] = {  # of an open home, by the name that people read
+    "database": _database,
+    "keys": _keys,
+    "clock": _clock,
+    "port": _port,
+    "audit": _audit,
+    "letters": _letters,
+    "jobs": _jobs,
+}

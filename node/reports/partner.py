@@ -2,18 +2,23 @@
 
 from sqlalchemy import func, select
 
+from protocol.agreement import Offer
+
+from ..access.audit import ActorKind
 from ..access.scope import Scope
+from ..exchanges.records import ExchangeState
 from ..feeds import versions
 from ..feeds.estimates import asking, disclosure
 from ..feeds.receiving.memberships import Memberships
 from ..governance.policies import SHARING
 from ..governance.visibility import Visibility
 from ..partners import agreements, audit_heads, preflight
+from ..partners.agreements_in_force import last_change
 from ..partners.connections import Connection
 from ..partners.partners import Partners
 from ..storage.database import Tx
 from ..storage.records import Document, Documents
-from ..storage.tables import DAY, audit, epochs, letters
+from ..storage.tables import DAY, audit, epochs, exchanges, letters
 
 
 def listed(scope: Scope) -> Documents:
@@ -50,22 +55,28 @@ def agreed(scope: Scope, alias: str) -> Document:
     connection = Partners(scope).get(alias)
     about = _about(scope, connection)
     names = ("alias", "organisation", "project", "status", "key", "terms", "namespaces")
+    with scope.read() as tx:
+        changed = last_change(connection, tx)
+    ours = connection.our_offer
     return {
         **{name: about[name] for name in names},
         "version": connection.agreed.version,
         "agreement": connection.agreement_digest.hex(),
         "made": connection.agreed.made,
+        "our_terms": None if ours is None else Offer.decode(ours).terms.as_dict(),
+        "last_change": changed,
         "change": _change(scope, connection),
     }
 
 
 def _change(scope: Scope, connection: Connection) -> Document | None:
     """Return the change of an agreement that is under way, None if there is none."""
-    if connection.our_acceptance is not None:
+    now = scope.home.now()
+    if agreements.waits_for_us(connection):
+        return agreements.next_change(scope, connection).document(connection)
+    if agreements.is_accepted(connection, now):
         return {"step": "confirm"}
-    if connection.their_proposal is not None:
-        return agreements.possible(scope, connection).document(connection)
-    return None if connection.our_proposal is None else {"step": "wait"}
+    return {"step": "wait"} if agreements.is_proposed(connection, now) else None
 
 
 def overview(scope: Scope, alias: str) -> Document:
@@ -78,8 +89,17 @@ def overview(scope: Scope, alias: str) -> Document:
             select(func.count()).where(letters.c.connection_id == connection.id, letters.c.delivered.is_(None))
         )
         contact = tx.scalar(
-            select(func.max(audit.c.at)).where(audit.c.project_id == scope.id, audit.c.actor == connection.alias)
+            select(func.max(audit.c.at)).where(
+                audit.c.project_id == scope.id,
+                audit.c.actor == connection.alias,
+                # of rows of an older release only letters: a user may have the same name
+                (audit.c.actor_kind == ActorKind.PARTNER)
+                | audit.c.actor_kind.is_(None) & audit.c.act.startswith("letter."),
+            )
         )
+        delivered = select(func.max(letters.c.delivered)).where(letters.c.connection_id == connection.id)
+        over = (exchanges.c.connection_id == connection.id, exchanges.c.state == ExchangeState.DONE)
+        contacts = [contact, tx.scalar(delivered), tx.scalar(select(func.max(exchanges.c.changed)).where(*over))]
         epoch = _epoch(tx, connection, terms.epoch_days)
         shared = _shared(tx, Visibility(scope, tx), connection)
     return {
@@ -92,7 +112,7 @@ def overview(scope: Scope, alias: str) -> Document:
         "our_budget": asking.budget(scope, connection),
         "segments_shared": shared,
         "letters_waiting": waiting,
-        "last_contact": contact,
+        "last_contact": max(filter(None, contacts), default=None),
         "restored": connection.restored,
         "heads": audit_heads.document(scope, connection),
         "preflight": preflight.document(connection),

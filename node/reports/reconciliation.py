@@ -29,6 +29,7 @@ from ..feeds.sending import revisions
 from ..feeds.sending.feeds import Feeds
 from ..feeds.states import RecipientStatus
 from ..governance.governance import Governance
+from ..governance.visibility import Visibility
 from ..partners import key_epochs
 from ..partners.connections import Connection
 from ..people import audiences
@@ -119,6 +120,8 @@ def _sent(scope: Scope, name: str, partner: str | None) -> Document:
             except NotAllowed as error:
                 reason = str(error)
             last = runs.last_sent(tx, connection.id, feed.id)
+            visibility = Visibility(scope, tx)
+            hidden = {each for each in snapshot.namespaces if visibility.hidden_sources(snapshot, each)}
         decided = decide(
             snapshot,
             definition,
@@ -138,7 +141,15 @@ def _sent(scope: Scope, name: str, partner: str | None) -> Document:
                 "revision": None if last is None else last.revision,
                 "sent_at": None if last is None else last.changed,
                 "forbidden": reason,
-                **_columns(_went(scope, connection, last, decided, definition)),
+                **_columns(
+                    _went(
+                        scope,
+                        connection,
+                        last,
+                        [each for each in decided if each.namespace not in hidden - {*definition.namespaces}],
+                        definition,
+                    )
+                ),
             }
         )
     return {"feed": name, "side": "sender", "partners": documents}
@@ -179,27 +190,32 @@ def _received(scope: Scope, name: str, partner: str | None) -> Document:
         epoch = key_epochs.running(scope, tx, connection)
         chain = MembershipFiles(scope, feed).chain()
         then = versions.get(tx, feed.id, chain[-1].version) if chain else definition
+        visibility = Visibility(scope, tx)
+        seen = {each: visibility.values(snapshot, each) for each in snapshot.namespaces}
+        there = visibility.people(snapshot)
     rows: Documents = []
     people = BitMap()
     for namespace in snapshot.namespaces:
-        everyone, _ = snapshot.distinct(namespace)
-        numbers = dict.fromkeys(_COLUMNS, 0) | {"identities": len(everyone)}
+        count = int(seen[namespace].sum())
+        numbers = dict.fromkeys(_COLUMNS, 0) | {"identities": count}
         if namespace not in definition.namespaces:
-            rows.append({"namespace": namespace, **numbers, "not_carried": len(everyone)})
+            if count:
+                rows.append({"namespace": namespace, **numbers, "not_carried": count})
             continue
-        universe, _ = audiences.universe(snapshot, namespace)
-        numbers |= {"opted_out": len(everyone) - len(universe), "not_asked": len(universe)}
+        universe = int(seen[namespace][audiences.universe(snapshot, namespace)[1]].sum())
+        numbers |= {"opted_out": count - universe, "not_asked": universe}
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
             with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:
                 bitmaps, opened = open_chain(chain, namespace, known, then)
-            matched = np.flatnonzero(bitmaps.any(axis=1))
+            here = seen[namespace][known.places_in_snapshot]
+            matched = np.flatnonzero(bitmaps.any(axis=1) & here)
             people |= audiences.holders(snapshot, namespace, known.places_in_snapshot[matched])
             numbers |= {
-                "not_asked": len(known.missing),
+                "not_asked": universe - int(here.sum()),
                 "matched": len(matched),
-                "not_matched": len(known.places_in_snapshot) - len(matched),
+                "not_matched": int(here.sum()) - len(matched),
                 "records": sum(len(sealed.records[namespace]) for sealed in chain),
-                "opened": int(opened.sum()),
+                "opened": int((opened & here).sum()),
             }
         rows.append({"namespace": namespace, **numbers})
     total = {key: sum(each[key] for each in rows) for key in _COLUMNS}
@@ -211,7 +227,7 @@ def _received(scope: Scope, name: str, partner: str | None) -> Document:
         "version": version,
         "revision": feed.last_revision,
         "open": bool(chain) and epoch is not None and chain[-1].epoch == epoch.number,
-        "profiles": len(people),
+        "profiles": len(people & there),
         "namespaces": rows,
         "total": total,
     }

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..access.scope import Scope
 from ..errors import InvalidInput
@@ -21,7 +22,7 @@ from .trees import Tree
 _ORDERING = ("<", "<=", ">", ">=", "between")
 _DATE = re.compile(r"\d{4}(?:-\d\d(?:-\d\d(?:[T ].*)?)?)?")
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
-_COUNTS = {  # of a column's values, those that
+_COUNTS = {  # conditions under which a value of a column counts
     "filled": "{0} IS NOT NULL",
     "numbers": "TRY_CAST({0} AS DOUBLE) IS NOT NULL",
     "codes": "regexp_matches({0}, '^[+-]?0[0-9]') OR abs(TRY_CAST({0} AS DOUBLE)) >= 2**53",  # digits that count singly
@@ -30,6 +31,13 @@ _COUNTS = {  # of a column's values, those that
     "year_first": r"regexp_full_match({0}, '\d{4}-\d\d-\d\d(?:[T ].*)?')",
     "day_first": r"regexp_full_match({0}, '\d{1,2}[./-]\d{1,2}[./-]\d{2,4}(?:[T ].*)?')",
 }
+
+
+class Misfit(NamedTuple):
+    """What is wrong about a comparison, and how to write it."""
+
+    wrong: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,35 +52,36 @@ class Column:
     year_first: int
     day_first: int
 
-    def misfit(self, leaf: Tree) -> tuple[str, str]:
-        """Return what is wrong about a comparison with the column and how to write it; two empty texts for nothing."""
+    def misfit(self, leaf: Tree) -> Misfit | None:
+        """Return what is wrong about a comparison with the column, None for nothing."""
         operator, value = leaf["operator"], leaf["value"]
-        if not self.filled or operator in ("null", "like"):
-            return "", ""
+        if not self.filled or operator == "null":
+            return None
         for each in value if isinstance(value, list) else [value]:
-            found = self._misfit(leaf["field"], operator, each)
-            if found[0]:
+            if (found := self._misfit(leaf["field"], operator, each)) is not None:
                 return found
-        return "", ""
+        return None
 
-    def _misfit(self, field: str, operator: str, value: object) -> tuple[str, str]:
+    def _misfit(self, field: str, operator: str, value: object) -> Misfit | None:
         if isinstance(value, bool):
-            return ("", "") if self.truths else (f"{field} has neither true nor false", self._example(field, operator))
+            if self.truths:
+                return None
+            return Misfit(f"{field} has neither true nor false", self._example(field, operator))
         if isinstance(value, (int, float)):
-            return ("", "") if self.numbers else (f"{field} has no numbers", self._example(field, operator))
+            return None if self.numbers else Misfit(f"{field} has no numbers", self._example(field, operator))
         text, ordering = str(value), operator in _ORDERING
         if (self.numbers == self.filled and not self.codes) or (
             ordering and 2 * (self.numbers - self.codes) > self.filled
         ):
             number = text if _NUMBER.fullmatch(text) else "5"
-            return f"{field} has numbers, and a value in quotes is a text", _written(field, operator, number)
+            return Misfit(f"{field} has numbers, and a value in quotes is a text", _written(field, operator, number))
         if self.words == self.filled:
-            return f"{field} has true and false, and a value in quotes is a text", _written(field, "=", "true")
+            return Misfit(f"{field} has true and false, and a value in quotes is a text", _written(field, "=", "true"))
         if ordering and self.day_first == self.filled:
-            return f"{field} has dates with the day first, which have no order", "import them as YYYY-MM-DD"
+            return Misfit(f"{field} has dates with the day first, which have no order", "import them as YYYY-MM-DD")
         if ordering and self.year_first == self.filled and not _DATE.fullmatch(text):
-            return f"{field} has dates, and the value is none", self._example(field, operator)
-        return "", ""
+            return Misfit(f"{field} has dates, and the value is none", self._example(field, operator))
+        return None
 
     def _example(self, field: str, operator: str) -> str:
         if self.numbers == self.filled and not self.codes:
@@ -84,18 +93,17 @@ class Column:
 
 def check(tree: Tree, attributes: Mapping[str, Path], fields: Mapping[str, FieldPath]) -> None:
     """Raise InvalidInput if a comparison of a rule cannot mean what it says for the values that a column has now."""
-    for wrong, how in misfits(tree, attributes, fields):
-        raise InvalidInput(wrong, hint=how)
+    for found in misfits(tree, attributes, fields):
+        raise InvalidInput(found.wrong, hint=found.how)
 
 
-def misfits(tree: Tree, attributes: Mapping[str, Path], fields: Mapping[str, FieldPath]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong about the comparisons of a rule, and how to write each."""
+def misfits(tree: Tree, attributes: Mapping[str, Path], fields: Mapping[str, FieldPath]) -> Iterator[Misfit]:
+    """Yield what is wrong about the comparisons of a rule."""
     compared = [leaf for leaf in leaves(tree) if leaf["field"] in fields and fields[leaf["field"]][0] in attributes]
     columns = _columns({fields[leaf["field"]] for leaf in compared}, attributes)
     for leaf in compared:
-        wrong, how = columns[fields[leaf["field"]]].misfit(leaf)
-        if wrong:
-            yield wrong, how
+        if (found := columns[fields[leaf["field"]]].misfit(leaf)) is not None:
+            yield found
 
 
 def outdated(scope: Scope, tx: Tx, attributes: Mapping[str, Path], dataset: str) -> dict[str, str]:
@@ -106,8 +114,8 @@ def outdated(scope: Scope, tx: Tx, attributes: Mapping[str, Path], dataset: str)
     found = {}
     for noun, rules in WITH_RULES.items():
         for name, tree in rules(scope, tx):
-            for wrong, how in misfits(tree, attributes, mine):
-                found[f"{noun} {name}"] = f"{wrong}; {how}"
+            for each in misfits(tree, attributes, mine):
+                found[f"{noun} {name}"] = f"{each.wrong}; {each.how}"
     return found
 
 
@@ -136,6 +144,7 @@ def _columns(wanted: Iterable[FieldPath], attributes: Mapping[str, Path]) -> dic
 
 
 def _written(field: str, operator: str, value: str) -> str:
+    operator = ">=" if operator == "like" else operator
     if operator == "in":
         return f"write {field} IN ({value})"
     return (

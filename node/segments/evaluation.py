@@ -1,7 +1,9 @@
 """Who is in a segment by its rule: evaluated over a snapshot of the people, in the caller's transaction."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -52,6 +54,51 @@ def attribute_names(scope: Scope, tx: Tx, *, visible: bool = False) -> dict[str,
     names = [each.name for each in found]
     short = {each.name: (each.dataset, each.name) for each in found if names.count(each.name) == 1}
     return short | {each.path: (each.dataset, each.name) for each in found}
+
+
+_evaluated: dict[tuple[Path, str], str] = {}  # by data directory and segment, what its members were evaluated from
+
+
+def is_current(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> bool:
+    """Return whether a rule's members in a draft are those that evaluating it again would give.
+
+    Known of what this process has evaluated. Files never change, so their names stand for them, also that of the members.
+    """
+    stamp = _stamp(scope, tx, draft, segment)
+    return stamp is not None and _evaluated.get((scope.data_directory, segment.id)) == stamp
+
+
+def note(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> None:
+    """Note that the members of a rule in a draft are what it was evaluated to."""
+    stamp = _stamp(scope, tx, draft, segment)
+    if stamp is not None:
+        _evaluated[scope.data_directory, segment.id] = stamp
+
+
+def _stamp(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> str | None:
+    """Return a digest of a rule, of what it is evaluated from, and of its members; None where it has no members yet."""
+    content = draft.content
+    if segment.tree is None or segment.id not in content.segments:
+        return None
+    read = {
+        each.name: content.segments.get(each.id) for each in stored(scope, tx) if reference(each.name) in segment.uses
+    }
+    found = [
+        segment.tree,
+        content.segments[segment.id],
+        (content.count, content.erased, sorted(content.attributes.items())),
+        sorted(attribute_names(scope, tx).items()),
+        sorted(read.items()),
+        [(kind.value, source(scope).stamp(tx)) for kind, source in sorted(references.KINDS.items())],
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def read_by_rules(scope: Scope, tx: Tx) -> list[object]:
+    """Return what rules are evaluated from beside a snapshot, and the rules: compared as text, it differs once they do."""
+    trees_of = [(each.id, each.name, each.tree) for each in stored(scope, tx)]
+    others = [(kind.value, source(scope).stamp(tx)) for kind, source in sorted(references.KINDS.items())]
+    return [trees_of, sorted(attribute_names(scope, tx).items()), others]
 
 
 def check_references(scope: Scope, tx: Tx, uses: Collection[str]) -> None:

@@ -71,6 +71,9 @@ class OwnSegments:
     def names(self, tx: Tx) -> list[str]:
         return [segment.name for segment in stored(self._scope, tx)]
 
+    def stamp(self, tx: Tx) -> object:
+        return [(each.id, each.name) for each in stored(self._scope, tx)]
+
     def missing(self, name: str) -> NotFound:
         return no_segment(name)
 

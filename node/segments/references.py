@@ -36,6 +36,10 @@ class Source(Protocol):
         """Return what there is of the kind, also what is hidden from the caller."""
         ...
 
+    def stamp(self, tx: Tx) -> object:
+        """Return what differs once `members` may, while the snapshot is the same; it is compared as text."""
+        ...
+
     def missing(self, name: str) -> NotFound:
         """Return the error for a name that does not exist, or is hidden from the caller."""
         ...

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from ..errors import Failure, InvalidInput, spaced
+from ..errors import Failure, InvalidInput, nearest, spaced
 from ..governance.lineage import REFERENCES, place_of
 from ..inputs.sql import SPILLED, quoted
 from ..people.snapshots import NUMBER
 from ..storage.records import Document
+from ..storage.temporary import new_directory
 from . import trees
 from .references import NAMES, PATTERN
 from .trees import Tree
@@ -34,6 +34,7 @@ FieldPath = tuple[str, str]  # dataset, column
 
 MAX_EXPRESSION = 10_000  # characters: no person writes more, and a parser's stack is finite
 MAX_DEPTH = 40
+STOPPED = 40  # characters that an error shows of where the parser stopped
 MAX_LIST = 1_000  # values of an IN
 
 _SEGMENT = re.compile(rf"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b({PATTERN})""")
@@ -67,7 +68,27 @@ def parse(expression: str, fields: Mapping[str, FieldPath]) -> Rule:
             raise InvalidInput("the rule is more than one expression", hint=_HINT)
         return Rule(trees.canonical(_Parser(fields).node(found[0], 0)))
     except (SqlglotError, RecursionError) as error:
-        raise InvalidInput("the rule cannot be read", hint=_HINT) from error
+        raise InvalidInput(f"the rule cannot be read{_where(error, expression)}", hint=_HINT) from error
+
+
+def _where(error: Exception, expression: str) -> str:
+    """Return where the parser stopped in an expression, in which it saw the names of segments quoted; "" if unknown."""
+    from sqlglot.errors import ParseError
+
+    if not isinstance(error, ParseError) or not error.errors:
+        return ": a quote is open" if expression.count("'") % 2 else ""
+    stop = error.errors[0]
+    seen = _SEGMENT.sub(_quote_segment, expression).split("\n")
+    place = sum(len(line) + 1 for line in seen[: stop["line"] - 1]) + stop["col"] - len(stop["highlight"])
+    added = 0
+    for each in _SEGMENT.finditer(expression):
+        if each.start() + added >= place:
+            break
+        added += len(_quote_segment(each)) - len(each[0])
+    rest = expression[place - added :].strip()
+    if len(rest) <= len(stop["highlight"]):
+        return f": something is missing or too much at its end, {expression.strip()[-STOPPED:]!r}"
+    return f" from here on: {rest[:STOPPED]!r}"
 
 
 def storable(text: str) -> bool:
@@ -85,6 +106,8 @@ def leaves(tree: Tree) -> Iterator[Tree]:
 
 
 _HINT = "write for example: orders >= 5 AND (country IN ('GB', 'IE') OR own.vip) AND NOT received.partner.lapsed"
+
+_HYPHEN = "a segment is own.NAME, and needs no quotes; an attribute with a hyphen stands in double quotes, a text in single ones"
 
 
 def _quote_segment(match: re.Match[str]) -> str:
@@ -158,7 +181,7 @@ class _Parser:
         known = ", ".join(sorted(name for name in self._fields if "." in name)[:20]) or "none yet"
         raise InvalidInput(
             f"there is no attribute {name[:200]!r}, or more than one dataset has it",
-            hint=f"attributes are {known}; texts stand in single quotes",
+            hint=f"{nearest(name, self._fields)}attributes are {known}; texts stand in single quotes",
         )
 
     def _segment(self, column: "exp.Column") -> Tree:
@@ -234,8 +257,16 @@ def _value(found: "exp.Expr") -> str | int | float | bool:
 
 
 def _unsupported(found: "exp.Expr") -> InvalidInput:
+    from sqlglot import exp
+
     what = spaced(type(found).__name__)
+    if what == "alias":
+        return InvalidInput(
+            f"the rule cannot be read at {found.alias[:STOPPED]!r}: a word before it is missing", hint=_HINT
+        )
     if what == "sub":
+        if found.find(exp.Column):
+            return InvalidInput("a rule cannot have a subtraction", hint=_HYPHEN)
         return InvalidInput("a rule cannot have a subtraction", hint="dates stand in single quotes: '2026-01-31'")
     return InvalidInput(
         f"a rule cannot have {what}",
@@ -273,7 +304,7 @@ def evaluate(
         with ExitStack() as stack:
             if attributes:  # what does not fit into memory goes beside them, where nobody else reads it
                 beside = next(iter(attributes.values())).parent
-                settings["temp_directory"] = stack.enter_context(TemporaryDirectory(dir=beside, prefix=SPILLED))
+                settings["temp_directory"] = str(stack.enter_context(new_directory(beside, SPILLED)))
             connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
             joins = []
             for dataset, aliases in query.columns.items():

@@ -153,6 +153,10 @@ class Segments:
         for segment in in_order(found, sorted(found) if names is None else names):
             if segment.tree is None:
                 continue
+            done.append(segment.name)
+            if gone.isdisjoint(segment.uses) and evaluation.is_current(self._scope, tx, draft, segment):
+                change(tx, segment, evaluated=self._scope.home.now())
+                continue
             if names is not None:
                 members = evaluation.matching(self._scope, tx, draft.snapshot, segment.tree)
             else:
@@ -161,7 +165,8 @@ class Segments:
                 draft.set_members(segment.id, members)
                 changed = True
             change(tx, segment, size=len(members), evaluated=self._scope.home.now())
-            done.append(segment.name)
+            if reference(segment.name) not in gone:
+                evaluation.note(self._scope, tx, draft, segment)
         if changed:
             draft.publish()
         return done
@@ -185,9 +190,9 @@ class Segments:
             snapshot = snapshot or Snapshot.open(self._scope, tx)
             return Visibility(self._scope, tx).narrowed(snapshot, snapshot.members(segment.id))
 
-    def all_members(self, name: str, snapshot: Snapshot) -> BitMap:
+    def all_members(self, name: str, snapshot: Snapshot, tx: Tx | None = None) -> BitMap:
         """Return all profile numbers of a segment in a snapshot: for what feeds do, whoever asks for it."""
-        with self._scope.read() as tx:
+        with self._scope.read(tx) as tx:
             return snapshot.members(self._get(tx, name).id)
 
     def delete(self, name: str) -> None:

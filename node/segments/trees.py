@@ -15,6 +15,7 @@ from typing import Any
 from psi.errors import Remedy
 
 from ..errors import InvalidInput
+from ..homes import check_input
 from ..inputs.sql import quoted
 from ..storage.records import Document
 from .references import PATTERN
@@ -41,6 +42,7 @@ REFERENCE = re.compile(PATTERN)
 
 def load(path: Path) -> object:
     """Return the content of a JSON or YAML file; raises InvalidInput."""
+    check_input(path)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)

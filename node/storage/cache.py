@@ -74,7 +74,8 @@ class Cache:
     def open(self, name: str) -> "Iterator[Stored]":
         """Open what was saved; it stays readable if something else is saved under that name. Raises FileNotFoundError."""
         with self._path(name).open("rb") as file:
-            yield Stored(file, self._cipher(file.read(SALT)), name.encode(), self._path(name))
+            salt = file.read(SALT)
+            yield Stored(file, salt, self._cipher(salt), name.encode(), self._path(name))
 
     def rows(self, name: str) -> "dict[str, StoredRows] | None":
         """Return the arrays of what was saved, each to be read where it is needed; None as `load` does."""
@@ -89,6 +90,14 @@ class Cache:
         files = self._folder.glob("*") if self._folder.is_dir() else ()
         names = (unquote(path.name) for path in files if not path.name.startswith("."))
         return sorted(name for name in names if name.startswith(beginning))
+
+    def salt(self, name: str) -> bytes:
+        """Return what tells a saved file from every other one of its name; empty where there is none."""
+        try:
+            with self._path(name).open("rb") as file:
+                return file.read(SALT)
+        except FileNotFoundError:
+            return b""
 
     def has(self, name: str) -> bool:
         return self._path(name).exists()
@@ -122,7 +131,8 @@ class Cache:
 class Stored:
     """One file of a cache. Its methods raise InvalidTag where it is damaged or was sealed under another secret."""
 
-    def __init__(self, file: BinaryIO, cipher: ChaCha20Poly1305, about: bytes, path: Path) -> None:
+    def __init__(self, file: BinaryIO, salt: bytes, cipher: ChaCha20Poly1305, about: bytes, path: Path) -> None:
+        self.salt = salt
         self._file, self._cipher, self._about, self._path = file, cipher, about, path
 
     def load(self, only: Collection[str] | None = None) -> Arrays:

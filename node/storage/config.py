@@ -3,6 +3,7 @@
 config.json   written last by `node init`: a home without it is not one
 control.db    the control rows, unless `database` names a PostgreSQL
 lock          locked (flock) by the running service
+bell          a FIFO at which the running service hears of others' commits
 keys/         node.key and master.key, 0600
 owners/       a lock of each process that runs jobs: it shows which are alive
 data/ spool/ cache/

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_RUN = re.compile(
-    r"['=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]"
-)  # what a formula begins with, the wide ones too; and our own sign
+# What a formula begins with, also in wide characters; and the sign that we put before one.
+_RUN = re.compile(r"['=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]")
 _NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 

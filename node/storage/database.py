@@ -1,13 +1,14 @@
 """The control rows' database: SQLite (WAL) by default, PostgreSQL by URL; one writer at a time on both."""
 
 import os
+import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, Insert, UpdateBase, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +24,8 @@ Tx = Connection  # what a transaction, or a consistent look, sees and changes th
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('vesica'), hashtext(current_schema()))"
 BUSY_SECONDS = 30  # how long an act waits for another one's transaction
+_BESIDE = 1 << 16  # bytes of room, below which one that cannot be opened may be for want of it
+_PATIENCE_SECONDS = 1  # of what makes others wait, and can be done later
 
 
 class Database:
@@ -30,7 +33,11 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.committed: Callable[[Collection[str]], object] = lambda _tables: (
+            None
+        )  # called with the tables that changed
         self._thread = threading.local()
+        event.listen(engine, "after_execute", self._note_change)
 
     @classmethod
     def open(cls, database: str | Path) -> "Database":
@@ -51,7 +58,7 @@ class Database:
         """
         if getattr(self._thread, "writing", False):
             raise RuntimeError("a transaction is open in this thread: pass it on")
-        self._thread.writing, self._thread.afterwards = True, []
+        self._thread.writing, self._thread.afterwards, self._thread.changed = True, [], set[str]()
         try:
             with self._explained(), self.engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
@@ -64,6 +71,8 @@ class Database:
                 act()
             except OSError as error:  # the transaction stands
                 log.warning("a file stays behind", reason=str(error))
+        if self._thread.changed:
+            self.committed(self._thread.changed)
 
     def afterwards(self, act: Callable[[], object]) -> None:
         """Delete files once this thread's transaction is committed, and no row names them.
@@ -82,8 +91,40 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection.execution_options(vesica_read=True)
 
+    def overwrite_deleted(self, table: str) -> bool:
+        """Let nothing stay in the database's files of what was deleted in a table; return whether that was done.
+
+        It cannot be, for now, while somebody reads an older state.
+        """
+        if self.engine.dialect.name == "sqlite":  # deleted rows are zeros; its log has what was there before
+            with closing(self.engine.raw_connection()) as pooled:
+                cursor = pooled.cursor()
+                cursor.execute(f"PRAGMA busy_timeout = {_PATIENCE_SECONDS * 1000}")
+                try:
+                    return bool(cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+                except sqlite3.OperationalError:
+                    return False
+                finally:
+                    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"SET lock_timeout = '{_PATIENCE_SECONDS}s'"))
+            try:
+                connection.execute(text(f"VACUUM FULL {table}"))  # a new file
+            except DBAPIError:
+                return False
+            finally:
+                connection.execute(text("RESET lock_timeout"))
+        return True
+
     def close(self) -> None:
         self.engine.dispose()
+
+    def _note_change(self, _connection: Any, statement: Any, *arguments: Any) -> None:
+        """Note which table a statement of this thread's transaction has changed, if any row."""
+        if not isinstance(statement, UpdateBase) or not getattr(self._thread, "writing", False):
+            return
+        if isinstance(statement, Insert) or arguments[-1].rowcount:
+            self._thread.changed.add(statement.table.description)
 
     def _revision(self) -> str | None:
         with self.read() as connection:
@@ -145,6 +186,7 @@ def _sqlite(url: str) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # zeros over deleted rows
 
     @event.listens_for(engine, "begin")
     def _begin(tx: Tx) -> None:
@@ -166,12 +208,25 @@ def _own(file: str | None) -> None:
         make_private(Path(each))
 
 
+def _is_full(file: Path) -> bool:
+    """Return whether what SQLite puts beside a file has no room: 32 KiB, also for a command that only reads."""
+    try:
+        found = os.statvfs(file.absolute().parent)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _BESIDE
+
+
 def _explain(error: DBAPIError, engine: Engine) -> Failure | None:
     """Return the plain words for what a database says of itself; None for a mistake in our own statement."""
     cause = error.orig
     state = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
-    where = engine.url.render_as_string(hide_password=True)
-    if state.startswith("SQLITE_FULL") or state == "53100":
+    where = engine.url.set(query={}).render_as_string(hide_password=True)  # the query may have a password too
+    if (
+        state.startswith("SQLITE_FULL")
+        or state == "53100"
+        or (state.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")) and _is_full(Path(engine.url.database or "")))
+    ):
         return DiskFull(f"no space left for the database {where}", hint="make room and run the command again")
     if state.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or state == "55P03":
         return StoreBusy(

@@ -3,15 +3,13 @@
 import errno
 import os
 import stat
-import tempfile
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DiskFull, Failure
+from . import temporary
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-OLD_SECONDS = 3600  # a file is written in much less
 
 
 def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
@@ -20,19 +18,19 @@ def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | mem
 
     Raises DiskFull when there is no room, Failure for whatever else the file system says.
     """
-    temporary = ""
+    made: Path | None = None
     try:
         make_directory(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-        with os.fdopen(descriptor, "wb") as file:
+        file, made = temporary.new_file(path.parent, path.name)
+        with file:
             file.writelines([data] if isinstance(data, bytes | memoryview) else data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(made, path)
         sync_directory(path.parent)
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        if made is not None:
+            made.unlink(missing_ok=True)
         raise failure_of(error, path) from error
 
 
@@ -71,21 +69,6 @@ def below(directory: Path, *names: str) -> Path:
                 hint="restore the home from a backup that you trust",
             )
     return directory.joinpath(*names)
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Delete the temporary files below a directory that a kill left there."""
-    for path in directory.rglob(".*"):
-        if path.is_file() and is_old(path):
-            path.unlink(missing_ok=True)
-
-
-def is_old(path: Path) -> bool:
-    """Return whether nobody can be writing there any more; a file that has just gone is not old."""
-    try:
-        return time.time() - path.stat().st_mtime > OLD_SECONDS
-    except FileNotFoundError:
-        return False
 
 
 def sync_directory(path: Path) -> None:

@@ -63,8 +63,11 @@ class Keys:
         return self.signing_key.sign(message)
 
     def rewrap(self, passphrase: bytes | None) -> None:
-        """Put the master key under another passphrase, or none: after a kill the old one holds, or the new one."""
-        write_atomically(self._directory / "master.key", self._under(passphrase, self._master))
+        """Put the master key under another passphrase, or none: after a kill the old one holds, or the new one.
+
+        Raises WrongPassphrase where another process has put it under another one since.
+        """
+        write_atomically(self._directory / "master.key", self._under(passphrase, self._opened()))
 
     def replacement(self, made: int) -> "tuple[SignedKeyChange, Callable[[], None]]":
         """Return a new signing key's statement, which the old key signs too, and what puts both in force."""
@@ -118,6 +121,10 @@ class Keys:
 
     @cached_property
     def _master(self) -> bytes:
+        return self._opened()
+
+    def _opened(self) -> bytes:
+        """Return the master key as VESICA_PASSPHRASE opens it now."""
         content = _read(self._directory / "master.key")
         if content.startswith(_PLAIN) and len(content) == len(_PLAIN) + _KEY:
             return content[len(_PLAIN) :]

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import below, failure_of
+from .temporary import new_file
 
 
 class Process:
@@ -39,9 +39,11 @@ class Process:
                 for other in path.parent.iterdir():
                     if not _is_locked(other):
                         other.unlink(missing_ok=True)
-                file = tempfile.NamedTemporaryFile("w", dir=path.parents[1], prefix=".owner.", delete=False)  # noqa: SIM115
-                fcntl.flock(file, fcntl.LOCK_EX)
-                os.rename(file.name, path)  # nobody sees it unlocked
+                file, made = new_file(path.parents[1], "owner")
+                fcntl.flock(
+                    file, fcntl.LOCK_EX | fcntl.LOCK_NB
+                )  # it is locked; here a file system without locks says so
+                os.rename(made, path)
             except OSError as error:
                 raise failure_of(error, path) from error
             self._file = file
@@ -83,6 +85,15 @@ def service_lock(home: Path) -> Iterator[int | None]:
 def serving(home: Path) -> bool:
     """Return whether a service runs on this home."""
     return _is_locked(home / "lock")
+
+
+def check(home: Path) -> None:
+    """Raise OSError where the file system of a home has no locks."""
+    descriptor = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 def _is_locked(path: Path) -> bool:

@@ -8,14 +8,15 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AlreadyExists, InvalidInput
+from ..homes import check_outside
 from .files import failure_of, sync_directory
+from .temporary import new_file, remove_leftovers_of
 
 STANDARD = "-"
 _DESCRIPTOR = re.compile(r"/proc/([0-9]+)/fd/([0-9]+)")
@@ -60,8 +61,8 @@ class Output:
 def opened(path: Path | str, *, force: bool = False, inputs: Iterable[Path | str] = ()) -> Iterator[Output]:
     """Open what a result is written to; "-" is standard output. Without `finish` no file appears.
 
-    Raises AlreadyExists where a file is in the way and `force` is not given, InvalidInput for one of the `inputs` and
-    for a directory that is not there, Failure or DiskFull for what the file system says.
+    Raises AlreadyExists where a file is in the way and `force` is not given, InvalidInput for one of the `inputs`, for a
+    place in a node's home and for a directory that is not there, Failure or DiskFull for what the file system says.
     """
     if str(path) == STANDARD:
         yield Output(sys.stdout.buffer, Path(STANDARD), None, force=force)
@@ -74,8 +75,8 @@ def opened(path: Path | str, *, force: bool = False, inputs: Iterable[Path | str
         if is_special(place):
             file: BinaryIO = os.fdopen(_special(place), "wb")
         else:
-            descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")  # 0600
-            file, temporary = os.fdopen(descriptor, "wb"), Path(name)
+            remove_leftovers_of(place.parent, place.name)
+            file, temporary = new_file(place.parent, place.name)
     try:
         with file:
             yield Output(file, place, temporary, force=force)
@@ -146,6 +147,7 @@ def _is_no_file(path: Path) -> bool:
 
 
 def _check(place: Path, *, force: bool, inputs: Iterable[Path | str]) -> None:
+    check_outside(place)
     if not place.parent.is_dir():
         raise InvalidInput(f"there is no directory {place.parent}", hint="make it first, or name another")
     if place.is_dir():
@@ -161,9 +163,8 @@ def _check(place: Path, *, force: bool, inputs: Iterable[Path | str]) -> None:
 def _special(place: Path) -> int:
     descriptor = _own(place)
     if descriptor is not None:
-        if (
-            not os.get_inheritable(descriptor) and descriptor > 2
-        ):  # ours, such as the database: a shell's are inheritable
+        # Such a descriptor is ours, for example of the database: those of a shell are inheritable.
+        if not os.get_inheritable(descriptor) and descriptor > 2:
             raise InvalidInput(
                 f"descriptor {descriptor} is not open for a result", hint="open it in the shell, or name a file"
             )

@@ -27,13 +27,12 @@ connections = Table(
     Column("status", String(16), nullable=False),  # pending, requested, active, declined, disconnected, failed
     Column("peer_key", LargeBinary(32), nullable=False),  # the one it has now
     Column("first_key", LargeBinary(32)),  # the one it had when both agreed, none: the same
-    Column(
-        "peer_changes", LargeBinary
-    ),  # protocol.keychange.KeyChanges, encoded: how it came to that key, the last ones
+    # How it came to that key: its last changes, as protocol.keychange.KeyChanges encodes them.
+    Column("peer_changes", LargeBinary),
     Column("replaced_keys", LargeBinary),  # all that it has replaced, 32 bytes each, oldest first
     time("key_replaced", nullable=True),  # when it last did
     Column("our_key", LargeBinary(32)),  # of the agreement, none: that of today
-    Column("told_key", LargeBinary(32)),  # of ours, which the partner is known to have, none: that of the agreement
+    Column("announced_key", LargeBinary(32)),  # ours that the partner is known to have, none: that of the agreement
     Column("peer_project", LargeBinary(16), nullable=False),
     Column("peer_project_name", String(63), nullable=False),
     Column("peer_organisation", String(255), nullable=False),
@@ -53,6 +52,8 @@ connections = Table(
     Column("our_proposal", LargeBinary),
     Column("their_proposal", LargeBinary),
     Column("our_acceptance", LargeBinary),
+    time("accepted", nullable=True),  # when we accepted it, none: we took it back
+    Column("confirmation", LargeBinary(64)),  # the partner's signature, which came too late: a person decides
     Column("void", LargeBinary),  # digests of what we accepted and what came to nothing, since the one in force
     Column("letters_sent", BigInteger, nullable=False),
     Column("letters_received", BigInteger, nullable=False),
@@ -111,6 +112,8 @@ letters = Table(  # the outbox
     time("created"),
     time("delivered", nullable=True),
     UniqueConstraint("connection_id", "number"),
+    Index("ix_letters_waiting", "connection_id", "delivered", "number"),
+    Index("ix_letters_delivered", "delivered"),
 )
 
 # written by exchanges
@@ -153,8 +156,8 @@ ledger = Table(  # what partners have used up, by the wall clock; rows are only 
     identifier(),
     of("project"),
     Column("peer_key", LargeBinary(32), nullable=False),  # the organisation: no reconnection refills it
-    # epsilon_millis, evaluations, allowed (evaluations are counted afresh), tags (wrong ones: no more counts), sample
-    # (of our people: whom we ask the organisation about)
+    # One of: epsilon_millis; evaluations; allowed (evaluations are counted afresh); tags (wrong ones: no more counts);
+    # sample (of our people, whom we ask the organisation about).
     Column("kind", String(16), nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("note", String(255), nullable=False),
@@ -205,9 +208,8 @@ feeds = Table(  # ours
     Column("revision", BigInteger, nullable=False),  # the last data revision handed out; only grows
     time("created"),
     time("changed"),
-    time(
-        "deleted", nullable=True
-    ),  # when people took it out of the lists; partners' letters about it still have their row
+    # When people took it out of the lists; partners' letters about it still have their row.
+    time("deleted", nullable=True),
     UniqueConstraint("project_id", "name"),
 )
 
@@ -247,7 +249,7 @@ feed_partners = Table(  # one partner's state of one of our feeds
     time("ran", nullable=True),  # when the last attempt ended well
     time("requested", nullable=True),  # when the receiver asked for a run
     Column("requests", Integer, nullable=False, default=0),  # runs that it asked for since it last had somebody new
-    # the receiver's identities by namespace when it accepted: the base of the evaluation limit
+    # The receiver's identities by namespace when it accepted: the base of the evaluation limit.
     Column("universes", JSON),
     time("changed"),
     UniqueConstraint("feed_id", "connection_id"),

@@ -35,7 +35,13 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     for each in get_args(hint):
         if isinstance(each, type) and is_dataclass(each):
             return partial(_read_json, each)
+        if isinstance(each, type) and issubclass(each, StrEnum):
+            return partial(_read_word, each)
     return lambda value: value
+
+
+def _read_word(kind: type[StrEnum], value: str | None) -> StrEnum | None:
+    return None if value is None else kind(value)
 
 
 def _read_json(kind: type, value: Document | None) -> Any:

@@ -17,9 +17,9 @@ from .files import failure_of, write_atomically
 Chunk = tuple[str, int]
 _NAME = re.compile(r"([a-z-]+)\.([0-9]+)")
 _PURPOSE = b"spool"
-_NONCE = 12
+_NONCE, _TAG = 12, 16
 _BLOCK = 4096
-Growing = tuple[int, Callable[[], None]]
+Growing = Callable[[int], None]
 
 
 class Wrapping(Protocol):
@@ -37,9 +37,9 @@ class FileSpool(MutableMapping[Chunk, bytes]):
     ) -> None:
         """Open the spool in `directory`, or begin one; raises DiskFull or Failure.
 
-        `growing` is called each time that so many more bytes were written, and may raise.
+        `growing` is called with the bytes on disk that each message takes before it is written, and may raise.
         """
-        self._directory, self._random, self._growing, self._grown = directory, random, growing, 0
+        self._directory, self._random, self._growing = directory, random, growing
         wrapped = directory / "key"
         try:
             key = secrets.unwrap(wrapped.read_bytes(), _PURPOSE)
@@ -62,7 +62,8 @@ class FileSpool(MutableMapping[Chunk, bytes]):
             ) from None
 
     def __setitem__(self, chunk: Chunk, body: bytes) -> None:
-        self._grow(len(body))
+        if self._growing is not None:
+            self._growing(_on_disk(_NONCE + len(body) + _TAG))
         nonce = self._random(_NONCE)
         path = self._path(chunk)
         if not self._directory.is_dir():  # the exchange was given up meanwhile: what came now would stay for nobody
@@ -89,12 +90,6 @@ class FileSpool(MutableMapping[Chunk, bytes]):
     def destroy(self) -> None:
         destroy(self._directory)
 
-    def _grow(self, size: int) -> None:
-        self._grown += size
-        if self._growing is not None and self._grown >= self._growing[0]:
-            self._grown = 0
-            self._growing[1]()
-
     def _path(self, chunk: Chunk) -> Path:
         step, number = chunk
         name = f"{step}.{number}"
@@ -115,10 +110,14 @@ def destroy(directory: Path) -> None:
             raise failure_of(error, directory) from error
 
 
+def _on_disk(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
 def directory_size(directory: Path) -> int:
     """Return the bytes that the files of a spool take on disk."""
     try:
         with os.scandir(directory) as files:
-            return sum(-(-each.stat().st_size // _BLOCK) * _BLOCK for each in files)
+            return sum(_on_disk(each.stat().st_size) for each in files)
     except FileNotFoundError:  # it ended meanwhile
         return 0

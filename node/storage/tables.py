@@ -87,14 +87,13 @@ projects = Table(
     identifier(),
     Column("name", String(63), nullable=False, unique=True),
     Column("consent_model", String(8)),  # "opt-in", "opt-out", or not chosen yet
-    # of the estimates that we ask for: nobody, opted-out, unconsented
+    # Who is left out of the estimates that we ask for: nobody, opted-out, unconsented.
     Column("left_out", String(12), nullable=False, server_default="nobody"),
     Column("connect_secret", LargeBinary),  # wrapped, of the current Connect ID, none before the first
     time("connect_expires", nullable=True),
     Column("terms", JSON, nullable=False),  # protocol.agreement.Terms as a dict
-    Column(
-        "count_secret", LargeBinary, nullable=False
-    ),  # wrapped; keys the noise of counts and the suppressions; never leaves
+    # Wrapped. It keys the noise of counts and the suppressions, and never leaves.
+    Column("count_secret", LargeBinary, nullable=False),
     time("created"),
     time("restored", nullable=True),  # when this home came from a backup: what partners used up since is not known
     time("resumed", nullable=True),  # when a person resumed it after that: until then it is on hold
@@ -235,6 +234,7 @@ jobs = Table(
     Column("kind", String(32), nullable=False),
     Column("parameters", JSON, nullable=False),
     Column("submitted_by", String(255), nullable=False),  # as the audit log writes it
+    Column("submitted_by_kind", String(8), nullable=False, server_default="user"),
     Column("state", String(16), nullable=False),  # queued, running, done, failed
     Column("owner", String(64)),
     time("lease_until", nullable=True),
@@ -296,6 +296,7 @@ alerts = Table(
     Column("text", Text, nullable=False),
     time("at"),
     time("acknowledged", nullable=True),
+    Column("remedy", JSON),  # the act that answers it
 )
 
 # written by access
@@ -305,6 +306,7 @@ audit = Table(  # append-only, each row carries the hash of the one before
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
     Column("project_id", String(32)),
+    Column("actor_kind", String(8)),  # user, partner, node or account; rows of an older release have none
     Column("actor", String(255), nullable=False),  # a user, user@host, or the partner's alias
     Column("act", String(63), nullable=False),  # "feed.publish"
     Column("target", String(400), nullable=False),

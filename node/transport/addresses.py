@@ -33,7 +33,7 @@ class Range(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class AllowedAddresses:
     """Which addresses may be called: public ones, and others only where the operator has said so.
 
     `chosen` is the HOST:PORT of a Connect ID that the operator entered: if the host is an address and no name, it may be
@@ -45,7 +45,7 @@ class Reach:
     chosen: str = ""
 
     @classmethod
-    def of(cls, own_address: str, *, private: bool, chosen: str = "") -> "Reach":
+    def of(cls, own_address: str, *, private: bool, chosen: str = "") -> "AllowedAddresses":
         """Return what a node may call: one that has its own partners call loopback may call loopback too.
 
         `own_address` and `chosen` are HOST:PORT or empty, `private` is the node's setting.

@@ -2,8 +2,10 @@
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 
 import httpx2
@@ -15,7 +17,7 @@ from psi.errors import VesicaError
 
 from ..errors import InvalidInput, PeerUnreachable, RefusedByPartner, WrongPeerKey, printable
 from . import paths, signatures, tls
-from .addresses import Reach, joined, split_address
+from .addresses import AllowedAddresses, joined, split_address
 from .signatures import Signer
 
 stamina.instrumentation.set_on_retry_hooks([])  # its default would log to stdout, where commands answer
@@ -36,40 +38,50 @@ class TurnedAway(httpx2.ConnectError):
     """The partner is full, about to stop, or slow with a letter, or the web server before it cannot reach it: no answer."""
 
 
+class Unverified(httpx2.ConnectError):
+    """An answer that the partner has not signed: whoever stands between may have sent it, so it counts as none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a partner is called, and with which key it answers.
+
+    `allowed` says which addresses may be called, `proxy` that a web server stands before the partner. `successor` returns
+    the key that has replaced the partner's by the signed changes that it shows, or None: then another key is refused.
+    """
+
+    address: str
+    key: bytes
+    allowed: AllowedAddresses
+    proxy: bool = False
+    successor: Callable[[bytes], bytes | None] = lambda changes: None
+
+
 class PeerClient:
     """Speaks to one partner for `us`, from any thread; close it, or use it as a context manager.
 
-    `reach` says which addresses it may call; `patience` is how many seconds a request is tried again while the partner
-    cannot be reached.
+    `patience` is how many seconds a request is tried again while the partner cannot be reached.
     """
 
-    def __init__(
-        self,
-        us: Signer,
-        address: str,
-        peer_key: bytes,
-        *,
-        reach: Reach,
-        proxy: bool = False,
-        patience: float | None = None,
-    ) -> None:
-        if not address:
+    def __init__(self, us: Signer, peer: Peer, *, patience: float | None = None) -> None:
+        if not peer.address:
             raise InvalidInput(
                 "this partner has no address: it calls us", hint="wait for it, or ask it to run a command"
             )
-        self._us, self._address, self.peer_key, self._reach, self._proxy = us, address, peer_key, reach, proxy
-        self.successor: Callable[[bytes], bytes | None] = lambda changes: (
-            None
-        )  # the partner's key by what it says of it
+        self._us, self._peer, self._address = us, peer, peer.address
+        self.peer_key = peer.key  # or that of its successor
         self._found: list[tuple[str, int]] = []  # what the address stands for, once it has been looked up
         self._answered = False
         self.patience = RETRY_SECONDS if patience is None else patience
-        self._http = self._pinned(peer_key)
+        self._http = self._pinned(peer.key)
 
-    def _pinned(self, key: bytes | None) -> httpx2.Client:
-        """Return a client that talks to the holder of a key; with None, to anybody."""
+    def _pinned(self, key: bytes) -> httpx2.Client:
+        """Return a client that talks to the holder of a key only."""
+        return self._client(tls.client_context(key))
+
+    def _client(self, context: ssl.SSLContext) -> httpx2.Client:
         return httpx2.Client(
-            verify=tls.web_context() if self._proxy else tls.client_context(key),
+            verify=tls.web_context() if self._peer.proxy else context,
             trust_env=False,  # a proxy variable of the shell must not see partners' traffic
             follow_redirects=False,
             headers={"user-agent": "vesica"},
@@ -120,22 +132,27 @@ class PeerClient:
     def _send(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         try:
             return self._tried(method, path, body)
-        except WrongPeerKey:
-            key = self.successor(self._changes())
-            if key is None:
-                raise
-            self._http.close()
-            self.peer_key, self._http = key, self._pinned(key)
-            return self._tried(method, path, body)
+        except WrongPeerKey as error:
+            wrong = error
+        key = self._peer.successor(self._changes())
+        if key is None:
+            raise wrong
+        self._http.close()
+        self.peer_key, self._http = key, self._pinned(key)
+        return self._tried(method, path, body)
 
     def _changes(self) -> bytes:
-        """Return what answers at the partner's address when it is asked how the pinned key was replaced; nobody signs that."""
+        """Return what is answered at the partner's address to the question how the pinned key was replaced.
+
+        Nobody signs that, so nothing that goes wrong here is the partner's doing, or shows that it has another key.
+        """
         url = f"https://{self._address}{paths.KEYS}?of={self.peer_key.hex()}"
-        pinned, self._http = self._http, self._pinned(None)
+        pinned, self._http = self._http, self._client(tls.unpinned_context())
         try:
-            answer, body = self._exchange(signatures.Request(method="GET", url=url, body=b""))
-        except httpx2.TransportError:
-            return b""
+            with _explained(self._address):
+                answer, body = self._exchange(signatures.Request(method="GET", url=url, body=b""))
+                if answer.status_code == TOO_MANY or answer.status_code >= 500 or len(body) > wire.MAX_BODY:
+                    raise TurnedAway("it does not say how its key was replaced")
         finally:
             self._http.close()
             self._http = pinned
@@ -156,7 +173,7 @@ class PeerClient:
         raise AssertionError("retry_context ends with a return or an exception")
 
     def _worth_retrying(self, error: Exception, since: float) -> bool:
-        if not isinstance(error, httpx2.TransportError) or _is_wrong_key(error):
+        if not isinstance(error, httpx2.TransportError) or isinstance(error, Unverified) or _is_wrong_key(error):
             return False
         gone = not self._answered and _cause(error, ConnectionRefusedError)
         return not gone or time.monotonic() - since < REFUSED_SECONDS
@@ -172,17 +189,18 @@ class PeerClient:
         )
         if answer.status_code >= 500 and "signature" not in answer.headers:
             raise TurnedAway("it is full or stopping, or the web server before it cannot reach it")
+        if len(content) > wire.MAX_BODY:
+            if self._peer.proxy:  # the web server may have made it so
+                raise Unverified("what came is larger than any message may be")
+            raise RemoteProtocolError("too_large", "the partner's answer is larger than any message may be")
         try:
             signatures.verify(response, to=self._us.key, now=self._us.now, expected=self.peer_key)
             signatures.check_body(response)
         except signatures.OtherKey:
             raise _wrong_key(self._address) from None
         except signatures.BadSignature as error:
-            raise RemoteProtocolError(
-                "bad_signature",
-                f"the answer (HTTP status {answer.status_code}) is not signed by the partner: {error}",
-                hint="compare the clocks of both machines, and check that the address leads to the partner's node",
-            ) from None
+            why = f": {error}" if "signature" in answer.headers else ""
+            raise Unverified(f"what came, with HTTP status {answer.status_code}, is not signed by it{why}") from None
         if answer.status_code in (ACCEPTED, TOO_MANY) and _at_once(path):
             raise TurnedAway("it does not take the letter now")
         if answer.status_code in (ACCEPTED, NOTHING_YET, TOO_MANY):
@@ -200,7 +218,7 @@ class PeerClient:
         path = request.url.removeprefix(f"https://{self._address}")
         with tls.until(time.monotonic() + (LETTER_SECONDS if _at_once(path) else ANSWER_SECONDS)):
             try:
-                found = self._found or self._reach.resolve(self._address)
+                found = self._found or self._peer.allowed.resolve(self._address)
             except OSError as error:
                 raise httpx2.ConnectError("the name is not known") from error
             for tried, (ip, port) in enumerate(found, 1):
@@ -256,7 +274,9 @@ def _explained(address: str) -> Iterator[None]:
             raise _wrong_key(address) from None
         raise PeerUnreachable(
             f"no answer from {address}: {_what_broke(error)}",
-            hint="check that the other side is running and that its address can be reached from here",
+            hint="compare the clocks of both machines, and check that the address leads to the partner's node"
+            if isinstance(error, Unverified)
+            else "check that the other side is running and that its address can be reached from here",
         ) from None
     except (httpx2.InvalidURL, UnicodeError):
         raise InvalidInput(f"{address!r} is not an address", hint="it reads HOST:PORT") from None
@@ -273,6 +293,8 @@ def _what_broke(error: httpx2.TransportError) -> str:
     """Return how a connection failed, without the library's names."""
     if isinstance(error, httpx2.TimeoutException):
         return "timed out"
+    if isinstance(error, Unverified):
+        return str(error)
     if isinstance(error, TurnedAway):
         return "it is busy or stopping"
     if _cause(error, ConnectionRefusedError):
@@ -283,11 +305,12 @@ def _what_broke(error: httpx2.TransportError) -> str:
 
 
 def _bounded(answer: httpx2.Response) -> bytes:
+    """Return the body of an answer, or its beginning if it is larger than any message may be."""
     content = bytearray()
     for piece in answer.iter_raw():  # raw: a compressed body could unfold to any size
         content += piece
         if len(content) > wire.MAX_BODY:
-            raise RemoteProtocolError("too_large", "the partner's answer is larger than any message may be")
+            break
     return bytes(content)
 
 
@@ -296,13 +319,15 @@ def refusal(status: int, content: bytes) -> VesicaError:
         body = wire.unpack(content)
     except RemoteProtocolError:
         return RemoteProtocolError("malformed", f"the partner answered with HTTP status {status} and no reason")
-    detail = body.get("detail")
+    detail = None
+    with contextlib.suppress(RemoteProtocolError):
+        detail = wire.number(body.get("detail"), "detail")
     return RefusedByPartner(
         _words(body.get("code"), 40) or "refused",
         _words(body.get("message"), MAX_TEXT) or f"the partner refused ({_words(body.get('code'), 40)})",
         status=status,
         hint=_words(body.get("hint"), MAX_TEXT),
-        detail=detail if isinstance(detail, int) else None,
+        detail=detail,
     )
 
 

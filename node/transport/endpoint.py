@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ BODY_SECONDS = 60.0  # for a whole body to arrive
 BODY_SECONDS_OF_STRANGERS = 10.0
 DRAINED_BYTES = 8 * wire.MAX_BODY  # read and dropped, so that a caller that sends a little too much hears why
 MAX_WAIT_SECONDS = 25.0  # a long poll; proxies often stop at 30
-LOOK_SECONDS = 0.5  # how often a long poll looks
+LOOK_SECONDS = 0.5  # how often a long poll looks where nothing tells it of a change
 AT_ONCE = 64  # requests of one caller, those that wait included: each connected project has a long poll
 
 
@@ -66,7 +66,11 @@ class Route:
     `most` is how long a body may be, if not as any message; who is not known here may send
     `wire.MAX_BODY_OF_STRANGERS`.
 
-    `unsigned`: it takes requests that nobody signed, with no caller, for an answer that needs no signature either.
+    `unsigned`: it takes requests that nobody signed, with no caller, for an answer that needs no signature either. Its
+    handler is quick: each connection has one such request at a time, answered at once, so that no stranger keeps another
+    out.
+
+    `heard(act)` is a context in which `act` is called, from any thread, when there may be something: a long poll looks then.
     """
 
     method: str
@@ -74,6 +78,7 @@ class Route:
     handler: Handler
     most: int | None = None
     unsigned: bool = False
+    heard: Callable[[Callable[[], object]], AbstractContextManager[None]] | None = None
 
 
 def application(us: Signer, routes: Sequence[Route], admit: Callable[[bytes, str], bool]) -> Starlette:
@@ -104,16 +109,17 @@ class _Service:
             request = signatures.Request(
                 method=http.method, url=_url(http), body=b"", headers=dict(http.headers.items())
             )
-            arriving = _Body(http)
+            arriving = _Arriving(http)
             try:
                 _check_serving(http)
-                if len(http.headers.items()) != len(request.headers):
-                    raise BadSignature("a header is repeated")
                 caller = b"" if route.unsigned else await self._verified(route, http, request, arriving)
                 call = Call(
                     caller=caller, parameters=http.path_params, query=dict(http.query_params), body=request.body
                 )
-                body = await self._counted(route, call, http, request)
+                if route.unsigned:
+                    body = route.handler(call)
+                else:
+                    body = await self._counted(route, call, http, request)
                 status, content = (204, b"") if body is None else (200, body)
             except _Later as later:
                 status, content = later.status, b""
@@ -122,20 +128,31 @@ class _Service:
             except Exception as error:
                 await arriving.drop()
                 status, content = describe(error)
-            return self._signed(request, status, content, whole=arriving.whole)
+            return self._answer(request, arriving, status, content)
 
         return answer
 
-    async def _verified(self, route: Route, http: HttpRequest, request: signatures.Request, arriving: "_Body") -> bytes:
-        """Return the key that signed a request, whose body is read once its head is known to be signed."""
+    async def _verified(
+        self, route: Route, http: HttpRequest, request: signatures.Request, arriving: "_Arriving"
+    ) -> bytes:
+        """Return the key that signed a request, whose body is read once its head is known to be signed.
+
+        What is refused because of the body, or because the request came before, is somebody's doing who carries it, perhaps:
+        then `arriving.caller` is empty, and the refusal is unsigned.
+        """
+        if len(http.headers.items()) != len(request.headers):
+            raise BadSignature("a header is repeated")
         verified = signatures.verify(request, to=self._us.key, now=self._us.now)
+        arriving.caller = verified.key
         known = self._admit(verified.key, http.url.path)
-        if known and (visit := http.scope["state"].get("visit")):
-            visit.prove(verified.key)
+        arriving.caller = b""
+        if known and (slot := http.scope["state"].get("slot")):
+            slot.authenticate(verified.key)
         most = route.most or (wire.MAX_BODY if known else wire.MAX_BODY_OF_STRANGERS)
         request.body = await arriving.read(most, BODY_SECONDS if known else BODY_SECONDS_OF_STRANGERS)
         signatures.check_body(request)
         (self._replays if known else self._replays_of_strangers).check(verified)
+        arriving.caller = verified.key
         return verified.key
 
     async def missing(self, http: HttpRequest, error: Exception) -> HttpResponse:
@@ -154,13 +171,30 @@ class _Service:
                 del self._asking[call.caller]
 
     async def _worked(self, route: Route, call: Call, http: HttpRequest, request: signatures.Request) -> bytes | None:
-        deadline = asyncio.get_running_loop().time() + _wait(call.query)
-        while True:
-            _check_serving(http)
-            body = await self._once(route, call, request)
-            if body is not None or asyncio.get_running_loop().time() > deadline or await http.is_disconnected():
-                return body
-            await asyncio.sleep(LOOK_SECONDS)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _wait(call.query)
+        _check_serving(http)
+        if loop.time() >= deadline:
+            return await self._once(route, call, request)
+        changed = asyncio.Event()
+        polls: set[asyncio.Event] = http.scope["state"].get("polls", set())
+        gone = asyncio.ensure_future(http.receive())
+        gone.add_done_callback(lambda _: changed.set())
+        polls.add(changed)
+        try:
+            with route.heard(lambda: loop.call_soon_threadsafe(changed.set)) if route.heard else nullcontext():
+                while True:
+                    changed.clear()
+                    body = await self._once(route, call, request)
+                    left = deadline - loop.time()
+                    if body is not None or left <= 0 or gone.done():
+                        return body
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), left if route.heard else min(left, LOOK_SECONDS))
+                    _check_serving(http)
+        finally:
+            polls.discard(changed)
+            gone.cancel()
 
     async def _once(self, route: Route, call: Call, request: signatures.Request) -> bytes | None:
         """Do the work, or join it where the same request is being worked on already."""
@@ -192,17 +226,13 @@ class _Service:
         if self._work.get(key) is work:
             del self._work[key]
 
-    def _signed(self, request: signatures.Request, status: int, content: bytes, *, whole: bool) -> HttpResponse:
+    def _answer(self, request: signatures.Request, arriving: "_Arriving", status: int, content: bytes) -> HttpResponse:
+        """Return an answer, signed for its caller if that is known: an unsigned one counts as none there."""
         response = signatures.Response(status_code=status, body=content, request=request)
-        caller = _claimed_key(request)
-        if caller is not None:
-            try:
-                signatures.sign(response, self._us, caller)
-            except Exception as error:  # a stranger's headers can make a signature base impossible
-                log.info("answer left unsigned", error=type(error).__name__)
-                return HttpResponse(status_code=400)
+        if arriving.caller:
+            signatures.sign(response, self._us, arriving.caller)
         headers = {**response.headers, "content-type": "application/msgpack"}
-        if not whole:
+        if not arriving.whole:
             headers["connection"] = "close"  # or the rest of the body would be read, and thrown away, for ever
         return HttpResponse(content if status != 204 else None, status_code=status, headers=headers)
 
@@ -269,12 +299,13 @@ def _check_serving(http: HttpRequest) -> None:
         raise _Stopping
 
 
-class _Body:
-    """The body of a request, as it arrives."""
+class _Arriving:
+    """A request as it arrives: whether its body is here, and the caller that has signed what is known of it so far."""
 
     def __init__(self, http: HttpRequest) -> None:
         self._http = http
         self.whole = False
+        self.caller = b""
 
     async def read(self, most: int, seconds: float) -> bytes:
         """Return the whole body; raises TooLarge, and RemoteProtocolError if it does not arrive in time."""
@@ -308,18 +339,6 @@ class _Body:
             return body, size
         self.whole = True
         return body, size
-
-
-def _claimed_key(request: signatures.Request) -> bytes | None:
-    """Return the key that a request says it comes from, only to address the answer to it."""
-    _, found, rest = request.headers.get("signature-input", "").partition('keyid="')
-    if not found or "signature" not in request.headers:
-        return None
-    try:
-        key = bytes.fromhex(rest[:64])
-    except ValueError:
-        return None
-    return key if len(key) == 32 else None
 
 
 def _wait(query: dict[str, str]) -> float:

@@ -5,6 +5,8 @@ import errno
 import ipaddress
 import socket
 import ssl
+from contextlib import suppress
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -15,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .. import log
 from ..errors import Failure
 from .addresses import joined, split_address
-from .door import BY_ADDRESS, CONNECTIONS, Door, Visit, connections_at_most
+from .connection_limit import BY_ADDRESS, CONNECTIONS, ConnectionLimit, Slot, connections_at_most
 
 AT_ONCE = 16  # connections accepted before those that they put out have been closed
 HANDSHAKE_SECONDS = 10.0
@@ -70,26 +72,27 @@ def server(app: Starlette, context: ssl.SSLContext, *, proxy: bool = False) -> "
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=16_384,
     )
-    return Server(config, context, Door(most, most if proxy else min(BY_ADDRESS, most)))
+    return Server(config, context, ConnectionLimit(most, most if proxy else min(BY_ADDRESS, most)))
 
 
 class _Prompt(H11Protocol):
     """HTTP/1.1 that hangs up on callers that do not ask, whose body trickles, or who do not take their answer."""
 
-    visit: Visit
+    slot: Slot
     _timer: asyncio.TimerHandle | None = None  # one for a connection: it waits for one thing at a time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.visit.end = transport.abort
+        self.slot.end = transport.abort
         self._wait(ASK_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._wait(None)
-        self.visit.leave()
+        self.slot.free()
 
     def handle_events(self) -> None:
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
@@ -109,22 +112,42 @@ class _Prompt(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a door before TLS, and an end that nothing outlasts."""
+    """uvicorn's server with a limit of connections before TLS, and an end that nothing outlasts."""
 
-    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext, door: Door) -> None:
+    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext, limit: ConnectionLimit) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
         super().__init__(config)
-        self._context, self.door = context, door
+        self._context, self.limit = context, limit
         self._listening: list[socket.socket] = []
         self._greeting: set[asyncio.Task[None]] = set()
+        self._polls: set[asyncio.Event] = set()  # of requests that wait for something to answer
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log)
         self._listening = list(sockets or [])
         for listening in self._listening:
             loop.add_reader(listening, self._accept, listening)
         self.started = True
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether to end; may be set in any thread, and by a signal's handler."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, ends: bool) -> None:
+        self._should_exit = ends
+        if ends and self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def main_loop(self) -> None:
+        """Wait for the end, without a look every tenth of a second."""
+        while not self.should_exit:
+            await self._ending.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting at once, let answers under way leave for a second, then end everything."""
@@ -136,10 +159,12 @@ class Server(uvicorn.Server):
             greeting.cancel()
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        for poll in self._polls:
+            poll.set()
         deadline = loop.time() + STOP_SECONDS
         while (self.server_state.tasks or self.server_state.connections) and loop.time() < deadline:
             await asyncio.sleep(0.02)
-        self.door.end_all()
+        self.limit.end_all()
         await asyncio.sleep(0.02)  # each learns that its connection is gone, and answers nothing
         for task in self.server_state.tasks:
             task.cancel()
@@ -158,12 +183,12 @@ class Server(uvicorn.Server):
                 return
             accepted.setblocking(False)
             greeting: asyncio.Task[None]
-            visit = self.door.enter(peer[0], lambda: None)
-            if visit is None:
+            slot = self.limit.admit(peer[0], lambda: None)
+            if slot is None:
                 accepted.close()
                 continue
-            greeting = asyncio.get_running_loop().create_task(self._greet(accepted, visit))
-            visit.end = partial(_cancel, greeting)
+            greeting = asyncio.get_running_loop().create_task(self._greet(accepted, slot))
+            slot.end = partial(_cancel, greeting)
             self._greeting.add(greeting)
             greeting.add_done_callback(self._greeting.discard)
 
@@ -175,26 +200,26 @@ class Server(uvicorn.Server):
         again = partial(loop.add_reader, listening, self._accept, listening)
         loop.call_later(RETRY_SECONDS, lambda: None if self.should_exit else again())
 
-    async def _greet(self, accepted: socket.socket, visit: Visit) -> None:
+    async def _greet(self, accepted: socket.socket, slot: Slot) -> None:
         """Do the handshake; from then on the protocol has the connection."""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                partial(self._protocol, visit),
+                partial(self._protocol, slot),
                 accepted,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=CLOSE_SECONDS,
             )
         except OSError:  # whoever does not finish a handshake is nobody: there is nothing to say
-            visit.leave()
+            slot.free()
         except BaseException:
-            visit.leave()
+            slot.free()
             raise
 
-    def _protocol(self, visit: Visit) -> _Prompt:
-        state = {"visit": visit, "stopping": lambda: self.should_exit}
+    def _protocol(self, slot: Slot) -> _Prompt:
+        state = {"slot": slot, "stopping": lambda: self.should_exit, "polls": self._polls}
         protocol = _Prompt(config=self.config, server_state=self.server_state, app_state=state)
-        protocol.visit = visit
+        protocol.slot = slot
         return protocol
 
 

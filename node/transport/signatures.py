@@ -101,8 +101,11 @@ def sign(message: Request | Response, signer: Signer, to: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
+    """Who signed a message, with which nonce, and when by the signer's clock."""
+
     key: bytes
     nonce: str
+    created: int = field(compare=False)
 
 
 def verify(
@@ -134,7 +137,7 @@ def verify(
         raise BadSignature("one signature with a nonce is wanted")
     if message.headers.get("vesica-to") != to.hex():
         raise BadSignature("the message is signed for another recipient")
-    return Verified(keys.used, results[0].nonce)
+    return Verified(keys.used, results[0].nonce, int(results[0].parameters["created"]))
 
 
 def check_body(message: Request | Response) -> None:
@@ -161,10 +164,14 @@ def _check_form(message: Request | Response) -> None:
 
 
 class Replays:
-    """Remembers the nonces of requests for as long as they could be valid, at most `most` of them."""
+    """Remembers the nonces of requests for as long as they could be valid, at most `most` of them.
+
+    What came before it began is not remembered, so what was created long before is refused.
+    """
 
     def __init__(self, now: Callable[[], int], most: int = REPLAYS) -> None:
         self._now, self._most = now, most
+        self._began = now()
         self._seen: OrderedDict[Verified, int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -174,9 +181,12 @@ class Replays:
             return len(self._seen)
 
     def check(self, request: Verified) -> None:
-        """Raise `BadSignature` if this very request has come before."""
+        """Raise `BadSignature` if this very request has come before, or may have."""
         now = self._now()
         with self._lock:
+            self._began = min(self._began, now)  # a clock that was ahead is put right
+            if request.created < self._began - SKEW_SECONDS:
+                raise BadSignature("this request may have been received before a restart")
             while self._seen and (
                 len(self._seen) >= self._most or next(iter(self._seen.values())) < now - AGE_SECONDS - 2 * SKEW_SECONDS
             ):

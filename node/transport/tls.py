@@ -104,15 +104,14 @@ def renew(context: ssl.SSLContext, key: Ed25519PrivateKey, now: int) -> None:
         os.unlink(file.name)
 
 
-def client_context(pin: bytes | None) -> ssl.SSLContext:
+def client_context(pin: bytes) -> ssl.SSLContext:
     """Return a TLS 1.3 client context that completes a handshake only with the Ed25519 key `pin` (32 bytes).
 
-    Raises `WrongKey` inside the handshake, so that the other party has not read a byte of any request. None is for what
-    proves itself: the signed changes of a key.
+    Raises `WrongKey` inside the handshake, so that the other party has not read a byte of any request.
     """
 
     def check(certificate: bytes | None) -> None:
-        if pin is not None and not hmac.compare_digest(_public_key(certificate or b""), pin):
+        if not hmac.compare_digest(_public_key(certificate or b""), pin):
             # two arguments, as OpenSSL's own: one alone leaves errno empty and breaks callers
             raise WrongKey(1, "the certificate has another key than the pinned one")
 
@@ -126,12 +125,22 @@ def client_context(pin: bytes | None) -> ssl.SSLContext:
             super().do_handshake()
             check(self.getpeercert(binary_form=True))
 
+    context = unpinned_context()  # `check` is the verification
+    context.sslsocket_class = PinnedSocket
+    context.sslobject_class = PinnedObject
+    return context
+
+
+def unpinned_context() -> ssl.SSLContext:
+    """Return a TLS 1.3 client context that completes a handshake with anybody.
+
+    It is only for what proves itself: the signed changes of a key.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # `check` is the verification
-    context.sslsocket_class = PinnedSocket
-    context.sslobject_class = PinnedObject
+    context.verify_mode = ssl.CERT_NONE
+    context.sslsocket_class = BoundedSocket
     return context
 
 

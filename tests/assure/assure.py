@@ -1,6 +1,6 @@
 """The long checks (`make assure`), first of the curve kernel: each prints one line, and the first that fails ends the run.
 
-    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing|kills|months]
+    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing|kills|months|changes]
 
 bounds      a build that compares every limb with its bound runs the tests
 sanitizers  AddressSanitizer and UndefinedBehaviorSanitizer run the tests
@@ -9,6 +9,7 @@ agreement   libsodium's bytes on so many random elements, for every backend and 
 timing      Welch's t between a fixed scalar and random ones, for every backend in C
 kills       either node, or both, die at 100 seeded places of runs and edits; `make test` takes 6 of them
 months      a month between three organisations, from five seeds; `make test` takes one
+changes     random changes on both sides of a feed, from twelve seeds; `make test` takes one
 
 The first three need gcc and valgrind with its headers.
 """
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TESTS = [f"tests/psi/test_{name}.py" for name in ("backends", "changed_arrays", "kernel", "vectors", "oprf")]
+TESTS = [f"tests/psi/test_{name}.py" for name in ("backends", "changed_arrays", "join", "kernel", "vectors", "oprf")]
 SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 
@@ -100,12 +101,16 @@ def months(directory: Path, elements: int) -> str:
     return nodes("tests/node/test_month.py", VESICA_MONTHS="1 2 3 4 5")
 
 
+def changes(directory: Path, elements: int) -> str:
+    return nodes("tests/node/feeds/test_random_changes.py", VESICA_CHANGES=" ".join(map(str, range(1, 13))))
+
+
 def nodes(file: str, **environment: str) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "3", "-p", "no:cacheprovider", file]
     return last_line(run(*command, **environment))
 
 
-CHECKS = (bounds, sanitizers, secrets, agreement, timing, kills, months)
+CHECKS = (bounds, sanitizers, secrets, agreement, timing, kills, months, changes)
 
 
 def main() -> None:

@@ -79,11 +79,17 @@ def test_who_has_no_token_sees_the_first_checks_and_the_usual_error(
     assert "good   keys" in capsys.readouterr().out
 
 
-def test_files_that_others_may_open(home: Path, look: Look) -> None:
-    (home / "keys" / "node.key").chmod(0o644)
-    (home / "keys" / "master.key").chmod(0o644)
-    files = [str(home / "keys" / name) for name in ("node.key", "master.key")]
-    assert sorted(shlex.split(ill(look())["files"].partition("chmod go= ")[2])) == sorted(files)
+def test_files_that_others_could_open_are_closed_and_that_is_said(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [home / "keys" / name for name in ("node.key", "master.key")]
+    for each in keys:
+        each.chmod(0o644)
+    assert main(["doctor", "--json", "--home", str(home)]) == 1
+    first, *_, last = [row for row in json.loads(capsys.readouterr().out) if row["check"] == "files"]
+    assert sorted(shlex.split(first["hint"].partition("chmod go= ")[2])) == sorted(map(str, keys))
+    assert "was open to others; closed now" in last["says"]
+    assert {each.stat().st_mode & 0o077 for each in keys} == {0}
 
 
 def test_a_home_that_others_could_open_is_closed_and_that_is_said(
@@ -162,7 +168,7 @@ def test_a_package_that_is_not_there(look: Look, monkeypatch: pytest.MonkeyPatch
 def test_an_audit_log_that_was_changed(home: Path, look: Look) -> None:
     with sqlite3.connect(home / "control.db") as database:
         database.execute("UPDATE audit SET actor = 'nobody' WHERE number = 1")
-    assert "backup" in ill(look())["log"]
+    assert "backup" in ill(look())["audit"]
 
 
 def test_a_clock_that_is_behind(home: Path, look: Look) -> None:

@@ -26,7 +26,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         connect(retailer, publisher)
         two = ["--segment", "vip", "--segment", "lapsed"]
         retailer.run("feed", "create", "summer", *two, *SHARE, "--restrict", "analytics", "--description", "Hats")
-        estimates = retailer.run("feed", "estimate", "summer")
+        estimates = retailer.run("feed", "estimate", "summer", "--yes")
         assert [(row["segment"], row["overlap"]) for row in estimates] == [("lapsed", 40), ("vip", 30)]
         retailer.run("feed", "publish", "summer")
         offered = publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")["received"][0]
@@ -35,6 +35,17 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         ours = retailer.run("feed", "show", "summer")
         for key in ("hash", "description", "namespaces", "restricted_uses", "segments"):
             assert shown[key] == ours[key]
+        for command in (
+            "estimate",
+            "publish",
+            "edit --description Caps",
+            "unshare --segment vip --yes",
+            "revoke --yes",
+        ):
+            verb, *options = command.split()
+            error = publisher.refused("not_found", "feed", verb, "summer", *options)
+            assert "not ours but retailer's" in error["message"]
+            assert error["hint"].endswith(f"vesica feed show summer --home {publisher.home}")
         publisher.enable("summer")
         goes = "publisher"
         retailer.until(lambda feeds: feeds["shared"][0]["partners"][goes] == "enabled", "feed", "list")
@@ -42,6 +53,7 @@ def test_the_life_of_a_feed(sides: tuple[Side, Side], tmp_path: Path) -> None:
         assert (run["status"] in ("done", "unchanged"), run["revision"], run["sent"]) == (True, 1, 70)
         assert received(publisher, tmp_path, "vip") == {f"p{n}" for n in range(50, 80)}
         assert retailer.run("feed", "sync")["runs"][0]["status"] == "unchanged"
+        assert "are identities, of which a person may have several" in retailer.command("feed", "sync")[1]
 
         publisher.run("feed", "disable", "summer", "--reason", "holidays")
 
@@ -118,7 +130,7 @@ def test_feeds_live_by_themselves(sides: tuple[Side, Side], tmp_path: Path) -> N
         (queued,) = retailer.run("feed", "sync", "summer", "--no-wait")["runs"]
         job = retailer.until(lambda job: job["state"] == "done", "job", "show", queued["job"])
         assert job["result"]["status"] == "unchanged"
-        assert retailer.run("feed", "estimate", "summer", "--no-wait")[0]["status"] == "queued"
+        assert retailer.run("feed", "estimate", "summer", "--yes", "--no-wait")[0]["status"] == "queued"
         assert retailer.command("feed", "sync", "--no-wait")[0] == 0
         retailer.refused("refused", "partner", "rotate", "publisher", "--yes", act="partner.rotate")
 
@@ -236,12 +248,12 @@ def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> No
     with retailer.serving(), publisher.serving():
         connect(retailer, publisher)
         retailer.run("feed", "create", "both", "--segment", "vip", "--segment", "few", *SHARE)
-        retailer.run("feed", "estimate", "both")
-        rows = {row["segment"]: row for row in retailer.run("feed", "estimate", "both")}  # once more is free
+        retailer.run("feed", "estimate", "both", "--yes")
+        rows = {row["segment"]: row for row in retailer.run("feed", "estimate", "both", "--yes")}  # once more is free
         assert (rows["few"]["status"], rows["few"]["overlap"]) == ("below_minimum", None)
         assert rows["vip"]["budget"]["left"] == 0.1
         said = "Budget left with publisher: 0.1 of 0.15 (what is spent comes back after 30 days;"
-        assert said in retailer.command("feed", "estimate", "both")[1]
+        assert said in retailer.command("feed", "estimate", "both", "--yes")[1]
         shown = retailer.command("feed", "show", "both")[1]
         assert "budget left  0.1 of 0.15" in shown.splitlines()
         assert "below minimum" in shown
@@ -251,11 +263,11 @@ def test_minimums_and_the_budget(sides: tuple[Side, Side], tmp_path: Path) -> No
             file = members(tmp_path / f"{name}.csv", numbers)
             retailer.run("segment", "create", name, "--members", file)
             retailer.run("feed", "create", name, "--segment", name, *SHARE)
-            retailer.run("feed", "estimate", name)
+            retailer.run("feed", "estimate", name, "--yes")
         denied = publisher.rows("estimate.answer", "deny")
         retailer.run("segment", "create", "all", "--members", members(tmp_path / "all.csv", range(100)))
         retailer.run("feed", "create", "all", "--segment", "all", *SHARE)
-        error = retailer.refused("budget", "feed", "estimate", "all", act="exchange.count")
+        error = retailer.refused("budget", "feed", "estimate", "all", "--yes", act="exchange.count")
         assert "30 days" in error["hint"]
         assert publisher.rows("estimate.answer", "deny") == denied + 1
         assert retailer.run("job", "list", "--state", "failed")[0]["error"]["code"] == "budget"
@@ -276,8 +288,8 @@ def test_what_a_draft_shows(sides: tuple[Side, Side]) -> None:
     assert [line.rstrip().split(maxsplit=2) for line in steps.splitlines()[1:]] == [
         ["configure", "yes", "-"],
         ["segments", "yes", "-"],
-        ["share", "no", "vesica feed edit summer --add-partner NAME"],
-        ["review", "no", "vesica feed publish summer"],
+        ["share", "no", f"vesica feed edit summer --add-partner NAME --home {retailer.home}"],
+        ["review", "no", f"vesica feed publish summer --home {retailer.home}"],
     ]
     assert "None" not in out
 
@@ -288,7 +300,10 @@ def test_a_universe_below_the_minimum(sides: tuple[Side, Side]) -> None:
     with retailer.serving(), publisher.serving():
         connect(retailer, publisher)
         retailer.run("feed", "create", "summer", "--segment", "vip", *SHARE)
-        assert "101" in retailer.refused("below_minimum", "feed", "estimate", "summer", act="exchange.count")["message"]
+        assert (
+            "101"
+            in retailer.refused("below_minimum", "feed", "estimate", "summer", "--yes", act="exchange.count")["message"]
+        )
         retailer.run("feed", "publish", "summer")
         publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
         enable = ("feed", "enable", "summer", "--version", publisher.run("feed", "show", "summer")["hash"])
@@ -336,7 +351,7 @@ def test_two_nodes_on_postgresql(
     with retailer.serving(), publisher.serving():
         connect(retailer, publisher)
         retailer.run("feed", "create", "summer", "--segment", "vip", "--segment", "lapsed", *SHARE)
-        assert {row["status"] for row in retailer.run("feed", "estimate", "summer")} == {"ok"}
+        assert {row["status"] for row in retailer.run("feed", "estimate", "summer", "--yes")} == {"ok"}
         retailer.run("feed", "publish", "summer")
         publisher.until(lambda feeds: bool(feeds["received"]), "feed", "list")
         publisher.enable("summer")

@@ -25,7 +25,7 @@ def _home(home: Path, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     node.project().segments.create("buyers", rule="orders > 1")
 
 
-COMMANDS = [["segment", "export", "buyers"], ["audit", "export", "--output"], ["node", "backup"]]
+COMMANDS = [["segment", "export", "buyers"], ["audit", "export"], ["node", "backup"]]
 
 
 @pytest.mark.usefixtures("_home")
@@ -40,7 +40,7 @@ def test_standard_output_gets_the_result_and_nothing_else(
             with tarfile.open(fileobj=io.BytesIO(out)) as tar:
                 assert tar.getnames()[-1] == "manifest.json"
         else:
-            assert out.splitlines()[0] in (b"id", b"number,at,project,actor,act,target,result,detail,digest")
+            assert out.splitlines()[0] in (b"id", b"number,at,project,actor_kind,actor,act,target,result,detail,digest")
     assert main([*command, "-", "--json"]) == 0
     assert not Path("-").exists()
 

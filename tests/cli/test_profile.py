@@ -51,6 +51,7 @@ def test_import_and_look(run: Document, capsys: pytest.CaptureFixture[str]) -> N
     assert "fewer cells than the header" in text
     assert "value of email" in text
     assert "nobody" not in text
+    assert "--region" not in text
     assert main(["profile", "show", "1"]) == main(["profile", "count"]) == 0
 
 
@@ -65,8 +66,27 @@ def test_erase_and_delete(run: Document, capsys: pytest.CaptureFixture[str]) -> 
     assert "later imports leave them out: yes" in shown
     assert "ann@x.com" not in shown
     assert run(*IMPORT)["rejected"]["erased here before"]["count"] == 1
-    assert run("profile", "readmit", "1", "--identity", "email_sha256=ann@x.com")["lifted"] == 2
+    alone = Path("alone.csv")
+    alone.write_text("id,email\n1,ann@x.com\n")
+    again = ["profile", "import", str(alone), "--dataset", "crm", "--id", "id", "--identity", "email=email_sha256"]
+    assert main(again) == 1
+    refusal = " ".join(capsys.readouterr().err.split())
+    assert (
+        "they stay out; to let them return, name their id and each of their identities: vesica profile readmit"
+        in refusal
+    )
+    assert main(["profile", "readmit", "1"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 id or identity may return" in shown
+    assert "once its id and each identity of the row" in shown
+    assert main(again) == 1
+    assert run("profile", "readmit", "--identity", "email_sha256=ann@x.com")["lifted"] == 1
     assert [each["name"] for each in run("dataset", "list")] == ["crm"]
+    assert (
+        run("dataset", "drop-field", "crm", "phone", code=1)["error"]["message"] == "dataset crm has no field 'phone'"
+    )
+    assert run("dataset", "drop-field", "web", "phone", code=1)["error"]["message"] == "there is no dataset 'web'"
+    assert run("dataset", "drop-field", "crm", "orders", code=2)["error"]["code"] == "usage"  # there, so it asks
     assert run("dataset", "drop-field", "crm", "orders", "--yes")["dropped"] == "crm.orders"
     assert run("dataset", "delete", "crm", "--yes")["profiles"] == 1  # of two, one said no
     assert "no datasets" in (capsys.readouterr(), main(["dataset", "list"]), capsys.readouterr().out)[2]
@@ -255,3 +275,12 @@ def test_the_commands_load_nothing_heavy() -> None:
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
+
+
+def test_national_phone_numbers_are_told_of_the_region(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("phones.csv").write_text("id,mobile\n1,07400 123456\n2,+447400123457\n")
+    given = ["profile", "import", "phones.csv", "--dataset", "crm", "--id", "id", "--identity", "mobile=phone_sha256"]
+    assert main(given) == 0
+    assert "--region GB" in capsys.readouterr().out
+    assert main([*given, "--region", "GB"]) == 0
+    assert "--region" not in capsys.readouterr().out

@@ -3,13 +3,14 @@
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from cli import remedies
-from cli.main import main
+from cli.main import Context, cli, main
 from node.errors import JobFailed, RefusedByPartner
 from node.node import Node
 from psi.errors import Remedy, VesicaError
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         (Remedy("partner.list"), "vesica partner list"),
         (Remedy("feed.show", {"name": "summer"}), "vesica feed show summer"),
         (Remedy("feed.show"), "vesica feed show NAME"),
-        (Remedy("consent.model"), "vesica consent model opt-in|opt-out"),
+        (Remedy("consent.model"), "vesica consent model opt-in or vesica consent model opt-out"),
         (Remedy("consent.model", {"model": "opt-in"}), "vesica consent model opt-in"),
         (Remedy("consent.policy.delete", {"name": "strict"}), "vesica consent policy delete strict"),
         (Remedy("user.create"), "vesica user create NAME --role ROLE"),
@@ -96,18 +97,90 @@ def test_a_partners_refusal_brings_what_this_node_knows_to_do() -> None:
     assert RefusedByPartner("something_else", "no", status=400).remedy is None
 
 
-def test_the_command_line_shows_the_command(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(_home: Path) -> Node:
-        raise VesicaError("no", hint="look at it", remedy=Remedy("feed.show", {"name": "summer"}))
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a command, which fails with a remedy, and returns what is said."""
 
-    monkeypatch.setattr(Node, "open", refuse)
-    assert main(["--home", str(home), "feed", "list"]) == 1
-    assert capsys.readouterr().err == "vesica: error: no\nvesica: hint: look at it: vesica feed show summer\n"
-    assert main(["--home", str(home), "feed", "list", "--json"]) == 1
-    error = json.loads(capsys.readouterr().out)["error"]
+    def run(remedy: Remedy, *words: str) -> str:
+        def refuse(_home: Path) -> Node:
+            raise VesicaError("no", hint="look at it", remedy=remedy)
+
+        monkeypatch.setattr(Node, "open", refuse)
+        assert main([*words]) == 1
+        return "".join(capsys.readouterr())
+
+    return run
+
+
+def test_the_command_line_shows_the_command(
+    home: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.setenv("VESICA_HOME", str(home))
+    remedy = Remedy("feed.show", {"name": "summer"})
+    said = refused(remedy, "feed", "list")
+    assert said == "vesica: error: no\nvesica: hint: look at it: vesica feed show summer\n"
+    error = json.loads(refused(remedy, "feed", "list", "--json"))["error"]
     assert error == {"code": "error", "message": "no", "hint": "look at it: vesica feed show summer"}
+
+
+@pytest.mark.parametrize(
+    ("remedy", "words", "command"),
+    [
+        (Remedy("feed.list"), ("--project", "shop", "feed", "list"), "vesica feed list --project shop"),
+        (Remedy("feed.list"), ("feed", "list", "--project", "a b"), "vesica feed list --project 'a b'"),
+        (Remedy("feed.list"), ("--home", "my home", "feed", "list"), "vesica feed list --home 'my home'"),
+        (
+            Remedy("consent.model"),
+            ("feed", "list", "--home", "h", "--project", "shop"),
+            "vesica consent model opt-in --home h --project shop or vesica consent model opt-out --home h --project shop",
+        ),
+        (
+            Remedy("user.grant", {"name": "sam", "role": "viewer", "project": "loyalty"}),
+            ("feed", "list", "--project", "shop"),
+            "vesica user grant sam viewer --project loyalty",
+        ),
+        (Remedy("user.create"), ("user", "list", "--project", "shop"), "vesica user create NAME --role ROLE"),
+        (Remedy("project.list"), ("feed", "list", "--project", "shop"), "vesica project list"),
+        (
+            Remedy("project.show", {"name": "loyalty"}),
+            ("feed", "list", "--project", "shop"),
+            "vesica project show loyalty",
+        ),
+        (Remedy("project.show"), ("feed", "list", "--project", "shop"), "vesica project show --project shop"),
+        (Remedy("node.sync"), ("feed", "list", "--project", "shop", "--home", "h"), "vesica node sync --home h"),
+    ],
+)
+def test_a_command_is_for_the_home_and_the_project_that_were_typed(
+    refused: Callable[..., str], remedy: Remedy, words: tuple[str, ...], command: str
+) -> None:
+    assert refused(remedy, *words) == f"vesica: error: no\nvesica: hint: look at it: {command}\n"
+
+
+def test_what_the_environment_says_needs_no_words(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VESICA_PROJECT", "shop")
+    assert refused(Remedy("feed.list"), "feed", "list").endswith("look at it: vesica feed list\n")
+    assert refused(Remedy("feed.list"), "feed", "list", "--project", "b").endswith("vesica feed list --project b\n")
+
+
+def test_what_a_project_still_needs_is_set_there(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.create_project("loyalty")
+    monkeypatch.setenv("VESICA_HOME", str(node.home.path))
+    assert main(["--project", "loyalty", "project", "show"]) == 0
+    ways = "vesica consent model opt-in --project loyalty or vesica consent model opt-out --project loyalty"
+    assert ways in capsys.readouterr().out
+    assert main(["project", "show", "loyalty"]) == 0
+    assert ways in capsys.readouterr().out
+    assert main(["consent", "show", "--project", "loyalty"]) == 0
+    assert f"not chosen: {ways}" in capsys.readouterr().out
+
+
+def test_what_a_job_of_another_project_needs_is_done_there() -> None:
+    row = {"project": "shop", "error": VesicaError("no", remedy=Remedy("feed.list")).document()}
+    with click.Context(cli, obj=Context()):
+        assert remedies.of_row(row)["error"]["hint"] == "vesica feed list --project shop"
+        assert remedies.of_row({**row, "project": "default"})["error"]["hint"] == "vesica feed list"
 
 
 # Every remedy in the code

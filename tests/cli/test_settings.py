@@ -6,6 +6,7 @@ import pytest
 from homes import SHARE, Side, connect
 
 from cli.demo import free_ports
+from cli.main import main
 
 pytestmark = pytest.mark.two_nodes
 
@@ -52,3 +53,25 @@ def test_settings_passphrase_and_key_change_without_a_new_connection(
             assert "key_changed" not in kinds
             publisher.run("feed", "disable", "summer")
             retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "disabled", "feed", "list")
+
+
+@pytest.mark.parametrize("passphrase", [None, "wrong"])
+def test_what_needs_the_passphrase_fails_without_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passphrase: str | None
+) -> None:
+    monkeypatch.setenv("VESICA_PASSPHRASE", "right")
+    monkeypatch.setenv("VESICA_HOME", str(home))
+    assert main(["node", "init", "--org", "Fern"]) == 0
+    assert main(["node", "sync"]) == 0
+    if passphrase is None:
+        monkeypatch.delenv("VESICA_PASSPHRASE")
+    else:
+        monkeypatch.setenv("VESICA_PASSPHRASE", passphrase)
+    capsys.readouterr()
+    for words in (["node", "sync"], ["feed", "sync"], ["node", "serve", "--listen", "127.0.0.1:0"]):
+        assert main(words) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        said = [line for line in err.splitlines() if "a service runs" not in line]
+        assert [line.split(": ")[1] for line in said] == ["error", "hint"]
+        assert "VESICA_PASSPHRASE" in said[1]

@@ -51,6 +51,7 @@ def test_nothing_is_taken_unseen(sides: tuple[Side, Side], monkeypatch: pytest.M
         assert code == 0
         assert publisher.run("feed", "show", "summer")["hash"] in out
         assert "vip" in out
+        assert "waits for an answer" not in out  # it is being given
         publisher.run("feed", "disable", "summer")
         monkeypatch.undo()
         assert publisher.run("feed", "enable", "summer")["status"] == "enabled"  # it brings nothing new

@@ -163,7 +163,7 @@ def test_a_run_to_a_partner_that_is_gone_is_announced_before_it_is_tried(
     assert err.splitlines()[0] == "partner globe of project default is out of reach: letters wait"
 
 
-@pytest.mark.parametrize("words", [("feed", "sync"), ("feed", "estimate", "summer"), ("node", "sync")])
+@pytest.mark.parametrize("words", [("feed", "sync"), ("feed", "estimate", "summer", "--yes"), ("node", "sync")])
 def test_a_partner_whose_machine_refuses_keeps_no_command_waiting(
     acme: Acme, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,15 +131,19 @@ LISTS = [
 
 
 def test_what_commands_list_fits_into_eighty_columns(
-    sides: tuple[Side, Side], terminal: Terminal, capsys: pytest.CaptureFixture[str]
+    sides: tuple[Side, Side],
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     retailer, _ = sides
     long = "buyers-of-everything-in-the-shop-and-of-more-in-the-others"
     retailer.run("segment", "create", long, "--rule", "own.vip OR own.vip")
     retailer.run("feed", "create", "summer", "--segment", long, "--namespace", "email_sha256")
     terminal(80)
+    monkeypatch.setenv("VESICA_HOME", str(retailer.home))
     for command in LISTS:
-        code = main([*command.split(), "--home", str(retailer.home)])
+        code = main(command.split())
         lines = printed(capsys)
         if code == 0:
             lines = [line for line in lines if line != str(retailer.home)]  # a path is not broken, however long

@@ -41,7 +41,7 @@ def test_each_weaker_term_is_asked_about_in_one_sentence(
     for more in ([], ["--json"]):  # without a terminal nobody can be asked
         assert main(["project", "terms", option, WEAKER[name], *more]) == 2
         assert node.project().terms == before
-        assert "Say so with --yes" in "".join(capsys.readouterr())
+        assert "Say --yes if so: " in "".join(capsys.readouterr())
         assert len(in_words.weakened(before.as_dict(), {**before.as_dict(), name: _read(name)})) == 1
     assert main(["project", "terms", option, WEAKER[name], "--yes", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[name] == _read(name)
@@ -90,4 +90,35 @@ def test_a_change_in_plain_words() -> None:
     assert said[1].startswith("It takes out phone_sha256/e164-v1")
     assert "500 people at the side that answers, instead of 1,000" in said[2]
     assert "epsilon none, instead of 1/20" in said[3]
-    assert said[4] == "What is used up will count for 60 days, instead of 30 days."
+    assert said[4] == "What is used up counts for 60 days, instead of 30 days."
+
+
+def change(step: str, *, ours: dict[str, Any] = DEFAULTS, proposed: dict[str, Any] = DEFAULTS) -> dict[str, Any]:
+    return {
+        "step": step,
+        "terms_before": DEFAULTS,
+        "terms": DEFAULTS,
+        "our_terms": ours,
+        "proposed_terms": proposed,
+        "namespaces_before": ["email_sha256/lc-v1"],
+        "namespaces": ["email_sha256/lc-v1"],
+        "only_ours": [],
+        "only_proposed": ["idfa/uuid-v1"] if step == "accept" else [],
+    }
+
+
+def test_what_our_own_terms_override_is_shown_of_a_proposal(capsys: pytest.CaptureFixture[str]) -> None:
+    in_words.show_change(change("accept", proposed={**DEFAULTS, "minimum_overlap": 500, "minimum_universe": 500}))
+    assert capsys.readouterr().out.splitlines() == [
+        "It changes nothing here.",
+        "What else the partner proposes stays as it is, because you ask for more: minimum universe 500 (you: 1,000); "
+        "minimum overlap 500 (you: 1,000).",
+        "The partner offers idfa/uuid-v1 too, which this project does not have.",
+    ]
+
+
+def test_a_proposal_of_ours_that_the_partner_overrides_says_when_it_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    in_words.show_change(change("propose", ours={**DEFAULTS, "minimum_overlap": 500}))
+    first, second = capsys.readouterr().out.splitlines()
+    assert "the partner asks for more than you" in first
+    assert second == "An estimate gives a number from 500 common people on, instead of 1,000."

@@ -51,11 +51,12 @@ def test_from_the_first_user_on_a_command_needs_a_token(run: Run, home: Path) ->
     refused(run(None, "user", "create", "bob", "--role", "viewer"), "refused", "administrator")
     ann = run(None, "user", "create", "ann", "--role", "administrator")[1]["token"]
     for command in ("project list", "node status", "segment list", "audit list", "job list", "user list", "role list"):
-        refused(run(None, *command.split()), "token_needed", "VESICA_TOKEN", "vesica user token")
+        refused(run(None, *command.split()), "token_needed", "VESICA_TOKEN", "lost", "vesica user reset")
         refused(run(ann + "x", *command.split()), "invalid_token", "VESICA_TOKEN")
         assert run(ann, *command.split())[0] == 0
     cora = run(ann, "user", "create", "cora", "--role", "connections", "--days", "1")[1]["token"]
     sam = run(ann, "user", "create", "sam", "--role", "shares")[1]["token"]
+    refused(run(None, "user", "list"), "token_needed", "VESICA_TOKEN", "vesica user token")
     refused(
         run(cora, "feed", "publish", "summer"), "permission_denied", "cora", "manage-shares", "user grant cora shares"
     )
@@ -66,6 +67,9 @@ def test_from_the_first_user_on_a_command_needs_a_token(run: Run, home: Path) ->
     assert [(row["actor"], row["target"], row["detail"]["error"]["code"]) for row in rows] == [
         ("cora", "summer", "permission_denied")
     ]
+    assert run(ann, "user", "revoke", "ann", "--yes")[0] == 0  # others' tokens are of no help
+    refused(run(None, "user", "list"), "token_needed", "no administrator has", "vesica user reset")
+    refused(run(ann, "user", "list"), "invalid_token", "vesica user reset")
     with sqlite3.connect(home / "control.db") as database:
         assert ann not in "\n".join(database.iterdump())
 

@@ -258,7 +258,7 @@ class Trial:
     def side(self, name: str) -> Iterator[Side]:
         """Give an organisation of the trial, in this process."""
         side = object.__new__(Side)
-        side.name, side.folder, side._now = name, self.folder, now
+        side.name, side.folder, side.now = name, self.folder, now
         side.address = self.prepared.addresses[name]
         side.open()
         side.bound = bind(side.address)
@@ -359,12 +359,13 @@ def _acts(node: Node) -> dict[str, int]:
 
 
 def _check_leftovers(node: Node) -> None:
-    """An hour later no temporary file is left, nor any message of an exchange that is over."""
-    for path in node.home.path.rglob(".*"):
+    """No temporary file is left, and an hour later no message of an exchange that is over."""
+    node.sweep()
+    assert list(node.home.path.rglob(".*")) == []
+    for path in node.home.path.glob("spool/*"):
         os.utime(path, (0, 0))
     with Node.open(node.home.path, now=lambda: now() + 7200) as later:
         later.sweep()
-    assert [path for path in node.home.path.rglob(".*") if path.is_file()] == []
     with node.home.database.read() as tx:
         exchanges = tables.exchanges.c
         open_ = set(tx.scalars(select(exchanges.id).where(exchanges.state == "open")))

@@ -276,7 +276,7 @@ def test_what_changed_between_a_kill_and_the_next_run(world: World) -> None:
 @pytest.mark.parametrize(
     ("side", "kill"),
     [
-        pytest.param("acme", "called node.feeds.estimates.asking:_keep_answer 1", id="the asker, the answer kept"),
+        pytest.param("acme", "called node.feeds.estimates.asking:keep_answer 1", id="the asker, the answer kept"),
         pytest.param("globe", "acted estimate.answer 1", id="the answerer, the budget charged"),
     ],
 )
@@ -284,8 +284,8 @@ def test_a_killed_estimate_is_answered_and_charged_once(noisy: World, side: str,
     world = noisy
     with world.serving(world.globe, kill if side == "globe" else ""):
         if side == "acme":
-            world.killed(world.acme, "feed", "estimate", "summer", kill=kill)
-        rows = world.run(world.acme, "feed", "estimate", "summer")
+            world.killed(world.acme, "feed", "estimate", "summer", "--yes", kill=kill)
+        rows = world.run(world.acme, "feed", "estimate", "summer", "--yes")
     assert {row["segment"] for row in rows} == {"vip", "new"}
     with Node.open(world.globe.folder / "globe") as globe, globe.home.database.read() as tx:
         charged = list(tx.scalars(select(tables.ledger.c.amount).where(tables.ledger.c.kind == "epsilon_millis")))

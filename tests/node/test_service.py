@@ -17,7 +17,7 @@ from node.errors import PeerUnreachable, RefusedByPartner, RefusedToPartner, Unk
 from node.transport import client as client_module
 from node.transport import endpoint, signatures, tls
 from node.transport.addresses import split_address
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from node.transport.endpoint import Call, Route, application
 from node.transport.server import address_of, bind, server
 from protocol import wire
@@ -51,6 +51,9 @@ def running() -> Iterator[Running]:
     def nothing(call: Call) -> bytes | None:
         return b"now" if state.released.is_set() else None
 
+    def ask(call: Call) -> None:
+        state.calls.append(call)
+
     def refuse(call: Call) -> bytes:
         raise RefusedToPartner("epoch_behind", "our key epoch is ahead", status=409, detail=7)
 
@@ -74,6 +77,7 @@ def running() -> Iterator[Running]:
         Route("GET", "/nothing", nothing),
         Route("GET", "/large", lambda call: bytes(5_000)),
         Route("POST", "/refuse", refuse),
+        Route("GET", "/open", ask, unsigned=True),
         Route("POST", "/break", break_down),
         Route("POST", "/fail", fail),
     ]
@@ -91,7 +95,7 @@ def running() -> Iterator[Running]:
 def caller(running: Running) -> Iterator[PeerClient]:
     us = Party()
     running.known.add(us.key)
-    with PeerClient(us, running.address, running.party.key, reach=HERE) as client:
+    with PeerClient(us, Peer(running.address, running.party.key, allowed=HERE)) as client:
         yield client
 
 
@@ -103,7 +107,7 @@ def test_a_signed_request_is_answered(running: Running, caller: PeerClient) -> N
 
 def test_a_stranger_is_turned_away(running: Running) -> None:
     with (
-        PeerClient(Party(), running.address, running.party.key, reach=HERE) as stranger,
+        PeerClient(Party(), Peer(running.address, running.party.key, allowed=HERE)) as stranger,
         pytest.raises(RefusedByPartner) as refused,
     ):
         stranger.post("/echo", b"let me in")
@@ -114,7 +118,10 @@ def test_a_stranger_is_turned_away(running: Running) -> None:
 def test_a_partner_with_another_key_gets_no_request(running: Running) -> None:
     us = Party()
     running.known.add(us.key)
-    with PeerClient(us, running.address, Party().key, reach=HERE) as client, pytest.raises(WrongPeerKey) as wrong:
+    with (
+        PeerClient(us, Peer(running.address, Party().key, allowed=HERE)) as client,
+        pytest.raises(WrongPeerKey) as wrong,
+    ):
         client.post("/echo", b"for your eyes only")
     assert "Connect ID" in wrong.value.hint
     assert running.calls == []
@@ -125,7 +132,7 @@ def test_nobody_there_ends_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with (
-        PeerClient(Party(), f"127.0.0.1:{port}", Party().key, reach=HERE) as client,
+        PeerClient(Party(), Peer(f"127.0.0.1:{port}", Party().key, allowed=HERE)) as client,
         pytest.raises(PeerUnreachable) as gone,
     ):
         client.get("/echo")
@@ -150,7 +157,7 @@ def test_how_a_connection_failed_is_said_in_words(
     us = Party()
     monkeypatch.setattr(PeerClient, "attempt", broken)
     with (
-        PeerClient(us, "127.0.0.1:1", us.key, patience=0.1, reach=HERE) as client,
+        PeerClient(us, Peer("127.0.0.1:1", us.key, allowed=HERE), patience=0.1) as client,
         pytest.raises(PeerUnreachable) as gone,
     ):
         client.get("/echo")
@@ -171,7 +178,7 @@ def test_one_caller_cannot_take_all_workers(running: Running, caller: PeerClient
     assert len(running.calls) == endpoint.WORKERS_PER_CALLER
     other = Party()
     running.known.add(other.key)
-    with PeerClient(other, running.address, running.party.key, reach=HERE) as second:
+    with PeerClient(other, Peer(running.address, running.party.key, allowed=HERE)) as second:
         assert second.post("/echo", b"me too") == b"me too"
     running.released.set()
     for thread in threads:
@@ -183,6 +190,17 @@ def test_a_long_poll_waits_for_something(running: Running, caller: PeerClient) -
     assert caller.get("/nothing") == b""
     threading.Timer(0.4, running.released.set).start()
     assert caller.get("/nothing?wait=10") == b"now"
+
+
+def test_what_needs_no_signature_is_answered_at_once_however_many_ask(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger that asks again and again, and wants to wait, keeps nobody out."""
+    monkeypatch.setattr(endpoint, "AT_ONCE", 0)
+    monkeypatch.setattr(endpoint, "WORKERS_PER_CALLER", 0)
+    with httpx2.Client(verify=tls.client_context(running.party.key), trust_env=False) as http:
+        assert http.get(f"https://{running.address}/open?wait=25").status_code == 204
+    assert [call.caller for call in running.calls] == [b""]  # a long poll would have looked again
 
 
 def test_a_refusal_carries_code_text_and_number(caller: PeerClient) -> None:
@@ -241,6 +259,7 @@ def test_a_replayed_request_is_refused(raw: Send, running: Running) -> None:
     answer = raw(change=lambda request: request.headers.update(kept[0].headers))
     assert answer.status_code == 401
     assert wire.unpack(answer.content)["code"] == "bad_signature"
+    assert "signature" not in answer.headers
     assert len(running.calls) == 1
 
 
@@ -266,6 +285,7 @@ def test_a_changed_request_is_refused(
 ) -> None:
     answer = raw(change=change)
     assert answer.status_code == 401
+    assert "signature" not in answer.headers  # somebody between could hand it to the partner as our refusal
     assert running.calls == []
 
 
@@ -276,7 +296,8 @@ def test_a_request_for_another_node_is_refused(raw: Send, running: Running) -> N
 
 def test_a_body_above_the_limit_is_refused(raw: Send, running: Running) -> None:
     assert raw(body=bytes(wire.MAX_BODY)).status_code == 200
-    assert raw(body=bytes(wire.MAX_BODY + 1)).status_code == 413
+    longer = raw(change=lambda request: setattr(request, "body", bytes(wire.MAX_BODY + 1)))
+    assert (longer.status_code, "signature" in longer.headers) == (413, False)
     assert len(running.calls) == 1
 
 
@@ -312,23 +333,36 @@ def test_an_answer_that_is_not_the_partners_is_refused(running: Running, monkeyp
         Party, "sign", lambda self, text: (impostor if self is running.party else self).secret.sign(text)
     )
     with (
-        PeerClient(us, running.address, running.party.key, reach=HERE) as client,
-        pytest.raises(RemoteProtocolError) as error,
+        PeerClient(us, Peer(running.address, running.party.key, allowed=HERE)) as client,
+        pytest.raises(PeerUnreachable, match="not signed by it: the signature does not fit"),
     ):
         client.post("/echo", b"")
-    assert error.value.code == "bad_signature"
 
 
 def test_an_answer_above_the_limit_is_refused(caller: PeerClient, monkeypatch: pytest.MonkeyPatch) -> None:
     body = bytes(5_000)
     assert caller.post("/echo", body) == body
     monkeypatch.setattr(wire, "MAX_BODY", 4_000)
-    with pytest.raises(RefusedByPartner) as refused:
+    with pytest.raises(PeerUnreachable, match="HTTP status 413"):
         caller.post("/echo", body)
-    assert refused.value.code == "too_large"
     with pytest.raises(RemoteProtocolError) as error:
         caller.get("/large")
     assert error.value.code == "too_large"
+
+
+def test_what_a_web_server_sends_in_a_partners_place_is_not_blamed_on_the_partner(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    us = Party()
+    running.known.add(us.key)
+    monkeypatch.setattr(tls, "web_context", tls.unpinned_context)
+    with PeerClient(us, Peer(running.address, running.party.key, allowed=HERE, proxy=True)) as client:
+        assert client.get("/large") == bytes(5_000)
+        monkeypatch.setattr(wire, "MAX_BODY", 4_000)
+        with pytest.raises(PeerUnreachable, match="larger than any message"):
+            client.get("/large")
+        with pytest.raises(PeerUnreachable, match="HTTP status 404, is not signed"):
+            client.get("/missing")
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:70000", ":1", "::1:80", "host:1x", "host:-1"])

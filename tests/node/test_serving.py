@@ -22,7 +22,7 @@ from node.node import Node
 from node.partners import connecting
 from node.transport import paths
 from node.transport.addresses import split_address
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol import handshake
 from protocol.connectid import ConnectId
 
@@ -64,7 +64,7 @@ def serving(home: Path, log: Path) -> Iterator["subprocess.Popen[str]"]:
 def ask_to_connect(node: Node, connect_id: ConnectId) -> None:
     """Connect as an honest requester does."""
     us = Party()
-    with PeerClient(us, connect_id.address, connect_id.key, reach=HERE, patience=PATIENCE) as client:
+    with PeerClient(us, Peer(connect_id.address, connect_id.key, allowed=HERE), patience=PATIENCE) as client:
         hello = handshake.hello(connect_id, key=us.key, nonce=us.random(32))
         theirs = handshake.check_reply(
             handshake.Reply.decode(client.post(paths.CONNECT, hello.encode())), hello, connect_id

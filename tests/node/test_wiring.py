@@ -27,7 +27,6 @@ NAMES = [
         wiring.ENDED,
         wiring.ALLOWED,
         wiring.REACHED,
-        wiring.GIVES,
         wiring.TAKES,
         wiring.UPKEEP,
         wiring.UPKEEP_OF_A_PROJECT,

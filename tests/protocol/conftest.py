@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, settings
 from parties import World, universe
 
 import psi.count
-from protocol import estimate, messages, release
+from protocol import estimate, evaluation, messages, release
 
 settings.register_profile("protocol", deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("protocol")
@@ -19,7 +19,7 @@ def world() -> World:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make tiny sets fill several chunks."""
-    monkeypatch.setattr(release, "CHUNK_POINTS", 5)
+    monkeypatch.setattr(evaluation, "CHUNK_POINTS", 5)
     monkeypatch.setattr(release, "MAX_PAYLOAD", 7 * 17)
     monkeypatch.setattr(messages, "CHUNK_POINTS", 1500)
     monkeypatch.setattr(psi.count, "CHUNK_POINTS", 1500)

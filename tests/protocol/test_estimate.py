@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from parties import Body, Lie, World
+from parties import RIGHT, Body, Lie, World
 
+from protocol.agreement import Terms
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.estimate import CountAsker, Question
-from protocol.messages import Answer, Commitment
+from protocol.estimate import CountAsker, Question, most_asked
+from protocol.messages import Answer, Commitment, SignedCommitment
 from protocol.states import Kind
+from psi import count
 from psi.count import Universe
 from psi.errors import VesicaError
 from psi.values import U8
@@ -61,6 +64,21 @@ def test_a_generation_that_the_asker_does_not_want_ends_the_count(world: World) 
         raise RemoteProtocolError("commitment", f"generation {commitment.generation} is one too many")
 
     assert world.tamper(Kind.COUNT, "none", dict, asker={"check_universe": refuse}).code == "commitment"
+
+
+def test_a_universe_larger_than_agreed_is_refused_before_any_of_it_is_fetched(world: World) -> None:
+    true = world.commitment().commitment
+    commitment = replace(true, count=6 * count.CHUNK_POINTS + 1_000, chunks=true.chunks[:1] * 7)
+    signed = SignedCommitment(commitment=commitment, signature=commitment.sign(RIGHT.sign))
+    assert world.tamper(Kind.COUNT, "none", dict, answerer={"commitment": signed}).code == "commitment"
+    asker = world.asker()
+    with pytest.raises(RemoteProtocolError, match="more than the 1,000 agreed"):
+        asker.receive("commitment", 0, signed)
+    world.asker().receive("commitment", 0, world.commitment())
+
+
+def test_a_question_of_more_segments_than_are_answered_is_refused(world: World) -> None:
+    assert world.tamper(Kind.COUNT, "none", dict, answerer={"most_segments": 1}).code == "question"
 
 
 def test_a_universe_other_than_the_committed_one_is_refused(world: World) -> None:
@@ -149,6 +167,13 @@ def test_two_askers_keys_are_refused(world: World) -> None:
 def test_questions_that_no_honest_asker_sends_are_refused(world: World, lie: Lie, code: str) -> None:
     assert world.tamper(Kind.COUNT, "questions", lie).code == code
     assert world.questions == []
+
+
+def test_a_question_has_so_many_points_as_were_agreed_on(world: World) -> None:
+    world.play(Kind.COUNT, answerer={"most": 12})
+    assert world.tamper(Kind.COUNT, "none", dict, answerer={"most": 11}).code == "question"
+    assert most_asked(Terms(maximum_universe=1_000)) == 65_536  # a whole sample of one segment
+    assert most_asked(Terms(maximum_universe=70_000)) == 70_000
 
 
 def test_an_answer_about_other_segments_is_refused(world: World) -> None:

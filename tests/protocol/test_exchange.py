@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from parties import Roles, Transfer, World, drive
 
 from protocol import wire
-from protocol.errors import ChunkChanged, LocalProtocolError, NotReady, RemoteProtocolError
+from protocol.errors import ChunkChanged, LocalProtocolError, NoSuchChunk, NotReady, RemoteProtocolError
 from protocol.estimate import CountAsker
 from protocol.exchange import Done, Fetch, Machine, Send, Spool, session
 from protocol.release import EvaluateReceiver, ReleaseReceiver, ReleaseSender
@@ -228,10 +228,34 @@ def test_the_client_is_told_the_same_until_it_happened(world: World) -> None:
     assert ours.next() == Fetch("evaluated", 0)
 
 
+class Written(dict[tuple[str, int], bytes]):
+    """A spool that notes what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[str, int]] = []
+
+    def __setitem__(self, chunk: tuple[str, int], body: bytes) -> None:
+        self.written.append(chunk)
+        super().__setitem__(chunk, body)
+
+
 def test_there_is_no_chunk_past_the_last(world: World) -> None:
-    _, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
-    with pytest.raises(LocalProtocolError):
-        theirs.get("key", 1)
+    """To ask for one makes nothing: a request without a body must not cost a whole universe."""
+    spool = Written()
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=({}, spool))
+    for done in (False, True):
+        with pytest.raises(NoSuchChunk):
+            theirs.get("key", 1)
+        spool.written.clear()
+        with pytest.raises(NoSuchChunk):
+            theirs.get("key", 1)
+        assert spool.written == []
+        if not done:
+            list(drive(ours, theirs))
+            theirs.retire()
+    with pytest.raises(NoSuchChunk):
+        theirs.get("evaluated", 1)
 
 
 def test_a_refused_content_ends_the_exchange(world: World) -> None:

@@ -46,9 +46,8 @@ def test_no_term_of_the_other_side_weakens_ours(ours: Terms, theirs: Terms) -> N
         assert agreed.epsilon is not None
         assert agreed.epsilon <= ours.epsilon
     agreed.check()  # what two sides can ask for can be agreed on
-    assert agreed.window_days >= max(
-        ours.epoch_days, theirs.epoch_days
-    )  # so that no epoch refills what a window allows
+    # No epoch refills what a window allows.
+    assert agreed.window_days >= max(ours.epoch_days, theirs.epoch_days)
 
 
 def test_an_agreement_of_64_namespaces_is_read() -> None:

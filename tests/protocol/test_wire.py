@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from parties import World
 
 from protocol import agreement, exchange, feed, handshake, heads, keychange, letters, messages, receipt, wire
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, Malformed, RemoteProtocolError
 from protocol.states import Kind, Part
 from protocol.wire import Message
 
@@ -425,3 +425,8 @@ def test_a_request_to_connect_fits_into_what_a_stranger_may_send() -> None:
     made = agreement.Agreement.merge(offer, offer, connection=B16, made=1_800_000_000)
     request = handshake.Request(hello=HELLO, offer=offer, agreement=made, signature=B64, proof=B32)
     assert len(request.encode()) <= wire.MAX_BODY_OF_STRANGERS
+
+
+def test_text_that_not_every_store_takes_is_refused() -> None:
+    with pytest.raises(Malformed, match="the character 0"):
+        handshake.Decline.decode(wire.pack({"v": 1, "type": "decline", "agreement": B32, "reason": "a\0b"}))

@@ -276,6 +276,13 @@ def test_the_extension_checks_sizes(backend: str) -> None:
         lambda: answering.order(np.zeros(3, np.int64), np.zeros(4, np.uint64)),
         lambda: answering.order(np.zeros(4, np.int64), np.zeros(33, np.uint8)[1:]),  # type: ignore[arg-type]
         lambda: answering.order(np.zeros(4, np.int64), np.zeros(31, np.uint8)),
+        lambda: answering.merge(np.zeros(3, np.intp), np.zeros(4, np.intp), rows, rows),
+        lambda: answering.merge(np.zeros(4, np.intp), np.zeros(3, np.intp), rows, rows),
+        lambda: answering.merge(np.zeros(4, np.intp), np.zeros(33, np.uint8)[1:].view(np.intp), rows, rows),
+        lambda: answering.merge(np.zeros(4, np.intp), np.zeros(4, np.intp), rows, rows[:, :16]),
+        lambda: answering.merge(np.zeros(4, np.intp), np.zeros(4, np.intp), rows[:, :7], rows[:, :7]),
+        lambda: answering.merge(np.zeros(4, np.intp), np.zeros(4, np.intp), rows[:, ::2], rows[:, ::2]),
+        lambda: answering.merge(np.zeros(32, np.intp), np.zeros(32, np.intp), rows[0], rows[0]),
         lambda: answering.sha256(rows[0, :31], b"", np.zeros(1, np.int64), np.zeros(1, np.int64)),
         lambda: answering.respond(b"short", b"", b""),
         lambda: answering.first_repeat(rows, b"short"),

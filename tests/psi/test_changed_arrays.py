@@ -19,12 +19,26 @@ values, lengths = np.zeros((rows, 1), np.uint8), np.ones(rows, np.uint8)
 elements, scalars = np.tile(np.frombuffer(kernel.GENERATOR, np.uint8), (16_000, 1)), np.ones((16_000, 32), np.uint8)
 data, starts, ends = bytes(64), np.zeros(rows, np.int64), np.ones(rows, np.int64)
 keys, order = np.zeros(rows, np.uint64), np.empty(rows, np.intp)
+table, sought = np.zeros((rows, 16), np.uint8), np.zeros((rows, 16), np.uint8)
+few, places = sought[: rows // 100], np.empty((2, rows), np.intp)
 calls = [
     (lambda: backend.sha512(digests, rows, (b"", (values, lengths), b"")), lengths, 1, 255),
     (lambda: backend.multi_scalar_vartime(digests[0, :32], scalars, elements), scalars, 1, 255),
     (lambda: backend.sha256(digests.reshape(-1, 32)[:rows], data, starts, ends), starts, 0, 2**62),
     (lambda: backend.order(order, keys), keys, 0, 2**62),
+    (lambda: merge(table, sought), sought, 0, 255),
+    (lambda: merge(table, sought), table, 255, 0),
+    (lambda: merge(table, few), table, 255, 0),
+    (lambda: merge(few, table), few, 255, 0),
 ]
+
+
+def merge(left, right):
+    in_left, in_right = places[0, : len(right)], places[1, : len(right)]
+    count = backend.merge(in_left, in_right, left, right) or 0
+    assert count <= len(right)
+    assert ((0 <= in_left[:count]) & (in_left[:count] < len(left))).all()
+    assert ((0 <= in_right[:count]) & (in_right[:count] < len(right))).all()
 
 
 def change(array, good, bad):

@@ -15,9 +15,8 @@ from psi.values import Values
 
 EPSILON = Fraction(1, 20)
 bounded = settings(max_examples=examples(50), deadline=None)
-without_curve = pytest.mark.parametrize(
-    "backend", list(kernel.available())[:1], indirect=True
-)  # numbers alone: once is enough
+# What is about numbers alone runs once, whatever the kernel.
+without_curve = pytest.mark.parametrize("backend", list(kernel.available())[:1], indirect=True)
 
 
 def probability(epsilon: Fraction, z: int) -> float:

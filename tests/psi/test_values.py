@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quick import examples
@@ -75,3 +76,20 @@ def test_sort_keys_of_two_batches_have_one_width() -> None:
     assert sort_keys(short).shape[1] == sort_keys(long).shape[1]
     assert sort_keys(Values.of([b"a" * 32])).shape[1] == 32
     assert sort_keys(Values.of([b"abc"])).shape[1] == 16
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [[b"ab"]], [[b"ab", b"cd"], [], [b"ef"]], [[b"ab"], [b"cde"]], [[b"a", b"bc"], [b"d"]]]
+)
+def test_parts_leave_a_list_as_they_are_gathered(parts: list[list[bytes]]) -> None:
+    given = [Values.of(part) for part in parts]
+    found = Values.gather(given)
+    assert not given
+    assert [found[row] for row in range(len(found))] == [value for part in parts for value in part]
+
+
+def test_consecutive_values_are_no_copy() -> None:
+    values = Values.of([b"a", b"bc", b"def"])
+    part = values.part(slice(1, 3))
+    assert [part[0], part[1]] == [b"bc", b"def"]
+    assert np.shares_memory(part.rows, values.rows)

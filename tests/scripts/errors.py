@@ -28,7 +28,8 @@ PASSED_ON = {  # of psi/: the protocol blames the partner with the same code
     "wrong_count",
 }
 
-MEANS = {  # codes that no class has for itself
+# Codes that no class has for itself.
+MEANS = {
     # of the command line, jobs and exchanges
     "abandoned": "an exchange that nobody went on with for long; its messages are deleted",
     "erased": "an exchange that was given up, since people whom it may have were erased",
@@ -64,7 +65,7 @@ MEANS = {  # codes that no class has for itself
     "stale": "the revision is out of date; a newer one is being made",
     "subject": "an ad hoc match is about one feed, version and revision",
     "too_few": "a file of an ad hoc match, or what was asked, is below the agreed minimum",
-    "too_many": "too many requests to connect or exchanges, or too many identities for the size of the other file",
+    "too_many": "too many requests to connect, exchanges, letters or new keys; too many identities for the other file",
     "too_soon": "the partner was told of a restore less than an hour ago",
     "universe_lost": "the universe of this key epoch is gone, so questions cannot be compared with those before",
     "universe_too_soon": "the answering side would show a second universe within a day, or has shown all of a window",
@@ -105,7 +106,7 @@ DO = {  # where the protocol gives no hint
     "audit_broken": "compare the log with an earlier export or backup, and find out who could write to the database",
     "backup_incomplete": "copy the backup again, or use another",
     "bad_signature": "compare the clocks of both machines, and check that the address leads to the partner's node",
-    "below_minimum": "import more people; terms are agreed when you connect",
+    "below_minimum": "import more people, or agree on a lower minimum: `vesica partner agree`",
     "budget": "ask about fewer segments, or wait until what was spent comes back",
     "connect_id": "copy it again as a whole, or ask the partner for its current one",
     "differencing": "the estimate from before still counts; ask again when the segment has changed more",
@@ -115,7 +116,7 @@ DO = {  # where the protocol gives no hint
     "epoch_behind": "nothing: it is done again by itself",
     "epoch_too_soon": "wait: runs go on by themselves a day after the last epoch began",
     "error": "read its message",
-    "evaluations_spent": "the sender may allow as many once more",
+    "evaluations_spent": "the sender may allow as many once more: `vesica partner allow`",
     "expired": "ask for a new one: `vesica match listen`",
     "failed": "read its message: it names the file or job",
     "erased": "nothing: what is still wanted begins again by itself",
@@ -132,7 +133,7 @@ DO = {  # where the protocol gives no hint
     "invalid_tags": "ask the partner which software it runs, and keep the audit record",
     "invalid_token": "ask an administrator for a new token: `vesica user token`",
     "key_retired": "restore a newer backup, or replace the key and connect again; nobody else may have the old key",
-    "local_protocol": "read its message; nothing was sent",
+    "local_protocol": "read its message",
     "no_base": "nothing: the sender sends a full revision",
     "no_caller": "report it: it is a fault in this software",
     "no_feed": "the sender publishes a feed and the receiver enables it",
@@ -140,6 +141,7 @@ DO = {  # where the protocol gives no hint
     "not_allowed": "run with `--count`, or ask for a listener with `--allow members`",
     "not_enabled": "the receiver enables it",
     "not_found": "the hint names the command that lists what there is",
+    "no_such_chunk": "ask for chunks that the step has; nothing was made",
     "not_ready": "do the step before first; nothing was sent",
     "nothing_common": "give both the same one: `--column COLUMN=NAMESPACE`",
     "nothing_wanted": "the side that is called asks for it first",
@@ -159,7 +161,7 @@ DO = {  # where the protocol gives no hint
     "subject": "ask for a new Connect ID: `vesica match listen`",
     "token_needed": "put your token into VESICA_TOKEN; who has lost theirs: `vesica user reset`",
     "too_few": "lower the minimum on both sides: `--minimum`",
-    "too_many": "wait until others have ended, or match a smaller file",
+    "too_many": "try again later, or match a smaller file",
     "too_soon": "nothing: it is sent again in an hour",
     "universe_lost": "ask again in a day",
     "universe_too_soon": "ask again on the day that the hint names",
@@ -175,10 +177,10 @@ DO = {  # where the protocol gives no hint
 HEAD = """\
 # Error codes
 
-Made by `tests/scripts/errors.py` from the code. An error has a code for programs, a message for people, and a hint: what
-to do next, often a command. With `--json` a command prints `{"error": {"code", "message", "hint"}}`; the exit code is 1,
-or 2 for a mistake in the command line. The code of a job or a run that failed is in its row. What a partner answers has
-the same form; its words are shown without anything that could steer a terminal.
+Made by `tests/scripts/errors.py` from the code. An error has a code for programs, a message for people, and a hint:
+what to do next, often a command. With `--json` a command prints `{"error": {"code", "message", "hint"}}`; the exit code
+is 1, or 2 for a mistake in the command line. The code of a job or a run that failed is in its row. What a partner
+answers has the same form; its words are shown without anything that could steer a terminal.
 """
 
 SECTIONS = (

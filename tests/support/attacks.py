@@ -54,7 +54,7 @@ class Asker(CountAsker):
             protocol="count",
             outward=True,
         )
-        self.seen: list[Message] = []
+        self.epoch, self.seen = epoch, list[Message]()
         rows = [list(numbers)] if segments is None else segments
         super().__init__(
             context=channel.context,
@@ -65,6 +65,7 @@ class Asker(CountAsker):
             consented=np.array([number not in set(without_consent) for number in numbers], np.bool_),
             derive_key=lambda digest: key or channel.key(Purpose.COUNT_ASK, digest),
             check_universe=lambda commitment: None,
+            maximum=1_000_000,
             peer_keys=connection.peer_keys,
         )
 
@@ -80,9 +81,14 @@ class Asker(CountAsker):
         context = count.tag_context(self._context, self._direction, self._epoch, self.digest)
         return kernel.digests(context, points, size=count.TAG_BYTES)
 
+    @property
+    def universe(self) -> U8:
+        """The points that were shown, uint8 (n, 32)."""
+        return self._universe[0]
+
     def honest_tags(self) -> U8:
         """Return the tag of each point of the universe, in the universe's order."""
-        return self.tag(kernel.multiply(self._universe[0], self._derive_key(self.digest).scalar))
+        return self.tag(kernel.multiply(self.universe, self._derive_key(self.digest).scalar))
 
     def produce(self, step: str) -> Sequence[Message]:
         forged = self.forge() if step == "tags" else None

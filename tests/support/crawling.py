@@ -1,5 +1,6 @@
 """A home where what is hidden from one user has telltale names and sizes, and every command with arguments to try there."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,14 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-from callers import signed_in
-from governed import put_unasked
-from sides import EMAIL, Pair, Person
+from sides import Pair
 
 from cli.main import Context, cli, main
-from node.access.permissions import Permission
 from node.access.users import Token
-from node.imports.identity_columns import IdentityColumn
 from node.node import Node
 from node.transport import client
 
@@ -25,9 +22,13 @@ SECRET = range(60, 197)  # who is in the hidden list
 SCORED = range(97, 210)  # who has a high score, which is a hidden field
 OPEN, FIRST, PEOPLE = range(210), range(95), range(300)
 THEIRS, HIDDEN_THEIRS = range(51), range(51, 94)  # what the partner shares
+WHO = [f"zebwho{n}" for n in range(77)]  # people whom only a hidden dataset names
+SAID_NO = range(59)  # of them
+WITH_PHONE = range(83)  # of all others, by a hidden field of a dataset that is seen
+STRANGE = {len(WHO), len(PEOPLE) + len(WHO), len(SAID_NO), len(WITH_PHONE)}
 
 _SETS = [set(SECRET), set(SCORED), set(HIDDEN_THEIRS)]
-COUNTS = {
+COUNTS = STRANGE | {
     size
     for hidden in _SETS
     for other in (set(PEOPLE), set(OPEN), set(FIRST))
@@ -38,8 +39,19 @@ TELLTALE = re.compile(
     rf"\S*{HIDDEN}\S*|(?<![\w.:/-])(?:{'|'.join(map(str, sorted(COUNTS)))})(?![\w:/-]|\.\d)", re.IGNORECASE
 )
 
+SYNC = "ftp_dpm_20914_1700000000.sync"
+MEMBER = {"ups": {"24": {"status": "realized", "lastQualificationTime": "2026-05-02T00:00:00Z"}}}
+
 # What may stand in a command: what the user sees, and what is hidden.
-NAMES = {
+NAMES: dict[str, tuple[str, ...]] = {
+    "inner": ("amount", "zebnote"),
+    "inner-condition": ("amount > 5", "zebnote = 'zebvalue'"),
+    "person": ("a61", "zebwho0"),
+    "identity": ("email_sha256=p61@x.com", "email_sha256=zebwho0@x.com"),
+    "people": ("people.csv", "zebpeople.csv"),
+    "export": ("export.json", "zebexport.json"),
+    "sync": ("ftp_dpm_20914_1700000000.sync", "zebs/ftp_dpm_20914_1700000000.sync"),
+    "names": ("names.json", "zebnames.json"),
     "segment": ("open", "zebsecret"),
     "rule-segment": ("many", "zebscored"),
     "feed": ("summer", "zebfeed"),
@@ -58,22 +70,34 @@ NAMES = {
     "alert": ("ALERT", "zebalert"),
     "hash": ("HASH", "zebhash"),
     "score": ("amount", "zebscore"),
+    "gone": ("gone", "zebgone"),
+    "gone-identity": ("email_sha256=gone@x.com", "email_sha256=zebgone@x.com"),
 }
 
 
 @dataclass(frozen=True)
 class Try:
-    """Arguments of a command. `compare`: with a hidden name it says the same as with one that nothing has."""
+    """Arguments of a command. `compare`: with a hidden name it says the same as with one that nothing has.
+
+    `crawl_ends` says how it ends.
+    """
 
     words: tuple[str, ...] = ()
     compare: bool = True
+
+    def line(self, command: str) -> str:
+        return " ".join([command, *self.words])
+
+    def in_files(self) -> list[str]:
+        """Return the hidden names that the files have which are given: they are typed, too."""
+        return [NAMES["segment"][1]] if "{names}" in self.words else []
 
     def kinds(self) -> list[str]:
         return [kind for kind in NAMES if any(f"{{{kind}}}" in word for word in self.words)]
 
     def filled(self, *, hidden: bool = False, absent: bool = False) -> list[str]:
         """Return the arguments with the names that the user sees, hidden ones, or some that nothing has."""
-        names = {kind: pair[hidden or absent] for kind, pair in NAMES.items()}
+        names = {kind: each[-1 if absent else hidden] for kind, each in NAMES.items()}
         if absent:
             names = {kind: name.replace(HIDDEN, ABSENT) for kind, name in names.items()}
         return [re.sub(r"{([a-z-]+)}", lambda found: names[found[1]], word) for word in self.words]
@@ -109,28 +133,42 @@ COMMANDS: dict[str, str | list[Try]] = {
     "project resume": [t()],
     "project terms": [t(), t("--minimum-overlap", "2")],
     "profile count": [t()],
-    "profile show": [t("a61"), t("a99")],
+    "profile show": [t("{person}"), t("a99")],
     "profile erase": [
-        t("a61", "--yes"),
-        t("a99", "--prove", "--yes"),
-        t("--identity", "email_sha256=p99@x.com", "--prove", "--yes"),
+        t("{person}", "--prove", "--yes"),
+        t("--identity", "{identity}", "--yes"),
+        t("--file", "{people}", "--yes"),
     ],
-    "profile readmit": [t("a61")],
+    "profile readmit": [t("{gone}"), t("--identity", "{gone-identity}")],
     "profile import": [
-        Try(("people.csv", "--dataset", "{dataset}", "--id", "id", "--attribute", "amount"), compare=False),
+        t("{people}", "--dataset", "taken", "--id", "id", "--consent", "share", "--attribute", "amount"),
+        t("{people}", "--dataset", "taken", "--id", "id", "--identity", "mail=email_sha256"),
+        taken("people.csv", "--dataset", "{dataset}", "--id", "id", "--attribute", "amount"),
+        taken("people.csv", "--dataset", "orders", "--id", "id", "--attribute", "{inner}"),
         taken("people.csv", "--dataset", "{dataset}", "--id", "id", "--identity", "zebmail=email_sha256"),
     ],
-    "profile import-from segment-match": [t("export.json", "--dataset", "taken", "--into", "{segment}")],
-    "profile import-from audience-manager": [
-        t("people.csv", "--dataset", "taken", "--own-ids"),
-        t("people.csv", "--dataset", "taken", "--own-ids", "--into", "{segment}"),
+    "profile import-from segment-match": [
+        t("{export}", "--dataset", "taken", "--id", "crm"),
+        t("{export}", "--dataset", "taken", "--id", "crm", "--segments", "new.json"),
+        taken("export.json", "--dataset", "{dataset}", "--id", "crm"),
+        taken("export.json", "--dataset", "taken", "--id", "crm", "--segments", "{names}"),
+        taken("export.json", "--dataset", "taken", "--id", "crm", "--segments", "{names}", "--into", "{segment}"),
     ],
-    "consent import": [t("people.csv", "--id", "id", "--consent", "share")],
+    "profile import-from audience-manager": [
+        t("{sync}", "--dataset", "taken", "--own-ids"),
+        taken("{sync}", "--dataset", "taken", "--own-ids", "--segments", "{names}"),
+        taken("{sync}", "--dataset", "taken", "--own-ids", "--segments", "{names}", "--into", "{segment}"),
+    ],
+    "consent import": [
+        t("{people}", "--id", "id", "--consent", "share"),
+        t("{people}", "--id", "id", "--consent", "share", "--namespace", "email_sha256"),
+    ],
     "consent model": [t("opt-in", "--dry-run"), t("opt-in")],
-    "consent set": [t("a61", "n"), t("a99", "y", "--namespace", "email_sha256")],
-    "consent show": [t(), t("a61"), t("a99"), t("a290")],
+    "consent set": [t("{person}", "n"), t("{person}", "y", "--namespace", "email_sha256")],
+    "consent show": [t(), t("{person}"), t("a99"), t("a290")],
     "consent policy create": [
         t("new", "--then", "{condition}"),
+        t("new", "--then", "{inner-condition}"),
         t("new", "--then", "amount > 5", "--if", "{reference}", "--enable"),
         t("new", "--then", "{theirs}", "--action", "analytics"),
         taken("{policy}", "--then", "amount > 5"),
@@ -138,6 +176,7 @@ COMMANDS: dict[str, str | list[Try]] = {
     "consent policy preview": [
         t("{segment}", "--then", "amount > 5"),
         t("open", "--then", "{condition}"),
+        t("lacking", "--then", "amount IS NULL"),
         t("open", "first", "--then", "amount > 5", "--if", "{reference}"),
     ],
     "consent policy list": [t()],
@@ -149,6 +188,7 @@ COMMANDS: dict[str, str | list[Try]] = {
         t("C11", "--segment", "open"),
         t("C12", "--dataset", "crm"),
         t("C5", "--field", "{field}"),
+        t("C5", "--field", "orders.{inner}"),
         t("C5", "--dataset", "{dataset}"),
     ],
     "label remove": [
@@ -170,26 +210,37 @@ COMMANDS: dict[str, str | list[Try]] = {
     "policy create": [t("own", "--action", "segment-match", "--when", label) for label in ("C3", "S1", "C5")],
     "policy list": [t()],
     "policy enable": [t("restrict-analytics"), t("custom")],
-    "policy disable": [t("restrict-data-sharing"), t("restrict-data-sharing", "--yes")],
+    "policy disable": [t("restrict-data-sharing", "--yes")],
     "policy edit": [t("custom", "--when", "S1 OR C3")],
     "policy delete": [t("custom", "--yes")],
     "segment create": [
         t("new", "--rule", "{condition}"),
+        t("new", "--rule", "{inner-condition}"),
+        t("new", "--rule", "amount IS NULL OR amount > 0"),
         t("new", "--rule", "{reference}"),
         t("new", "--rule", "{theirs}"),
-        t("new", "--members", "people.csv"),
+        t("new", "--members", "{people}"),
         taken("{segment}", "--rule", "amount > 5"),
     ],
     "segment list": [t()],
-    "segment show": [t("{segment}"), t("{rule-segment}"), t("{theirs}"), t("{rule-segment}", "--tree", "yaml")],
+    "segment show": [
+        t("lacking"),
+        t("{segment}"),
+        t("{rule-segment}"),
+        t("{theirs}"),
+        t("{rule-segment}", "--tree", "yaml"),
+    ],
     "segment evaluate": [t(), t("{segment}"), t("{rule-segment}")],
     "segment update": [
         t("{rule-segment}", "--rule", "amount > 6"),
         t("many", "--rule", "{reference}"),
+        t("many", "--rule", "amount IS NULL"),
         t("{segment}", "--members", "people.csv"),
+        t("open", "--members", "{people}"),
     ],
     "segment export": [
         t("{segment}", "out.csv"),
+        t("lacking", "out.csv", "--use", "email-targeting"),
         t("{segment}", "out.csv", "--use", "analytics"),
         t("{segment}", "out.csv", "--use", "email-targeting"),
         t("first", "out.csv", "--use", "data-science"),
@@ -200,10 +251,12 @@ COMMANDS: dict[str, str | list[Try]] = {
     "partner request": [t("CONNECT-ID", "--yes")],
     "partner list": [t()],
     "partner terms": [t("globe")],
-    "partner agree": [t("globe", "--yes"), t("globe", "--refuse")],
+    "partner agree": [t("globe", "--yes"), t("globe", "--decline")],
     "dataset list": [t()],
-    "dataset delete": [t("{dataset}", "--yes"), t("crm", "--yes")],
+    "dataset delete": [t("{dataset}", "--yes"), t("crm", "--yes"), t("spare", "--yes")],
     "dataset drop-field": [
+        t("orders", "{inner}", "--yes"),
+        t("spare", "amount2", "--yes"),
         t("{dataset}", "amount", "--yes"),
         t("crm", "email", "--yes"),
         Try(("zebhealth", "{score}", "--yes"), compare=False),
@@ -227,24 +280,23 @@ COMMANDS: dict[str, str | list[Try]] = {
         t("{feed}", "--description", "Other"),
         t("summer", "--add-segment", "{segment}"),
         t("summer", "--add-segment", "first"),
-        t("summer", "--remove-segment", "{segment}"),
+        t("summer", "--remove-segment", "{segment}", "--yes"),
     ],
-    "feed estimate": [t("{feed}"), t("{narrowed}", "--no-wait"), t("{feed}", "--no-wait")],
+    "feed estimate": [t("{feed}", "--yes"), t("{narrowed}", "--no-wait", "--yes"), t("{feed}", "--no-wait", "--yes")],
     "feed reconcile": [t("{feed}"), t("{narrowed}"), t("{received}")],
     "feed sync": [t(), t("--no-wait"), t("{feed}"), t("{narrowed}")],
     "feed unshare": [t("{feed}", "--partner", "globe", "--yes"), t("summer", "--segment", "{segment}", "--yes")],
     "feed revoke": [t("{feed}", "--yes"), t("{draft}", "--yes")],
     "feed delete": [t("{feed}", "--yes"), t("{draft}", "--yes"), t("{offer}", "--yes"), t("{received}", "--yes")],
     "feed enable": [
-        t("{offer}"),
         t("{offer}", "--version", "{hash}"),
         t("{received}"),
-        t("{offer}", "--partner", "globe"),
+        t("{offer}", "--version", "{hash}", "--partner", "globe"),
     ],
     "feed disable": [t("{received}")],
     "feed decline": [t("{offer}", "--yes"), t("{received}", "--yes"), t("{received}", "--addition", "--yes")],
     "audit list": [t(), t("--act", "feed.publish")],
-    "audit export": [t("--output", "audit.csv")],
+    "audit export": [t(), t("audit.csv")],
     "audit prune": [t("--before", "2020-01-01", "--yes")],
     "audit verify": [t()],
     "job list": [t(), t("--state", "failed")],
@@ -278,82 +330,6 @@ def commands(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterat
         yield from commands(found, (*path, name))
 
 
-def prepare(pair: Pair, person: type[Person]) -> Token:
-    """Fill acme with what is hidden and what is not, run feeds both ways, and return the token of lou, who may see C5 alone."""
-    acme, globe = pair.acme.project, pair.globe.project
-    ids = [f"a{n}" for n in PEOPLE]
-    pair.prepare(
-        [person(each, f"p{n}@x.com") for n, each in enumerate(ids)],
-        [person(f"g{n}", f"p{n}@x.com") for n in range(250)],
-        {"open": ids[:210], "first": ids[:95], "read": ids[:20], "zebsecret": [ids[n] for n in SECRET]},
-    )
-    folder = pair.acme.folder
-    scores = [f"{each},{9 if n in SCORED else 1},p{n}@x.com" for n, each in enumerate(ids)]
-    (folder / "zebhealth.csv").write_text("\n".join(["id,zebscore,zebmail", *scores]) + "\n")
-    acme.profiles.import_(
-        folder / "zebhealth.csv",
-        dataset="zebhealth",
-        id_column="id",
-        identities=[IdentityColumn.parse("zebmail=email_sha256:raw")],
-        attributes=["zebscore"],
-    )
-    (folder / "orders.csv").write_text("\n".join(["id,amount", *(f"{each},9" for each in ids)]) + "\n")
-    acme.profiles.import_(folder / "orders.csv", dataset="orders", id_column="id", identities=[], attributes=["amount"])
-    for name, rule in {
-        "many": "amount > 5",
-        "zebscored": "zebscore > 5",
-        "zebread": "own.read OR own.zebsecret",
-    }.items():
-        acme.segments.create(name, rule=rule)
-    for label, kind, target in (
-        ("C5", "segment", "first"),
-        ("S1", "segment", "zebsecret"),
-        ("C3", "dataset", "zebhealth"),
-    ):
-        acme.labels.apply(label, kind, target)
-    pair.globe.segment("theirs", [f"g{n}" for n in THEIRS])
-    pair.globe.segment("zebtheirs", [f"g{n}" for n in HIDDEN_THEIRS])
-    globe.labels.apply("S1", "segment", "zebtheirs")
-    _share(pair)
-    acme.segments.create("zebcopied", rule="received.globe.zebtheirs")
-    policies = acme.consent_policies
-    policies.create("zebonly", "own.zebsecret", label="C5", enable=True)
-    policies.create("zebfiles", "zebscore > 5", action="analytics", enable=True)
-    policies.create("zeboff", "zebscore > 5 OR own.zebcopied", action="email-targeting")
-    policies.create("plain", "amount > 5", action="analytics")
-    acme.policies.create("custom", "analytics", "S2")
-    node = pair.acme.node
-    ann = node.users.create("ann", ["administrator"])
-    with signed_in(node, ann) as anns:
-        every = [each for each in Permission if each not in (Permission.ADMINISTER, Permission.AUDIT)]
-        anns.roles.create("limited", every, labels=["C5"])
-        return anns.users.create("lou", ["limited"])
-
-
-def _share(pair: Pair) -> None:
-    """Run a feed that is seen, and hidden ones, in both directions; leave a draft and an offer of each kind."""
-    acme, globe = pair.acme.project, pair.globe.project
-    ways = (
-        (acme, globe, "globe", "acme", {"summer": ["open"], "zebfeed": ["open", "zebsecret"], "zebfirsts": ["first"]}),
-        (globe, acme, "acme", "globe", {"back": ["theirs"], "zebback": ["zebtheirs"]}),
-    )
-    for sender, receiver, to, by, feeds in ways:
-        for name, segments in feeds.items():
-            sender.feeds.create(name, segments=segments, namespaces=[EMAIL], partners=[to])
-            sender.feeds.estimate(name)
-            sender.feeds.publish(name)
-            pair.post()
-            receiver.received.enable(name, by)
-            pair.post()
-            sender.feeds.sync(name)
-    for name, segment in (("draft", "many"), ("zebdraft", "zebscored")):
-        acme.feeds.create(name, segments=[segment], namespaces=[EMAIL], partners=["globe"])
-    for name, segment in (("offer", "theirs"), ("zeboffer", "zebtheirs")):
-        globe.feeds.create(name, segments=[segment], namespaces=[EMAIL], partners=["acme"])
-        globe.feeds.publish(name)
-    pair.post()
-
-
 class Crawler:
     """Runs commands as lou, each on a copy of a home."""
 
@@ -380,18 +356,34 @@ class Crawler:
         if copy:
             shutil.rmtree(home, ignore_errors=True)
             shutil.copytree(self.home, home)
-        (place / "people.csv").write_text(
-            "id,amount,share,zebmail\na1,7,y,p1@x.com\na2,8,y,p2@x.com\n".replace(HIDDEN, "")
-        )
-        given = {each.name for each in place.iterdir()}
+        given = set(_write_files(place))
         self._patch.chdir(place)
         capture.readouterr()
         code = main([*(self.ids.get(word, word) for word in words), "--home", str(home)])
         out, err = capture.readouterr()
         assert "Traceback" not in out + err
-        files = sorted(each for each in place.rglob("*") if each.is_file() and each.name not in given)
+        files = sorted(each for each in place.rglob("*") if each.is_file() and each not in given)
         written = "".join(f"\n[{each.name}]\n{each.read_text()}" for each in files)
         return f"{code}\n{out}\n{err}{written}"
+
+
+def _write_files(place: Path) -> Iterator[Path]:
+    """Write what commands read: files of people and segments that are seen, hidden, and that nothing has; yield their paths."""
+    for kind in ("", HIDDEN, ABSENT):
+        ids = [f"{kind}who{n}" if kind else f"a{n + 1}" for n in range(2)]
+        segment = NAMES["segment"][bool(kind)].replace(HIDDEN, kind)
+        rows = (f"{each},7,y,{each}@x.com,{each}@x.com,7" for each in ids)
+        records = ({"crm": each, "consents": {"share": {"val": "y"}}, "segmentMembership": MEMBER} for each in ids)
+        for name, text in {
+            f"{kind}people.csv": "\n".join(["id,amount,share,mail,zebmail,zebnote", *rows]),
+            f"{kind}export.json": "\n".join(map(json.dumps, records)),
+            f"{kind}s/{SYNC}" if kind else SYNC: "".join(f"{each}\td_sid=24,d_sid=26\n" for each in ids),
+            f"{kind}names.json": json.dumps({"24": segment, "26": "other"}),
+            f"{kind}new.json": json.dumps({"24": "new", "26": "other"}),
+        }.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(text + "\n")
+            yield place / name
 
 
 def leaks(text: str, typed: list[str]) -> list[str]:
@@ -399,9 +391,3 @@ def leaks(text: str, typed: list[str]) -> list[str]:
     for word in {word for each in typed for word in re.findall(rf"[\w-]*{HIDDEN}[\w-]*", each)}:
         text = re.sub(rf"(?<![\w-]){word}(?![\w-])", "TYPED", text)
     return TELLTALE.findall(text)
-
-
-def put_conflict(node: Node) -> None:
-    """Put a label on a hidden field whose identities a feed carries: its next run is refused."""
-    with node.home.guard.itself():
-        put_unasked(node.project(), "C11", "dataset", "zebhealth")

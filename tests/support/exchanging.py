@@ -16,7 +16,7 @@ from node.access.audit import Result
 from node.access.scope import Scope
 from node.exchanges import handlers
 from node.exchanges.answering import NodeAnswers
-from node.exchanges.http import Answering
+from node.exchanges.http import MACHINES_PER_CALLER, Answering
 from node.exchanges.opening import Plan, run_exchange
 from node.node import Node
 from node.partners import connecting, delivery
@@ -67,7 +67,7 @@ class Pair:
         plan = Plan(kind=Kind.COUNT, part=part, subject=SUBJECT, role=role, **options)
         return run_exchange(self.ann.project().scope, self.connection(self.ann), plan)
 
-    def asker(self, epoch: int) -> CountAsker:
+    def asker(self, epoch: int, answerer: Node | None = None) -> CountAsker:
         asked = values(0, 100)
         return CountAsker(
             context=CONTEXT,
@@ -78,7 +78,8 @@ class Pair:
             consented=np.ones(len(asked), np.bool_),
             derive_key=lambda digest: Key.from_seed(digest[:32], b"ann"),
             check_universe=lambda commitment: None,
-            peer_keys=(self.bob.key,),
+            maximum=1_000,
+            peer_keys=((answerer or self.bob).key,),
         )
 
     def answerer(self, epoch: int, node: Node | None = None) -> Role:
@@ -95,7 +96,7 @@ class Pair:
             commitment=commit(
                 universe, context=CONTEXT, epoch=epoch, generation=1, made=0, sign=(node or self.bob).home.sign
             ),
-            check_asker=lambda public: None,
+            check_asker=lambda digest: None,
             sanitise=exact,
         )
 
@@ -105,6 +106,20 @@ class Pair:
 
     def denied(self, node: Node) -> list[str]:
         return [entry.detail["error"]["code"] for entry in node.audit.entries(result=Result.DENY)]
+
+
+def count_opening(connection: Connection, number: int = 0) -> Opening:
+    """Return what opens a count that Ann asks for: the exchange whose id is 16 times the number."""
+    return Opening(
+        exchange=bytes([number]) * 16,
+        kind=Kind.COUNT,
+        part=Part.ASKER,
+        connection=connection.wire_id,
+        agreement=connection.agreement_digest,
+        epoch=1,
+        subject=SUBJECT,
+        nonce=bytes(32),
+    )
 
 
 def exact(question: Question) -> Answer:
@@ -146,7 +161,7 @@ def connect(ours: Node, theirs: Node, address: str) -> None:
 def answering_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Scope, Connection, Opening], Role]) -> None:
     """Let both parts of a count be answered by a role of the test's."""
     handler = handlers.Handler(
-        answer=lambda scope, connection, opening, _: handlers.Answer(answer(scope, connection, opening))
+        answer=lambda scope, connection, opening, _: handlers.PreparedRole(answer(scope, connection, opening))
     )
     monkeypatch.setattr(handlers, "KINDS", {(Kind.COUNT, part): lambda: handler for part in PARTS[Kind.COUNT]})
 
@@ -155,7 +170,7 @@ def answering_with(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Scope, Con
 def two_nodes(path: Path, clock: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     """Yield two connected nodes of which one listens; both parts of a count have roles of the test's."""
     with Node.create(path / "ann", "Ann", now=clock) as ann, Node.create(path / "bob", "Bob", now=clock) as bob:
-        answering = Answering(NodeAnswers(bob.home))
+        answering = Answering(NodeAnswers(bob.home), machines=MACHINES_PER_CALLER)
         made = Pair(ann, bob, answering, [])
 
         def answer(scope: Scope, connection: Connection, opening: Opening) -> Role:

@@ -55,6 +55,7 @@ def warm() -> None:
             "node.transport.client",
             "node.exchanges.answering",
             "node.feeds.estimates.asking",
+            "node.feeds.estimates.callers",
             "node.feeds.sending.releases",
             "duckdb",
         ]

@@ -143,6 +143,7 @@ class World:
             "consented": np.array([number % 2 == 0 for number in range(size)]),
             "derive_key": lambda digest: Key.from_seed(digest[:32], b"test"),
             "check_universe": lambda commitment: None,
+            "maximum": 1_000,
             "peer_keys": (RIGHT.key,),
         }
         return estimate.CountAsker(**{**arguments, **changes})
@@ -164,7 +165,7 @@ class World:
             "universe": self.universe,
             "key": self.count_key,
             "commitment": self.commitment(),
-            "check_asker": lambda public: None,
+            "check_asker": lambda digest: None,
             "sanitise": self.sanitise,
         }
         return estimate.CountAnswerer(**{**arguments, **changes})

@@ -3,19 +3,40 @@
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sides import EMAIL, HERE, Pair, Person, Side
 
 from node.node import Node
-from node.partners.connections import Connection
+from node.partners import connecting
+from node.partners.connections import Connection, ConnectionStatus, change, named
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
+from protocol.agreement import Agreement
 from protocol.letters import Disconnect, Letter
 from protocol.wire import pack
 
 TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
+
+
+def requested_by(node: Node, organisation: str) -> Connection:
+    """Return a connection that an organisation has asked for, with nobody behind it."""
+    scope, letter = node.project().scope, organisation[:1].encode()
+    ours = connecting.offer(scope, bytes(32))
+    theirs = replace(ours, organisation=organisation, key=letter * 32, project=letter * 16, address="")
+    agreement = Agreement.merge(theirs, ours, connection=letter * 16, made=node.home.now())
+    with node.home.database.begin() as tx:
+        connecting.store(scope, tx, theirs, agreement, bytes(64))
+    return named(scope, organisation.lower())
+
+
+def accepted(node: Node, requested: Connection) -> Connection:
+    """Return the same connection once it is active."""
+    with node.home.database.begin() as tx:
+        change(node.home, tx, requested, status=ConnectionStatus.ACTIVE, our_signature=bytes(64))
+    return named(node.project().scope, requested.alias)
 
 
 def people(person: type[Person], side: str, first: int, last: int) -> list[Person]:
@@ -64,7 +85,7 @@ def left(side: Side) -> list[str]:
 def call(caller: Node, at: Side, how: str, connection: Connection) -> None:
     """Ask for a connection's letters, deliver or confirm one, open an exchange, or go on with one."""
     end = Letter.of("connect.disconnect", Disconnect(reason=""), connection=bytes.fromhex(connection.id), number=1)
-    with PeerClient(caller.home, at.address, at.node.key, reach=HERE) as client:
+    with PeerClient(caller.home, Peer(at.address, at.node.key, allowed=HERE)) as client:
         if how == "fetch":
             client.get(f"{paths.LETTERS}?connection={connection.id}&wait=0&after=0")
         elif how == "deliver":

@@ -42,6 +42,20 @@ def set_back(pair: Pair, side: Side, source: Path, *, days: int = 0) -> dict[str
     return document
 
 
+@contextmanager
+def forgotten(pair: Pair, person: type[Person], side: Side, source: Path, *, days: int = 2) -> Iterator[dict[str, Any]]:
+    """Back a side up once its feed runs, and set it back to that after the body, of which it knows nothing then.
+
+    Both serve in the body. Yields the report of the restore, which is empty until the end.
+    """
+    report: dict[str, Any] = {}
+    with both(pair):
+        prepare(pair, person)
+        side.node.backup(source)
+        yield report
+    report |= set_back(pair, side, source, days=days)
+
+
 def go_on(side: Side, partner: str) -> None:
     """Let a restored side's project go on, and its partner evaluate."""
     side.project.resume()

@@ -21,12 +21,12 @@ from node.project import Project
 from node.service import answering
 from node.storage import tables
 from node.transport import tls
-from node.transport.addresses import Reach
+from node.transport.addresses import AllowedAddresses
 from node.transport.server import address_of, bind, server
 from protocol.exchange import Opening
 from protocol.states import Kind, Part
 
-HERE = Reach(loopback=True)
+HERE = AllowedAddresses(loopback=True)
 EMAIL, PHONE = "email_sha256/lc-v1", "phone_sha256/e164-v1"
 SMALL_TERMS = {"minimum_universe": 1, "minimum_segment": 1, "minimum_overlap": 1, "epsilon": "none"}
 
@@ -44,7 +44,7 @@ class Side:
     """One organisation: its node, its project "default", and its endpoint, which can be stopped and started."""
 
     def __init__(self, folder: Path, name: str, *, now: Callable[[], int], address: bool = True) -> None:
-        self.name, self.folder, self._now = name, folder, now
+        self.name, self.folder, self.now = name, folder, now
         self.bound = bind(f"127.0.0.1:{free_ports(1)[0]}")
         self.address = address_of(self.bound)
         Node.create(folder / name, name.title(), address=self.address if address else "", now=now).close()
@@ -52,7 +52,7 @@ class Side:
 
     def open(self) -> None:
         """Open the home again, as a restarted process does."""
-        self.node = Node.open(self.folder / self.name, now=self._now)
+        self.node = Node.open(self.folder / self.name, now=self.now)
 
     def copy(self, folder: Path) -> "Side":
         """Return the same organisation, which does not run, on a copy of its home."""

@@ -1,7 +1,7 @@
 """Counts that partners ask us for: answered from a universe of ours, by the rules of disclosure."""
 
 from protocol import messages
-from protocol.estimate import CountAnswerer, Question
+from protocol.estimate import CountAnswerer, Question, most_asked
 from protocol.exchange import Opening, Role
 from protocol.states import Kind, Part
 from psi.errors import InvalidTags, VesicaError
@@ -9,7 +9,7 @@ from psi.errors import InvalidTags, VesicaError
 from ...access.scope import Scope
 from ...exchanges import http
 from ...exchanges.channels import Channel, epoch_of, namespace_of, running_epoch
-from ...exchanges.handlers import Answer, Handler, Subject
+from ...exchanges.handlers import Handler, PreparedRole, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Progress
 from ...partners import connections
@@ -19,7 +19,7 @@ from ...storage.database import Tx
 from . import disclosure, universes
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> PreparedRole:
     """Answer a count from the universe that this exchange began with, or the newest."""
     epoch = epoch_of(scope, connection, opening.epoch)
     channel = Channel.of(scope, connection, epoch, namespace_of(connection, opening), protocol="count", outward=False)
@@ -27,7 +27,7 @@ def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: byte
         generation = universes.newest(scope, connection, channel)
     else:
         generation = universes.of_digest(scope, connection, channel, inputs)
-    return Answer(_answerer(scope, connection, channel, generation), generation.digest)
+    return PreparedRole(_answerer(scope, connection, channel, generation), generation.digest)
 
 
 def _answerer(scope: Scope, connection: Connection, channel: Channel, generation: universes.Generation) -> Role:
@@ -49,6 +49,7 @@ def _answerer(scope: Scope, connection: Connection, channel: Channel, generation
         commitment=generation.commitment,
         check_asker=sanitiser.check_asker,
         sanitise=answer,
+        most=most_asked(connection.terms),
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 
 from protocol.agreement import Terms
-from protocol.estimate import MAX_ASKED, CountAsker
-from protocol.exchange import Opening, Role
+from protocol.estimate import MAX_ASKED, Chosen, CountAsker, most_asked
+from protocol.exchange import Role
 from protocol.letters import Wanted
 from protocol.messages import Answer
 from protocol.states import Kind, Part
 from psi import noise
+from psi.errors import Remedy
 from psi.hashing import length_prefixed
 from psi.keys import Purpose
-from psi.values import Bools, Values
+from psi.values import Bools
 
 from ...access.scope import Scope
 from ...consent.consent_policies import ConsentPolicies
 from ...consent.consents import Consents
-from ...errors import NotAllowed, RefusedToPartner
-from ...exchanges import handlers, http
-from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of
+from ...errors import NotAllowed
+from ...exchanges import http
+from ...exchanges.channels import Channel, epoch_of
 from ...exchanges.opening import Plan, check_active, run_exchange
-from ...exchanges.records import find, inputs_in_use
 from ...governance.governance import Governance
-from ...operations.jobs import Job, Jobs, JobState, Progress
+from ...operations.jobs import JobState, Progress
 from ...partners import connections, windows
 from ...partners.connections import Connection
 from ...partners.letters import Letters
@@ -37,11 +37,10 @@ from ...people import audiences
 from ...people.consent import LeftOut
 from ...people.snapshots import Snapshot
 from ...segments.segments import Segments
-from ...storage.cache import Arrays, Cache
 from ...storage.database import Tx
 from ...storage.records import Document
 from ...storage.tables import DAY
-from .. import ledger, versions
+from .. import ledger
 from . import records, universes
 from .numbers import EstimatedNumbers, scaled
 from .records import Estimate, EstimateStatus
@@ -58,6 +57,10 @@ class Asked:
     too_small: list[str]
     audience: audiences.Audience
     sizes: list[int]
+
+    @property
+    def chosen(self) -> Chosen:
+        return self.audience.values, self.audience.segments, self.audience.consented
 
     def sampled(self, index: int) -> int:
         return int(self.audience.segments[index].sum())
@@ -88,6 +91,13 @@ def prepare(
         chosen[place, candidates[noise.sample(audience.values.take(candidates), key, MAX_ASKED)]] = True
     asked = audiences.Audience(values=audience.values, segments=chosen, consented=audience.consented)
     chosen_any: Bools = np.asarray(chosen.any(axis=0))
+    if (count := int(chosen_any.sum())) > most_asked(terms):
+        raise NotAllowed(
+            f"these segments have {count:,} identities of {namespace}, and one question to {connection.alias} may have "
+            f"{most_asked(terms):,}: that is the agreed maximum_universe",
+            hint="ask about fewer segments at once, or agree on a larger maximum",
+            remedy=Remedy("project.terms"),
+        )
     return Asked(
         names=[names[index] for index in large],
         too_small=[name for index, name in enumerate(names) if index not in large],
@@ -135,7 +145,14 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
 
     def role(epoch_number: int) -> Role:
         made.append(prepare(scope, connection, namespace, names, snapshot, sample=sample))
-        return _asker(scope, connection, epoch_number, namespace, made[-1])
+        return asker(scope, connection, epoch_number, namespace, made[-1], choose_again)
+
+    def choose_again() -> Chosen | None:
+        Segments(scope).evaluate(*names, *ConsentPolicies(scope).segments_read())
+        made.append(prepare(scope, connection, namespace, names, Snapshot.open(scope), sample=sample))
+        if not made[-1].names:
+            raise http.over()
+        return made[-1].chosen
 
     plan = Plan(
         kind=Kind.COUNT,
@@ -147,13 +164,21 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
             hashlib.sha256(asked.audience.consented.tobytes()).digest(),  # consent policies are in no generation
             *(each.encode() for each in names),
         ),
-        keep=lambda _, answer: _keep_answer(scope, connection, namespace, made[-1], answer),
+        keep=lambda _, answer: keep_answer(scope, connection, namespace, made[-1], answer),
     )
     run_exchange(scope, connection, plan, progress)
     return {"status": JobState.DONE}
 
 
-def _asker(scope: Scope, connection: Connection, epoch_number: int, namespace: str, asked: Asked) -> Role:
+def asker(
+    scope: Scope,
+    connection: Connection,
+    epoch_number: int,
+    namespace: str,
+    asked: Asked,
+    choose_again: Callable[[], Chosen | None],
+) -> Role:
+    """Return the role that asks; before it asks `choose_again` may name others, or raise where nobody is to be asked now."""
     epoch = epoch_of(scope, connection, epoch_number)
     channel = Channel.of(scope, connection, epoch, namespace, protocol="count", outward=True)
     return CountAsker(
@@ -165,11 +190,14 @@ def _asker(scope: Scope, connection: Connection, epoch_number: int, namespace: s
         consented=asked.audience.consented,
         derive_key=lambda digest: channel.key(Purpose.COUNT_ASK, digest),
         check_universe=lambda commitment: universes.check_shown(scope, connection, namespace, commitment),
+        maximum=connection.terms.maximum_universe,
         peer_keys=connections.peer_keys(scope, connection),
+        choose_again=choose_again,
     )
 
 
-def _keep_answer(scope: Scope, connection: Connection, namespace: str, asked: Asked, answer: Answer) -> None:
+def keep_answer(scope: Scope, connection: Connection, namespace: str, asked: Asked, answer: Answer) -> None:
+    """Keep the numbers of a question, scaled to its segments."""
     epsilon = connection.terms.epsilon
     at = min(answer.computed_at, scope.home.now())  # a partner cannot make it look younger
     with scope.begin() as tx:
@@ -231,131 +259,3 @@ def _keep_small(scope: Scope, tx: Tx, connection: Connection, name: str, namespa
         **asdict(EstimatedNumbers()),
     )
     records.keep(tx, estimate)
-
-
-# Where the partner calls
-
-
-def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.Answer:
-    """Ask a partner that calls because we have no address for it: our newest estimate that waits."""
-    namespace = namespace_of(connection, opening)
-    cache = cache_of(scope, connection, epoch_of(scope, connection, opening.epoch))
-    if inputs is None:
-        arrays = _wanted(scope, connection, namespace)
-        digest = _digest(arrays)
-    else:
-        arrays, digest = _kept(cache, inputs), inputs
-
-    def keep() -> None:
-        with scope.read() as tx:
-            used = inputs_in_use(tx, connection, Kind.COUNT, Part.ASKER)
-        for name in cache.names(_file(b"")):
-            if name not in map(_file, used):
-                cache.drop(name)
-        if not cache.has(_file(digest)):
-            cache.save(_file(digest), **arrays)
-            if not audiences.known(Snapshot.open(scope), namespace, Values.of_arrays(arrays)).all():
-                cache.drop(_file(digest))  # somebody was erased meanwhile
-
-    role = _asker(scope, connection, opening.epoch, namespace, _asked(arrays))
-    return handlers.Answer(role, digest, keep)
-
-
-def _wanted(scope: Scope, connection: Connection, namespace: str) -> Arrays:
-    wanted, names = _waiting(scope, connection, namespace)
-    sample = sample_of(scope, connection, namespace)
-    try:
-        asked = prepare(scope, connection, namespace, names, Snapshot.open(scope), sample=sample)
-    except NotAllowed as error:
-        raise _nothing_wanted() from error
-    if not asked.names:
-        raise _nothing_wanted()
-    words = json.dumps({"names": asked.names, "sizes": asked.sizes, "wanted": wanted}).encode()
-    return {
-        "words": np.frombuffer(words, np.uint8),
-        **asked.audience.values.arrays(),
-        "segments": asked.audience.segments,
-        "consented": asked.audience.consented,
-    }
-
-
-def _asked(arrays: Arrays) -> Asked:
-    words = _words(arrays)
-    audience = audiences.Audience(
-        values=Values.of_arrays(arrays),
-        segments=arrays["segments"].astype(np.bool_, copy=False),
-        consented=arrays["consented"].astype(np.bool_, copy=False),
-    )
-    return Asked(names=words["names"], too_small=[], audience=audience, sizes=words["sizes"])
-
-
-def _words(arrays: Arrays) -> Document:
-    words: Document = json.loads(arrays["words"].tobytes())
-    return words
-
-
-def _kept(cache: Cache, digest: bytes) -> Arrays:
-    """Return what an exchange that is open asks, from the file that keeps it until the answer comes."""
-    arrays = cache.load(_file(digest))
-    if arrays is None:
-        raise http.over()
-    return arrays
-
-
-def _digest(arrays: Arrays) -> bytes:
-    return hashlib.sha256(length_prefixed(*(arrays[name].tobytes() for name in sorted(arrays)))).digest()
-
-
-def _waiting(scope: Scope, connection: Connection, namespace: str) -> tuple[list[str], list[str]]:
-    """Return the segments of our newest estimate that waits for a call of this partner, and those still shared with it."""
-    if not connection.peer_address:
-        with scope.read() as tx:
-            for job in _waiting_jobs(scope, tx, connection, namespace):
-                shared = versions.shared_with(tx, connection.id, namespace)
-                names = [name for name in job.parameters["segments"] if name in shared]
-                if names:
-                    return job.parameters["segments"], names
-    raise _nothing_wanted()
-
-
-def _file(digest: bytes) -> str:
-    return f"asked of a caller {digest.hex()}"
-
-
-def files(cache: Cache) -> list[str]:
-    """Return the files with what exchanges ask."""
-    return cache.names(_file(b""))
-
-
-def _nothing_wanted() -> RefusedToPartner:
-    return RefusedToPartner(
-        "nothing_wanted", "nothing is to be asked", hint="the side that is called first asks for an estimate of a feed"
-    )
-
-
-def _waiting_jobs(scope: Scope, tx: Tx, connection: Connection, namespace: str) -> list[Job]:
-    """Return our estimates that this partner has not called for yet, newest first."""
-    return [
-        job
-        for job in Jobs(scope.home).done(JOB, scope, tx)
-        if job.parameters["connection"] == connection.id
-        and job.parameters["namespace"] == namespace
-        and job.result == WAITING
-    ]
-
-
-def _finished(scope: Scope, connection: Connection, opening: Opening, answer: Answer) -> None:
-    cache = cache_of(scope, connection, epoch_of(scope, connection, opening.epoch))
-    namespace = str(opening.subject["namespace"])
-    with scope.read() as tx:
-        exchange = find(tx, opening.exchange)
-    assert exchange is not None
-    arrays = _kept(cache, exchange.inputs)
-    _keep_answer(scope, connection, namespace, _asked(arrays), answer)
-    with scope.begin() as tx:  # another estimate, of other segments, waits on
-        for job in _waiting_jobs(scope, tx, connection, namespace):
-            if job.parameters["segments"] == _words(arrays)["wanted"]:
-                Jobs(scope.home).change_result(tx, job, {"status": JobState.DONE})
-
-
-ASKER = handlers.Handler(answer=_answer, finished=_finished)

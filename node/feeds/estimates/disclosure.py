@@ -51,10 +51,11 @@ class Sanitiser:
         self._terms = connection.terms
         self._cache = cache_of(scope, connection, channel.epoch)
 
-    def check_asker(self, public: bytes) -> None:
-        """Refuse an asker whose tags were wrong before, or who comes to one universe with a second key.
+    def check_asker(self, digest: bytes) -> None:
+        """Refuse an asker whose tags were wrong before, or who comes to one universe with a second key or other tags.
 
-        An honest one derives its key from the universe; questions under several could not be compared.
+        `digest` is over both. An honest asker derives them from the universe. Questions under several keys could not be
+        compared; noise depends on what is asked, so two answers under other tags would differ by the tags alone.
         """
         universe = (
             universes.c.connection_id == self._connection.id,
@@ -65,11 +66,11 @@ class Sanitiser:
         )
         with self._scope.begin() as tx:
             self._check_not_caught(tx)
-            tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=public))
-            if tx.scalar(select(universes.c.asker).where(*universe)) != public:
+            tx.execute(update(universes).where(*universe, universes.c.asker.is_(None)).values(asker=digest))
+            if tx.scalar(select(universes.c.asker).where(*universe)) != digest:
                 raise RefusedToPartner(
                     "another_key",
-                    "this universe was asked about under another key",
+                    "this universe was asked about under another key, or with other tags",
                     hint="after a restore from a copy, ask again when the partner has a new universe",
                 )
 

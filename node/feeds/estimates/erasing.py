@@ -6,7 +6,7 @@ from ...partners.connections import Connection
 from ...people import audiences
 from ...people.snapshots import Snapshot
 from ...storage.cache import Epoch
-from . import asking, universes
+from . import callers, universes
 
 
 def sweep(scope: Scope, connection: Connection, epoch: Epoch, snapshot: Snapshot) -> None:
@@ -22,7 +22,7 @@ def sweep(scope: Scope, connection: Connection, epoch: Epoch, snapshot: Snapshot
             stored = cache.load(name, only=("people",))
             if stored is None or stored["people"].tobytes() != people:
                 cache.drop(name)
-    for name in asking.files(cache):
+    for name in callers.files(cache):
         cache.drop(name)
 
 

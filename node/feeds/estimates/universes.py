@@ -7,7 +7,7 @@ from sqlalchemy import insert, or_, select
 
 from protocol.agreement import Terms
 from protocol.errors import RemoteProtocolError
-from protocol.estimate import AnsweredFrom, commit
+from protocol.estimate import UniverseSource, commit
 from protocol.messages import Commitment, SignedCommitment
 from protocol.states import Kind, Part
 from psi import count
@@ -44,7 +44,7 @@ class Generation:
     """
 
     number: int
-    universe: AnsweredFrom
+    universe: UniverseSource
     key: Key = field(repr=False)
     commitment: SignedCommitment
 
@@ -73,7 +73,7 @@ class Shown:
     generation: int
     digest: bytes
     commitment: bytes
-    asker: bytes | None  # the one public key that ours may be asked under
+    asker: bytes | None  # SHA-256 of the one key and list of tags that ours may be asked under
     created: int
 
 
@@ -267,11 +267,6 @@ def check_shown(scope: Scope, connection: Connection, namespace: str, commitment
         rows = [row for row in ours if row.epoch == commitment.epoch]
         if any(row.digest == digest for row in rows):
             return
-        most = terms.maximum_universe + terms.maximum_universe // count.VALUES_PER_CANARY + 2 * count.PADDING
-        if commitment.count > most:
-            raise RemoteProtocolError(
-                "commitment", f"the partner shows more than the {terms.maximum_universe:,} agreed on"
-            )
         if any(row.generation == commitment.generation for row in rows):
             raise RemoteProtocolError("commitment", "the partner shows another universe under the same number")
         newest = max((row for row in ours if row.created >= since), key=lambda row: row.created, default=None)

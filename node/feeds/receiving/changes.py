@@ -50,6 +50,7 @@ class Changes:
     realized: BitMap
     late: BitMap
     exits: Exits
+    joined: bytes = b""  # what the members were computed from, see joining; empty where that is not known
 
     def after_members(self, before: BitMap, members: BitMap, *, revised: bool, at: int, now: int) -> "Changes":
         """Return the changes once `before` has become `members`, by a new revision if `revised`; who left now left `at`."""
@@ -79,6 +80,7 @@ class Changes:
             late=audiences.numbers(self.late),
             exited=self.exits.profiles,
             exited_at=self.exits.at,
+            joined=np.frombuffer(self.joined, np.uint8),
         )
 
     @classmethod
@@ -92,6 +94,7 @@ class Changes:
                     profiles=stored["exited"].astype(np.uint32, copy=False),
                     at=stored["exited_at"].astype(np.int64, copy=False),
                 ),
+                joined=stored["joined"].tobytes() if "joined" in stored else b"",
             )
 
 

@@ -1,24 +1,27 @@
 """Erased people of ours in what partners share with us: no membership names them, nothing evaluated for them stays."""
 
+import numpy as np
+from cryptography.exceptions import InvalidTag
 from pyroaring import BitMap
 
 from psi.values import Bools, Values
 
 from ...access.scope import Scope
-from ...exchanges.channels import cache_of, namespaces_in
+from ...exchanges.channels import Picked, blocks_of, cache_of, namespaces_in
 from ...partners.connections import Connection
 from ...people import audiences
 from ...people.snapshots import Snapshot
-from ...storage.cache import Cache, Epoch
+from ...storage.cache import Cache, Epoch, OpenRows
 from ...storage.database import Tx
 from . import evaluations, received_feeds
 from .membership_files import Membership, MembershipFiles, rows
 
 
-def take_out(scope: Scope, tx: Tx, profiles: BitMap) -> int:
-    """Take profiles out of all memberships; return in how many received segments one of them was."""
-    every = [(feed, row) for _, feed in received_feeds.of_project(scope, tx) for row in rows(tx, feed)]
-    return sum(MembershipFiles(scope, feed).take_out(tx, row, profiles) for feed, row in every)
+def take_out(scope: Scope, tx: Tx, profiles: BitMap) -> None:
+    """Take profiles out of all memberships."""
+    for _, feed in received_feeds.of_project(scope, tx):
+        for row in rows(tx, feed):
+            MembershipFiles(scope, feed).take_out(tx, row, profiles)
 
 
 def holding(scope: Scope, tx: Tx, profiles: BitMap) -> list[str]:
@@ -64,12 +67,15 @@ def evaluated(scope: Scope, connection: Connection, epoch: Epoch, namespace: str
 
 
 def _keep(cache: Cache, namespace: str, name: str, kept: Bools) -> None:
-    stored = cache.load(name)
-    if stored is None:
-        return
-    values = Values.of_arrays(stored).take(kept)
-    if "prf" in stored:
-        cache.save(name, **values.arrays(), prf=stored["prf"][kept], public=stored["public"])
+    try:
+        with cache.open(name) as stored:
+            values = Values.of_arrays(stored.load(only=("rows", "lengths"))).take(kept)
+            if "prf" in stored.lengths():
+                prf = Picked(OpenRows(stored, "prf", len(kept)), np.flatnonzero(kept))
+                public = stored.load(only=("public",))["public"]
+                cache.save(name, **values.arrays(), prf=blocks_of(prf), public=public)
+                return
+    except (FileNotFoundError, InvalidTag):
         return
     if len(values):
         cache.save(evaluations.asked_file(namespace, values.digest()), **values.arrays())

@@ -12,8 +12,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from protocol.errors import RemoteProtocolError
+from protocol.evaluation import EvaluateReceiver, Evaluation, EvaluationTally
 from protocol.exchange import Opening, Role
-from protocol.release import EvaluateReceiver, Evaluation, EvaluationTally
 from protocol.states import Kind, Part
 from psi.join import match, union
 from psi.keys import Purpose
@@ -22,8 +22,18 @@ from psi.values import U8, Indices, Rows, Values, sort_keys
 from ...access.scope import Scope
 from ...errors import Failure
 from ...exchanges import http
-from ...exchanges.channels import BLOCK_ROWS, Channel, cache_of, epoch_of, namespace_of, running_epoch, save_sorted
-from ...exchanges.handlers import Answer, Handler, Subject
+from ...exchanges.channels import (
+    BLOCK_ROWS,
+    Channel,
+    blocks_of,
+    cache_of,
+    epoch_of,
+    holds,
+    namespace_of,
+    running_epoch,
+    save_sorted,
+)
+from ...exchanges.handlers import Handler, PreparedRole, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...exchanges.records import inputs_in_use
 from ...operations.jobs import Progress
@@ -44,9 +54,11 @@ class Known:
     """What a receiver has of one namespace: F(y) of present identities.
 
     `places_in_snapshot` (n,) are their places among the snapshot's distinct identities. `parts` gives F in the same
-    order, uint8 (m, 64) at a time: all of it would take more memory than everything else.
+    order, uint8 (m, 64) at a time: all of it would take more memory than everything else. `salt` is that of its file, empty
+    where there is none.
     """
 
+    salt: bytes
     places_in_snapshot: Indices
     public: bytes
     missing: Values
@@ -61,43 +73,57 @@ def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, sn
     with ExitStack() as files:
         try:
             stored = files.enter_context(cache.open(name))
-            have = stored.load(only=("rows", "lengths", "public"))
+            public, count = stored.load(only=("public",))["public"].tobytes(), stored.lengths()["rows"]
+            places, found = _places(stored, values)
         except (FileNotFoundError, InvalidTag):
-            yield Known(places_in_snapshot=in_snapshot[:0], public=b"", missing=values, parts=lambda: iter(()))
+            yield Known(
+                salt=b"", places_in_snapshot=in_snapshot[:0], public=b"", missing=values, parts=lambda: iter(())
+            )
             return
-        before, missing, places = Values.of_arrays(have), np.zeros(len(values), bool), None
-        if not before.equals(values):
-            places, found = match(sort_keys(before), sort_keys(values))  # both are sorted, and so are the places
+        missing = np.zeros(len(values), bool)
+        if found is not None:
             missing[:] = True
             missing[found] = False
             in_snapshot = in_snapshot[found]
 
         def parts() -> Iterator[U8]:
-            count = BLOCK_ROWS * max(1, -(-len(before) // (BLOCK_ROWS * PARTS)))
+            size = BLOCK_ROWS * max(1, -(-count // (BLOCK_ROWS * PARTS)))
             with _readable(connection, stored):
-                for number, prf in enumerate(stored.rows("prf", count)):
+                for number, prf in enumerate(stored.rows("prf", size)):
                     part = prf.astype(np.uint8, copy=False)
                     if places is not None:
-                        first, last = np.searchsorted(places, (number * count, (number + 1) * count))
-                        part = part[places[first:last] - number * count]
+                        first, last = np.searchsorted(places, (number * size, (number + 1) * size))
+                        part = part[places[first:last] - number * size]
                     yield part
 
         yield Known(
+            salt=stored.salt,
             places_in_snapshot=in_snapshot,
-            public=have["public"].tobytes(),
+            public=public,
             missing=values.take(missing),
             parts=parts,
         )
 
 
+def _places(stored: Stored, values: Values) -> tuple[Indices | None, Indices | None]:
+    """Return where identities stand in a file with F, and which those are, both ascending; None for all of it.
+
+    Raises InvalidTag.
+    """
+    if holds(stored, values):
+        return None, None
+    return match(sort_keys(Values.of_arrays(stored.load(only=("rows", "lengths")))), sort_keys(values))
+
+
 def missing(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, snapshot: Snapshot) -> bool:
     """Return whether there are identities that may be matched now and whose F has not come in this epoch."""
     values, _ = audiences.universe(snapshot, namespace)
-    stored = cache_of(scope, connection, epoch).load(f"prf {namespace}", only=("rows", "lengths"))
-    if stored is None:
+    try:
+        with cache_of(scope, connection, epoch).open(f"prf {namespace}") as stored:
+            _, found = _places(stored, values)
+    except (FileNotFoundError, InvalidTag):
         return len(values) > 0
-    before = Values.of_arrays(stored)
-    return not before.equals(values) and len(match(sort_keys(before), sort_keys(values))[1]) < len(values)
+    return found is not None and len(found) < len(values)
 
 
 def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) -> EvaluationTally:
@@ -106,25 +132,38 @@ def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) ->
     The sender may or may not have counted the identities of an exchange that did not end: `unsure` is their number.
     """
     cache = cache_of(scope, connection, epoch)
-    stored = cache.load(f"prf {namespace}", only=("rows", "lengths", "public"))
-    have = None if stored is None else sort_keys(Values.of_arrays(stored))
+    try:
+        with cache.open(f"prf {namespace}") as stored:
+            return _tally(cache, namespace, stored)
+    except (FileNotFoundError, InvalidTag):
+        return _tally(cache, namespace, None)
+
+
+def _tally(cache: Cache, namespace: str, stored: Stored | None) -> EvaluationTally:
     pending = Values.of([])
     for name in cache.names(asked_file(namespace)):
         asked = cache.load(name)
         values = Values.of([]) if asked is None else Values.of_arrays(asked)
-        if have is not None:
-            waiting = np.ones(len(values), bool)
-            waiting[match(have, sort_keys(values))[1]] = False
-            values = values.take(waiting)
-        if not len(values):
+        waiting = values if stored is None else _without(stored, values)
+        if not len(waiting):
             cache.drop(name)
-        pending = union([pending, values])
+        pending = union([pending, waiting])
     forgotten = cache.load(_forgotten(namespace))
     return EvaluationTally(
-        public=b"" if stored is None else stored["public"].tobytes(),
-        evaluated=0 if have is None else len(have),
+        public=b"" if stored is None else stored.load(only=("public",))["public"].tobytes(),
+        evaluated=0 if stored is None else stored.lengths()["rows"],
         unsure=len(pending) + (0 if forgotten is None else int(forgotten["count"])),
     )
+
+
+def _without(stored: Stored, values: Values) -> Values:
+    """Return those identities that a file with F does not have. Raises InvalidTag."""
+    _, found = _places(stored, values)
+    waiting = np.zeros(len(values), bool)
+    if found is not None:
+        waiting[:] = True
+        waiting[found] = False
+    return values.take(waiting)
 
 
 def files(cache: Cache, namespace: str) -> list[str]:
@@ -146,14 +185,13 @@ def _forgotten(namespace: str) -> str:
 
 def receiver(
     scope: Scope, connection: Connection, namespace: str, epoch: Epoch, snapshot: Snapshot, asked: bytes | None = None
-) -> Answer:
+) -> PreparedRole:
     """Make the role that asks for F of our identities that are new in this epoch, or for those of the digest `asked`.
 
     An exchange that is resumed must not ask for others than before.
     """
     channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=False)
-    with known(scope, connection, epoch, namespace, snapshot) as have:
-        values = have.missing
+    values, public = _to_ask(scope, connection, epoch, namespace, snapshot)
     digest = values.digest()
     if asked is not None and asked != digest:
         stored = cache_of(scope, connection, epoch).load(asked_file(namespace, asked))
@@ -167,9 +205,28 @@ def receiver(
         values=values,
         key=channel.key(Purpose.RELEASE_BLIND),
         peer_keys=peer_keys(scope, connection),
-        pinned=have.public or None,
+        pinned=public or None,
     )
-    return Answer(role, digest, partial(_keep_asked, scope, connection, namespace, epoch, values))
+    return PreparedRole(role, digest, partial(_keep_asked, scope, connection, namespace, epoch, values))
+
+
+def _to_ask(
+    scope: Scope, connection: Connection, epoch: Epoch, namespace: str, snapshot: Snapshot
+) -> tuple[Values, bytes]:
+    """Return the identities whose F is still to be asked for, and the key that made what has come.
+
+    Once there are none this is noted with what it was found out from: our identities, and the file with F.
+    """
+    cache, now = cache_of(scope, connection, epoch), audiences.stamp(snapshot, namespace)
+    noted, salt = cache.load(covered := f"covered {namespace}"), cache.salt(f"prf {namespace}")
+    if noted is not None and salt and noted["stamp"].tobytes() == now + salt:
+        stored = cache.load(f"prf {namespace}", only=("public",))
+        if stored is not None:
+            return Values.of([]), stored["public"].tobytes()
+    with known(scope, connection, epoch, namespace, snapshot) as have:
+        if not len(have.missing) and have.salt:
+            cache.save(covered, stamp=np.frombuffer(now + have.salt, np.uint8))
+        return have.missing, have.public
 
 
 def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> None:
@@ -201,17 +258,18 @@ def asked_file(namespace: str, digest: bytes = b"") -> str:
 
 
 def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, evaluation: Evaluation) -> None:
-    """Add what the sender evaluated to the epoch's cache, and look for new people of ours in the releases we keep."""
+    """Add what the sender evaluated to the epoch's cache, and look for these people of ours in the releases we keep."""
     from . import joining
 
     cache, name = cache_of(scope, connection, epoch), f"prf {namespace}"
+    before = cache.salt(name)
     public = np.frombuffer(evaluation.statement.statement.public, np.uint8)
     with ExitStack() as files:
         try:
             stored = files.enter_context(cache.open(name))
             have = stored.load(only=("rows", "lengths", "public"))
         except (FileNotFoundError, InvalidTag):
-            cache.save(name, **evaluation.values.arrays(), prf=evaluation.prf, public=public)
+            cache.save(name, **evaluation.values.arrays(), prf=blocks_of(evaluation.prf), public=public)
         else:
             if have["public"].tobytes() != public.tobytes():
                 raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
@@ -219,7 +277,7 @@ def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, eva
                 _add(cache, name, Values.of_arrays(have), stored, evaluation, public)
     if len(evaluation.values):
         _sweep_if_erased(scope, connection, epoch, namespace, evaluation.values)
-        joining.join_all(scope, connection)
+        joining.join_new(scope, connection, joining.New(namespace=namespace, evaluation=evaluation, before=before))
 
 
 def _add(cache: Cache, name: str, before: Values, stored: Stored, evaluation: Evaluation, public: U8) -> None:
@@ -227,7 +285,8 @@ def _add(cache: Cache, name: str, before: Values, stored: Stored, evaluation: Ev
     values, fresh = evaluation.values, np.ones(len(evaluation.values), bool)
     fresh[match(sort_keys(before), sort_keys(values))[1]] = False
     if fresh.any():
-        parts: list[Rows] = [OpenRows(stored, "prf", len(before)), evaluation.prf[fresh]]
+        new = evaluation.prf if fresh.all() else evaluation.prf[fresh]
+        parts: list[Rows] = [OpenRows(stored, "prf", len(before)), new]
         save_sorted(cache, name, [before, values.take(fresh)], parts, public=public)
 
 
@@ -292,7 +351,7 @@ def _check_expected(scope: Scope, connection: Connection, namespace: str) -> Non
             raise versions.no_feed(namespace)
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> PreparedRole:
     namespace = namespace_of(connection, opening)
     epoch = epoch_of(scope, connection, opening.epoch)
     _check_expected(scope, connection, namespace)

@@ -4,24 +4,30 @@ A release is kept sealed until the next full one replaces it; of its records onl
 profile of ours, an opt-out, or a removal by the sender takes effect without asking anybody.
 """
 
-from collections.abc import Collection
-from dataclasses import replace
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import numpy as np
 from pyroaring import BitMap
 
 from protocol.feed import Definition
+from protocol.release import Evaluation
 from psi import membership
-from psi.values import U8, Bools
+from psi.hashing import length_prefixed, number
+from psi.join import match
+from psi.values import U8, Bools, sort_keys
 
 from ...access.scope import Scope
+from ...exchanges.channels import cache_of
 from ...operations.alerts import AlertKind, Alerts
 from ...partners import key_epochs
 from ...partners.connections import Connection, by_id
 from ...people import audiences
 from ...people.snapshots import Snapshot
 from ...segments import evaluation
+from ...storage.cache import Epoch
 from ...storage.database import Tx
 from ...storage.ids import stored_id
 from .. import versions
@@ -65,8 +71,9 @@ def keep(scope: Scope, tx: Tx, feed: ReceivedFeed, sealed: Sealed, *, full: bool
     names = [name] if full else [*(feed.records or ()), name]
     of_run = received_feeds.definition(tx, feed, sealed.version)
     in_force = received_feeds.definition(tx, feed)
-    removed = not versions.only_removes(in_force, of_run)  # by a version that came during the run
-    # records that have what was removed are used once, now, and not kept: the next release has to be a full one
+    removed = not versions.only_removes(in_force, of_run)
+    # If a version that came during the run removed something, records that have it are used once, now, and not kept: the
+    # next release has to be a full one.
     values = {"records": None if removed else names, "epoch": sealed.epoch, "refreshed": now}
     received_feeds.change(scope, tx, feed, last_revision=sealed.revision, **values)
     if full or before:
@@ -79,6 +86,29 @@ def join_all(scope: Scope, connection: Connection | None = None) -> None:
         for other, feed in received_feeds.of_project(scope, tx):
             if (connection is None or other.id == connection.id) and (chain := MembershipFiles(scope, feed).chain()):
                 _join(scope, tx, feed, chain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class New:
+    """Identities of ours whose F has just come, and the salt of the file with F before it was added (see `Cache.salt`)."""
+
+    namespace: str
+    evaluation: Evaluation
+    before: bytes
+
+
+def join_new(scope: Scope, connection: Connection, new: New) -> None:
+    """Add those of our people whose F has just come to the memberships that a partner gave us.
+
+    That is enough where the members stand as the same records, the same people of ours and F of before gave them. Where
+    anything else has changed, they are computed again.
+    """
+    with scope.begin() as tx:
+        for other, feed in received_feeds.of_project(scope, tx):
+            if other.id == connection.id and (chain := MembershipFiles(scope, feed).chain()):
+                join = _ready(scope, tx, feed, chain)
+                if isinstance(join, _Join) and not _add(join, tx, new):
+                    _join(scope, tx, feed, chain)
 
 
 def take_out(scope: Scope, tx: Tx, connection: Connection, feed: ReceivedFeed, taken_out: TakenOut) -> None:
@@ -127,10 +157,12 @@ def open_chain(chain: Chain, namespace: str, known: "evaluations.Known", definit
     """Return the bitmap of each of our identities, uint8 (n, width), and for which of them a record ever opened."""
     count, start = len(known.places_in_snapshot), 0
     bitmaps, opened = np.zeros((count, definition.width), np.uint8), np.zeros(count, bool)
+    for sealed in chain:
+        membership.check_order(sealed.records[namespace])
     for prf in known.parts():
         tags = membership.tags_of(prf, definition.feed)
         for sealed in chain:
-            places, found = membership.open_records(
+            places, found = membership.open_sorted(
                 sealed.records[namespace],
                 prf,
                 feed=definition.feed,
@@ -148,12 +180,55 @@ def jumped(before: int, after: int) -> bool:
     return abs(after - before) >= max(JUMP * max(before, after), JUMP_PEOPLE)
 
 
-def _join(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> Joined:
-    """Compute the memberships from a full revision and the changes since, today's universe, and the version in force.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Join:
+    """What memberships of a feed are computed from, the people of ours as `snapshot` has them."""
 
-    Where they cannot be computed the memberships stay as they are until the next release; those whose time is over stay
-    ended.
-    """
+    scope: Scope
+    feed: ReceivedFeed
+    connection: Connection
+    epoch: Epoch
+    chain: Chain
+    of_run: Definition
+    in_force: Definition
+    snapshot: Snapshot
+
+    @property
+    def namespaces(self) -> list[str]:
+        matched = versions.matched_by(self.in_force, self.connection)
+        return [each for each in matched if each in self.chain[-1].records]
+
+    def nobody(self) -> dict[bytes, Present]:
+        """Return the segments that the records and the version in force have, by id, without members."""
+        given = {segment.id for segment in self.of_run.segments}
+        return {
+            segment.id: Present(segment_id=stored_id(segment.id), name=segment.name, members=BitMap())
+            for segment in self.in_force.segments
+            if segment.id in given
+        }
+
+    def opened(self, found: dict[bytes, Present], namespace: str, known: "evaluations.Known") -> dict[bytes, Present]:
+        """Return segments with those members added for whom the records of one namespace open."""
+        bitmaps, _ = open_chain(self.chain, namespace, known, self.of_run)
+        more = dict(found)
+        for position, segment in enumerate(self.of_run.segments):
+            members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
+            if segment.id in more and len(members):
+                who = audiences.holders(self.snapshot, namespace, known.places_in_snapshot[members])
+                more[segment.id] = replace(more[segment.id], members=more[segment.id].members | who)
+        return more
+
+    def stamp(self, salts: Mapping[str, bytes]) -> bytes:
+        """Return a digest of what members are computed from, 32 bytes; `salts` are those of the files with F."""
+        parts = [self.in_force.digest(), self.of_run.digest(), number(self.epoch.number), number(len(self.chain))]
+        parts += [number(each) for sealed in self.chain for each in (sealed.version, sealed.revision)]
+        for namespace in self.namespaces:
+            parts += [audiences.stamp(self.snapshot, namespace), salts[namespace]]
+        return hashlib.sha256(length_prefixed(*parts)).digest()
+
+
+def _ready(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> "_Join | Joined":
+    """Return what memberships can be computed from now, or why they stay as they are."""
     if feed.status not in ALIVE or received_feeds.why_ended(scope, tx, feed) is not None:
         return Joined.OVER
     connection = by_id(scope, feed.connection_id, tx)
@@ -161,29 +236,62 @@ def _join(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> Joined:
     newest = chain[-1]
     if epoch is None or epoch.number != newest.epoch:
         return Joined.OTHER_EPOCH
-    of_run = received_feeds.definition(tx, feed, newest.version)
-    in_force = received_feeds.definition(tx, feed)
-    snapshot = Snapshot.open(scope, tx)
-    given = {segment.id for segment in of_run.segments}
-    found = {
-        segment.id: Present(segment_id=stored_id(segment.id), name=segment.name, members=BitMap())
-        for segment in in_force.segments
-        if segment.id in given
-    }
-    for namespace in versions.matched_by(in_force, connection):
-        if namespace not in newest.records:
-            continue
-        with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:
+    return _Join(
+        scope=scope,
+        feed=feed,
+        connection=connection,
+        epoch=epoch,
+        chain=chain,
+        of_run=received_feeds.definition(tx, feed, newest.version),
+        in_force=received_feeds.definition(tx, feed),
+        snapshot=Snapshot.open(scope, tx),
+    )
+
+
+def _join(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> Joined:
+    """Compute the memberships from a full revision and the changes since, today's universe, and the version in force.
+
+    Where they cannot be computed the memberships stay as they are until the next release; those whose time is over stay
+    ended.
+    """
+    join = _ready(scope, tx, feed, chain)
+    if isinstance(join, Joined):
+        return join
+    found, salts = join.nobody(), {}
+    for namespace in join.namespaces:
+        with evaluations.known(scope, join.connection, join.epoch, namespace, join.snapshot) as known:
             if not known.public and len(known.missing):
                 return Joined.F_LOST  # nobody leaves: the next run brings it back
-            bitmaps, _ = open_chain(chain, namespace, known, of_run)
-        for position, segment in enumerate(of_run.segments):
-            members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
-            if segment.id in found and len(members):
-                who = audiences.holders(snapshot, namespace, known.places_in_snapshot[members])
-                found[segment.id] = replace(found[segment.id], members=found[segment.id].members | who)
-    _store(scope, tx, feed, connection, list(found.values()))
+            found, salts[namespace] = join.opened(found, namespace, known), known.salt
+    _store(join, tx, list(found.values()), join.stamp(salts))
     return Joined.JOINED
+
+
+def _add(join: _Join, tx: Tx, new: New) -> bool:
+    """Add members by identities whose F is new; return False where the members do not stand as F of before gave them."""
+    cache, files = cache_of(join.scope, join.connection, join.epoch), MembershipFiles(join.scope, join.feed)
+    salts = {namespace: cache.salt(f"prf {namespace}") for namespace in join.namespaces}
+    before, kept = join.stamp({**salts, new.namespace: new.before}), rows(tx, join.feed)
+    found, by_segment = join.nobody(), {row.segment_id: row for row in kept}
+    if by_segment.keys() != {each.segment_id for each in found.values()}:
+        return False
+    if not new.before or any(files.changes(row).joined != before for row in kept):
+        return False
+    if new.namespace not in join.namespaces:
+        return True
+    found = {key: replace(each, members=files.members(by_segment[each.segment_id])) for key, each in found.items()}
+    evaluation = new.evaluation
+    values, places = audiences.universe(join.snapshot, new.namespace)
+    among, present = match(sort_keys(values), sort_keys(evaluation.values))
+    known = evaluations.Known(
+        salt=salts[new.namespace],
+        places_in_snapshot=places[among],
+        public=evaluation.statement.statement.public,
+        missing=values.take(among[:0]),
+        parts=lambda: iter([evaluation.prf[present]]),
+    )
+    _store(join, tx, list(join.opened(found, new.namespace, known).values()), join.stamp(salts))
+    return True
 
 
 def _confirm(scope: Scope, tx: Tx, feed: ReceivedFeed, revision: int) -> None:
@@ -191,15 +299,17 @@ def _confirm(scope: Scope, tx: Tx, feed: ReceivedFeed, revision: int) -> None:
     files = MembershipFiles(scope, feed)
     for row in rows(tx, feed):
         present = Present(segment_id=row.segment_id, name=row.name, members=files.members(row))
-        files.write(tx, row, present, revision=revision)
+        files.write(tx, row, present, revision=revision, joined=files.changes(row).joined)
 
 
-def _store(scope: Scope, tx: Tx, feed: ReceivedFeed, connection: Connection, found: Collection[Present]) -> None:
-    files, before = MembershipFiles(scope, feed), {row.segment_id: row for row in rows(tx, feed)}
+def _store(join: _Join, tx: Tx, found: Collection[Present], stamp: bytes) -> None:
+    files = MembershipFiles(join.scope, join.feed)
+    before = {row.segment_id: row for row in rows(tx, join.feed)}
     for each in found:
         row, size = before.pop(each.segment_id, None), len(each.members)
         if row is not None and jumped(row.size, size):
-            text = f"segment {each.name} of {connection.alias} went from {row.size:,} to {size:,} members here"
-            Alerts(scope).add(tx, AlertKind.OVERLAP_JUMP, text)
-        files.write(tx, row, each, revision=feed.last_revision)
+            who = f"segment {each.name} of {join.connection.alias}"
+            text = f"{who} went from {row.size:,} to {size:,} members here"
+            Alerts(join.scope).add(tx, AlertKind.OVERLAP_JUMP, text)
+        files.write(tx, row, each, revision=join.feed.last_revision, joined=stamp)
     files.drop(tx, before.values())

@@ -10,7 +10,7 @@ names, which `sweep` removes, and never a row whose file is gone. The signed sta
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -82,9 +82,18 @@ class MembershipFiles:
         return NO_CHANGES if content is None else Changes.unpack(content)
 
     def write(
-        self, tx: Tx, row: Membership | None, present: Present, *, revision: int, left_at: int | None = None
+        self,
+        tx: Tx,
+        row: Membership | None,
+        present: Present,
+        *,
+        revision: int,
+        left_at: int | None = None,
+        joined: bytes = b"",
     ) -> None:
         """Keep who is in a segment at a revision, in place of `row`; who has left did so at `left_at`, or now.
+
+        `joined` digests what the members were computed from, where they were.
 
         If the row is of the same revision, the members were only computed again: who is realized stays so.
         """
@@ -92,6 +101,7 @@ class MembershipFiles:
         before, changes = (self.members(row), self.changes(row)) if row else (BitMap(), NO_CHANGES)
         revised = row is None or row.revision < revision
         changes = changes.after_members(before, present.members, revised=revised, at=left_at or now, now=now)
+        changes = replace(changes, joined=joined)
         stem = f"{present.segment_id}-{revision}-{self._home.new_id()[:8]}"
         file = f"{stem}.members"
         if row is not None and present.members == before and below(self.folder, row.file).exists():
@@ -113,18 +123,17 @@ class MembershipFiles:
             about = {"id": self._home.new_id(), "feed_id": self._feed.id, "segment_id": present.segment_id}
             tx.execute(insert(memberships).values(**about, **values))
 
-    def take_out(self, tx: Tx, row: Membership, profiles: BitMap) -> bool:
-        """Forget that profiles ever were in a segment; return whether one of them was. The old files go at the commit."""
+    def take_out(self, tx: Tx, row: Membership, profiles: BitMap) -> None:
+        """Forget that profiles ever were in a segment. The old files go at the commit."""
         members, changes = self.members(row), self.changes(row)
         if not profiles & (members | changes.realized | changes.late | BitMap(changes.exits.profiles)):
-            return False
+            return
         stem = f"{row.segment_id}-{row.revision}-{self._home.new_id()[:8]}"
         write_atomically(self.folder / f"{stem}.members", (members - profiles).serialize())
         write_atomically(self.folder / f"{stem}.changes", changes.without(profiles).packed())
         values = {"file": f"{stem}.members", "changes": f"{stem}.changes", "size": len(members - profiles)}
         tx.execute(update(memberships).where(memberships.c.id == row.id).values(**values))
         self.delete([row.file, row.changes])
-        return True
 
     def drop(self, tx: Tx, gone: Iterable[Membership]) -> None:
         """Remove rows, and their files once the transaction is committed."""

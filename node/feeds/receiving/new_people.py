@@ -12,7 +12,7 @@ from ...operations.jobs import Jobs
 from ...partners import key_epochs
 from ...partners.connections import Connection, ConnectionStatus
 from ...partners.letters import Letters
-from ...people.snapshots import Snapshot, changes_after, newest_generation, settled
+from ...people.snapshots import Snapshot, changes_after, newest_generation, settles
 from ...storage.tables import DAY
 from .. import versions
 from . import evaluations, received_feeds
@@ -35,8 +35,12 @@ class Asked:
         return (self.generation, self.epoch) == (generation, epoch)
 
 
-def ask_for_new(scope: Scope, known: dict[str, Asked]) -> None:
-    """Ask the sender of each feed about our new people; `known` has what was asked before, by feed, and is updated."""
+def ask_for_new(scope: Scope, known: dict[str, Asked]) -> int | None:
+    """Ask the sender of each feed about our new people; `known` has what was asked before, by feed, and is updated.
+
+    Returns when to look again if nothing but the time changes, None if there is no feed.
+    """
+    times = []
     for connection, feed, definition in _enabled(scope):
         with scope.read() as tx:
             epoch = key_epochs.running(scope, tx, connection)
@@ -44,7 +48,9 @@ def ask_for_new(scope: Scope, known: dict[str, Asked]) -> None:
             before = known.get(feed.id) or Asked()
             changes = changes_after(scope, tx, before.generation) if before.generation else []
         now, same = scope.home.now(), before.same(generation, epoch.number if epoch else 0)
-        if epoch is None or (same and now < before.again) or not settled(changes, now):
+        since = max(before.again if same else 0, settles(changes))
+        if epoch is None or now < since:
+            times += [since] if now < since else []
             continue
         snapshot = Snapshot.open(scope)
         new = [
@@ -55,11 +61,13 @@ def ask_for_new(scope: Scope, known: dict[str, Asked]) -> None:
         tries = before.tries + 1 if same else 0
         again = now + min(ASK_AGAIN_SECONDS << min(tries, 16), DAY) if new else now + DAY
         known[feed.id] = Asked(generation=generation, epoch=epoch.number, tries=tries, again=again)
+        times.append(again)
         if new:
             with scope.begin() as tx:
                 Received(scope).report_growth(tx, connection, feed)
         for namespace in new:
             ask(scope, connection, namespace)
+    return min(times, default=None)
 
 
 def ask(scope: Scope, connection: Connection, namespace: str) -> None:

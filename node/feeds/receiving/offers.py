@@ -12,6 +12,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
 from protocol.letters import FeedVersion
 from protocol.wire import Message
+from psi.errors import Remedy
 
 from ...access.scope import Scope
 from ...errors import NotAllowed
@@ -53,7 +54,7 @@ def offered(scope: Scope, tx: Tx, connection: Connection, definition: Definition
     if feed is None:
         name = _insert(scope, tx, connection, definition)
         text = f"{connection.alias} offers feed {name}: enable it, or decline it"
-        Alerts(scope).add(tx, AlertKind.FEED_OFFERED, text)
+        Alerts(scope).add(tx, AlertKind.FEED_OFFERED, text, remedy=_look(connection, name))
         return
     if definition.version <= versions.newest(tx, feed.id) or feed.status in OVER:
         return
@@ -67,7 +68,11 @@ def offered(scope: Scope, tx: Tx, connection: Connection, definition: Definition
     else:
         received_feeds.change(scope, tx, feed, offered_version=definition.version)
         text = f"{connection.alias} offers a new version of feed {feed.name}: enable it, or decline it"
-    Alerts(scope).add(tx, AlertKind.FEED_CHANGED, text)
+    Alerts(scope).add(tx, AlertKind.FEED_CHANGED, text, remedy=_look(connection, feed.name))
+
+
+def _look(connection: Connection, name: str) -> Remedy:
+    return Remedy("feed.show", {"name": name, "partner": connection.alias})
 
 
 def _insert(scope: Scope, tx: Tx, connection: Connection, definition: Definition) -> str:

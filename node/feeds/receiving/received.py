@@ -281,7 +281,7 @@ class Received:
 
 
 def purge(scope: Scope, tx: Tx, connection: Connection, feed: ReceivedFeed, *, reason: str) -> None:
-    """Remove everything that a feed gave us, and send the sender a signed statement of it."""
+    """Remove everything that a feed gave us, and send the sender a signed statement of it, once."""
     if feed.status is ReceivedStatus.REVOKED:
         return
     received_feeds.change(scope, tx, feed, status=ReceivedStatus.REVOKED, reason=reason)
@@ -296,6 +296,9 @@ def revoked(scope: Scope, tx: Tx, connection: Connection, message: Message) -> N
     feed = received_feeds.find(tx, connection.id, message.feed)
     if feed is None:
         raise RemoteProtocolError("manifest", "there is no such feed from this partner")
+    if feed.status is ReceivedStatus.REVOKED:  # a sender that was set back to a backup has lost our statement
+        purges.sign(scope, tx, connection, message.feed, feed.last_revision)
+        return
     purge(scope, tx, connection, feed, reason=printable(message.reason))
     if feed.deleted is None:
         Alerts(scope).add(tx, AlertKind.FEED_REVOKED, f"{connection.alias} revoked feed {feed.name}")

@@ -33,6 +33,9 @@ class ReceivedSegments:
             for row in rows(tx, feed)
         }
 
+    def stamp(self, tx: Tx) -> tuple[str, ...]:
+        return Memberships(self._scope).stamp(tx)
+
     def missing(self, name: str) -> NotFound:
         return not_received(*_parts(name))
 

@@ -11,7 +11,7 @@ from psi.errors import VesicaError
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
 from ...exchanges.channels import epoch_of
-from ...exchanges.handlers import Answer, Handler, Subject
+from ...exchanges.handlers import Handler, PreparedRole, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Progress
 from ...partners.connections import Connection, peer_keys
@@ -129,8 +129,8 @@ def received(scope: Scope, connection: Connection, released: Released, epoch_num
     )
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> Answer:
-    return Answer(receiver(scope, connection, opening.subject, opening.epoch, again=inputs is not None))
+def _answer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> PreparedRole:
+    return PreparedRole(receiver(scope, connection, opening.subject, opening.epoch, again=inputs is not None))
 
 
 def _open(scope: Scope, connection: Connection, subject: Subject, progress: Progress) -> None:

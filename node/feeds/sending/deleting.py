@@ -72,7 +72,7 @@ def _missing(scope: Scope, tx: Tx, feed: Feed, connection: Connection, recipient
         return None
     if endings.letter_waits(tx, connection, feed.wire_id):
         return f"a letter about it has not reached {connection.alias}"
-    if recipient.status is RecipientStatus.REVOKED and not purges.is_whole(tx, feed.id, connection.id):
+    if recipient.status is RecipientStatus.REVOKED and not purges.is_kept(tx, feed.id, connection.id):
         return f"{connection.alias} has not signed that it purged it"
     return None
 

@@ -14,7 +14,7 @@ from ...errors import PeerUnreachable
 from ...operations.alerts import AlertKind, Alerts
 from ...operations.jobs import OPEN, Jobs
 from ...partners.connections import ConnectionStatus
-from ...people.snapshots import changes_after, newest_generation, settled
+from ...people.snapshots import changes_after, newest_generation, settles
 from ...storage.database import Tx
 from ...storage.tables import DAY, connections, feed_partners, feeds, jobs, letters, runs
 from .. import versions
@@ -24,7 +24,7 @@ from . import attempts, recipients, releases
 from .recipients import Basis, Recipient
 
 LETTERS_SECONDS = 60  # how long a run waits for letters to arrive
-# between the last run and one that a partner asks for; doubled up to a day where it had nobody new
+# Between the last run and one that a partner asks for; doubled, up to a day, while the partner has nobody new.
 REQUEST_SECONDS = 60
 OVERDUE_SECONDS = 2 * DAY
 
@@ -50,21 +50,35 @@ class Situation:
 
 def due(situation: Situation) -> str | None:
     """Return why a feed should run now, or None."""
-    now, waits = situation.now, situation.next_attempt is not None and situation.now < situation.next_attempt
-    if situation.under_way or situation.letters or (waits and situation.failure == PeerUnreachable.code):
-        return None
-    if situation.full and now < situation.full_from:
-        return None
+    reason, since = _next(situation)
+    return reason if since is not None and situation.now >= since else None
+
+
+def due_at(situation: Situation) -> int | None:
+    """Return when a feed is due if nothing but the time changes; None if it waits for a change."""
+    return _next(situation)[1]
+
+
+def _next(situation: Situation) -> tuple[str, int | None]:
+    """Return why a feed runs next, and from when on."""
+    if situation.under_way or situation.letters:
+        return "", None
+    since = situation.full_from if situation.full else 0
+    if situation.next_attempt is not None and situation.failure == PeerUnreachable.code:
+        since = max(since, situation.next_attempt)
     if situation.basis != situation.tried:
-        return "changed" if settled(situation.changes, now) else None
+        return "changed", max(since, settles(situation.changes))
     if situation.next_attempt is not None:
-        return None if waits else "again"
+        return "again", max(since, situation.next_attempt)
     if situation.full:
-        return "full"
-    pause = min(REQUEST_SECONDS << min(situation.requests, 16), DAY)
-    if situation.requested is not None and now >= max(situation.requested, (situation.ran or 0) + pause):
-        return "requested"
-    return "daily" if situation.ran is None or now - situation.ran >= DAY else None
+        return "full", since
+    daily = 0 if situation.ran is None else situation.ran + DAY
+    if situation.requested is not None:
+        pause = min(REQUEST_SECONDS << min(situation.requests, 16), DAY)
+        requested = max(situation.requested, (situation.ran or 0) + pause)
+        if requested <= max(daily, situation.now):
+            return "requested", requested
+    return "daily", daily
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +91,18 @@ class Candidate:
     situation: Situation
 
 
-def submit_due(scope: Scope) -> None:
-    """Queue a run of each feed that is due."""
+def submit_due(scope: Scope) -> int | None:
+    """Queue a run of each feed that is due; return when the next one is, None where all wait for a change."""
+    times = []
     for each in candidates(scope):
-        reason = due(each.situation)
-        if reason is not None and not _is_over(scope, each.recipient):
+        reason, since = due(each.situation), due_at(each.situation)
+        if reason is None:
+            times += [] if since is None else [since]
+        elif not _is_over(scope, each.recipient):
             parameters = {"connection": each.recipient.connection_id, "feed": each.recipient.feed_id}
             Jobs(scope.home).submit_once(releases.JOB, parameters, scope)
             log.info("due", feed=each.feed, partner=each.partner, reason=reason)
+    return min(times, default=None)
 
 
 def submit_all(scope: Scope) -> list[str]:
@@ -151,8 +169,8 @@ def _under_way(scope: Scope, tx: Tx) -> set[tuple[str, str]]:
 
 def _waiting(tx: Tx, now: int) -> set[str]:
     """Return the ids of the connections with a letter that was written a moment ago and has not arrived."""
-    recent = letters.c.created > now - LETTERS_SECONDS
-    return set(tx.scalars(select(letters.c.connection_id).where(letters.c.delivered.is_(None), recent).distinct()))
+    recent = (letters.c.created > now - LETTERS_SECONDS, letters.c.kind != "exchange.wanted")  # that changes no feed
+    return set(tx.scalars(select(letters.c.connection_id).where(letters.c.delivered.is_(None), *recent).distinct()))
 
 
 def alert_overdue(scope: Scope) -> None:

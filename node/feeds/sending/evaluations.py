@@ -4,31 +4,44 @@ What was computed is kept in the epoch's cache, so a later run costs only what i
 feeds and restarts, by the wall clock; the same point again is free, since it gives nothing new.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import select
 
+from protocol.evaluation import EvaluateSender, state_key
 from protocol.exchange import Opening, Role
 from protocol.messages import SignedKey
-from protocol.release import EvaluateSender, state_key
 from protocol.states import Kind, Part
 from psi import oprf
 from psi.join import distinct, match
-from psi.keys import Purpose
-from psi.values import U8, Values, sort_keys
+from psi.keys import Key, Purpose
+from psi.values import U8, Bools, Indices, Rows, Values, sort_keys
 
 from ...access.scope import Scope
 from ...errors import RefusedToPartner
-from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, save_sorted
-from ...exchanges.handlers import Answer, Handler, Subject
+from ...exchanges.channels import (
+    BLOCK_ROWS,
+    PRF_BYTES,
+    Channel,
+    Picked,
+    blocks_of,
+    cache_of,
+    epoch_of,
+    holds,
+    namespace_of,
+    save_sorted,
+)
+from ...exchanges.handlers import Handler, PreparedRole, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Progress
 from ...partners import windows
 from ...partners.connections import Connection
 from ...people import audiences
 from ...people.snapshots import Snapshot
-from ...storage.cache import Arrays, Cache, Epoch
+from ...storage.cache import Arrays, Cache, Epoch, OpenRows, Stored
 from ...storage.database import Tx
 from ...storage.tables import feed_partners, feeds
 from .. import ledger, versions
@@ -74,44 +87,127 @@ def evaluated(scope: Scope, connection: Connection, namespace: str, epoch: Epoch
     return sum(map(len, _Seen(scope, cache_of(scope, connection, epoch), namespace).parts()))
 
 
-def prf_of(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> U8:
-    """Return F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again."""
-    cache = cache_of(scope, connection, epoch)
-    stored = cache.load(f"own {namespace}")
-    if stored is None:
-        result = prf_alone(scope, connection, namespace, epoch, values)
-        cache.save(f"own {namespace}", **values.arrays(), prf=result)
+@contextmanager
+def prf_of(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> Iterator[Rows]:
+    """Yield F(x) of our own identities, uint8 (n, 64); what this epoch has seen before is not computed again.
+
+    F of more than a block is read from the cache where some rows are asked for.
+    """
+    cache, name = cache_of(scope, connection, epoch), f"own {namespace}"
+    own = _own(scope, connection, namespace, epoch, values)
+    with ExitStack() as files:
+        kept = _Kept.open(files, cache, name, own)
+        found: Rows = own if kept is None else kept
+        if len(values) <= BLOCK_ROWS:
+            found = found[:]
+        if kept is None or not kept.add(cache, name, found):
+            cache.save(name, **values.arrays(), prf=blocks_of(found))
+        if not isinstance(found, np.ndarray):
+            found = _Kept.open(files, cache, name, own) or own
+        yield found
+
+
+class _Own:
+    """F of our own identities, uint8 (n, 64), computed where rows are asked for."""
+
+    def __init__(self, context: bytes, key: Key, values: Values) -> None:
+        self._context, self._key, self.values = context, key, values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> U8:
+        return oprf.prf(self._context, self.values.part(rows), self._key)
+
+    def take(self, rows: slice, mask: Bools) -> "_Own":
+        return _Own(self._context, self._key, self.values.part(rows).take(mask))
+
+
+class _Kept:
+    """F of our own identities as a file of the cache has it, uint8 (n, 64), read where rows are asked for.
+
+    What the file lacks is computed; so is what cannot be read of it, and then the file goes.
+    """
+
+    def __init__(self, stored: Stored, own: _Own) -> None:
+        """Raises InvalidTag."""
+        self._stored, self._own, self._damaged = stored, own, False
+        self._prf = OpenRows(stored, "prf", stored.lengths()["rows"])
+        self._places: Indices | None = None
+        self._missing = np.zeros(len(own), bool)
+        self._before: Values | None = None
+        if not holds(stored, own.values):
+            before = Values.of_arrays(stored.load(only=("rows", "lengths")))
+            self._places = np.zeros(len(own), np.intp)
+            places, found = match(sort_keys(before), sort_keys(own.values))
+            self._places[found] = places
+            self._missing[:] = True
+            self._missing[found] = False
+            self._before = before if len(found) < len(own) else None
+
+    @classmethod
+    def open(cls, files: ExitStack, cache: Cache, name: str, own: _Own) -> "_Kept | None":
+        """Return what a file of the cache has, None where it has nothing; it can be read while `files` are open."""
+        try:
+            return cls(files.enter_context(cache.open(name)), own)
+        except (FileNotFoundError, InvalidTag):
+            return None
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def __getitem__(self, rows: slice) -> U8:
+        try:
+            return self._prf[rows] if self._places is None else self._gathered(rows, self._places[rows])
+        except InvalidTag:
+            self._drop()
+            return self._own[rows]
+
+    def add(self, cache: Cache, name: str, found: Rows) -> bool:
+        """Save F of what the file lacks beside what it has; return False where that cannot be read."""
+        if self._before is not None and not self._damaged:
+            new = found[self._missing] if isinstance(found, np.ndarray) else self._own.take(slice(None), self._missing)
+            values = self._own.values.take(self._missing)
+            try:
+                save_sorted(cache, name, [self._before, values], [self._prf, new])
+            except InvalidTag:
+                self._drop()
+        return not self._damaged
+
+    def _gathered(self, rows: slice, places: Indices) -> U8:
+        missing = self._missing[rows]
+        result, have = np.empty((len(places), PRF_BYTES), np.uint8), np.flatnonzero(~missing)
+        if missing.any():
+            result[missing] = self._own.take(rows, missing)[:]
+        result[have] = Picked(self._prf, places[have])[:]
         return result
-    before, prf = Values.of_arrays(stored), stored["prf"].astype(np.uint8, copy=False)
-    if before.equals(values):
-        return prf
-    places, found = match(sort_keys(before), sort_keys(values))
-    missing = np.ones(len(values), bool)
-    missing[found] = False
-    result = np.empty((len(values), 64), np.uint8)
-    result[found] = prf[places]
-    if missing.any():
-        result[missing] = prf_alone(scope, connection, namespace, epoch, values.take(missing))
-        save_sorted(cache, f"own {namespace}", [before, values.take(missing)], [prf, result[missing]])
-    return result
+
+    def _drop(self) -> None:
+        self._damaged = True
+        self._stored.drop()
 
 
 def forget(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, snapshot: Snapshot) -> None:
     """Delete F of those of our identities that nobody has any more."""
-    cache = cache_of(scope, connection, epoch)
-    stored = cache.load(f"own {namespace}", only=("rows", "lengths"))
-    if stored is None or (kept := audiences.known(snapshot, namespace, values := Values.of_arrays(stored))).all():
-        return
-    whole = cache.load(f"own {namespace}", only=("prf",))
-    cache.drop(f"own {namespace}")
-    if whole is not None and kept.any():
-        cache.save(f"own {namespace}", **values.take(kept).arrays(), prf=whole["prf"][kept])
+    cache, name = cache_of(scope, connection, epoch), f"own {namespace}"
+    with suppress(FileNotFoundError, InvalidTag), cache.open(name) as stored:
+        values = Values.of_arrays(stored.load(only=("rows", "lengths")))
+        if (kept := audiences.known(snapshot, namespace, values)).all():
+            return
+        cache.drop(name)
+        if kept.any():
+            prf = Picked(OpenRows(stored, "prf", len(values)), np.flatnonzero(kept))
+            cache.save(name, **values.take(kept).arrays(), prf=blocks_of(prf))
 
 
 def prf_alone(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> U8:
     """Return F(x) of our own identities, uint8 (n, 64), and keep none of it."""
+    return _own(scope, connection, namespace, epoch, values)[:]
+
+
+def _own(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> _Own:
     channel = Channel.of(scope, connection, epoch, namespace, protocol="release", outward=True)
-    return oprf.prf(channel.context, values, channel.key(Purpose.RELEASE_PRF))
+    return _Own(channel.context, channel.key(Purpose.RELEASE_PRF), values)
 
 
 def _charge(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) -> Callable[[U8], None]:
@@ -136,8 +232,7 @@ def _charge(scope: Scope, connection: Connection, namespace: str, epoch: Epoch) 
                     "evaluations_spent",
                     # how many are left would say what others used
                     f"{new} more points are above the evaluations agreed for this window",
-                    hint="if the receiver ended the key epoch, the sender has to agree to that; otherwise the sender may allow "
-                    "as many once more",
+                    hint="the sender may allow as many once more, as it has to where the receiver ended a key epoch",
                 )
             spent = ledger.Entry(kind=ledger.LedgerKind.EVALUATIONS, amount=new, note=namespace, id=entry)
             ledger.add(scope, tx, connection, spent)
@@ -173,7 +268,8 @@ class _Seen:
     """
 
     def __init__(self, scope: Scope, cache: Cache, namespace: str) -> None:
-        self._scope, self._cache, self._beginning = scope, cache, f"seen {namespace} "
+        self._scope, self._cache, self._namespace = scope, cache, namespace
+        self._beginning = f"seen {namespace} "
         self._parts: dict[str, U8] = {}
 
     def parts(self) -> Collection[U8]:
@@ -196,7 +292,14 @@ class _Seen:
             elif not self._cache.has(names[entry]):  # it is not damaged, but gone
                 return False
         replaces = {entry: _names(stored) for entry, stored in read.items()}
-        replaced = {each for names_replaced in replaces.values() for each in names_replaced}
+        replaced, following = set[str](), [each for named in replaces.values() for each in named]
+        while following:  # what was replaced has no row any more, and may name others that a kill left
+            if (entry := following.pop()) in replaced:
+                continue
+            replaced.add(entry)
+            if entry in names and entry not in replaces and (stored := self._cache.load(names[entry])) is not None:
+                replaces[entry] = _names(stored)
+            following += replaces.get(entry, ())
         for entry, stored in read.items():
             if entry not in replaced:
                 self._parts[entry] = stored["points"].astype(np.uint8, copy=False)
@@ -226,7 +329,7 @@ class _Seen:
         self._cache.drop(self._beginning + entry)
 
     def unite(self, connection: Connection) -> None:
-        """Make one part of many, or points that come one by one would fill the disk with files."""
+        """Make one part of many, or points that come one by one would fill the disk with files, and the ledger with rows."""
         if len(parts := list(self.parts())) < MOST_PARTS:
             return
         replaced = set(self._parts)
@@ -234,8 +337,8 @@ class _Seen:
         with self._scope.begin() as tx:
             unchanged = set(ledger.known(tx, self._names())) == replaced  # or another process was faster
             if unchanged:
-                nothing = ledger.Entry(kind=ledger.LedgerKind.EVALUATIONS, amount=0, id=entry)
-                ledger.add(self._scope, tx, connection, nothing)
+                whole = ledger.Entry(kind=ledger.LedgerKind.EVALUATIONS, amount=0, note=self._namespace, id=entry)
+                ledger.unite(self._scope, tx, connection, replaced, whole)
         if unchanged:
             self.parts()
         else:
@@ -270,11 +373,11 @@ def check_expected(scope: Scope, connection: Connection, namespace: str) -> None
             raise versions.no_feed(namespace)
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> Answer:
+def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> PreparedRole:
     namespace = namespace_of(connection, opening)
     epoch = epoch_of(scope, connection, opening.epoch)
     check_expected(scope, connection, namespace)
-    return Answer(sender(scope, connection, namespace, epoch))
+    return PreparedRole(sender(scope, connection, namespace, epoch))
 
 
 def _note_request(scope: Scope, tx: Tx, connection: Connection, subject: Subject) -> bool:

@@ -33,20 +33,12 @@ def namespaces_changed(scope: Scope, tx: Tx, connection: Connection, gone: froze
 def allowed(scope: Scope, tx: Tx, connection: Connection) -> None:
     """Let what a partner has evaluated count no more; raises NotAllowed if it gets no feed of ours."""
     alias = connection.alias
-    if not _has(tx, connection, RecipientStatus.ENABLED, RecipientStatus.DISABLED):
+    evaluating = feed_partners.c.status.in_((RecipientStatus.ENABLED, RecipientStatus.DISABLED))
+    mine = (feed_partners.c.connection_id == connection.id, evaluating)
+    if tx.execute(select(feed_partners.c.id).where(*mine)).first() is None:
         raise NotAllowed(
             f"partner {alias} has enabled no feed of ours, so it evaluates nothing here",
             hint=f"if {alias} shares with us, {alias} itself allows us",
             remedy=Remedy("partner.allow"),
         )
     ledger.add(scope, tx, connection, ledger.Entry(kind=ledger.LedgerKind.ALLOWED, amount=0))
-
-
-def gives(tx: Tx, connection: Connection) -> bool:
-    """Return whether a feed of ours runs to a partner."""
-    return _has(tx, connection, RecipientStatus.ENABLED)
-
-
-def _has(tx: Tx, connection: Connection, *statuses: RecipientStatus) -> bool:
-    mine = (feed_partners.c.connection_id == connection.id, feed_partners.c.status.in_(statuses))
-    return tx.execute(select(feed_partners.c.id).where(*mine)).first() is not None

@@ -1,7 +1,9 @@
 """What a run brings: decided on a pinned snapshot, sealed, and on disk before its first byte leaves."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -10,38 +12,36 @@ from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT
 from protocol.release import manifest
 from psi import membership
-from psi.errors import Remedy
 from psi.join import match
 from psi.values import U8, Rows
 
 from ...access.scope import Scope
 from ...consent.consent_policies import ConsentPolicies
-from ...consent.consents import Consents
-from ...errors import NotAllowed
-from ...exchanges.channels import cache_of
-from ...governance.governance import Governance
-from ...governance.violations import PolicyViolation
-from ...operations.alerts import AlertKind, Alerts
+from ...exchanges.channels import BLOCK_ROWS, cache_of
 from ...operations.jobs import Progress
 from ...partners import key_epochs
-from ...partners.connections import Connection, ConnectionStatus
+from ...partners.connections import Connection
 from ...people.snapshots import ErasedMeanwhile, Snapshot, changes_after, is_kept
 from ...segments.segments import Segments
 from ...storage.cache import Cache, Epoch
 from ...storage.database import Tx
 from ...storage.records import Document
-from ...storage.tables import DAY
 from .. import runs, versions
 from ..runs import Run, RunReport, RunState, SentRun
-from ..states import FeedStatus, RecipientStatus
 from . import erasing, evaluations, recipients, revisions
+from . import selection as selections
 from .recipients import Feed
 from .selection import Selection, select_members
+from .standing import alerting, check, last_run, lasts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Release:
-    """What may go to a partner now: the feed, the version that it accepted, and what may leave of one snapshot."""
+    """What may go to a partner now: the feed, the version that it accepted, and what may leave of one snapshot.
+
+    `inputs` digests what that was decided from; it is empty where the rules were not evaluated, or something changed
+    meanwhile.
+    """
 
     scope: Scope
     connection: Connection
@@ -49,9 +49,34 @@ class Release:
     definition: Definition
     snapshot: Snapshot
     selection: Selection
+    inputs: str = ""
 
+    @cached_property
     def content(self) -> revisions.Contents:
         return revisions.of(self.selection, self.definition.width)
+
+    @cached_property
+    def _digests(self) -> dict[int, bytes]:
+        return {}
+
+    def digest(self, epoch: Epoch) -> bytes:
+        """Return `Selection.digest` in an epoch, computed once."""
+        if epoch.number not in self._digests:
+            self._digests[epoch.number] = self.selection.digest(self.definition, epoch)
+        return self._digests[epoch.number]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """What was found out before the partner had evaluated: what changed since a run (None: everything), and F of it.
+
+    F of many is not here: it is in the cache, and read where it is needed.
+    """
+
+    epoch: int
+    last: str | None
+    changes: revisions.Contents | None
+    prf: dict[str, U8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +95,13 @@ def decide(scope: Scope, connection: Connection, feed_id: str, *, evaluate: bool
 
     Raises NotAllowed if anything forbids a run now. If it is a policy there is an alert too: nobody may be watching.
     """
-    try:
-        feed, definition, model, snapshot = (
-            _evaluated(scope, connection, feed_id) if evaluate else _seen(scope, connection, feed_id)
-        )
-    except PolicyViolation as error:
-        with scope.begin() as tx:
-            text = f"feed {error.violations[0].feed} does not run to {connection.alias}: {error}"
-            Alerts(scope).add(tx, AlertKind.POLICY_VIOLATION, text)
-        raise
-    selection = select_members(scope, connection, definition, snapshot, model)
+    with alerting(scope, connection):
+        seen = _evaluated(scope, connection, feed_id) if evaluate else _seen(scope, connection, feed_id)
+    feed, definition, model, snapshot, before = seen
+    about = (scope, connection, definition, snapshot, model)
+    with scope.read() as tx:
+        selection = select_members(*about, tx=tx)
+        inputs = selections.inputs(*about, tx=tx) if evaluate else ""
     return Release(
         scope=scope,
         connection=connection,
@@ -87,68 +109,43 @@ def decide(scope: Scope, connection: Connection, feed_id: str, *, evaluate: bool
         definition=definition,
         snapshot=snapshot,
         selection=selection,
+        inputs=inputs if inputs == before else "",
     )
 
 
-Checked = tuple[Feed, Definition, str]  # the feed, the version that the partner accepted, and the consent model
-Seen = tuple[Feed, Definition, str, Snapshot]  # the same, and the data as the check saw them
+Seen = tuple[Feed, Definition, str, Snapshot, str]  # what was checked, the data as the check saw them, `Release.inputs`
 
 
 def _evaluated(scope: Scope, connection: Connection, feed_id: str) -> Seen:
     """Check that a feed may run, and evaluate its segments in the same transaction."""
     detail: Document = {}
     with scope.act("feed.check", feed_id, detail=detail) as tx:
-        feed, definition, model = _checked(scope, tx, connection, feed_id)
+        feed, definition, model = check(scope, tx, connection, feed_id)
         names = [*(segment.name for segment in definition.segments), *ConsentPolicies(scope).segments_read(tx=tx)]
         detail |= {"partner": connection.alias, "evaluated": Segments(scope).evaluate_in(tx, *names)}
-        return feed, definition, model, Snapshot.open(scope, tx)
+        snapshot = Snapshot.open(scope, tx)
+        inputs = selections.inputs(scope, connection, definition, snapshot, model, tx=tx)
+        return feed, definition, model, snapshot, inputs
 
 
 def _seen(scope: Scope, connection: Connection, feed_id: str) -> Seen:
     """Check that a feed may run, by reading only: an audit row is written only if it is refused."""
     with scope.refusals("feed.check", feed_id), scope.read() as tx:
-        return *_checked(scope, tx, connection, feed_id), Snapshot.open(scope, tx)
+        return *check(scope, tx, connection, feed_id), Snapshot.open(scope, tx), ""
 
 
-def _checked(scope: Scope, tx: Tx, connection: Connection, feed_id: str) -> Checked:
-    scope.check_not_on_hold(tx)
-    feed, recipient = recipients.feed_of(tx, feed_id), recipients.get(tx, connection.id, feed_id)
-    running = feed.status is FeedStatus.PUBLISHED and recipient.status is RecipientStatus.ENABLED
-    if connection.status is not ConnectionStatus.ACTIVE or not running:
-        raise NotAllowed(
-            f"feed {feed.name} does not run to {connection.alias}: the feed is {feed.status}, there it is {recipient.status}",
-            hint="look at it",
-            remedy=Remedy("feed.show", {"name": feed.name}),
-        )
-    definition = versions.get(tx, feed_id, recipient.accepted_version)
-    if not versions.matched_by(definition, connection):
-        raise NotAllowed(
-            f"feed {feed.name} and the agreement with {connection.alias} have no namespace in common any more",
-            hint="propose to agree on one of them again, or add another to the feed",
-            remedy=Remedy("partner.agree", {"name": connection.alias}),
-        )
-    if definition.valid_until is not None and scope.home.now() >= definition.valid_until:
-        raise NotAllowed(f"feed {feed.name} has ended: it was valid until then", hint="create a new one")
-    Governance(scope).check_feed(definition, tx)
-    return feed, definition, Consents(scope).require_model(tx)
-
-
-def last_run(tx: Tx, connection_id: str, feed_id: str) -> SentRun | None:
-    """Return the run that changes for a partner are added to; None if the next one has to be full."""
-    if recipients.get(tx, connection_id, feed_id).full:
-        return None
-    return runs.last_sent(tx, connection_id, feed_id)
-
-
-def prf_ahead(release: Release) -> None:
-    """Compute F of what is to be released while the partner blinds and verifies; `prepare` takes it from the cache."""
+def prf_ahead(release: Release) -> Ahead:
+    """Compute F of what is to be released while the partner blinds and verifies; `prepare` goes on from there."""
     with release.scope.begin() as tx:
         epoch = key_epochs.current(release.scope, tx, release.connection)
         last = last_run(tx, release.connection.id, release.feed.id)
-    now = release.content()
-    for namespace, content in (_changes(release, now, last, epoch) or now).items():
-        evaluations.prf_of(release.scope, release.connection, namespace, epoch, content.values)
+    changes, few = _changes(release, last, epoch), {}
+    for namespace, content in (release.content if changes is None else changes).items():
+        with evaluations.prf_of(release.scope, release.connection, namespace, epoch, content.values) as prf:
+            if len(prf) <= BLOCK_ROWS:
+                few[namespace] = prf[:]
     _check_kept(release, epoch)
+    return Ahead(epoch=epoch.number, last=None if last is None else last.id, changes=changes, prf=few)
 
 
 def unfinished(release: Release) -> SentRun | None:
@@ -164,7 +161,7 @@ def is_current(release: Release, run: SentRun) -> bool:
         epoch = key_epochs.current(scope, tx, connection)
         last = None if run.state is RunState.DONE else last_run(tx, connection.id, run.feed_id)
         follows = run.state is RunState.DONE or run.report.base in (None, last and last.revision)
-        content = release.selection.digest(release.definition, epoch).hex()
+        content = release.digest(epoch).hex()
         current = follows and run.version == release.definition.version and run.report.content == content
         given_up = not current and run.state is RunState.PREPARED
         if given_up:
@@ -190,21 +187,24 @@ def _usable(release: Release) -> SentRun | None:
     return found
 
 
-def prepare(release: Release, progress: Progress) -> SentRun | None:
+def prepare(release: Release, progress: Progress, ahead: Ahead | None = None) -> SentRun | None:
     """Make the next data revision ready on disk, or return None where nothing changed since the last one.
 
     It has what changed since the last one. It is full, with everything, if it is the first of a version or epoch, after
     many changes in this run or many runs of changes, or if the partner asked for it. After a day without a change it is
-    empty: the members stay.
+    empty: the members stay. What `prf_ahead` found is used if it is about the same run and epoch.
     """
     coming = _next(release)
     if coming is None:
         return None
-    now = release.content()
-    changes = _changes(release, now, coming.last, coming.epoch)
+    last = None if coming.last is None else coming.last.id
+    if ahead is None or (ahead.epoch, ahead.last) != (coming.epoch.number, last):
+        changes = _changes(release, coming.last, coming.epoch)
+        ahead = Ahead(epoch=coming.epoch.number, last=last, changes=changes, prf={})
+    now, changes = release.content, ahead.changes
     base = None if changes is None else coming.last
     erased = {} if base is None else revisions.gone(_cache(release, coming.epoch), base.id)
-    sealed = _sealed(release, coming, now if changes is None else changes, erased, progress)
+    sealed = _sealed(release, coming, ahead, erased, progress)
     run = _run(release, coming, base, sum(map(len, sealed.values())))
     cache = _cache(release, coming.epoch)
     _drop_old(release.scope, release.connection, cache)
@@ -234,11 +234,12 @@ def _next(release: Release) -> _Next | None:
     with scope.begin() as tx:
         epoch = key_epochs.current(scope, tx, connection)
         last = last_run(tx, connection.id, release.feed.id)
-        digest = release.selection.digest(release.definition, epoch)
+        digest = release.digest(epoch)
         changed: int | None = _changed_at(release, tx, last)
         if last is not None and last.report.content == digest.hex():
-            if scope.home.now() - last.changed < DAY:  # what changed in the data does not concern it
-                runs.note(tx, last.id, replace(last.report, generation=release.snapshot.generation))
+            if lasts(scope, last):  # what changed in the data does not concern it
+                report = replace(last.report, generation=release.snapshot.generation, inputs=release.inputs)
+                runs.note(tx, last.id, report)
                 return None
             changed = None
         revision = recipients.next_revision(tx, release.feed.id)
@@ -247,41 +248,44 @@ def _next(release: Release) -> _Next | None:
 
 def _changed_at(release: Release, tx: Tx, last: SentRun | None) -> int:
     """Return when what the next revision brings changed: the data, the version, or the partner's answer."""
+    answered = recipients.get(tx, release.connection.id, release.feed.id).changed
     if last is None:
-        return recipients.get(tx, release.connection.id, release.feed.id).changed
+        return answered
     if last.version != release.definition.version:
-        return release.definition.created
-    return next(iter(changes_after(release.scope, tx, last.report.generation)), release.scope.home.now())
+        return max(release.definition.created, answered)
+    changed = next(iter(changes_after(release.scope, tx, last.report.generation)), release.scope.home.now())
+    return max(changed, answered) if answered > last.changed else changed  # it went on with the feed after a pause
 
 
-def _changes(
-    release: Release, now: revisions.Contents, last: SentRun | None, epoch: Epoch
-) -> revisions.Contents | None:
+def _changes(release: Release, last: SentRun | None, epoch: Epoch) -> revisions.Contents | None:
     """Return what changed since the last run, or None if the revision has to be full."""
     if last is None or (last.version, last.report.epoch) != (release.definition.version, epoch.number):
         return None
     if last.report.changes_since >= runs.FULL_AFTER:
         return None
-    return revisions.since(revisions.load(cache_of(release.scope, release.connection, epoch), last.id), now)
+    return revisions.since(revisions.load(cache_of(release.scope, release.connection, epoch), last.id), release.content)
 
 
-def _sealed(
-    release: Release, coming: _Next, contents: revisions.Contents, erased: revisions.Gone, progress: Progress
-) -> dict[str, U8]:
+def _sealed(release: Release, coming: _Next, ahead: Ahead, erased: revisions.Gone, progress: Progress) -> dict[str, U8]:
     """Return the records of each namespace, which only F of the same identity opens; all-zero ones for the `erased`."""
     sealed: dict[str, U8] = {}
     scope, connection, definition = release.scope, release.connection, release.definition
+    contents = release.content if ahead.changes is None else ahead.changes
     for place, (namespace, each) in enumerate(contents.items()):
         progress(f"seal {namespace}", place + 1, len(contents))
-        prf, bitmaps = evaluations.prf_of(scope, connection, namespace, coming.epoch, each.values), each.bitmaps
-        if namespace in erased:
-            gone = erased[namespace]
-            gone = np.delete(gone, match(gone, prf)[0], axis=0)  # whoever came back meanwhile has a record
-            prf = np.concatenate([prf, gone])
-            bitmaps = np.concatenate([bitmaps, np.zeros((len(gone), bitmaps.shape[1]), np.uint8)])
-        sealed[namespace] = membership.seal(
-            prf, bitmaps, feed=definition.feed, version=definition.version, revision=coming.revision
-        )
+        with ExitStack() as files:
+            prf: Rows | None = ahead.prf.get(namespace)
+            if prf is None:
+                prf = files.enter_context(evaluations.prf_of(scope, connection, namespace, coming.epoch, each.values))
+            bitmaps = each.bitmaps
+            if namespace in erased:
+                gone, known = erased[namespace], prf[:]
+                gone = np.delete(gone, match(gone, known)[0], axis=0)  # whoever came back meanwhile has a record
+                prf = np.concatenate([known, gone])
+                bitmaps = np.concatenate([bitmaps, np.zeros((len(gone), bitmaps.shape[1]), np.uint8)])
+            sealed[namespace] = membership.seal(
+                prf, bitmaps, feed=definition.feed, version=definition.version, revision=coming.revision
+            )
     return sealed
 
 
@@ -301,6 +305,7 @@ def _run(release: Release, coming: _Next, base: SentRun | None, records: int) ->
         epoch=coming.epoch.number,
         base=None if base is None else base.revision,
         changes_since=0 if base is None else base.report.changes_since + (records > 0),
+        inputs=release.inputs,
     )
     return Run(
         id=release.scope.home.new_id(),

@@ -19,9 +19,9 @@ from protocol.states import Kind, Part
 from psi.errors import VesicaError
 
 from ...access.scope import NothingDone, Scope
-from ...errors import NotAllowed, RefusedByPartner, RefusedToPartner
+from ...errors import NotAllowed, PeerUnreachable, RefusedByPartner, RefusedToPartner
 from ...exchanges.channels import cache_of, epoch_of
-from ...exchanges.handlers import Answer, Handler, Subject
+from ...exchanges.handlers import Handler, PreparedRole, Subject
 from ...exchanges.opening import Plan, run_exchange
 from ...operations.jobs import Jobs, Progress
 from ...partners import key_epochs
@@ -33,7 +33,7 @@ from ...storage.ids import stored_id, wire_id
 from ...storage.records import Document
 from .. import runs
 from ..runs import RunState, SentRun
-from . import attempts, evaluations, preparing, recipients
+from . import attempts, evaluations, preparing, recipients, standing
 from .preparing import Release
 
 JOB = "release"
@@ -59,6 +59,10 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
             done = _bring(scope, connection, parameters["feed"], progress)
         except ErasedMeanwhile:  # it begins again without them
             done = _bring(scope, connection, parameters["feed"], progress)
+        except RefusedToPartner as error:
+            if error.code != "stale":
+                raise
+            done = _bring(scope, connection, parameters["feed"], progress)
     except VesicaError as error:
         attempts.failed(scope, connection, parameters["feed"], error)
         runs.log_run("out", connection.alias, RunState.FAILED, feed=_name(scope, parameters["feed"]), code=error.code)
@@ -69,29 +73,70 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
 
 
 def _bring(scope: Scope, connection: Connection, feed_id: str, progress: Progress) -> Document:
+    settled = _settled(scope, connection, feed_id, progress)
+    if settled is not None:
+        return settled
     release = preparing.decide(scope, connection, feed_id, evaluate=True)
     attempts.depends_on(scope, connection, feed_id, release.snapshot.generation)
     about = {"feed": release.feed.name, "partner": connection.alias}
     if not connection.peer_address:
         _wait_for_call(release, progress)
         return {**about, "status": Outcome.WAITING}
-    with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
-        own = pool.submit(copy_context().run, preparing.prf_ahead, release)
-        for namespace in release.selection.audiences:
-            evaluations.run(scope, connection, namespace, progress)
-        own.result()
-    sent = _send_unfinished(release, progress)
-    prepared = preparing.prepare(release, progress)
-    if prepared is not None:
-        sent = _send_prepared(release, prepared, progress)
+    try:
+        sent = _call(release, progress)
+    except PeerUnreachable:
+        if scope.home.config.address:  # it may call us: a receiver without a service does, when it fetches letters
+            _ask_to_be_called(release, progress)
+        raise
     status = Outcome.DONE
     if sent is None:
         status = Outcome.UNCHANGED
         with scope.begin() as tx:
             attempts.ended(scope, tx, connection, feed_id)
-            sent = preparing.last_run(tx, connection.id, feed_id)
+            sent = standing.last_run(tx, connection.id, feed_id)
             assert sent is not None
-    return {**about, "status": status, "version": sent.version, "revision": sent.revision, **sent.report.shown()}
+    return _shown(about, status, sent)
+
+
+def _settled(scope: Scope, connection: Connection, feed_id: str, progress: Progress) -> Document | None:
+    """End a run that would bring nothing, once the partner's new people are evaluated; None where it has to be made."""
+    found = standing.settled(scope, connection, feed_id)
+    if found is None or not connection.peer_address:
+        return None
+    for namespace in found.namespaces:
+        evaluations.run(scope, connection, namespace, progress)
+    if not standing.stays_settled(scope, connection, feed_id):
+        return None
+    with scope.begin() as tx:
+        attempts.ended(scope, tx, connection, feed_id)
+    return _shown({"feed": found.feed.name, "partner": connection.alias}, Outcome.UNCHANGED, found.last)
+
+
+def _shown(about: Document, status: Outcome, run: SentRun) -> Document:
+    return {**about, "status": status, "version": run.version, "revision": run.revision, **run.report.shown()}
+
+
+def _call(release: Release, progress: Progress) -> SentRun | None:
+    """Evaluate the receiver's people and send what is new; returns what was sent, None for nothing."""
+    scope, connection = release.scope, release.connection
+    with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
+        own = pool.submit(copy_context().run, preparing.prf_ahead, release)
+        for namespace in release.selection.audiences:
+            evaluations.run(scope, connection, namespace, progress)
+        ahead = own.result()
+    sent = _send_unfinished(release, progress)
+    prepared = preparing.prepare(release, progress, ahead)
+    return sent if prepared is None else _send_prepared(release, prepared, progress)
+
+
+def _ask_to_be_called(release: Release, progress: Progress) -> None:
+    """Leave a letter with a partner that cannot be reached, by which it can call for what is made ready."""
+    scope, connection = release.scope, release.connection
+    prepared = preparing.unfinished(release) or preparing.prepare(release, progress)
+    if prepared is not None:
+        with scope.act("feed.run", f"{release.feed.name} {connection.alias}", detail={"waiting": True}) as tx:
+            request = Wanted(kind=Kind.RELEASE, subject=_subject(prepared))
+            Letters(scope).send_once(tx, connection.id, "exchange.wanted", request)
 
 
 def _wait_for_call(release: Release, progress: Progress) -> None:
@@ -150,7 +195,19 @@ def send(scope: Scope, connection: Connection, run: SentRun, progress: Progress)
                 raise RefusedToPartner(
                     "stale", "another version is in force since this run began", hint="the feed runs again by itself"
                 )
-        return _sender(scope, connection, run, epoch_number)
+        return _sender(scope, connection, run, epoch_number, check)
+
+    def check() -> None:
+        try:
+            current = preparing.is_current(preparing.decide(scope, connection, run.feed_id), run)
+        except NotAllowed as error:
+            raise RefusedToPartner("stale", f"{error}", hint=error.hint) from error
+        if not current:
+            raise RefusedToPartner(
+                "stale",
+                "the people have changed since this revision was made ready",
+                hint="the feed runs again by itself",
+            )
 
     plan = Plan(
         kind=Kind.RELEASE,
@@ -224,14 +281,14 @@ def _follow(scope: Scope, tx: Tx, connection: Connection, run: SentRun, receipt:
 # Where the receiver calls
 
 
-def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> Answer:
+def _answer(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> PreparedRole:
     subject = opening.subject
     run = _called_for(scope, connection, subject)
 
     def check() -> None:
         _called_for(scope, connection, subject)
 
-    return Answer(_sender(scope, connection, run, opening.epoch, check))
+    return PreparedRole(_sender(scope, connection, run, opening.epoch, check))
 
 
 def _called_for(scope: Scope, connection: Connection, subject: Subject) -> SentRun:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedAccept, FeedNotice, Purged
+from protocol.receipt import PurgeStatement
 from protocol.wire import Message
 
 from ...access.scope import Scope
@@ -12,10 +13,10 @@ from ...operations.alerts import AlertKind, Alerts
 from ...partners.connections import Connection
 from ...storage.database import Tx
 from ...storage.ids import stored_id
-from .. import purges, versions
+from .. import purges, runs, versions
 from ..states import RecipientStatus
 from . import attempts
-from .recipients import change_state, feed_and_recipient
+from .recipients import Recipient, change_state, feed_and_recipient
 
 
 def accepted(scope: Scope, tx: Tx, connection: Connection, message: Message) -> None:
@@ -93,11 +94,38 @@ def purged(scope: Scope, tx: Tx, connection: Connection, message: Message) -> No
     """Handle feed.purged: keep the partner's signed statement."""
     assert isinstance(message, Purged)
     statement = message.statement
-    feed, _ = feed_and_recipient(tx, connection, statement.feed)
+    feed, recipient = feed_and_recipient(tx, connection, statement.feed)
     if stored_id(statement.connection) != connection.id:
         raise RemoteProtocolError("signature", "the statement is about another connection")
     statement.verify(message.signature, *connection.peer_keys)
-    if not purges.keep(scope, tx, feed.id, connection, message) or feed.deleted is not None:
+    if purges.is_kept(tx, feed.id, connection.id, statement.version):
+        return
+    _check_true(tx, connection, recipient, statement)
+    purges.keep(scope, tx, feed.id, connection, message)
+    if feed.deleted is not None:
         return
     what = f"what version {statement.version} took out of feed" if statement.version else "feed"
     Alerts(scope).add(tx, AlertKind.FEED_PURGED, f"{connection.alias} signed that it purged {what} {feed.name}")
+
+
+def _check_true(tx: Tx, connection: Connection, recipient: Recipient, statement: PurgeStatement) -> None:
+    """Raise RemoteProtocolError for a statement that is not about what is gone: only the first one is kept."""
+    if not statement.version:
+        if recipient.live:
+            raise RemoteProtocolError("out_of_order", "the partner has purged a feed that goes on")
+        behind = statement.revision < recipient.last_revision
+        if behind and connection.restored is None:  # set back to a backup it knows no later one
+            raise RemoteProtocolError("revision", "the statement is about an earlier revision than the last one")
+        return
+    version = versions.get(tx, recipient.feed_id, statement.version)
+    before = runs.last_sent(tx, connection.id, recipient.feed_id, before=statement.version)
+    if before is None:
+        return
+    had = versions.get(tx, recipient.feed_id, before.version)
+    gone = {each.id for each in had.segments} - {each.id for each in version.segments}
+    names = set(had.namespaces) - set(version.namespaces)
+    said = [statement, *purges.between(tx, recipient.feed_id, connection.id, before.version, statement.version)]
+    if not gone <= {each for one in said for each in one.segments}:
+        raise RemoteProtocolError("manifest", "the statement leaves out a segment that the version took out")
+    if not names <= {each for one in said for each in one.namespaces}:
+        raise RemoteProtocolError("manifest", "the statement leaves out a namespace that the version took out")

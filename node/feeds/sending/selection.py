@@ -10,13 +10,19 @@ from protocol.feed import Definition
 from psi.hashing import length_prefixed
 
 from ...access.scope import Scope
+from ...consent import consent_policies
 from ...consent.consent_policies import ConsentPolicies
+from ...governance.labels import Labels
 from ...partners.connections import Connection
 from ...people import audiences
 from ...people.snapshots import Snapshot
+from ...segments import evaluation
 from ...segments.segments import Segments
 from ...storage.cache import Epoch
+from ...storage.database import Tx
 from .. import versions
+
+FORMAT = 1  # counts up when another selection is made from the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +52,43 @@ class Selection:
         return sum(len(audience.values) for audience in self.audiences.values())
 
 
+def inputs(
+    scope: Scope, connection: Connection, definition: Definition, snapshot: Snapshot, model: str, *, tx: Tx
+) -> str:
+    """Return a digest of all that `select_members` decides from, and the rules before it: while it is the same, evaluating
+    the rules again and selecting again would end as before.
+
+    Files of a snapshot never change, so their names stand for them. The clock is in none of it, but for received members
+    whose time is over: these have another stamp.
+    """
+    names = [segment.name for segment in definition.segments]
+    found = [
+        FORMAT,
+        definition.digest().hex(),
+        sorted(versions.matched_by(definition, connection)),
+        connection.terms.minimum_segment,
+        model,
+        sorted(snapshot.content.document().items()),
+        evaluation.read_by_rules(scope, tx),
+        consent_policies.stored(scope, tx),
+        [sorted(Labels(scope).labels_of_segment(name, tx)) for name in names],
+    ]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
 def select_members(
-    scope: Scope, connection: Connection, definition: Definition, snapshot: Snapshot, model: str
+    scope: Scope,
+    connection: Connection,
+    definition: Definition,
+    snapshot: Snapshot,
+    model: str,
+    *,
+    tx: Tx | None = None,
 ) -> Selection:
     """Decide what may leave with a version of a feed to a partner."""
     names = [segment.name for segment in definition.segments]
-    members = [Segments(scope).all_members(name, snapshot) for name in names]
-    qualified = ConsentPolicies(scope).qualified(names, snapshot)
+    members = [Segments(scope).all_members(name, snapshot, tx) for name in names]
+    qualified = ConsentPolicies(scope).qualified(names, snapshot, tx=tx)
     found = {
         each: audiences.audience(snapshot, each, members, model=model, qualified=qualified)
         for each in versions.matched_by(definition, connection)
@@ -64,18 +100,20 @@ def choose(found: Mapping[str, audiences.Audience], names: Sequence[str], *, min
     """Choose from the members of segments, by namespace, those that may leave: all their profiles may be shared and meet
     the segment's consent policies, and the segment has `minimum` such members in one of the namespaces.
     """
-    may = {namespace: audience.shareable() for namespace, audience in found.items()}
+    may = {namespace: audience.allowed() for namespace, audience in found.items()}
     large = np.zeros(len(names), bool)
     for allowed in may.values():
-        large |= allowed.segments.sum(axis=1) >= minimum
-    chosen = {}
+        large |= allowed.sum(axis=1) >= minimum
+    chosen, allowed_somewhere = {}, 0
     for namespace, allowed in may.items():
-        kept = replace(allowed, segments=allowed.segments & large[:, None])
+        allowed_somewhere += int(allowed.any(axis=0).sum())
+        kept = replace(found[namespace], segments=allowed & large[:, None], qualified=None)
         chosen[namespace] = kept.take(np.asarray(kept.segments.any(axis=0)))
+    considered, sent = (sum(len(each.values) for each in group.values()) for group in (found, chosen))
     return Selection(
         audiences=chosen,
-        considered=sum(len(audience.values) for audience in found.values()),
-        unconsented=sum(len(found[each].values) - len(allowed.values) for each, allowed in may.items()),
-        small=sum(len(allowed.values) - len(chosen[each].values) for each, allowed in may.items()),
+        considered=considered,
+        unconsented=considered - allowed_somewhere,
+        small=allowed_somewhere - sent,
         small_segments=sorted(name for name, fits in zip(names, large, strict=True) if not fits),
     )

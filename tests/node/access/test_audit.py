@@ -105,6 +105,8 @@ def test_rows_of_a_year_ago_are_there(either_node: Node, clock: Clock) -> None:
     "change",
     [
         {"actor": "bob@host"},
+        {"actor_kind": "user"},
+        {"actor_kind": None},
         {"act": "feed.list"},
         {"target": "other"},
         {"result": "deny"},

@@ -1,12 +1,15 @@
 """A user who is limited by labels runs every command, and learns no hidden name, count or member."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawling import ABSENT, COMMANDS, COUNTS, HIDDEN, Crawler, Try, commands, leaks, prepare, put_conflict
+from crawl_ends import HIDDEN_ONES, SEEN, expected
+from crawl_home import prepare, put_conflict
+from crawling import ABSENT, COMMANDS, COUNTS, HIDDEN, Crawler, Try, commands, leaks
 from sides import Pair, Person
 
 
@@ -14,13 +17,16 @@ def test_every_command_is_in_the_table() -> None:
     """A new command needs a row in tests/support/crawling.py, with arguments for what it names."""
     assert set(commands()) - set(COMMANDS) == set()
     assert set(COMMANDS) - set(commands()) == set()
+    tries = {each.line(command) for command, tries in COMMANDS.items() for each in tries if isinstance(each, Try)}
+    listed = [line for table in (SEEN, HIDDEN_ONES) for lines in table.values() for line in lines]
+    assert set(listed) - tries == set()
 
 
 def test_a_leak_is_found() -> None:
     assert leaks("there is no segment 'zebsecret', 137 people", ["zebsecret"]) == ["137"]
     assert leaks('{"name": "zebsecret.x"}', []) == ['"zebsecret.x"}']
     assert leaks("1137 people, 2026-01-01T13:43Z, ab43", []) == []
-    assert {137, 163, 113, 43} <= COUNTS
+    assert {137, 163, 113, 43, 77, 377, 59, 83} <= COUNTS
     assert not {210, 95, 300, 51} & COUNTS
 
 
@@ -31,11 +37,15 @@ def crawler(
     pair = idle_pair
     with pair.acme.serving(), pair.globe.serving():
         token = prepare(pair, person)
+    connect_id = pair.globe.project.partners.connect_id().encode()
     crawler = Crawler(pair, token, tmp_path / "crawl", monkeypatch)
     with pair.acme.node.home.guard.itself():
         jobs, alerts = pair.acme.node.jobs.all(), pair.acme.project.alerts.all()
         offers = {name: str(pair.acme.project.received.show(name)["hash"]) for name in ("offer", "zeboffer")}
     crawler.ids = {
+        "JOB": next(job.id for job in jobs if job.submitted_by == "lou"),
+        "ALERT": next(each.id for each in alerts if "connect" in each.kind),
+        "CONNECT-ID": connect_id,
         "zebjob": next(job.id for job in jobs if "zebsecret" in str(job.parameters)),
         "zebalert": next(each.id for each in alerts if HIDDEN in each.text),
         "HASH": offers["offer"],
@@ -59,17 +69,28 @@ def _leaks(
     crawler: Crawler, capsys: pytest.CaptureFixture[str], command: str, each: Try, form: tuple[str, ...]
 ) -> list[tuple[str, ...]]:
     words = [*command.split(), *each.filled()]
-    found: list[tuple[str, ...]] = [(leak,) for leak in leaks(crawler.run(capsys, *words, *form), words)]
+    said = crawler.run(capsys, *words, *form)
+    found: list[tuple[str, ...]] = [(leak,) for leak in leaks(said, words)]
+    found += [("ends", code) for code in _other_end(said, each.line(command), hidden=False)]
     if not each.kinds():
         return found
     hidden = [*command.split(), *each.filled(hidden=True), *form]
     said = crawler.run(capsys, *hidden)
-    found += [("hidden", leak) for leak in leaks(_masked(crawler, said), hidden)]
+    found += [("hidden", leak) for leak in leaks(_masked(crawler, said), [*hidden, *each.in_files()])]
+    found += [("hidden ends", code) for code in _other_end(said, each.line(command), hidden=True)]
     if each.compare:
         absent = crawler.run(capsys, *command.split(), *each.filled(absent=True), *form)
         if _masked(crawler, said).replace(HIDDEN, ABSENT) != absent:
             found.append(("differs", said, absent))
     return found
+
+
+def _other_end(said: str, line: str, *, hidden: bool) -> list[str]:
+    """Return the code with which a try ended, where that is not what the table says; without --json only whether it failed."""
+    wanted, failed = expected(line, hidden=hidden), not said.startswith("0\n")
+    found = re.search(r'^  "code": "(\w+)"|"error": {\s*"code": "(\w+)"', said, re.MULTILINE) if failed else None
+    code = (found[1] or found[2]) if found else wanted if failed == bool(wanted) else "failed" if failed else ""
+    return [] if code == wanted else [code or "no error"]
 
 
 @pytest.mark.feature("GV10")
@@ -81,7 +102,7 @@ def test_what_is_counted_is_what_is_seen(crawler: Crawler, capsys: pytest.Captur
     assert (partner["segments_shared"], partner["segments_received"]) == (1, 1)  # open, and theirs
     assert [each["segments_shared"] for each in shown("partner", "list")] == [1]
     project = shown("project", "show")
-    assert project["counts"] == {"datasets": 2, "connections": 1, "labels_applied": 1, "segments": 4}
+    assert project["counts"] == {"datasets": 3, "connections": 1, "labels_applied": 1, "segments": 5}
     assert project["labels"] == {"C5": 1}
     feeds = shown("feed", "list")
     assert [each["name"] for each in feeds["shared"]] == ["draft", "summer"]  # firsts are narrowed by what is hidden

@@ -16,7 +16,7 @@ from sides import EMAIL, Pair, Person
 from sqlalchemy import select
 
 from node.access import permissions
-from node.access.audit import Audit, Result
+from node.access.audit import Actor, ActorKind, Audit, Result
 from node.access.guard import NOBODY, OPERATOR, Caller
 from node.access.permissions import PermissionDenied
 from node.access.scope import Scope
@@ -199,20 +199,20 @@ def test_a_job_needs_view(node: Node) -> None:
 
 def test_who_acts_is_known_in_the_thread_alone_that_says_so(node: Node) -> None:
     bob = crew(node, bob="viewer")["bob"]
-    with signed_in(node, bob) as bobs, bobs.home.guard.itself("cy"):
-        assert bobs.home.guard.actor() == "cy"
+    with signed_in(node, bob) as bobs, bobs.home.guard.itself(Actor(ActorKind.USER, "cy")):
+        assert bobs.home.guard.actor().name == "cy"
         others: list[Caller] = []
         thread = threading.Thread(target=lambda: others.append(bobs.home.guard.caller))
         thread.start()
         thread.join()
         assert others == [OPERATOR]
         with bobs.home.guard.itself():  # such as what partners ask for: it is not bob's
-            assert "@" in bobs.home.guard.actor()
-        assert bobs.home.guard.actor() == "cy"
+            assert "@" in bobs.home.guard.actor().name
+        assert bobs.home.guard.actor().name == "cy"
         with pytest.raises(ZeroDivisionError), bobs.home.guard.acting_as(NOBODY):
             raise ZeroDivisionError
-        assert bobs.home.guard.actor() == "cy"
-    assert bobs.home.guard.actor() == "bob"
+        assert bobs.home.guard.actor().name == "cy"
+    assert bobs.home.guard.actor().name == "bob"
 
 
 # In a service
@@ -407,7 +407,7 @@ def test_a_service_signs_nobody_in_for_a_whole_thread(served: Node) -> None:
         token = served.users.create("ann", ["administrator"]).text
     with pytest.raises(NoCaller):
         served.sign_in(token)
-    assert served.home.guard.actor() == "nobody"
+    assert served.home.guard.actor().name == "nobody"
 
 
 def test_after_a_sign_in_that_failed_nobody_is_signed_in(node: Node) -> None:

@@ -55,6 +55,7 @@ def acts(project: Project, folder: Any) -> dict[str, Any]:
         "segment.delete": lambda: project.segments.delete("nothing"),
         "segment.evaluate": lambda: project.segments.evaluate("nothing"),
         "audit.prune": lambda: Node(project.scope.home).prune_audit(project.scope.home.now()),
+        "audit.export": lambda: Node(project.scope.home).export_audit(folder, "csv"),
         "node.backup": lambda: Node(project.scope.home).backup(folder),
     }
 

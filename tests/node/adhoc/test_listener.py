@@ -11,17 +11,21 @@ import pytest
 from matches import columns, emails, phones
 from sides import HERE
 
-from node.adhoc import dialler, listener
+from node.adhoc import answers, dialler, listener
 from node.adhoc.answers import Learned
 from node.adhoc.listener import Rules
 from node.adhoc.session import Columns, Party
 from node.errors import Failure, InvalidInput, NotAllowed, PeerUnreachable, RefusedByPartner, RefusedToPartner
+from node.exchanges.http import Answering, Answers
 from node.node import Node
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol import wire
 from protocol.connectid import ConnectId
 from protocol.errors import RemoteProtocolError
+from protocol.estimate import commit
+from protocol.messages import SignedCommitment
+from psi.count import CHUNK_POINTS, Universe
 from psi.errors import Remedy
 
 pytestmark = pytest.mark.two_nodes
@@ -163,6 +167,51 @@ def test_a_session_that_broke_before_its_answer_can_be_begun_again(
         assert len(outcome.found[0].indices) == 40
     else:
         assert (outcome.counted[0].overlap, learned.overlap) == (40, {"email_sha256/lc-v1": 40})
+
+
+def test_a_session_that_was_given_up_leaves_the_memory(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Answering] = []
+
+    class Noted(Answering):
+        def __init__(self, answers: Answers) -> None:
+            super().__init__(answers)
+            made.append(self)
+
+    monkeypatch.setattr(listener, "Answering", Noted)
+    there = listen(columns(email=emails(0, 100)), minimum=1)
+    with monkeypatch.context() as silent:
+        silent.setattr(dialler, "DONE_PATH", "/vesica/1/nothing")  # it goes away without a word
+        for _ in range(3):
+            broken_at(there.connect_id, columns(email=emails(50, 150)), "tags")
+            assert len(made[0].in_memory()) == 1
+    dialler.dial(there.connect_id, columns(email=emails(50, 150)), minimum=1)
+    there.outcome()
+
+
+def test_a_listener_that_shows_more_than_agreed_fills_no_memory(
+    listen: Callable[..., Listening], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a universe that is larger than agreed not a point is fetched."""
+    fetched: list[str] = []
+    get = PeerClient.get
+
+    def lie(universe: Universe, *, sign: Callable[[bytes], bytes], **more: Any) -> SignedCommitment:
+        true = commit(universe, sign=sign, **more).commitment
+        many = dataclasses.replace(true, count=400 * CHUNK_POINTS, chunks=true.chunks * 400)
+        return SignedCommitment(commitment=many, signature=many.sign(sign))
+
+    def note(self: PeerClient, path: str) -> bytes:
+        fetched.append(path.split("/")[-2])
+        return get(self, path)
+
+    monkeypatch.setattr(answers, "commit", lie)
+    monkeypatch.setattr(PeerClient, "get", note)
+    there = listen(columns(email=emails(0, 100)), minimum=1)
+    with pytest.raises(RemoteProtocolError, match="more than the 10,000,000 agreed"):
+        dialler.dial(there.connect_id, columns(email=emails(0, 100)), minimum=1)
+    assert fetched == ["commitment"]
 
 
 @pytest.mark.parametrize(("step", "members"), [("answer", False), ("manifest", True)])
@@ -342,7 +391,7 @@ def test_an_address_that_nobody_can_dial_is_refused() -> None:
 
 def test_who_is_not_in_the_session_gets_nothing(listen: Callable[..., Listening]) -> None:
     there = ConnectId.parse(listen(columns(email=emails(0, 100)), minimum=1).connect_id)
-    with PeerClient(Party(), there.address, there.key, reach=HERE) as stranger:
+    with PeerClient(Party(), Peer(there.address, there.key, allowed=HERE)) as stranger:
         for path in (paths.EXCHANGES, "/vesica/1/done"):
             with pytest.raises(RefusedByPartner) as refused:
                 stranger.post(path, b"")

@@ -1,7 +1,6 @@
 """A home comes back from a backup whole or not at all."""
 
 import json
-import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -24,7 +23,6 @@ from node.people.snapshots import Snapshot
 from node.storage import tables
 from node.storage.database import Tx
 from node.storage.tables import DAY
-from node.wiring import sweep
 
 
 @pytest.mark.feature("OP9")
@@ -274,17 +272,3 @@ def test_who_may_not_see_everything_writes_no_backup(node: Node, tmp_path: Path)
     with pytest.raises(NotAllowed, match="bob does not have the permission"):
         node.backup(tmp_path / "copy.tar")
     assert not (tmp_path / "copy.tar").exists()
-
-
-def test_what_killed_backups_and_restores_left_goes_with_the_upkeep(node: Node) -> None:
-    """They have data and keys; one that may still be at work stays."""
-    home = node.home.path
-    left = [home / ".backup.a", home.parent / f".{home.name}.restoring.a"]
-    at_work = home / ".backup.b"
-    for folder in (*left, at_work):
-        (folder / "keys").mkdir(parents=True)
-        (folder / "keys" / "node.key").write_bytes(b"key")
-    for folder in left:
-        os.utime(folder, (0, 0))
-    sweep(node.home)
-    assert [each.exists() for each in (*left, at_work)] == [False, False, True]

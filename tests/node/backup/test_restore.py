@@ -3,19 +3,19 @@
 import hashlib
 import json
 import sqlite3
-import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from clock import Clock, SeededRandom
-from restoring import both, people, prepare, set_back
+from restoring import both, forgotten, people, prepare, set_back
 from sides import EMAIL, HERE, Pair, Person, Side
 from sqlalchemy import select, update
 
 from cli.main import main
 from node.access.permissions import PermissionDenied
+from node.backup.backup import BackupIncomplete
 from node.errors import InvalidToken, NotAllowed, RefusedByPartner
 from node.exchanges.http import open_at
 from node.node import Node
@@ -24,7 +24,7 @@ from node.service import Schedule
 from node.storage import tables
 from node.storage.ids import wire_id
 from node.storage.tables import DAY
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol.states import Kind, Part
 from psi.errors import Remedy, VesicaError
 
@@ -70,7 +70,7 @@ def test_users_are_restored_into_postgresql(
     assert document["tokens_ended"] == 1
     with Node.open(tmp_path / "new", now=clock, random=random) as node:
         node.home.guard.sign_in(node.users.reset("ann").text)
-        assert node.project().on_hold
+        assert node.project().scope.on_hold
 
 
 @pytest.mark.feature("OP9")
@@ -104,38 +104,35 @@ def test_who_opted_out_after_the_backup_is_not_shared_again(
     idle_pair: Pair, person: type[Person], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair, acme, globe = idle_pair, idle_pair.acme, idle_pair.globe
-    with globe.serving():
-        with acme.serving():
-            prepare(pair, person)
-            acme.node.backup(tmp_path / "backup")
-            acme.project.consent.set("pa", "n")
-            pair.clock.advance(seconds=60)
-            acme.project.feeds.sync()
-            assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
-        assert set_back(pair, acme, tmp_path / "backup", days=2)["on_hold"] == ["default"]
-        with acme.serving():
-            pair.post()
-            for _ in range(3):
-                pair.clock.advance(days=1)
-                Schedule(acme.node.home).tick()
-                pair.post()
-            assert [job for job in acme.node.jobs.all() if job.kind == "release" and job.state != "done"] == []
-            asks: list[Callable[[], object]] = [acme.project.feeds.sync, lambda: acme.project.feeds.estimate("summer")]
-            for ask in asks:
-                with pytest.raises(VesicaError) as refused:
-                    ask()
-                assert refused.value.code == "on_hold"
-                assert refused.value.remedy == Remedy("project.resume", {"name": "default"})
-            assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
-            shows_and_resumes(acme, capsys)
-            assert acme.acts("project.resume")
-            acme.project.partners.allow("globe")
-            acme.project.consent.set("pa", "n")
+    with forgotten(pair, person, acme, tmp_path / "backup") as report:
+        acme.project.consent.set("pa", "n")
+        pair.clock.advance(seconds=60)
+        acme.project.feeds.sync()
+        assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
+    assert report["on_hold"] == ["default"]
+    with both(pair):
+        pair.post()
+        for _ in range(3):
             pair.clock.advance(days=1)
             Schedule(acme.node.home).tick()
             pair.post()
-            assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
-            assert acme.project.feeds.show("summer")["partners"][0]["last_revision"] > 2
+        assert [job for job in acme.node.jobs.all() if job.kind == "release" and job.state != "done"] == []
+        asks: list[Callable[[], object]] = [acme.project.feeds.sync, lambda: acme.project.feeds.estimate("summer")]
+        for ask in asks:
+            with pytest.raises(VesicaError) as refused:
+                ask()
+            assert refused.value.code == "on_hold"
+            assert refused.value.remedy == Remedy("project.resume", {"name": "default"})
+        assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
+        shows_and_resumes(acme, capsys)
+        assert acme.acts("project.resume")
+        acme.project.partners.allow("globe")
+        acme.project.consent.set("pa", "n")
+        pair.clock.advance(days=1)
+        Schedule(acme.node.home).tick()
+        pair.post()
+        assert globe.members("acme", "vip") == {"pb", "pc", "pd"}
+        assert acme.project.feeds.show("summer")["partners"][0]["last_revision"] > 2
     with pytest.raises(NotAllowed):
         acme.project.resume()
 
@@ -187,7 +184,7 @@ def test_on_hold_nothing_is_fetched_and_no_count_is_answered(
     subject = {"feed": wire_id(feed_id), "version": 1, "revision": 1}
     with (
         acme.serving(),
-        PeerClient(globe.node.home, acme.address, acme.node.key, reach=HERE) as client,
+        PeerClient(globe.node.home, Peer(acme.address, acme.node.key, allowed=HERE)) as client,
         pytest.raises(RefusedByPartner) as fetched,
     ):
         open_at(client, acme.opening("globe", Kind.RELEASE, Part.RECEIVER, subject=subject, epoch=epoch))
@@ -219,7 +216,7 @@ def test_who_may_not_share_may_not_resume(node: Node, tmp_path: Path, clock: Clo
             again.project().resume()
         again.home.guard.sign_in(shares)
         again.project().resume()
-        assert not again.project().on_hold
+        assert not again.project().scope.on_hold
 
 
 @pytest.mark.feature("EX8")
@@ -227,26 +224,23 @@ def test_after_a_restore_evaluations_count_as_spent_for_each_partner(
     idle_pair: Pair, person: type[Person], tmp_path: Path
 ) -> None:
     pair, acme, globe = idle_pair, idle_pair.acme, idle_pair.globe
-    with globe.serving():
-        with acme.serving():
-            prepare(pair, person)
-            acme.node.backup(tmp_path / "backup")
-        set_back(pair, acme, tmp_path / "backup", days=2)
-        with acme.serving():
-            pair.post()
-            acme.project.resume()
-            for _ in range(2):
-                with pytest.raises(VesicaError) as spent:
-                    acme.project.feeds.sync()
-                assert spent.value.code == "evaluations_spent"
-                pair.clock.advance(days=13)
-            acme.project.partners.allow("globe")
-            assert acme.project.feeds.sync()[0]["status"] == "done"
-            people = [person(f"q{n}", f"q{n}@example.com") for n in range(6)]
-            globe.people(people, "more")
-            with pytest.raises(VesicaError) as spent:  # once, not for ever
+    with forgotten(pair, person, acme, tmp_path / "backup"):
+        pass
+    with both(pair):
+        pair.post()
+        acme.project.resume()
+        for _ in range(2):
+            with pytest.raises(VesicaError) as spent:
                 acme.project.feeds.sync()
             assert spent.value.code == "evaluations_spent"
+            pair.clock.advance(days=13)
+        acme.project.partners.allow("globe")
+        assert acme.project.feeds.sync()[0]["status"] == "done"
+        people = [person(f"q{n}", f"q{n}@example.com") for n in range(6)]
+        globe.people(people, "more")
+        with pytest.raises(VesicaError) as spent:  # once, not for ever
+            acme.project.feeds.sync()
+        assert spent.value.code == "evaluations_spent"
 
 
 @pytest.mark.feature("EX8")
@@ -254,11 +248,8 @@ def test_after_a_restore_a_partner_ends_one_epoch_early_and_no_more(
     idle_pair: Pair, person: type[Person], tmp_path: Path
 ) -> None:
     pair, acme = idle_pair, idle_pair.acme
-    with pair.globe.serving():
-        with acme.serving():
-            prepare(pair, person)
-            acme.node.backup(tmp_path / "backup")
-        set_back(pair, acme, tmp_path / "backup", days=2)
+    with forgotten(pair, person, acme, tmp_path / "backup"):
+        pass
     project = acme.project
     connection = project.partners.get("globe")
 
@@ -280,40 +271,60 @@ def test_after_a_restore_a_partner_ends_one_epoch_early_and_no_more(
         pulled(ours + 7)
 
 
-def test_what_a_backup_has_beside_its_rows_is_not_restored(
-    node: Node, tmp_path: Path, clock: Clock, random: SeededRandom
-) -> None:
-    """Triggers of whoever made it would lift the hold and bring tokens back."""
-    ann = node.users.create("ann", ["administrator"])
-    node.home.guard.sign_in(ann.text)
-    node.backup(tmp_path / "backup.tar")
-    taken = tmp_path / "taken"
-    with tarfile.open(tmp_path / "backup.tar") as backup:
-        names = backup.getnames()
-        backup.extractall(taken, filter="data")
-    with closing(sqlite3.connect(taken / "control.db")) as own:
-        own.execute(
-            "CREATE TRIGGER hold AFTER UPDATE OF restored ON projects BEGIN UPDATE projects SET resumed = 9; END"
-        )
-        own.execute(
-            "CREATE TRIGGER token AFTER DELETE ON tokens BEGIN INSERT INTO tokens SELECT "
-            + ", ".join(f"OLD.{column.name}" for column in tables.tokens.columns)
-            + "; END"
-        )
-        own.commit()
-        own.execute("PRAGMA journal_mode = delete")
-    manifest = json.loads((taken / "manifest.json").read_bytes())
-    content = (taken / "control.db").read_bytes()
-    manifest["files"]["control.db"] = [len(content), hashlib.sha256(content).hexdigest()]
-    (taken / "manifest.json").write_text(json.dumps(manifest))
-    with tarfile.open(tmp_path / "hostile.tar", "w", format=tarfile.PAX_FORMAT) as hostile:
-        for name in names:
-            hostile.add(taken / name, name)
+ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n AS number FROM r"
 
-    Node.restore(tmp_path / "hostile.tar", tmp_path / "new", now=clock, random=random)
-    with Node.open(tmp_path / "new", now=clock, random=random) as again:
-        with pytest.raises(InvalidToken):
-            again.home.guard.sign_in(ann.text)
-        with again.home.database.read() as tx:
-            assert tx.execute(select(tables.projects.c.resumed)).scalar_one() is None
-    assert not list((tmp_path / "new").glob(".control.db*"))
+
+def twice_linked(own: sqlite3.Connection) -> None:
+    """Let the pages of a table's rows be linked to once more, by the bytes of a page above them."""
+    own.execute("CREATE TABLE long (a)")
+    own.executemany("INSERT INTO long VALUES (?)", [("x" * 3_000,)] * 50)
+    own.commit()
+    (page,) = own.execute("SELECT rootpage FROM sqlite_master WHERE name = 'long'").fetchone()
+    (size,) = own.execute("PRAGMA page_size").fetchone()
+    (file,) = (row[2] for row in own.execute("PRAGMA database_list"))
+    own.execute("PRAGMA journal_mode = delete")
+    with open(file, "r+b") as raw:
+        raw.seek((page - 1) * size)
+        content = bytearray(raw.read(size))
+        assert content[0] == 5  # the cells of such a page have links to others
+        first, second = (int.from_bytes(content[place : place + 2]) for place in (12, 14))
+        content[second : second + 4] = content[first : first + 4]
+        raw.seek((page - 1) * size)
+        raw.write(content)
+
+
+@pytest.mark.feature("OP9")
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "CREATE TRIGGER hold AFTER UPDATE OF restored ON projects BEGIN UPDATE projects SET resumed = 9; END",
+        f"ALTER TABLE audit RENAME TO other; CREATE VIEW audit AS {ENDLESS}",
+        "ALTER TABLE projects RENAME TO other; CREATE VIEW projects AS SELECT *, hex(zeroblob(90000000)) FROM other",
+        "ALTER TABLE projects ADD COLUMN more AS (hex(zeroblob(90000000)))",
+        f"ALTER TABLE projects ADD COLUMN more DEFAULT '{'x' * 101}'",
+        "CREATE TABLE more (a CHECK (length(hex(zeroblob(90000000))) > a))",
+        "CREATE INDEX more ON projects (hex(zeroblob(90000000)))",
+        "CREATE VIRTUAL TABLE more USING fts5(a)",
+        "UPDATE projects SET terms = '" + "[" * 100_000 + "'",
+        "UPDATE projects SET terms = 'none'",
+        twice_linked,
+    ],
+)
+def test_a_backup_with_more_than_rows_in_its_tables_is_refused(
+    node: Node, tmp_path: Path, odd: str | Callable[[sqlite3.Connection], None]
+) -> None:
+    """It would lift the hold, or have rows without end; nothing of it is there afterwards."""
+    node.backup(tmp_path / "taken")
+    rows = tmp_path / "taken" / "control.db"
+    with closing(sqlite3.connect(rows)) as own:
+        if isinstance(odd, str):
+            own.executescript(odd)
+        else:
+            odd(own)
+        own.execute("PRAGMA journal_mode = delete")
+    manifest = json.loads((tmp_path / "taken" / "manifest.json").read_bytes())
+    manifest["files"]["control.db"] = [rows.stat().st_size, hashlib.sha256(rows.read_bytes()).hexdigest()]
+    (tmp_path / "taken" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackupIncomplete, match=r"control\.db of .* is damaged"):
+        Node.restore(tmp_path / "taken", tmp_path / "new")
+    assert not list(tmp_path.glob("*new*"))

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from restoring import both, people, set_back
 from sides import EMAIL, PHONE, Pair, Person, Side
+from sqlalchemy import delete
 
-from node.partners import agreements
-from node.partners.connections import Connection
+from node.partners import agreements, held_agreements
+from node.partners.agreements_in_force import KEPT
+from node.partners.connections import Connection, note
+from node.storage import tables
 from protocol.agreement import Acceptance, Held, Proposal, Refusal
 from protocol.errors import RemoteProtocolError
 
@@ -76,6 +79,45 @@ def test_what_was_signed_after_the_backup_is_taken_over(
         assert same(pair) == (3, 3)
 
 
+def test_nothing_older_comes_back_once_both_agreed_anew(
+    idle_pair: Pair, person: type[Person], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partner that kept quiet after the restore shows a weaker agreement that was signed before it, too late."""
+    pair = idle_pair
+    with both(pair):
+        pair.prepare(people(person, "abcdef"), people(person, "cdefgh"), {}, minimum_overlap=5)
+        pair.acme.node.backup(tmp_path / "backup")
+        first = connection(pair.globe)
+        for minimum in (3, 1):
+            for side in (pair.acme, pair.globe):
+                side.project.set_terms(minimum_overlap=minimum)
+            pair.globe.project.partners.propose("acme")
+            pair.post()
+            agree(pair, pair.acme)
+        shown = connection(pair.globe)
+    assert (shown.agreed.version, shown.terms.minimum_overlap) == (3, 1)
+    set_back(pair, pair.acme, tmp_path / "backup", days=2)
+    with both(pair), monkeypatch.context() as lying:
+        lying.setattr(held_agreements, "report", lambda *_: None)
+        pair.post()
+        pair.acme.project.resume()
+        with pair.globe.project.scope.begin() as tx:
+            tx.execute(delete(tables.agreements))
+            note(tx, shown, **{name: getattr(first, name) for name in KEPT})
+        pair.acme.project.partners.decline_change("globe")  # its first proposal has come again
+        pair.acme.project.set_terms(minimum_overlap=50)
+        pair.acme.project.partners.propose("globe")
+        pair.post()
+        agree(pair, pair.globe)
+    assert connection(pair.acme).terms.minimum_overlap == 50
+    pair.clock.advance(days=300)
+    with both(pair):
+        with pair.globe.project.scope.begin() as tx:
+            held_agreements.report(pair.globe.project.scope, tx, shown)
+        pair.post()
+    assert connection(pair.acme).terms.minimum_overlap == 50
+
+
 @pytest.mark.parametrize("how", ["replaced", "refused"])
 def test_what_was_accepted_and_came_to_nothing_is_not_taken_over(
     idle_pair: Pair, person: type[Person], tmp_path: Path, how: str
@@ -110,7 +152,7 @@ def test_what_was_accepted_and_came_to_nothing_is_not_taken_over(
         else:
             agreements.refused(scope, tx, ours, Refusal(proposal=proposal.digest(), reason=""))
     with pair.acme.node.home.begin() as tx, pytest.raises(RemoteProtocolError, match="come to nothing"):
-        agreements.held(scope, tx, connection(pair.acme), held)
+        held_agreements.held(scope, tx, connection(pair.acme), held)
     assert connection(pair.acme).agreed.version == 1
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from clock import Clock
 from partnering import alerts
-from restoring import both, go_on, people, prepare, replace_members, set_back
+from restoring import both, forgotten, go_on, people, prepare, replace_members, set_back
 from sides import EMAIL, PHONE, Pair, Person
 from sqlalchemy import select
 
@@ -165,19 +165,15 @@ def test_a_partner_that_forgot_the_end_of_a_connection_is_told_again(
     idle_pair: Pair, person: type[Person], tmp_path: Path
 ) -> None:
     pair, acme, globe = idle_pair, idle_pair.acme, idle_pair.globe
-    with globe.serving():
-        with acme.serving():
-            prepare(pair, person)
-            acme.node.backup(tmp_path / "backup")
-            acme.project.partners.disconnect("globe", "enough")
-            pair.post()
-            assert globe.project.partners.get("acme").status == "disconnected"
-        set_back(pair, acme, tmp_path / "backup", days=2)
-        with acme.serving():
-            assert acme.project.partners.get("globe").status == "active"
-            pair.post()
-            assert acme.project.partners.get("globe").status == "disconnected"
-            assert acme.project.feeds.show("summer")["partners"][0]["status"] == "revoked"
+    with forgotten(pair, person, acme, tmp_path / "backup"):
+        acme.project.partners.disconnect("globe", "enough")
+        pair.post()
+        assert globe.project.partners.get("acme").status == "disconnected"
+    with both(pair):
+        assert acme.project.partners.get("globe").status == "active"
+        pair.post()
+        assert acme.project.partners.get("globe").status == "disconnected"
+        assert acme.project.feeds.show("summer")["partners"][0]["status"] == "revoked"
 
 
 @pytest.mark.feature("OP9")
@@ -185,14 +181,11 @@ def test_a_partner_is_told_no_version_that_it_was_never_offered(
     idle_pair: Pair, person: type[Person], tmp_path: Path
 ) -> None:
     pair, acme, globe = idle_pair, idle_pair.acme, idle_pair.globe
+    with forgotten(pair, person, globe, tmp_path / "backup"):
+        acme.project.feeds.edit("summer", addition=Addition(namespaces=[PHONE]))
+        shown = acme.project.feeds.show("summer")["partners"][0]
+        assert (shown["accepted_version"], shown["waits_for_estimate"]) == (1, [PHONE])
     with acme.serving():
-        with globe.serving():
-            prepare(pair, person)
-            globe.node.backup(tmp_path / "backup")
-            acme.project.feeds.edit("summer", addition=Addition(namespaces=[PHONE]))
-            shown = acme.project.feeds.show("summer")["partners"][0]
-            assert (shown["accepted_version"], shown["waits_for_estimate"]) == (1, [PHONE])
-        set_back(pair, globe, tmp_path / "backup", days=2)
         globe.post()
         with acme.node.home.database.read() as tx:
             (held,) = tx.scalars(select(tables.letters.c.body).where(tables.letters.c.kind == "feed.held"))
@@ -207,11 +200,8 @@ def test_a_withdrawal_gets_through_though_the_key_epoch_is_younger_than_a_day(
 ) -> None:
     pair = idle_pair
     side = pair.acme if restored == "acme" else pair.globe
-    with both(pair):
-        prepare(pair, person)
-        side.node.backup(tmp_path / "backup")
-    pair.clock.advance(seconds=3600)
-    set_back(pair, side, tmp_path / "backup")
+    with forgotten(pair, person, side, tmp_path / "backup", days=0):
+        pair.clock.advance(seconds=3600)
     with both(pair):
         pair.post()
         pair.clock.advance(seconds=60)
@@ -245,10 +235,8 @@ def test_letters_that_a_process_took_as_it_ended_come_again(
 ) -> None:
     """The old service confirms letters after its home was restored elsewhere: the new home never had them."""
     pair = idle_pair
-    with both(pair):
-        prepare(pair, person)
-        pair.globe.node.backup(tmp_path / "backup")
-    set_back(pair, pair.globe, tmp_path / "backup")
+    with forgotten(pair, person, pair.globe, tmp_path / "backup", days=0):
+        pass
     with both(pair):
         pair.post()
         pair.acme.project.feeds.create("winter", segments=["new"], namespaces=[EMAIL], partners=["globe"])

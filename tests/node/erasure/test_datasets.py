@@ -24,7 +24,7 @@ def web(side: Side, ids: list[str]) -> None:
 
 
 def names(side: Side) -> list[str]:
-    return [each["name"] for each in side.project.erasure.datasets.all()]
+    return [each["name"] for each in side.project.datasets.all()]
 
 
 @pytest.mark.feature("OP11")
@@ -33,7 +33,7 @@ def test_a_dataset_goes_with_the_profiles_that_no_other_one_has(pair: Pair) -> N
     acme.people(EVERYBODY)
     web(acme, ["a4", "a5", "w1", "w2"])
     acme.project.consent.set("w2", "n")
-    assert acme.project.erasure.datasets.delete("web")["profiles"] == 1
+    assert acme.project.datasets.delete("web")["profiles"] == 1
     assert names(acme) == ["crm"]
     assert acme.project.profiles.count()["profiles"] == 7
     assert acme.project.consent.show("w2")["share"] == "n"  # a withdrawal outlasts the data
@@ -54,11 +54,11 @@ def test_a_dataset_of_ids_alone_has_its_people_too(pair: Pair) -> None:
         (side.folder / f"{name}.csv").write_text(columns)
         identities = [IdentityColumn.parse("email=email_sha256:raw")] if name == "em" else []
         project.profiles.import_(side.folder / f"{name}.csv", dataset=name, id_column="id", identities=identities)
-    assert project.erasure.datasets.delete("em")["profiles"] == 0  # the other one names z1
+    assert project.datasets.delete("em")["profiles"] == 0  # the other one names z1
     assert project.profiles.count() == {"profiles": 2, "namespaces": {}}
     side.people([Person("a1", "a1@x.com")])
     project.erasure.profiles(People(ids=["z2"]))
-    assert project.erasure.datasets.delete("idonly")["profiles"] == 1
+    assert project.datasets.delete("idonly")["profiles"] == 1
     assert project.profiles.count()["profiles"] == 1
 
 
@@ -71,7 +71,7 @@ def test_of_data_from_before_datasets_noted_their_people_the_rows_say_it(pair: P
         content = dict(Snapshot.open(acme.project.scope, tx).content.document())
         assert set(content.pop("named")) == {"crm", "web"}
         tx.execute(rows.update().values(content=content))
-    assert acme.project.erasure.datasets.delete("web")["profiles"] == 1
+    assert acme.project.datasets.delete("web")["profiles"] == 1
     assert acme.project.profiles.count()["profiles"] == len(EVERYBODY)
 
 
@@ -84,8 +84,8 @@ def test_partners_get_the_exit_of_whom_a_dataset_brought(pair: Pair) -> None:
     pair.acme.project.feeds.sync()
     assert pair.globe.members("acme", "vip") == {"g0", "g1", "g2", "g5"}
     with pytest.raises(NotAllowed, match="feed summer needs"):
-        pair.acme.project.erasure.datasets.drop_field("crm", "phone")
-    pair.acme.project.erasure.datasets.drop_field("web", "mail")
+        pair.acme.project.datasets.drop_field("crm", "phone")
+    pair.acme.project.datasets.drop_field("web", "mail")
     pair.acme.node.sync()
     assert pair.globe.members("acme", "vip") == {"g0", "g1", "g2", "g5"}  # by phone
     pair.acme.project.profiles.import_(
@@ -94,8 +94,8 @@ def test_partners_get_the_exit_of_whom_a_dataset_brought(pair: Pair) -> None:
         id_column="id",
         identities=[IdentityColumn.parse(each) for each in ("phone=phone_sha256", "email=email_sha256")],
     )
-    pair.acme.project.erasure.datasets.delete("crm")
-    pair.acme.project.erasure.datasets.drop_field("web", "nick")
+    pair.acme.project.datasets.delete("crm")
+    pair.acme.project.datasets.drop_field("web", "nick")
     pair.post()
     assert pair.globe.members("acme", "vip") == {"g0", "g1", "g2", "g5"}  # the copy has the phones
     assert names(pair.acme) == ["copy", "web"]
@@ -107,23 +107,23 @@ def test_what_is_needed_cannot_be_deleted_and_the_refusal_says_by_what(pair: Pai
     web(acme, ["a4", "a5"])
     acme.project.segments.create("nicks", rule="web.nick LIKE 'nick-%'")
     with pytest.raises(NotAllowed, match="segment nicks needs what dataset web brought"):
-        acme.project.erasure.datasets.delete("web")
+        acme.project.datasets.delete("web")
     with pytest.raises(NotAllowed, match=r"segment nicks needs field web\.nick"):
-        acme.project.erasure.datasets.drop_field("web", "nick")
+        acme.project.datasets.drop_field("web", "nick")
     acme.project.segments.delete("nicks")
     acme.project.consent_policies.create("nice", needs="web.nick LIKE 'nick-%'")
     with pytest.raises(NotAllowed, match="consent policy nice needs"):
-        acme.project.erasure.datasets.delete("web")
+        acme.project.datasets.delete("web")
     acme.project.consent_policies.delete("nice")
-    acme.project.erasure.datasets.drop_field("web", "nick")
+    acme.project.datasets.drop_field("web", "nick")
     assert "nick" not in acme.project.profiles.show("a4")["attributes"].get("web", {})
     for field in ("id", "share"):
         with pytest.raises(NotAllowed):
-            acme.project.erasure.datasets.drop_field("crm", field)
+            acme.project.datasets.drop_field("crm", field)
     with pytest.raises(NotFound):
-        acme.project.erasure.datasets.drop_field("crm", "nothing")
+        acme.project.datasets.drop_field("crm", "nothing")
     with pytest.raises(NotFound):
-        acme.project.erasure.datasets.delete("nothing")
+        acme.project.datasets.delete("nothing")
 
 
 def test_labels_go_with_the_dataset(pair: Pair) -> None:
@@ -132,5 +132,5 @@ def test_labels_go_with_the_dataset(pair: Pair) -> None:
     web(acme, ["a4"])
     acme.project.labels.apply("C1", "field", "web.nick")
     acme.project.labels.apply("C3", "dataset", "web")
-    acme.project.erasure.datasets.delete("web")
+    acme.project.datasets.delete("web")
     assert acme.project.labels.in_use() == {}

@@ -9,6 +9,7 @@ from node.erasure.erasure import People
 from node.errors import InvalidInput, NotFound
 from node.people.snapshots import Snapshot
 from node.storage import tables
+from psi.errors import Remedy
 
 
 def people(side: str, numbers: range) -> list[Person]:
@@ -58,6 +59,12 @@ def test_the_next_file_does_not_bring_the_erased_back_unless_they_may_return(pai
     acme.project.erasure.profiles(People(ids=["a4"]))
     acme.people([*everyone, Person("other", "person4@example.com")])
     assert acme.project.profiles.count()["profiles"] == 5
+    with pytest.raises(InvalidInput) as caught:
+        acme.people([everyone[4]])
+    assert caught.value.remedy == Remedy("profile.readmit")
+    with pytest.raises(InvalidInput, match="no profile id") as caught:  # they are not all that is wrong
+        acme.people([everyone[4], Person("", "new@example.com")])
+    assert caught.value.remedy is None
     assert acme.project.erasure.readmit(People(ids=["a4"], identities=["email_sha256=person4@example.com"])) == 2
     acme.people(everyone)  # the phone is still left out
     assert acme.project.profiles.count()["profiles"] == 5

@@ -13,8 +13,10 @@ from clock import Clock
 from pyroaring import BitMap
 from remains import forms, remains, sealed_arrays
 from sides import EMAIL, PHONE, Pair, Person, Side
+from sqlalchemy import text
 
 from node.erasure.erasure import People
+from node.errors import InvalidInput
 from node.node import Node
 from node.people.snapshots import Snapshot
 
@@ -174,6 +176,20 @@ def test_a_run_that_began_before_keeps_nothing_of_who_was_erased_meanwhile(
     assert customer(pair.globe, ERASED) not in pair.globe.members("acme", "vip")
 
 
+def stored(node: Node) -> bytes:
+    """Return all that the files of a node's database have of its tables, deleted rows too."""
+    engine = node.home.database.engine
+    if engine.dialect.name == "sqlite":
+        assert engine.url.database is not None
+        file = Path(engine.url.database)
+        return b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
+    names = "SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CHECKPOINT"))
+        found = connection.scalars(text(f"SELECT pg_read_binary_file(pg_relation_filepath(oid)) FROM ({names}) AS t"))
+        return b"".join(map(bytes, found))
+
+
 @pytest.mark.feature("OP11")
 def test_no_row_of_either_database_names_who_was_erased(either_node: Node, tmp_path: Path) -> None:
     project, file = either_node.project(), tmp_path / "crm.csv"
@@ -183,10 +199,36 @@ def test_no_row_of_either_database_names_who_was_erased(either_node: Node, tmp_p
     columns = [IdentityColumn.parse("email=email_sha256:raw")]
     for _ in range(2):
         project.profiles.import_(file, dataset="crm", id_column="id", identities=columns, attributes=["nick"])
-    project.consent.set(f"fern-customer-{ERASED}", "n")
-    found = forms([f"fern-customer-{ERASED}", f"nick-{ERASED}"], [email(ERASED)])
-    project.erasure.profiles(People(ids=[f"fern-customer-{ERASED}"]))
+    person, other = f"fern-customer-{ERASED}", f"fern-customer-{ERASED - 1}"
+    own = ["said-at-the-door", "said-on-the-telephone", "said-long-ago"]
+    project.consent.set(person, "y", at=10, basis=own[2])
+    project.consent.set(person, "n", at=20, basis=own[0])
+    project.consent.set(person, "n", "email_sha256", at=20, basis=own[1])
+    for each in (person, other):
+        project.consent.set(each, "y", "email_sha256", at=30, basis="asked-of-both")
+    project.consent.set(person, "n", "email_sha256", at=40, basis=own[1])
+    found = forms([person, f"nick-{ERASED}"], [email(ERASED)]) | {each: each.encode() for each in own}
+    assert {each for each in own if each.encode() in stored(either_node)} == set(own)
+    project.erasure.profiles(People(ids=[person]))
     assert remains(either_node.home.path, found, node=either_node) == set()
     project.profiles.import_(file, dataset="crm", id_column="id", identities=columns, attributes=["nick"])
+    words = tmp_path / "words.csv"
+    words.write_text(f"id,share,basis\n{person},y,{own[0]}\n{other},y,said-by-another\n")
+    project.consent.import_(words, id_column="id", consent_column="share", basis_column="basis")
     assert remains(either_node.home.path, found, node=either_node) == set()
+    assert {name for name, needle in found.items() if needle in stored(either_node)} == set()
+    assert project.consent.show(other)["basis"] == "said-by-another"
+    assert project.consent.show(other)["namespaces"]["email_sha256"]["basis"] == "asked-of-both"
     assert project.profiles.count()["profiles"] == len(NUMBERS) - 1
+
+
+@pytest.mark.feature("OP11")
+def test_the_audit_log_keeps_nothing_of_a_file_without_a_header(node: Node, tmp_path: Path) -> None:
+    """Its first line is a person; who typed the command sees what it gives, so as to mend it."""
+    file = tmp_path / "crm.csv"
+    file.write_text(f"fern-customer-{ERASED},nick-{ERASED}\nfern-customer-5,nick-5\n")
+    with pytest.raises(InvalidInput, match="no column 'id'") as refused:
+        node.project().profiles.import_(file, dataset="crm", id_column="id", identities=[], attributes=["nick"])
+    assert f"it gives fern-customer-{ERASED}" in refused.value.hint
+    assert node.audit.entries(act="profile.import")
+    assert remains(node.home.path, forms([f"fern-customer-{ERASED}", f"nick-{ERASED}"], []), node=node) == set()

@@ -7,42 +7,30 @@ from itertools import count as count_from
 
 import pytest
 from clock import Clock
-from exchanging import SUBJECT, Pair, answering_with
+from exchanging import Pair, answering_with, count_opening
 from sides import HERE
 
 from node.access.scope import Scope
 from node.errors import RefusedByPartner, RefusedToPartner
-from node.exchanges import handlers, http, room
+from node.exchanges import handlers, http, quota
 from node.exchanges.answering import NodeAnswers
 from node.node import Node
 from node.partners.connections import Connection
+from node.storage.spool import FileSpool
 from node.storage.tables import connections
 from node.storage.tables import exchanges as rows
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol.exchange import Opening, Role
 from protocol.states import Kind, Part
 
 
-def count_opening(connection: Connection, number: int = 0) -> Opening:
-    return Opening(
-        exchange=bytes([number]) * 16,
-        kind=Kind.COUNT,
-        part=Part.ASKER,
-        connection=bytes.fromhex(connection.id),
-        agreement=connection.agreement_digest,
-        epoch=1,
-        subject=SUBJECT,
-        nonce=bytes(32),
-    )
-
-
 def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob keeps two open for Ann: what is given up leaves his disk and memory, and does not come back, nor become done."""
-    monkeypatch.setattr(room, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(quota, "OPEN_AT_MOST", 2)
     connection = pair.connection(pair.ann)
 
-    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
+    with PeerClient(pair.ann.home, Peer(connection.peer_address, pair.bob.key, allowed=HERE)) as client:
         for number in range(1, 4):
             clock.advance(seconds=1)
             http.open_at(client, count_opening(connection, number))
@@ -65,7 +53,7 @@ def test_a_partner_that_opens_many_loses_the_oldest(pair: Pair, clock: Clock, mo
 
 
 def test_of_finished_exchanges_few_messages_stay(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(quota, "OPEN_AT_MOST", 2)
     for _ in range(5):
         clock.advance(seconds=1)
         pair.run()
@@ -124,11 +112,46 @@ def test_two_processes_that_are_asked_the_same_begin_one_exchange(
 def test_unknown_exchanges_and_odd_paths_are_refused(pair: Pair, path: str) -> None:
     connection = pair.connection(pair.ann)
     with (
-        PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client,
+        PeerClient(pair.ann.home, Peer(connection.peer_address, pair.bob.key, allowed=HERE)) as client,
         pytest.raises(RefusedByPartner) as refused,
     ):
         client.get(f"{paths.EXCHANGES}/{path}")
     assert refused.value.status in (400, 404)
+
+
+def test_to_ask_for_a_chunk_that_there_is_not_makes_and_ends_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an exchange, and when it is done."""
+    codes: list[str] = []
+    written: list[tuple[str, int]] = []
+    store, attempt = FileSpool.__setitem__, PeerClient.attempt
+
+    def storing(self: FileSpool, chunk: tuple[str, int], body: bytes) -> None:
+        written.append(chunk)
+        store(self, chunk, body)
+
+    def odd(client: PeerClient, exchange: str) -> None:
+        with pytest.raises(RefusedByPartner) as refused:
+            attempt(client, "GET", f"{exchange}/universe/7", b"")
+        codes.append(refused.value.code)
+
+    def asking(self: PeerClient, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        exchange = "/".join(path.split("/")[:5])
+        if path.endswith("/answer/0"):
+            written.clear()
+            odd(self, exchange)
+            assert written == []
+        answer = attempt(self, method, path, body)
+        if path.endswith("/answer/0"):
+            odd(self, exchange)
+        return answer
+
+    monkeypatch.setattr(FileSpool, "__setitem__", storing)
+    monkeypatch.setattr(PeerClient, "attempt", asking)
+    pair.run()
+    assert codes == ["no_such_chunk", "no_such_chunk"]
+    assert pair.states(pair.bob) == ["done"]
 
 
 def test_an_inactive_connection_answers_nothing(pair: Pair) -> None:

@@ -14,7 +14,6 @@ from node.exchanges.answering import NodeAnswers
 from node.partners import key_epochs
 from node.transport.client import PeerClient
 from protocol.errors import RemoteProtocolError
-from protocol.estimate import CountAsker
 from protocol.exchange import Opened, Opening
 from protocol.messages import Answer
 from protocol.states import Kind, Part
@@ -23,8 +22,7 @@ from protocol.states import Kind, Part
 def test_either_side_may_call(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pair.run().segments[0].overlap == 60
     pair.answerer = lambda epoch, node=None: Pair.answerer(pair, epoch, pair.ann)  # type: ignore[method-assign]
-    asker = pair.asker
-    pair.asker = lambda epoch: swap(asker(epoch), pair.ann.key)  # type: ignore[method-assign]
+    pair.asker = lambda epoch, answerer=None: Pair.asker(pair, epoch, pair.ann)  # type: ignore[method-assign]
     answers: list[Answer] = []
     handler = handlers.handler(Kind.COUNT, Part.ASKER)
     kept = replace(handler, finished=lambda _scope, _row, _opening, result: answers.append(result))
@@ -33,11 +31,6 @@ def test_either_side_may_call(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> No
     assert answers[0].segments[0].overlap == 60
     assert pair.states(pair.ann) == pair.states(pair.bob) == ["done", "done"]
     assert list((pair.ann.home.path / "spool").iterdir()) == []
-
-
-def swap(role: CountAsker, key: bytes) -> CountAsker:
-    role._peer_keys = (key,)
-    return role
 
 
 @pytest.mark.parametrize("step", ["commitment", "universe", "tags", "questions", "answer"])

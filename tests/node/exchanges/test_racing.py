@@ -5,41 +5,27 @@ from typing import Any
 
 import pytest
 from clock import Clock
-from exchanging import SUBJECT, Pair, answering_with
+from exchanging import Pair, answering_with, count_opening
 from sqlalchemy import update
 
 from node.access.scope import Scope
 from node.errors import NotAllowed, RefusedToPartner, UnknownCaller
-from node.exchanges import records, room
+from node.exchanges import quota, records
 from node.exchanges.answering import NodeAnswers
 from node.exchanges.records import ExchangeState
 from node.node import Node
 from node.partners.connections import Connection
 from node.storage.tables import connections, exchanges
 from protocol.exchange import Opening, Role
-from protocol.states import Kind, Part
-
-
-def opening(connection: Connection, number: int) -> Opening:
-    return Opening(
-        exchange=bytes([number]) * 16,
-        kind=Kind.COUNT,
-        part=Part.ASKER,
-        connection=connection.wire_id,
-        agreement=connection.agreement_digest,
-        epoch=1,
-        subject=SUBJECT,
-        nonce=bytes(32),
-    )
 
 
 def test_an_exchange_that_is_done_is_never_given_up(pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bob chooses the oldest open one, and another thread of his closes it just then, or waits until it is over."""
-    monkeypatch.setattr(room, "OPEN_AT_MOST", 2)
+    monkeypatch.setattr(quota, "OPEN_AT_MOST", 2)
     answers, connection = NodeAnswers(pair.bob.home), pair.connection(pair.ann)
     for number in (1, 2):
         clock.advance(seconds=1)
-        answers.begin(pair.ann.key, opening(connection, number))
+        answers.begin(pair.ann.key, count_opening(connection, number))
     give_up = records.give_up
 
     def late(home: Any, tx: Any, exchange: bytes, error: Any) -> None:
@@ -49,7 +35,7 @@ def test_an_exchange_that_is_done_is_never_given_up(pair: Pair, clock: Clock, mo
 
     monkeypatch.setattr(records, "give_up", late)
     clock.advance(seconds=1)
-    answers.begin(pair.ann.key, opening(connection, 3))
+    answers.begin(pair.ann.key, count_opening(connection, 3))
     assert pair.states(pair.bob) == ["done", "open", "open"]
 
 
@@ -62,7 +48,7 @@ def test_the_oldest_are_chosen_where_they_are_given_up(pair: Pair, monkeypatch: 
         return theirs(tx, *given, **options)
 
     monkeypatch.setattr(records, "theirs", seen)
-    NodeAnswers(pair.bob.home).begin(pair.ann.key, opening(pair.connection(pair.ann), 1))
+    NodeAnswers(pair.bob.home).begin(pair.ann.key, count_opening(pair.connection(pair.ann), 1))
     assert chosen == [False, False]
 
 
@@ -87,7 +73,7 @@ def test_nothing_is_answered_under_an_agreement_that_has_just_ended(
     connection = pair.connection(pair.ann)
     answering_with(monkeypatch, changing(pair, pair.bob, **values))
     with pytest.raises(error):
-        NodeAnswers(pair.bob.home).begin(pair.ann.key, opening(connection, 1))
+        NodeAnswers(pair.bob.home).begin(pair.ann.key, count_opening(connection, 1))
     assert pair.states(pair.bob) == []
 
 

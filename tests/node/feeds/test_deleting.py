@@ -11,9 +11,9 @@ from sqlalchemy import func, select
 
 from cli.main import main
 from node.errors import NotAllowed, NotFound
-from node.feeds.endings import ENDED_SECONDS
 from node.partners.connections import note
-from node.partners.letters import send_again
+from node.partners.letters import ENDED_SECONDS
+from node.partners.outbox import send_again
 from node.storage.tables import feed_versions, feeds, ledger, purges, received_feeds, runs
 from protocol.receipt import PurgeStatement
 from psi.errors import Remedy
@@ -182,7 +182,7 @@ def test_letters_about_a_deleted_feed_are_handled_and_nothing_is_refilled(pair: 
             connection = side.project.partners.get(partner, tx)
             assert connection.letters_received > 0
             note(tx, connection, letters_received=0)
-            assert send_again(tx, connection, after=0)
+            assert send_again(side.project.scope, tx, connection, after=0)
     pair.post()
     assert (acme.waits(), globe.waits()) == (False, False)
     assert (acme.project.feeds.all(), globe.project.received.all()) == ([], [])

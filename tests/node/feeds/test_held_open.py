@@ -11,10 +11,12 @@ from evaluating import charged, shared, sync
 from sides import EMAIL, Pair, Person
 
 from node.errors import RefusedByPartner, RefusedToPartner
-from node.exchanges import answering, opening
+from node.exchanges import answering, http
 from node.exchanges.channels import Channel, epoch_of
 from node.exchanges.opening import Plan, run_exchange
 from node.partners.connections import change
+from node.people.consent import LeftOut
+from node.transport.client import PeerClient
 from protocol.release import EvaluateReceiver
 from protocol.states import Kind, Part
 from protocol.wire import Message
@@ -27,7 +29,10 @@ pytestmark = pytest.mark.usefixtures("small_universes")
 @pytest.fixture
 def liar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the side that calls go on whatever has changed, as an attacker would."""
-    monkeypatch.setattr(opening, "_check", lambda *_: None)
+    drive = http.drive
+    monkeypatch.setattr(
+        http, "drive", lambda client, machine, exchange, progress, _: drive(client, machine, exchange, progress)
+    )
 
 
 def asked(pair: Pair, person: type[Person], **terms: Any) -> Attack:
@@ -78,7 +83,10 @@ def test_a_question_of_yesterday_is_answered_under_the_terms_of_today(pair: Pair
     """The exchange may go on for a day, with noise and for a charge."""
     attack = asked(pair, person, epsilon="none")
     answer = attack.ask(range(100), kind=pausing(lambda: agree_on_noise(pair)))
-    assert (answer.segments[0].half_width > 0, attack.spent) == (True, 50)
+    half_width = answer.segments[0].half_width
+    assert half_width is not None
+    assert half_width > 0
+    assert attack.spent == 50
 
 
 @pytest.mark.usefixtures("liar")
@@ -170,3 +178,60 @@ def evaluate(pair: Pair, act: Callable[[], None]) -> None:
 
     plan = Plan(kind=Kind.EVALUATE, part=Part.RECEIVER, subject={"namespace": EMAIL}, role=role)
     run_exchange(project.scope, connection, plan)
+
+
+def opted_out(pair: Pair, person: type[Person]) -> None:
+    """Let 20 of acme's 30 people opt out."""
+    pair.acme.people([person(f"a{n}", f"person{n}@example.com", share="n") for n in range(20)], "optouts")
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], None]) -> list[bool]:
+    """Let something happen while a partner that we call makes us wait for this step."""
+    once, done = PeerClient.attempt, list[bool]()
+
+    def attempt(self: PeerClient, method: str, path: str, body: bytes) -> Any:
+        if f"/{step}/0" in path and not done:
+            done.append(True)
+            act()
+        return once(self, method, path, body)
+
+    monkeypatch.setattr(PeerClient, "attempt", attempt)
+    return done
+
+
+@pytest.fixture
+def called(pair: Pair, person: type[Person]) -> Pair:
+    """Acme, with a0 to a29 in a segment, and globe, which knows them all."""
+    ours = [person(f"a{n}", f"person{n}@example.com") for n in range(30)]
+    theirs = [person(f"g{n}", f"person{n}@example.com") for n in range(40)]
+    pair.prepare(ours, theirs, {"all": [f"a{n}" for n in range(30)]})
+    return pair
+
+
+def test_who_opts_out_while_a_universe_is_fetched_is_not_asked_about(
+    called: Pair, person: type[Person], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called.acme.project.leave_out(LeftOut.OPTED_OUT.value)
+
+    def act() -> None:
+        clock.advance(days=9)
+        opted_out(called, person)
+
+    waited = slow(monkeypatch, "universe", act)
+    called.acme.project.feeds.create("f", segments=["all"], namespaces=[EMAIL], partners=["globe"])
+    (row,) = called.acme.project.feeds.estimate("f")
+    assert (waited, row["sampled"], row["overlap"]) == ([True], 10, 10)
+
+
+def test_who_opts_out_while_a_release_waits_is_not_released(
+    called: Pair, person: type[Person], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called.share("f", ["all"], [EMAIL])
+
+    def act() -> None:
+        clock.advance(days=9)
+        opted_out(called, person)
+
+    waited = slow(monkeypatch, "manifest", act)
+    (run,) = called.acme.project.feeds.sync("f")
+    assert (waited, run["status"], len(called.globe.members("acme", "all"))) == ([True], "done", 10)

@@ -29,7 +29,7 @@ from node.people.snapshots import Snapshot
 from node.storage.ids import wire_id
 from node.storage.tables import feed_versions, jobs, label_uses, runs
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Opening, Role
 from protocol.feed import Definition
@@ -93,7 +93,7 @@ def test_a_release_that_was_opened_before_is_not_handed_out_any_more(shared: Pai
     evaluations.run(globe.project.scope, row, EMAIL, no_progress, Snapshot.open(globe.project.scope))
     subject = prepare_revision(shared)
     opening = globe.opening("acme", Kind.RELEASE, Part.RECEIVER, subject=subject, exchange=b"z" * 16)
-    with PeerClient(globe.node.home, row.peer_address, acme.node.key, reach=HERE) as client:
+    with PeerClient(globe.node.home, Peer(row.peer_address, acme.node.key, allowed=HERE)) as client:
         open_at(client, opening)
         client.get(f"{paths.EXCHANGES}/{opening.exchange.hex()}/manifest/0")
         if how == "revoked":
@@ -206,9 +206,8 @@ def test_one_revision_has_one_receipt(shared: Pair) -> None:
 def test_a_label_stops_estimates_too(shared: Pair) -> None:
     acme = shared.acme.project
     row = {"project_id": acme.id, "label": "C11", "kind": "segment", "target": "vip"}
-    with (
-        acme.scope.home.database.begin() as tx
-    ):  # by a way that asks nobody: a command refuses it under a published feed
+    # Written past the commands, which refuse the label under a published feed.
+    with acme.scope.home.database.begin() as tx:
         tx.execute(insert(label_uses).values(id=acme.scope.home.new_id(), **row))
     with pytest.raises(PolicyViolation):
         shared.acme.project.feeds.estimate("summer")

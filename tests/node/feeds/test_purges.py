@@ -6,6 +6,7 @@ from sqlalchemy import insert, select
 
 from node.feeds import purges, versions
 from node.node import Node
+from node.partners.connections import with_status
 from node.storage import tables
 from protocol.errors import RemoteProtocolError
 from protocol.feed import Definition
@@ -38,7 +39,7 @@ def test_the_first_statement_about_a_version_stands(either_node: Node) -> None:
                 changed=0,
             )
         )
-        row = tx.execute(select(tables.connections)).one()
+        (row,) = with_status(project.scope, tx=tx)
         values = {"project_id": project.id, "name": "f", "status": "published", "version": 2, "revision": 0}
         tx.execute(insert(tables.feeds).values(id=node.home.new_id(), **values, created=0, changed=0))
         feed = tx.execute(select(tables.feeds)).one()

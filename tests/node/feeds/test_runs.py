@@ -5,6 +5,7 @@ from sharing import small, state
 from sides import EMAIL, Pair
 from sqlalchemy import select, update
 
+from node.access.audit import Result
 from node.errors import AuditBroken, NotAllowed
 from node.storage.tables import audit, runs
 from protocol.receipt import NO_RECEIPT, SignedReceipt
@@ -33,12 +34,12 @@ def test_every_act_is_in_the_audit_of_the_side_that_did_it_and_of_the_side_it_re
         },
     }
     for side, acts in expected.items():
-        entries = side.node.audit.entries(result="allow")
+        entries = side.node.audit.entries(result=Result.ALLOW)
         assert acts <= {entry.act for entry in entries}
         assert {entry.at for entry in entries} == {pair.clock()}
         by_letter = {entry.actor for entry in entries if entry.act.startswith("letter.")}
         assert by_letter == {"globe" if side is pair.acme else "acme"}
-    (denied,) = pair.globe.acts("feed.disable", "deny")
+    (denied,) = pair.globe.acts("feed.disable", Result.DENY)
     assert (denied["target"], denied["detail"]["error"]["code"]) == ("summer", "refused")
     pair.clock.advance(days=366)
     assert len(pair.acme.acts("feed.publish")) == 1
@@ -65,8 +66,8 @@ def test_both_hold_the_same_signed_chain_of_receipts_and_a_changed_line_shows(pa
     head = second.digest().hex()
     assert state(pair.acme)["last_receipt"] == pair.globe.project.received.show("summer")["last_receipt"] == head
     for side in (pair.acme, pair.globe):
-        head = side.node.audit.head()
-        assert side.node.audit.verify(upto=head) == head
+        newest = side.node.audit.head()
+        assert side.node.audit.verify(upto=newest) == newest
         with side.node.home.database.begin() as tx:
             number = tx.scalar(select(audit.c.number).where(audit.c.act.in_(("feed.run", "feed.received"))).limit(1))
             tx.execute(update(audit).where(audit.c.number == number).values(target="another"))

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from clock import Clock
 from estimating import ask, kept, members
-from evaluating import ask_for, charged, number_of, people, shared
+from evaluating import ask_for, charged, number_of, people, shared, spent_out
 from sides import EMAIL, Pair, Person
+from sqlalchemy import select
 
 from node.errors import RefusedByPartner, RefusedToPartner
 from node.feeds.estimates import asking, universes
 from node.partners import key_epochs
 from node.storage import tables
 from protocol.errors import RemoteProtocolError
+from protocol.estimate import CountAsker
 from protocol.messages import Commitment
 
 pytestmark = [pytest.mark.two_nodes, pytest.mark.usefixtures("small_universes"), pytest.mark.feature("CN8")]
@@ -48,6 +50,42 @@ def test_it_has_no_more_points_evaluated(hurried: Pair, person: type[Person], cl
     assert charged(hurried.acme) == 24
     ask_for(hurried, range(900, 924))
     assert charged(hurried.acme) == 48
+
+
+def test_our_own_end_of_an_epoch_is_one_whatever_it_ended_before(
+    pair: Pair, person: type[Person], clock: Clock
+) -> None:
+    """Whoever fears for its keys has them destroyed, and not a word of the partner's agreed to."""
+    shared(pair, person)
+    ask_for(pair, range(100, 124))
+    clock.advance(days=2)
+    pair.globe.project.partners.rotate("acme")
+    spent_out(pair, range(200, 201))
+    clock.advance(days=10)
+    assert pair.acme.project.partners.rotate("globe") == {"ended": 2, "epoch": 3, "partner_has_to_allow": False}
+    with pair.acme.node.home.database.read() as tx:
+        secrets = tx.scalars(select(tables.epochs.c.secret).order_by(tables.epochs.c.number)).all()
+    assert [bool(each) for each in secrets] == [False, False, True]
+
+
+def test_it_has_no_more_points_evaluated_by_agreeing_on_longer_windows(
+    pair: Pair, person: type[Person], clock: Clock
+) -> None:
+    """Windows of 32, 33, ... days would begin on those days, had the length of today a say in where they begin."""
+    shared(pair, person)
+    ask_for(pair, range(50, 60))
+    clock.advance(days=30)
+    ask_for(pair, range(100, 124))
+    for day in range(31, 36):
+        clock.advance(days=1)
+        pair.globe.project.partners.disconnect("acme")
+        pair.post()
+        pair.globe.project.set_terms(window_days=day)
+        pair.connect()
+        pair.share(f"feed{day}", ["all"], [EMAIL])
+        with suppress(RefusedByPartner):
+            ask_for(pair, range(100 * day, 100 * day + 24))
+    assert charged(pair.acme) == 10 + 24
 
 
 def test_it_shows_no_more_universes(hurried: Pair, person: type[Person], clock: Clock) -> None:
@@ -91,14 +129,13 @@ def test_it_is_asked_about_no_more_people(
 ) -> None:
     """5 of 20, the same ones for 30 days; with a sample for each epoch it would be 18."""
     asked: set[bytes] = set()
-    make: Any = asking._asker
 
-    def spied(*arguments: Any) -> Any:
-        asked.update(each.tobytes() for each in arguments[-1].audience.values.rows)
-        return make(*arguments)
+    def spied(**options: Any) -> CountAsker:
+        asked.update(each.tobytes() for each in options["values"].rows)
+        return CountAsker(**options)
 
     monkeypatch.setattr(asking, "MAX_ASKED", 5)
-    monkeypatch.setattr(asking, "_asker", spied)
+    monkeypatch.setattr(asking, "CountAsker", spied)
     hurried.prepare(people(person, "a", range(20)), people(person, "g", range(10, 40)), {"all": members(*range(20))})
     for day in range(9):
         ask(hurried, ["all"]) if day < 8 else None

@@ -36,7 +36,8 @@ def test_an_import_of_consent(project: Project, tmp_path: Path) -> None:
         "no such profile": [5],
         "not a consent value": [6],
         "not a time, or one to come": [7, 8],
-    }  # of a profile's file nobody knows how old a yes is: a no that was said before is no less
+    }
+    # The file of profiles says no time for its yes, so a no counts more, however old it is.
     assert project.consent.show()["profiles"] == {"n": 4}
     report = project.consent.import_(path, id_column="id", consent_column="share", namespace="email_sha256")
     assert project.consent.show()["namespaces"] == {"email_sha256": {"y": 1, "n": 3}}

@@ -10,11 +10,13 @@ from clock import Clock
 from exports import ECID, LAPSED, VIP, Take, hashed, members, record
 from sides import Pair, Person
 
+from node.erasure.erasure import People
 from node.errors import AlreadyExists, InvalidInput
 from node.governance.violations import PolicyConflict
 from node.node import Node
 from node.people.snapshots import Snapshot
 from node.project import Project
+from psi.errors import Remedy
 
 
 @pytest.mark.feature("OP10")
@@ -69,10 +71,12 @@ def test_a_later_export_moves_people_out_and_keeps_the_newest_word(take: Take, p
 
 
 @pytest.mark.feature("OP10")
-def test_who_is_in_no_segment_any_more_is_out_of_all_that_the_dataset_brought(take: Take, project: Project) -> None:
+def test_who_is_in_no_segment_any_more_is_out_of_all_that_the_dataset_brought(
+    take: Take, project: Project, tmp_path: Path
+) -> None:
     take([record(1), record(2), record(3)], id_path="_id")
-    (Path(project.scope.home.path) / "own.csv").write_text("id\nprofile-1\n")
-    project.segments.create("own", members_file=Path(project.scope.home.path) / "own.csv")
+    (tmp_path / "own.csv").write_text("id\nprofile-1\n")
+    project.segments.create("own", members_file=tmp_path / "own.csv")
     silent = record(2)
     del silent["segmentMembership"]
     report = take([record(1, segmentMembership={"ups": {}}), silent], id_path="_id")
@@ -229,3 +233,11 @@ def test_another_rule_of_a_namespace_gets_a_field_with_the_same_labels(take: Tak
     }
     label = next(each for each in project.labels.all() if each.name == "C4")
     assert sorted(place.target for place in label.applied_to) == ["aep.email_sha256", "aep.email_sha256/google-v3"]
+
+
+def test_an_export_of_erased_people_alone_says_how_they_may_return(take: Take, project: Project) -> None:
+    take([record(1), record(2)])
+    project.erasure.profiles(People(ids=list(members(project, VIP))))
+    with pytest.raises(InvalidInput, match="erased here before") as caught:
+        take([record(1)])
+    assert caught.value.remedy == Remedy("profile.readmit")

@@ -4,6 +4,7 @@ import gzip
 import sqlite3
 import sys
 import traceback
+import uuid
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -113,7 +114,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.mark.feature("ID8")
 def test_a_query_on_sqlite(project: Project, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "ROWS", 2)
+    monkeypatch.setattr(columnar, "ROWS", 2)
     seen: list[int] = []
     query = Query(sql="SELECT * FROM people WHERE email LIKE '%' OR email IS NULL", database=f"sqlite:///{database}")
     report = load(
@@ -176,6 +177,16 @@ def test_a_database_that_is_not_there_is_not_made(project: Project, tmp_path: Pa
 
 
 @pytest.mark.feature("ID8")
+@pytest.mark.parametrize(
+    "name", ["{}#", "{}?mode=rwc", "file:{}#", "file:{}%23", "file:{}%3fmode=rwc", "file:{}?mode=rwc"]
+)
+def test_no_sign_in_the_name_of_a_database_makes_one(project: Project, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        load(project, Query(sql=SELECT, database="sqlite:///" + name.format(tmp_path / "new.db")))
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("new")] == []
+
+
+@pytest.mark.feature("ID8")
 def test_the_password_is_told_to_nobody(project: Project) -> None:
     query = Query(sql="SELECT 'ann@x.com'", database="postgresql://reader:hush-hush@127.0.0.1:1/crm")
     with pytest.raises(InvalidInput) as caught:
@@ -192,9 +203,14 @@ def test_the_password_is_told_to_nobody(project: Project) -> None:
 def test_a_query_on_postgresql(
     project: Project, postgres_urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "ROWS", 2)
-    engine = create_engine(make_url(postgres_urls[0]).set(drivername="postgresql+psycopg"))
+    monkeypatch.setattr(columnar, "ROWS", 2)
+    node_url = make_url(postgres_urls[0])
+    engine, reader = create_engine(node_url.set(drivername="postgresql+psycopg")), f"reader_{uuid.uuid4().hex}"
     with engine.begin() as connection:
+        schema = connection.execute(text("SELECT current_schema()")).scalar()
+        connection.execute(text(f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {reader}"))
+        connection.execute(text(f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT ALL ON TABLES TO {reader}"))
         connection.execute(
             text("CREATE TABLE people (id int, email text, share text, paid numeric, tags jsonb, vip bool)")
         )
@@ -203,7 +219,7 @@ def test_a_query_on_postgresql(
                 "INSERT INTO people SELECT n, 'u' || n || '@x.com', 'y', 2.50, '[1]', n = 1 FROM generate_series(1, 5) n"
             )
         )
-    url = postgres_urls[0].replace("postgresql+psycopg", "postgresql")
+    url = node_url.set(drivername="postgresql", username=reader, password="reader").render_as_string(False)
     query = Query(sql="SELECT * FROM people WHERE email LIKE '%@x.com' AND share <> ':no'", database=url)
     report = load(project, query, attributes=["paid", "tags", "vip"])
     assert (report.kind, report.accepted) == ("SQL", 5)
@@ -220,6 +236,14 @@ def test_a_query_on_postgresql(
             load(project, Query(sql=sql, database=url))
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM people")).scalar() == 5
+    with engine.begin() as connection:  # a node's own tables are nobody's input
+        for table in ("audit", "label_uses", "suppressions"):
+            connection.execute(text(f"CREATE TABLE {table} (number int)"))
+    with pytest.raises(InvalidInput, match="the node's alone"):
+        load(project, query)
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {reader}"))
+        connection.execute(text(f"DROP ROLE {reader}"))
     engine.dispose()
 
 

@@ -1,5 +1,6 @@
 """Excel files: the first sheet is read as a CSV file of it would be."""
 
+import tracemalloc
 import zipfile
 from datetime import date, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from node.errors import InvalidInput
-from node.inputs import excel, expansion
+from node.inputs import columnar, excel, expansion
 from node.inputs.sources import Source
 
 openpyxl = pytest.importorskip("openpyxl")
@@ -78,16 +79,62 @@ def test_a_workbook_becomes_no_larger_than_is_allowed(tmp_path: Path, monkeypatc
         archive.writestr("xl/more.xml", b" " * (8 << 20))
     with pytest.raises(InvalidInput, match="is over"):
         Source.open(path, ["id"])
-    wide = tmp_path / "wide.xlsx"
-    with zipfile.ZipFile(workbook(tmp_path / "b.xlsx", ["id"], [1])) as before, zipfile.ZipFile(wide, "w") as after:
+    rows = "".join(f'<row r="{row}"><c r="XFD{row}"><v>1</v></c></row>' for row in range(2, 200))
+    with pytest.raises(InvalidInput, match="is over"):
+        list(Source.open(sheet(tmp_path, rows), ["id"]).batches())
+
+
+def sheet(folder: Path, rows: str, header: str = '<row r="1"><c r="A1" t="str"><v>id</v></c></row>') -> Path:
+    """Write a workbook whose sheet is as given: what no spreadsheet writes."""
+    given = workbook(folder / "b.xlsx", ["id"], [1])
+    with zipfile.ZipFile(given) as before, zipfile.ZipFile(folder / "c.xlsx", "w", zipfile.ZIP_DEFLATED) as after:
         for entry in before.namelist():
             content = before.read(entry)
-            if entry == "xl/worksheets/sheet1.xml":  # each row has one cell, far to the right
-                rows = "".join(f'<row r="{row}"><c r="XFD{row}"><v>1</v></c></row>' for row in range(2, 200))
-                content = content.replace(b"</sheetData>", rows.encode() + b"</sheetData>")
+            if entry == "xl/worksheets/sheet1.xml":
+                start, end = content.index(b"<sheetData>") + 11, content.index(b"</sheetData>")
+                content = content[:start] + (header + rows).encode() + content[end:]
             after.writestr(entry, content)
-    with pytest.raises(InvalidInput, match="is over"):
-        list(Source.open(wide, ["id"]).batches())
+    return folder / "c.xlsx"
+
+
+@pytest.mark.feature("ID8")
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ('<row r="3000000"><c r="A3000000"><v>1</v></c></row>', "over 1,048,576 rows"),
+        ('<row r="3000000"/>', "over 1,048,576 rows"),
+        ('<row r="2"><c r="XFE2"><v>1</v></c></row>', "16,384 columns"),
+        ('<row r="2">' + '<c r="A2"/>' * excel.MAX_HELD + "</row>", "too many cells"),
+        (
+            f'<row r="2"><c r="A2" t="str"><v>{"x" * (excel.MAX_TEXT + (1 << 17))}</v></c></row>',
+            "text that is too long",
+        ),
+        (f'<row r="2" a="{"x" * (excel.MAX_TEXT + (1 << 17))}"/>', "text that is too long"),
+    ],
+)
+def test_a_small_sheet_has_no_more_than_excel_lets_it_have(tmp_path: Path, rows: str, words: str) -> None:
+    path = sheet(tmp_path, rows)
+    with pytest.raises(InvalidInput, match=words):
+        list(Source.open(path, ["id"]).batches())
+
+
+@pytest.mark.feature("ID8")
+def test_a_wide_sheet_is_read_in_parts_that_memory_can_hold(tmp_path: Path) -> None:
+    header = '<row r="1"><c r="A1" t="str"><v>id</v></c><c r="XFD1" t="str"><v>z</v></c></row>'
+    rows = "".join(f'<row r="{row}"><c r="A{row}"><v>{row}</v></c></row>' for row in range(2, 300))
+    batches = list(Source.open(sheet(tmp_path, rows, header), ["id"]).batches())
+    assert [line for batch in batches for line in batch.lines.tolist()] == list(range(2, 300))
+    assert max(len(batch.lines) for batch in batches) * (1 << 14) * expansion.CELL <= columnar.PART
+
+
+def test_what_a_sheet_has_beside_its_cells_takes_no_memory(tmp_path: Path) -> None:
+    path = sheet(
+        tmp_path, '<row r="2" ht="9"/>' * 50_000 + "<x/>" * 100_000 + '<row r="3"><c r="A3"><v>7</v></c></row>'
+    )
+    tracemalloc.start()
+    assert read(path, "id") == [(3, "7")]
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("part", "content"), [("styles", "<a/>"), ("sharedStrings", "<si/>"), ("theme/theme1", " ")])

@@ -1,17 +1,14 @@
 """Two nodes and a third one, with small terms; and one node whose partner is nothing but a row."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from partnering import TERMS, people
+from partnering import TERMS, accepted, people, requested_by
 from sides import Pair, Person, Side
 
 from node.node import Node
-from node.partners import connecting
-from node.partners.connections import Connection, ConnectionStatus, change, named
-from protocol.agreement import Agreement
+from node.partners.connections import Connection
 
 
 @pytest.fixture
@@ -36,18 +33,10 @@ def third(tmp_path: Path, pair: Pair) -> Iterator[Side]:
 @pytest.fixture
 def requested(node: Node) -> Connection:
     """A connection that "globe" has asked for, with nobody behind it."""
-    scope = node.project().scope
-    ours = connecting.offer(scope, bytes(32))
-    theirs = replace(ours, organisation="Globe", key=b"g" * 32, project=b"p" * 16, address="")
-    agreement = Agreement.merge(theirs, ours, connection=b"c" * 16, made=node.home.now())
-    with node.home.database.begin() as tx:
-        connecting.store(scope, tx, theirs, agreement, bytes(64))
-    return named(scope, "globe")
+    return requested_by(node, "Globe")
 
 
 @pytest.fixture
 def active(node: Node, requested: Connection) -> Connection:
     """The same connection, accepted."""
-    with node.home.database.begin() as tx:
-        change(node.home, tx, requested, status=ConnectionStatus.ACTIVE, our_signature=bytes(64))
-    return named(node.project().scope, "globe")
+    return accepted(node, requested)

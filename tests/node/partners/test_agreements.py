@@ -12,7 +12,8 @@ from node.imports.identity_columns import IdentityColumn
 from node.operations.alerts import AlertKind
 from node.partners import agreements, connecting, windows
 from node.partners.connections import Connection
-from protocol.agreement import Proposal
+from node.partners.outbox import outbox
+from protocol.agreement import Acceptance, Proposal
 
 IDFA = "idfa/uuid-v1"
 
@@ -77,7 +78,7 @@ def test_a_namespace_joins_an_agreement_while_the_feed_runs(connected: Pair, per
     pair.post()
     assert AlertKind.AGREEMENT_PROPOSED in alerts(accepter)
     assert sync(pair) in ("done", "unchanged")  # nothing has changed yet
-    change = accepter.project.partners.change(proposer.name)
+    change = accepter.project.partners.show_change(proposer.name)
     assert (change["step"], change["namespaces"]) == ("accept", [EMAIL, IDFA, PHONE])
     with pytest.raises(NotAllowed, match="does not lead"):
         accepter.project.partners.agree(proposer.name, agreement="00" * 32)
@@ -101,7 +102,7 @@ def test_the_stricter_side_wins_and_both_have_to_want_less(connected: Pair) -> N
     pair.globe.project.set_terms(minimum_universe=3, minimum_overlap=4)
     propose(pair.globe)
     pair.post()
-    change = pair.acme.project.partners.change("globe")
+    change = pair.acme.project.partners.show_change("globe")
     assert (change["terms_before"]["minimum_universe"], change["terms"]["minimum_universe"]) == (1, 3)
     pair.acme.project.partners.agree("globe")
     pair.post()
@@ -117,18 +118,27 @@ def test_the_stricter_side_wins_and_both_have_to_want_less(connected: Pair) -> N
         propose(pair.acme)
 
 
-def test_a_refusal_leaves_what_was_agreed(connected: Pair) -> None:
+@pytest.mark.parametrize("name", ["acme", "globe"])
+def test_neither_side_of_a_new_connection_proposes_what_it_offered(connected: Pair, name: str) -> None:
+    side = connected.acme if name == "acme" else connected.globe
+    with pytest.raises(NotAllowed, match="what it offered when you agreed"):
+        propose(side)
+    side.project.set_terms(minimum_universe=2)
+    propose(side)
+
+
+def test_to_decline_a_change_leaves_what_was_agreed(connected: Pair) -> None:
     pair = connected
     pair.globe.project.set_terms(minimum_universe=2)
     propose(pair.globe)
     pair.post()
-    pair.acme.project.partners.refuse("globe", "not now")
+    pair.acme.project.partners.decline_change("globe", "not now")
     pair.post()
     assert agreed(pair) == (1, (EMAIL, PHONE), 1)
     assert AlertKind.AGREEMENT_DECLINED in alerts(pair.globe)
     assert rows(pair)[0].their_proposal is rows(pair)[1].our_proposal is None
     with pytest.raises(NotAllowed, match="nothing that waits"):
-        pair.acme.project.partners.refuse("globe")
+        pair.acme.project.partners.decline_change("globe")
 
 
 @pytest.mark.parametrize("minimums", [(2, 3), (3, 2), (4, 4)])
@@ -189,7 +199,7 @@ def test_a_namespace_that_leaves_takes_along_who_matched_by_it_alone(pair: Pair,
         patched.setattr("node.partners.connecting.namespaces", lambda *_: [EMAIL])
         propose(pair.globe)
     pair.post()
-    change = pair.acme.project.partners.change("globe")
+    change = pair.acme.project.partners.show_change("globe")
     assert (change["namespaces_before"], change["namespaces"]) == ([EMAIL, PHONE], [EMAIL])
     pair.acme.project.partners.agree("globe")
     pair.post()
@@ -205,7 +215,7 @@ def test_what_a_project_offers_is_read_in_the_transaction_that_decides(connected
     with scope.begin() as tx:
         scope.change(tx, terms={"minimum_overlap": 5_000})
         assert connecting.offer(scope, bytes(32), tx).terms.minimum_overlap == 5_000
-        assert agreements.possible(scope, connection, tx).ours.terms.minimum_overlap == 5_000
+        assert agreements.next_change(scope, connection, tx).ours.terms.minimum_overlap == 5_000
 
 
 def test_a_change_gives_nothing_back(connected: Pair) -> None:
@@ -231,6 +241,30 @@ def test_a_change_gives_nothing_back(connected: Pair) -> None:
     assert length() == 2
 
 
+def test_a_new_connection_gives_nothing_back(connected: Pair) -> None:
+    """What was used up counts as long as under the connection that ended, also by its agreements of before."""
+    pair, day = connected, 86_400
+    for side in (pair.acme, pair.globe):
+        side.project.set_terms(window_days=2, epoch_days=1)
+    pair.globe.project.partners.disconnect("acme")
+    pair.post()
+    found = pair.globe.project.partners.look_up(pair.acme.project.partners.connect_id().encode())
+    pair.globe.project.partners.request(found, alias="acme")
+    pair.acme.project.partners.accept("globe")
+    pair.post()
+
+    def length() -> int:
+        scope = pair.acme.project.scope
+        with scope.read() as tx:
+            return windows.length(scope, tx, rows(pair)[0]) // day
+
+    assert (rows(pair)[0].status, rows(pair)[0].terms.window_days) == ("active", 2)
+    pair.clock.advance(days=29)
+    assert length() == 30
+    pair.clock.advance(days=1)
+    assert length() == 2
+
+
 def test_exchanges_go_on_under_the_agreement_before(connected: Pair) -> None:
     pair = connected
     before = pair.acme.opening("globe")
@@ -240,8 +274,8 @@ def test_exchanges_go_on_under_the_agreement_before(connected: Pair) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("node.partners.letters.Letters.deliver_soon", lambda *_: True)
         accept(pair.globe)
-    coming = agreements._coming(rows(pair)[1])
-    assert coming is not None
+    (letter,) = outbox(pair.globe.node.home, rows(pair)[1])
+    coming = Acceptance.decode(letter.body).agreement
 
     def named(side: int, digest: bytes) -> bool:
         scope = (pair.acme, pair.globe)[side].project.scope
@@ -249,8 +283,8 @@ def test_exchanges_go_on_under_the_agreement_before(connected: Pair) -> None:
         with scope.read() as tx:
             return agreements.may_name(tx, rows(pair)[side], replace(opening, agreement=digest), pair.clock())
 
-    assert named(1, coming[0].digest())  # which the partner may have put in force already
-    assert not named(0, coming[0].digest())
+    assert named(1, coming)  # which the partner may have put in force already
+    assert not named(0, coming)
     pair.post()
     assert agreed(pair)[0] == 2
     assert named(0, before.agreement)

@@ -40,6 +40,8 @@ def test_another_key_at_the_partners_address_blocks_traffic_and_alerts(
 
         async def hear(scope: Any, receive: Any, send: Any) -> None:
             heard.append(scope["path"])
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
 
         monkeypatch.setattr("sides.answering", lambda home: hear)
         with impostor.serving():

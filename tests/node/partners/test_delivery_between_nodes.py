@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clock import Clock
@@ -11,13 +12,15 @@ from sides import HERE
 from node.access.scope import Scope
 from node.errors import PeerUnreachable, RefusedByPartner, RefusedToPartner, WrongPeerKey
 from node.node import Node
+from node.partners import delivery
 from node.partners import handlers as letter_handlers
 from node.partners.connections import Connection
 from node.storage.database import Tx
 from node.storage.tables import connections
 from node.transport import client as client_module
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
+from protocol import wire
 from protocol.letters import Disconnect, Letter
 from protocol.wire import Message
 
@@ -66,7 +69,7 @@ def test_letters_are_delivered_in_order_and_once(pair: Pair) -> None:
     assert ann.deliver(connection) == 2
     assert ann.deliver(connection) == 0
     letter = Letter.of("connect.disconnect", Disconnect(reason="one"), connection=b"c" * 16, number=1)
-    with PeerClient(pair.ann.home, connection.peer_address, pair.bob.key, reach=HERE) as client:
+    with PeerClient(pair.ann.home, Peer(connection.peer_address, pair.bob.key, allowed=HERE)) as client:
         client.post(paths.LETTERS, letter.encode())
         early = Letter.of("connect.disconnect", Disconnect(reason="five"), connection=b"c" * 16, number=5)
         with pytest.raises(RefusedByPartner) as refused:
@@ -111,3 +114,33 @@ def test_a_letter_that_is_refused_does_not_block_the_next(pair: Pair, monkeypatc
     assert pair.ann.project().letters.deliver(pair.connection(pair.ann)) == 2
     assert reasons(pair) == ["good"]
     assert pair.denied(pair.bob) == ["bad"]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, -1, True, "1", None])
+def test_a_number_that_is_none_confirms_no_letter(number: object, pair: Pair) -> None:
+    post(pair, pair.bob, "one")
+    connection = pair.connection(pair.ann)
+    with (
+        PeerClient(pair.ann.home, Peer(connection.peer_address, pair.bob.key, allowed=HERE)) as client,
+        pytest.raises(RefusedByPartner) as refused,
+    ):
+        client.post(f"{paths.LETTERS}/ack", wire.pack({"connection": connection.id, "number": number}))
+    assert refused.value.code == "malformed"
+    assert pair.ann.project().letters.fetch(connection) == 1
+
+
+@pytest.mark.parametrize("detail", [2**63, 2**64 - 1, -1, True, "1"])
+def test_a_number_in_a_refusal_that_is_none_is_not_looked_at(
+    detail: Any, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RefusedToPartner("out_of_order", "no", status=409, detail=detail)
+
+    post(pair, pair.ann, "one")
+    ann, connection = pair.ann.project().letters, pair.connection(pair.ann)
+    with monkeypatch.context() as lying:
+        lying.setattr(delivery, "receive", refuse)
+        with pytest.raises(RefusedByPartner) as refused:
+            ann.deliver(connection)
+    assert (refused.value.code, refused.value.detail) == ("out_of_order", None)
+    assert ann.deliver(connection) == 1

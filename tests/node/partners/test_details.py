@@ -103,7 +103,7 @@ def test_a_side_that_moves_while_a_request_waits_is_reached(idle_pair: Pair, per
     assert side.node.set(address=move(side), organisation="Another")["told"] == [other.name]
     with both(pair):
         pair.post()
-        assert f"{side.name} calls itself Another now" in alerts(other, "address_changed")
+        assert f"{side.name} calls itself Another now" in alerts(other, "organisation_renamed")
         if moved == "asks":  # nobody here has accepted it yet
             assert other.project.partners.get(side.name).moves_to == {"address": side.address, "proxy": False}
         pair.acme.project.partners.accept("globe")
@@ -121,7 +121,7 @@ def test_partners_see_another_name(living: Pair) -> None:
         pair.post()
     (row,) = pair.globe.project.reports.partners()
     assert (row["alias"], row["organisation"]) == ("acme", "Acme Holding")
-    assert alerts(pair.globe, "address_changed") == ["acme calls itself Acme Holding now"]
+    assert alerts(pair.globe, "organisation_renamed") == ["acme calls itself Acme Holding now"]
 
 
 @pytest.mark.feature("OP12")

@@ -17,7 +17,7 @@ from node.partners import key_changes
 from node.storage.locks import service_lock
 from node.storage.tables import exchanges, ledger
 from node.transport import paths
-from node.transport.client import PeerClient
+from node.transport.client import Peer, PeerClient
 from protocol.errors import RemoteProtocolError
 from protocol.keychange import KeyChange, KeyChanges, SignedKeyChange
 from psi.errors import VesicaError
@@ -254,7 +254,7 @@ def test_a_running_service_keeps_the_key(living: Pair) -> None:
 
 @contextmanager
 def calling(side: Side, at: Side) -> Iterator[PeerClient]:
-    with PeerClient(side.node.home, at.address, at.node.key, reach=HERE) as client:
+    with PeerClient(side.node.home, Peer(at.address, at.node.key, allowed=HERE)) as client:
         yield client
 
 

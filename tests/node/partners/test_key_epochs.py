@@ -77,7 +77,7 @@ def test_we_rotate_a_day_after_an_epoch_began(scope: Scope, active: Connection, 
     with pytest.raises(NotAllowed, match="would not follow"):
         key_epochs.rotate(scope, "globe")
     clock.advance(days=1)
-    assert key_epochs.rotate(scope, "globe") == {"epoch": 2, "status": "begun", "partner_has_to_agree": False}
+    assert key_epochs.rotate(scope, "globe") == {"ended": 1, "epoch": 2, "partner_has_to_allow": False}
 
 
 @pytest.mark.parametrize(("days", "following"), [(0, 3), (7, 10)])

@@ -18,12 +18,12 @@ from node.errors import (
 from node.node import Node
 from node.partners import handlers, letters
 from node.partners.connections import Connection, ConnectionStatus, change
-from node.partners.letters import Letters, delivered, outbox, receive, send_again, worth_calling
+from node.partners.letters import Letters, receive, worth_calling
+from node.partners.outbox import delivered, outbox, send_again
 from node.partners.rates import Rate
 from node.transport.client import PeerClient
 from protocol.errors import RemoteProtocolError
 from protocol.letters import FeedNotice, FeedVersion, Letter
-from psi.errors import VesicaError
 
 
 @pytest.mark.feature("CN3")
@@ -59,7 +59,7 @@ def test_one_partners_failure_does_not_delay_the_others(
     acme.segment("vip", ["a4"])
     get, failing = PeerClient.get, acme.project.partners.get("globe")
 
-    def broken(error: VesicaError) -> Callable[..., bytes]:
+    def broken(error: Exception) -> Callable[..., bytes]:
         def fetch(self: PeerClient, path: str) -> bytes:
             if failing.id in path:
                 raise error
@@ -67,11 +67,12 @@ def test_one_partners_failure_does_not_delay_the_others(
 
         return fetch
 
-    failures: list[VesicaError] = [
+    failures: list[Exception] = [
         RemoteProtocolError("malformed", "what is this"),
         RefusedByPartner("internal", "no", status=500),
         WrongPeerKey("another key"),
         PeerUnreachable("gone"),
+        OverflowError("what nobody foresaw"),
     ]
     for number, error in enumerate(failures):
         with monkeypatch.context() as patched:
@@ -81,7 +82,9 @@ def test_one_partners_failure_does_not_delay_the_others(
             with monkeypatch.context() as away:
                 away.setattr(Letters, "deliver_soon", lambda self, row: False)
                 third.project.feeds.publish(f"f{number}")
-            acme.node.sync()
+            job = acme.node.jobs.submit("nothing", {}, acme.project.scope)
+            ran = acme.node.sync()
+        assert [each["id"] for each in ran["jobs"]] == [job]
         assert [feed["name"] for feed in acme.project.received.all()] == [f"f{each}" for each in range(number + 1)]
     assert len(alerts(acme, "key_changed")) == 1
 
@@ -125,10 +128,10 @@ def test_the_same_letter_waits_once_and_goes_out_again_where_it_was_forgotten(no
     delivered(node.home, active.id, 1)
     assert kept(node, active) == []
     with node.home.database.begin() as tx:
-        send_again(tx, active, after=1)
+        send_again(node.project().scope, tx, active, after=1)
     assert kept(node, active) == []
     with node.home.database.begin() as tx:
-        send_again(tx, active, after=0)
+        send_again(node.project().scope, tx, active, after=0)
     assert kept(node, active) == ["over"]
 
 
@@ -154,7 +157,7 @@ def test_a_partner_writes_so_many_letters_and_the_next_wait(
     node: Node, requested: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each leaves a row of the audit log, also one that is refused; what comes too fast leaves none and comes again."""
-    monkeypatch.setattr(letters, "BUSY", Rate(burst=3, seconds=1e9))
+    monkeypatch.setattr(letters, "RATE_WHILE_ACTIVE", Rate(burst=3, seconds=1e9))
     with node.home.database.begin() as tx:
         change(node.home, tx, requested, status=ConnectionStatus.ACTIVE)
     notice = FeedNotice(feed=bytes(16), version=1, reason="")
@@ -167,6 +170,6 @@ def test_a_partner_writes_so_many_letters_and_the_next_wait(
         receive(node.home, requested.peer_key, written[3])
     assert refused.value.code == "too_many"
     assert len(node.audit.entries(act="letter.feed.decline", result=Result.DENY)) == 3
-    monkeypatch.setattr(letters, "BUSY", Rate(burst=3, seconds=1e9))
+    monkeypatch.setattr(letters, "RATE_WHILE_ACTIVE", Rate(burst=3, seconds=1e9))
     receive(node.home, requested.peer_key, written[3])
     assert len(node.audit.entries(act="letter.feed.decline", result=Result.DENY)) == 4

@@ -195,13 +195,13 @@ def test_a_request_that_was_replaced_since_is_not_accepted(ready: Pair) -> None:
     acme, globe = ready.acme, ready.globe
     connect_id = acme.project.partners.connect_id().encode()
     globe.project.partners.request(globe.project.partners.look_up(connect_id), alias="acme")
-    seen = acme.project.partners.requested("globe")
+    seen = acme.project.partners.show_request("globe")
     globe.project.partners.disconnect("acme")
     globe.project.set_terms(minimum_overlap=9)
     globe.project.partners.request(globe.project.partners.look_up(connect_id), alias="acme")
     with pytest.raises(NotAllowed, match="not the agreement with this hash"):
         acme.project.partners.accept("globe", agreement=seen["agreement"])
-    shown = acme.project.partners.requested("globe")
+    shown = acme.project.partners.show_request("globe")
     assert shown["terms"]["minimum_overlap"] == 9
     acme.project.partners.accept("globe", agreement=shown["agreement"])
     assert acme.acts("partner.accept")[0]["detail"]["agreement"] == shown["agreement"]

@@ -14,7 +14,8 @@ from node.exchanges.answering import NodeAnswers
 from node.node import Node
 from node.partners import connecting, letters
 from node.partners.connections import Connection, ConnectionStatus, change, named, note
-from node.partners.letters import delivered, outbox, receive
+from node.partners.letters import receive
+from node.partners.outbox import delivered, outbox
 from node.partners.rates import Rate
 from node.service import Doorkeeper
 from node.storage.database import Database
@@ -151,7 +152,7 @@ def test_letters_of_who_is_no_partner_are_dropped_without_a_row(
     status: str, node: Node, requested: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = in_state(node, requested, ConnectionStatus(status))
-    monkeypatch.setattr(letters, "QUIET", Rate(burst=20, seconds=1e9))
+    monkeypatch.setattr(letters, "RATE_WHILE_INACTIVE", Rate(burst=20, seconds=1e9))
     before = rows(node)
     for number in range(1, 21):
         letter = Letter.of("feed.decline", NOTICE, connection=row.wire_id, number=number)

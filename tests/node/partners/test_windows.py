@@ -1,9 +1,9 @@
 """Windows: what a partner gets of what one allows, whatever key epochs it asks for, ends early or begins anew."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as some
 
-from node.partners.windows import Span, window_began
+from node.partners.windows import Span, first_begun, window_began
 from node.storage.tables import DAY
 
 START = 1_800_000_000
@@ -33,6 +33,20 @@ def test_a_partner_gets_no_more_than_one_window_allows_in_each(spans: list[Span]
             taken.append(now)
     least = ours * DAY - min(DAY, ours * DAY // 2)
     assert len(taken) <= (moments[-1] - moments[0]) // least + 1
+
+
+@given(some.lists(some.tuples(some.integers(0, 119), some.integers(30, 70)), max_size=12))
+@example([(day, day) for day in range(31, 60)])
+def test_no_change_of_the_window_gives_more(changes: list[tuple[int, int]]) -> None:
+    """A partner has epochs of a day, and agrees on other windows as time goes by, each no shorter than our own 30 days."""
+    spans = [Span(START + day * DAY, None, refills=False) for day in range(120)]
+    taken: list[int] = []
+    for day, span in enumerate(spans):
+        agreed = {30 * DAY, *(days * DAY for since, days in changes if since <= day)}
+        since = first_begun(spans[: day + 1], agreed)
+        if not any(each >= since for each in taken):
+            taken.append(span.started)
+    assert len(taken) <= 120 // 29 + 1
 
 
 def test_an_epoch_of_a_window_s_length_begins_the_next_one() -> None:

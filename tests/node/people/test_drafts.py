@@ -90,3 +90,18 @@ def test_drafts_on_either_database(either_node: Node, load: Load) -> None:
     assert Snapshot.open(project.scope).members("s2") == BitMap()
     assert namespaces(project.scope) == ["email_sha256/lc-v1"]
     assert project.segments.create("blue", rule="c = 'blue'").size == 1
+
+
+def test_the_number_of_a_basis_that_nobody_has_any_more_is_given_again(project: Project, load: Load) -> None:
+    """So the texts of the last words are kept, however many there were."""
+    load(project, "id,l\na,1\nb,2\n", "l=loyalty")
+    project.consent.set("a", "y", at=1, basis="first")
+    project.consent.set("b", "y", at=1, basis="second")
+    for number in range(5):
+        project.consent.set("a", "n", at=2 + number, basis=f"later-{number}")
+        assert project.consent.show("a")["basis"] == f"later-{number}"
+        assert project.consent.show("b")["basis"] == "second"
+    assert len(Snapshot.open(project.scope).content.bases) <= 3
+    project.consent.set("a", "n", at=9)
+    project.consent.set("b", "n", at=9)
+    assert Snapshot.open(project.scope).content.bases == ()

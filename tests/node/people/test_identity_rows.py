@@ -27,9 +27,12 @@ def test_order_is_by_value_then_by_columns_then_by_place() -> None:
         values = Values(rows, lengths)
         keys = [(rows[row].tobytes(), lengths[row], profiles[row], ranks[row], row) for row in range(300)]
         assert order_of(values, profiles, ranks).tolist() == [key[-1] for key in sorted(keys)]
-        found_rows = IdentityRows(
-            values=values, profiles=profiles, sources=np.zeros(300, np.uint16), ranks=ranks
-        ).sorted()
+        given = IdentityRows(values=values, profiles=profiles, sources=np.zeros(300, np.uint16), ranks=ranks)
+        found_rows = given.sorted()
+        in_place = given.take(np.arange(300)).sort()
+        assert in_place.values.equals(found_rows.values)
+        assert (in_place.profiles == found_rows.profiles).all()
+        assert (in_place.ranks == found_rows.ranks).all()
         lowest = {key[:3]: key[3] for key in sorted(keys, reverse=True)}
         assert found_rows.values.lengths is not None
         found = zip(

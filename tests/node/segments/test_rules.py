@@ -172,3 +172,27 @@ def test_the_tree_has_a_builders_shape(project: Project) -> None:
     }
     assert segment.uses == ["crm.note", "crm.orders", "own.vip"]
     assert project.segments.show("s") == segment
+
+
+@pytest.mark.parametrize(
+    ("rule", "where"),
+    [
+        ("orders >= AND note = 'x'", "from here on: \"AND note = 'x'\""),
+        ("own.a-b AND (orders > 5 OR) AND NOT received.x.y-z", "from here on: ') AND NOT received.x.y-z'"),
+        ("orders > 5\nAND AND note = 'x'", "from here on: \"AND note = 'x'\""),
+        ("orders >=", "at its end, 'orders >='"),
+        ("(orders > 5", "at its end, '(orders > 5'"),
+        ("note = 'x", "a quote is open"),
+        ("orders > 5 note", "at 'note'"),
+    ],
+)
+def test_a_rule_that_cannot_be_read_says_where(rule: str, where: str) -> None:
+    with pytest.raises(InvalidInput) as said:
+        rules.parse(rule, {name: ("crm", name) for name in ("orders", "note")})
+    assert where in str(said.value)
+
+
+def test_a_misspelt_attribute_is_asked_about() -> None:
+    with pytest.raises(InvalidInput) as said:
+        rules.parse("ordes > 5", {"orders": ("crm", "orders"), "note": ("crm", "note")})
+    assert said.value.hint.startswith("did you mean orders?")

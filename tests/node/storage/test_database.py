@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -491,3 +492,19 @@ def test_status_says_what_to_look_at(either_node: Node, clock: Clock) -> None:
     shown = {"name": "default", "partners": 0, "open_jobs": 0, "on_hold": False, "letters_fetched": None}
     assert status["projects"] == [shown]
     assert status["serving"] is False
+
+
+def test_deleted_rows_are_overwritten_once_nobody_reads_an_older_state(database_url: str) -> None:
+    database = Database.open(database_url)
+    with closing(database):
+        with database.begin() as tx:
+            row = {"name": "p", "terms": {}, "count_secret": b"", "created": 1}
+            tx.execute(tables.projects.insert().values(id="1" * 32, **row))
+        with database.read() as reading:
+            assert reading.scalar(select(tables.projects.c.name)) == "p"
+            with database.begin() as tx:
+                tx.execute(tables.projects.delete())
+            assert not database.overwrite_deleted("projects")
+        assert database.overwrite_deleted("projects")
+        with database.begin() as tx:
+            assert tx.scalar(select(tables.projects.c.name)) is None

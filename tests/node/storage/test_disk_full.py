@@ -12,7 +12,7 @@ from sides import Pair, Person, Side
 from sqlalchemy import select
 
 from node.access.audit import Result
-from node.errors import DiskFull, RefusedByPartner
+from node.errors import DiskFull, RefusedByPartner, StoreUnavailable
 from node.feeds.receiving.received import Received
 from node.imports.identity_columns import IdentityColumn
 from node.node import Node
@@ -153,3 +153,16 @@ def test_the_memberships_of_a_removal(shared: Any, full: Full, monkeypatch: pyte
     shown = {row["name"]: row["segments"] for row in globe.project.received.all()}
     assert shown["other"] == {"vip": 10}
     assert isinstance(globe.project.received, Received)
+
+
+def test_a_database_that_cannot_be_opened_for_want_of_room(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside it SQLite has a file of 32 KiB, also for what only reads."""
+    home = node.home.path
+    node.close()
+    (home / "control.db").unlink()
+    (home / "control.db").mkdir()  # stands for whatever SQLite cannot open
+    for free, kind in ((1 << 30, StoreUnavailable), (3 << 12, DiskFull)):
+        found = os.statvfs_result((4_096, 4_096, 9, free // 4_096, free // 4_096, 9, 9, 9, 0, 255))
+        monkeypatch.setattr(os, "statvfs", lambda path, found=found: found)
+        with pytest.raises(kind):
+            Node.open(home)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from node.access.audit import Result
-from node.errors import Failure, InvalidInput, WrongPassphrase
+from node.errors import AlreadyExists, Failure, InvalidInput, WrongPassphrase
 from node.node import Node
 from node.storage import files, keys
+from node.storage.database import Database
 from node.storage.keys import Keys, under_passphrase
 from protocol.keychange import KeyChanges
 
@@ -102,6 +103,39 @@ def test_a_passphrase_that_cannot_be_written_is_audited_as_failed(node: Node, mo
     with pytest.raises(Failure):
         node.set_passphrase("new")
     assert len(list(node.audit.entries(act="node.passphrase", result=Result.FAIL))) == 1
+
+
+@pytest.mark.feature("OP12")
+def test_of_two_who_change_the_passphrase_at_once_one_is_told_that_it_was_changed(
+    node: Node, home: Path, given: SetPassphrase
+) -> None:
+    with Node.open(home) as other:
+        assert other.key == node.key  # both have opened the keys
+        node.set_passphrase("first")
+        with pytest.raises(WrongPassphrase):
+            other.set_passphrase("second")
+    given("first")
+    assert Keys(home).public == node.key
+
+
+def test_of_two_who_make_a_node_at_once_one_is_told_that_there_is_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, others = Database.open, ["Second"]
+
+    def open_(database: str | Path) -> Database:
+        opened = once(database)
+        if others:
+            Node.create(home, others.pop()).close()
+        return opened
+
+    monkeypatch.setattr(Database, "open", open_)
+    with pytest.raises(AlreadyExists):
+        Node.create(home, "First")
+    with Node.open(home) as node:
+        assert node.home.config.organisation == "Second"
+        assert node.home.keys.public == node.key
+        assert [entry.target for entry in node.audit.entries(act="node.init")] == ["Second"]
 
 
 def test_a_service_sees_settings_that_a_command_has_changed(node: Node, home: Path) -> None:

@@ -4,13 +4,14 @@ from typing import Any
 
 from sqlalchemy import JSON, Boolean, Column, LargeBinary, MetaData, String, Table, Text, create_engine, insert, select
 
+from node.access.audit import Actor, ActorKind, Audit
 from node.feeds.receiving import received_feeds
 from node.feeds.sending import recipients
 from node.partners.connections import Connection, ConnectionStatus
 from node.storage.database import Database
 from node.storage.migrations import upgrade
 from node.storage.records import record
-from node.storage.tables import answers, connections, ledger, projects
+from node.storage.tables import answers, connections, jobs, ledger, projects
 
 
 def empty(column: Column[Any]) -> Any:
@@ -118,3 +119,38 @@ def test_attempts_answers_keys_and_the_ledger_of_before_go_on(database_url: str)
         notes = dict(map(tuple, tx.execute(select(ledger.c.kind, ledger.c.note))))
     store.close()
     assert notes == {"epsilon_millis": "", "evaluations": "email_sha256/lc-v1"}
+
+
+def test_audit_rows_of_before_say_the_same_and_verify(database_url: str) -> None:
+    """They do not say what kind of actor did something; what is queued goes on in the name of the same one."""
+    engine, before = create_engine(database_url), MetaData()
+    with engine.begin() as tx:
+        upgrade(tx, to="0003")
+        before.reflect(tx)
+        values: dict[str, Any] = {
+            "number": 1,
+            "at": 5,
+            "project_id": None,
+            "actor": "ann",
+            "act": "node.set",
+            "target": "node",
+        }
+        values |= {"result": "allow", "detail": {"a": 1}, "previous": bytes(32)}
+        digest = bytes.fromhex("d8ad8dfdfdd8369905788cc82282af3e004dbd82ebab5592b6425530bde0e6f5")
+        tx.execute(insert(before.tables["audit"]).values(**values, digest=digest))
+        tx.execute(row(before.tables["projects"], id="p", name="crm"))
+        for who in ("ann", "root@host"):
+            tx.execute(row(before.tables["jobs"], id=who, project_id="p", submitted_by=who, state="queued"))
+    engine.dispose()
+
+    store = Database.open(database_url)
+    log = Audit(store.read, lambda: 9, actor=lambda: Actor(ActorKind.USER, "ann"), check=lambda project_id: None)
+    with store.begin() as tx:
+        log.record(tx, "node.set", "node", project_id=None)
+        assert dict(map(tuple, tx.execute(select(jobs.c.submitted_by, jobs.c.submitted_by_kind)))) == {
+            "ann": "user",
+            "root@host": "account",
+        }
+    assert log.verify().number == 2
+    assert [(each.actor_kind, each.actor) for each in log.entries()] == [("user", "ann"), (None, "ann")]
+    store.close()

@@ -8,8 +8,8 @@ import pytest
 
 from node.adhoc.session import Party
 from node.errors import AddressNotAllowed
-from node.transport.addresses import Reach
-from node.transport.client import PeerClient
+from node.transport.addresses import AllowedAddresses
+from node.transport.client import Peer, PeerClient
 
 PUBLIC = ["93.184.216.34:1", "[2606:4700::1111]:1", "[64:ff9b::5db8:d822]:1"]
 PRIVATE = ["10.0.0.5:1", "192.168.1.1:1", "172.16.0.1:1", "100.64.0.1:1", "[fd00::1]:1", "[::ffff:10.0.0.5]:1"]
@@ -22,11 +22,11 @@ NEVER = [
 ]  # fmt: skip
 
 
-def refused(reach: Reach, *addresses: str) -> list[str]:
+def refused(allowed: AllowedAddresses, *addresses: str) -> list[str]:
     found = []
     for address in addresses:
         try:
-            reach.check(address)
+            allowed.check(address)
         except AddressNotAllowed:
             found.append(address)
     return found
@@ -34,25 +34,25 @@ def refused(reach: Reach, *addresses: str) -> list[str]:
 
 def test_a_node_calls_public_addresses_only() -> None:
     everything = [*PUBLIC, *PRIVATE, *LOOPBACK, *NEVER]
-    assert refused(Reach(), *everything) == [*PRIVATE, *LOOPBACK, *NEVER]
+    assert refused(AllowedAddresses(), *everything) == [*PRIVATE, *LOOPBACK, *NEVER]
 
 
 def test_an_operator_opens_private_networks_and_nothing_else() -> None:
-    assert refused(Reach.of("", private=True), *PUBLIC, *PRIVATE, *LOOPBACK, *NEVER) == [*LOOPBACK, *NEVER]
+    assert refused(AllowedAddresses.of("", private=True), *PUBLIC, *PRIVATE, *LOOPBACK, *NEVER) == [*LOOPBACK, *NEVER]
 
 
 @pytest.mark.parametrize("own", ["127.0.0.1:8471", "[::1]:8471", "localhost:8471"])
 def test_a_node_whose_own_address_is_loopback_calls_loopback(own: str) -> None:
-    reach = Reach.of(own, private=False)
-    assert refused(reach, *PUBLIC, *PRIVATE, *LOOPBACK, *NEVER) == [*PRIVATE, *NEVER]
+    allowed = AllowedAddresses.of(own, private=False)
+    assert refused(allowed, *PUBLIC, *PRIVATE, *LOOPBACK, *NEVER) == [*PRIVATE, *NEVER]
 
 
 def test_the_address_of_a_connect_id_that_was_entered_may_be_called_and_none_beside_it() -> None:
-    reach = Reach.of("node.example:1", private=False, chosen="10.0.0.5:8470")
+    allowed = AllowedAddresses.of("node.example:1", private=False, chosen="10.0.0.5:8470")
     refusals = ["10.0.0.5:9", "10.0.0.6:8470", "127.0.0.1:8470"]  # at another port another service may listen
-    assert refused(reach, "10.0.0.5:8470", *refusals) == refusals
-    assert reach.resolve("10.0.0.5:8470") == [("10.0.0.5", 8470)]
-    assert refused(Reach.of("", private=False, chosen="0.0.0.0:1"), "0.0.0.0:1") == ["0.0.0.0:1"]
+    assert refused(allowed, "10.0.0.5:8470", *refusals) == refusals
+    assert allowed.resolve("10.0.0.5:8470") == [("10.0.0.5", 8470)]
+    assert refused(AllowedAddresses.of("", private=False, chosen="0.0.0.0:1"), "0.0.0.0:1") == ["0.0.0.0:1"]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_what_a_name_stands_for_is_checked_even_if_the_name_was_entered(
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in found]
 
     monkeypatch.setattr(socket, "getaddrinfo", looked_up)
-    reach = Reach.of("node.example:1", private=False, chosen=chosen)
+    allowed = AllowedAddresses.of("node.example:1", private=False, chosen=chosen)
     if left:
-        assert reach.resolve("partner.example:8470") == [(each, 8470) for each in left]
+        assert allowed.resolve("partner.example:8470") == [(each, 8470) for each in left]
     else:
         with pytest.raises(AddressNotAllowed):
-            reach.resolve("partner.example:8470")
+            allowed.resolve("partner.example:8470")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1"])
@@ -88,7 +88,7 @@ def test_no_connection_is_tried_to_what_may_not_be_called(host: str) -> None:
         listening.setblocking(False)
         address = f"{host}:{listening.getsockname()[1]}"
         with (
-            PeerClient(Party(), address, Party().key, reach=Reach(), patience=0.1) as client,
+            PeerClient(Party(), Peer(address, Party().key, allowed=AllowedAddresses()), patience=0.1) as client,
             pytest.raises(AddressNotAllowed),
         ):
             client.get("/vesica/1/letters")
@@ -100,4 +100,4 @@ def test_every_ip_address_is_of_one_sort() -> None:
     """No address is both refused as internal and called as public."""
     for text in (*PUBLIC, *PRIVATE, *NEVER):
         ip = ipaddress.ip_address(text.rpartition(":")[0].strip("[]"))
-        assert Reach(loopback=True, private=True).allows(ip, 1) == (text not in NEVER)
+        assert AllowedAddresses(loopback=True, private=True).allows(ip, 1) == (text not in NEVER)

@@ -214,6 +214,19 @@ def test_what_is_too_old_to_be_valid_is_forgotten() -> None:
     assert len(replays) == 1
 
 
+def test_what_was_created_before_a_restart_is_refused_but_for_the_difference_of_clocks() -> None:
+    clock, made = Party(), verify(request(), to=bob.key, now=bob.now)
+    Replays(clock.now).check(made)
+    clock.time += signatures.SKEW_SECONDS
+    Replays(clock.now).check(made)
+    clock.time += 1
+    after = Replays(clock.now)
+    with pytest.raises(BadSignature, match="restart"):
+        after.check(made)
+    clock.time = NOW  # it was ahead when the process began
+    after.check(made)
+
+
 def answer(to: Request) -> Response:
     made = Response(status_code=200, body=b"answer", request=to)
     sign(made, bob, ann.key)

@@ -14,8 +14,8 @@ from sides import HERE
 from node.adhoc.session import Party
 from node.errors import PeerUnreachable
 from node.transport import addresses, client, paths, tls
-from node.transport.addresses import Reach
-from node.transport.client import PeerClient
+from node.transport.addresses import AllowedAddresses
+from node.transport.client import Peer, PeerClient
 from node.transport.endpoint import Route, application
 from node.transport.server import address_of, bind, server
 from protocol import wire
@@ -81,7 +81,7 @@ def test_an_answer_that_does_not_end_is_left(
     monkeypatch.setattr(client, "LETTER_SECONDS" if letters else "ANSWER_SECONDS", SOON)
     with (
         Endless(head, piece, pause=pause) as partner,
-        PeerClient(Party(), partner.address, partner.party.key, reach=HERE, patience=0.1) as caller,
+        PeerClient(Party(), Peer(partner.address, partner.party.key, allowed=HERE), patience=0.1) as caller,
     ):
         began = time.monotonic()
         with pytest.raises(PeerUnreachable, match="timed out"):
@@ -118,7 +118,7 @@ def test_later_is_no_answer_to_a_letter(
     monkeypatch.setattr("node.transport.endpoint.WORKERS_PER_CALLER", 3 if status == 202 else 0)
     monkeypatch.setattr(client, "WORK_SECONDS", BOUND)
     party, us, address = later
-    with PeerClient(us, address, party.key, reach=HERE, patience=0.2) as caller:
+    with PeerClient(us, Peer(address, party.key, allowed=HERE), patience=0.2) as caller:
         began = time.monotonic()
         for path in (paths.LETTERS, f"{paths.LETTERS}/ack", paths.KEYS):
             with pytest.raises(PeerUnreachable, match="busy"):
@@ -141,7 +141,7 @@ def test_of_a_name_with_many_addresses_eight_are_tried(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "getaddrinfo", looked_up)
     monkeypatch.setattr(httpx2.Client, "stream", out_of_reach)
     with (
-        PeerClient(Party(), "partner.example:1", Party().key, reach=Reach(), patience=0.1) as caller,
+        PeerClient(Party(), Peer("partner.example:1", Party().key, allowed=AllowedAddresses()), patience=0.1) as caller,
         pytest.raises(httpx2.ConnectTimeout),
     ):
         caller.attempt("GET", paths.LETTERS, b"")
@@ -155,7 +155,7 @@ def test_where_a_machine_refuses_nobody_is_waited_for(monkeypatch: pytest.Monkey
         address = f"127.0.0.1:{free.getsockname()[1]}"
     began = time.monotonic()
     with (
-        PeerClient(Party(), address, Party().key, reach=HERE) as caller,
+        PeerClient(Party(), Peer(address, Party().key, allowed=HERE)) as caller,
         pytest.raises(PeerUnreachable, match="connection refused"),
     ):
         caller.get(paths.LETTERS)

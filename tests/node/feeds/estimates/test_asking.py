@@ -17,11 +17,13 @@ from node.exchanges import handlers
 from node.feeds.estimates import asking, disclosure, numbers, records
 from node.operations import jobs
 from node.partners.connections import Connection
+from node.people.consent import LeftOut
 from node.people.snapshots import Snapshot
 from node.storage.tables import DAY, answers, universes
 from protocol.agreement import Terms
 from protocol.estimate import MAX_ASKED, CountAsker
 from protocol.exchange import Opening
+from protocol.messages import Answer
 from protocol.states import Kind, Part
 from psi import noise
 from psi.values import Values
@@ -158,6 +160,8 @@ def test_the_interval_holds_the_truth_in_180_of_200_runs(size: int, overlap: int
         held["consented"] += abs(shown.consented - consented) <= shown.consented_half_width
         assert 0 <= shown.consented <= shown.overlap <= size
     assert min(held.values()) >= 180, held
+    assert terms.epsilon is not None
+    assert shown.half_width is not None
     narrowest = noise.quantile(terms.epsilon, 2)
     assert narrowest <= shown.half_width < max(2 * narrowest, size // 50)  # wide enough, and still of use
 
@@ -244,8 +248,12 @@ def test_a_budget_that_a_partner_makes_up_is_no_number(
     pair.prepare(*both, {"all": members(*range(100))}, **NOISY)
     result = vars(CountAsker)["result"].fget
     for spent, left in ((None, None), (2**63 - 1, 0), (0, 0.1)):
-        made_up = property(lambda role, spent=spent: replace(result(role), budget_spent=spent))
-        monkeypatch.setattr(CountAsker, "result", made_up)
+
+        def made_up(role: CountAsker, spent: int | None = spent) -> Answer:
+            answer: Answer = replace(result(role), budget_spent=spent)
+            return answer
+
+        monkeypatch.setattr(CountAsker, "result", property(made_up))
         row = ask(pair, ["all"])["all", EMAIL]
         assert row["budget"]["left"] == left
 
@@ -261,7 +269,7 @@ def test_what_a_caller_is_asked_is_fixed_when_it_opens(quiet_receiver: Pair, per
     feeds.estimate("one")
     handler, late = handlers.handler(Kind.COUNT, Part.ASKER), list[object]()
 
-    def newer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.Answer:
+    def newer(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.PreparedRole:
         answer = handler.answer(scope, connection, opening, inputs)
         if not late:
             late.append(feeds.estimate("two"))
@@ -274,3 +282,32 @@ def test_what_a_caller_is_asked_is_fixed_when_it_opens(quiet_receiver: Pair, per
     pair.post()
     assert [row["overlap"] for row in feeds.estimates("two")] == [18]
     assert Snapshot.open(pair.globe.project.scope).profile_count == 30
+
+
+def test_who_opts_out_before_a_caller_has_shown_its_universe_is_not_asked_about(
+    quiet_receiver: Pair, person: type[Person]
+) -> None:
+    """It opens a count as the answerer and waits; once it goes on that one is over, and the next asks about who is left."""
+    pair = quiet_receiver
+    pair.prepare(people(person, "a", range(30)), people(person, "g", range(40)), {"all": members(*range(30))})
+    pair.acme.project.leave_out(LeftOut.OPTED_OUT.value)
+    feeds = pair.acme.project.feeds
+    feeds.create("f", segments=["all"], namespaces=[EMAIL], partners=["globe"])
+    feeds.estimate("f")
+    handler, late = handlers.handler(Kind.COUNT, Part.ASKER), list[int]()
+
+    def slow(scope: Scope, connection: Connection, opening: Opening, inputs: bytes | None) -> handlers.PreparedRole:
+        answer = handler.answer(scope, connection, opening, inputs)
+        if not late:
+            late.append(1)
+            pair.clock.advance(seconds=7_200)
+            pair.acme.people(people(person, "a", range(20), out=range(20)), "optouts")
+        return answer
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(handlers.KINDS, (Kind.COUNT, Part.ASKER), lambda: replace(handler, answer=slow))
+        pair.post()
+    assert feeds.estimates("f") == []
+    feeds.estimate("f")
+    pair.post()
+    assert [(row["sampled"], row["overlap"]) for row in feeds.estimates("f")] == [(10, 10)]

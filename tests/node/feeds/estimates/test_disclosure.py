@@ -1,7 +1,9 @@
 """What a partner may learn of a count, and what that costs it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from estimating import NOISY, ask, kept, members, people, spent
 from sides import EMAIL, SMALL_TERMS, Pair, Person
 
 from cli.main import main
+from node.access.audit import Result
 from node.errors import RefusedByPartner
 from node.feeds.estimates import disclosure
 from node.imports.identity_columns import IdentityColumn
@@ -73,7 +76,7 @@ def test_the_question_beyond_the_budget_is_refused_and_logged(pair: Pair, person
     assert pair.acme.project.feeds.estimates("fc") == []
     for side, acts in ((pair.globe, ("estimate.answer", "exchange.count")), (pair.acme, ("exchange.count",))):
         for act in acts:
-            assert [entry["detail"]["error"]["code"] for entry in side.acts(act, "deny")] == ["budget"]
+            assert [entry["detail"]["error"]["code"] for entry in side.acts(act, Result.DENY)] == ["budget"]
     clock.advance(days=89)  # the first question is 90 days old, the second is not
     assert ask(pair, ["c"], feed="fc")
     assert spent(pair) == 150
@@ -117,10 +120,17 @@ def test_what_is_refused_is_not_counted(
     both = people(person, "a", range(300)), people(person, "g", range(300))
     pair.prepare(*both, segments, **NOISY, epoch_days=90, window_days=90)
     done: list[str] = []
-    count_hits, noised, compared = count.count_hits, noise.discrete_laplace, disclosure.in_both
-    monkeypatch.setattr(count, "count_hits", lambda *given: done.append("counted") or count_hits(*given))
-    monkeypatch.setattr(noise, "discrete_laplace", lambda *given: done.append("noised") or noised(*given))
-    monkeypatch.setattr(disclosure, "in_both", lambda *given: done.append("compared") or compared(*given))
+
+    def noted(word: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*given: Any) -> Any:
+            done.append(word)
+            return act(*given)
+
+        return noting
+
+    monkeypatch.setattr(count, "count_hits", noted("counted", count.count_hits))
+    monkeypatch.setattr(noise, "discrete_laplace", noted("noised", noise.discrete_laplace))
+    monkeypatch.setattr(disclosure, "in_both", noted("compared", disclosure.in_both))
     ask(pair, ["a"], feed="fa")
     assert done == ["counted", "noised", "noised"]
     done.clear()

@@ -1,10 +1,12 @@
 """Whose points leave with an estimate: everybody's in the segments, unless the project leaves some out."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from estimating import ask, members, people
+from partnering import Typed
 from recorder import said
 from sides import EMAIL, Pair, Person
 from sqlalchemy import select
@@ -13,6 +15,7 @@ from cli.main import main
 from node.errors import InvalidInput
 from node.exchanges.channels import Channel, running_epoch
 from node.node import Node
+from node.operations.jobs import JobState
 from node.people.consent import LeftOut
 from node.people.snapshots import Snapshot
 from node.storage.tables import universes
@@ -55,7 +58,7 @@ def points(pair: Pair) -> dict[int, bytes]:
     connection = pair.acme.project.partners.get("globe")
     channel = Channel.of(scope, connection, running_epoch(scope, connection), EMAIL, protocol="count", outward=True)
     with scope.read() as tx:
-        digest = tx.scalar(select(universes.c.digest).where(~universes.c.ours))
+        digest = tx.scalars(select(universes.c.digest).where(~universes.c.ours)).one()
     snapshot = Snapshot.open(scope)
     given = snapshot.identities(EMAIL)
     asked, order = count.ask(channel.context, given.values, channel.key(Purpose.COUNT_ASK, digest))
@@ -106,17 +109,26 @@ def test_a_project_is_made_with_the_switch_on(node: Node) -> None:
 
 
 @pytest.mark.feature("ES2")
-def test_the_first_estimate_says_who_is_asked_about(known: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    def told(*arguments: str) -> str:
+def test_before_the_first_estimate_a_person_is_asked(
+    known: Pair, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str, code: int = 0) -> str:
         capsys.readouterr()
-        assert main(["feed", "estimate", "f", "--home", str(known.acme.node.home.path), *arguments]) == 0
-        return capsys.readouterr().err
+        assert main(["feed", "estimate", "f", "--home", str(known.acme.node.home.path), *arguments]) == code
+        return "".join(capsys.readouterr()) if code else capsys.readouterr().err
 
     known.acme.project.feeds.create("f", segments=["all"], namespaces=[EMAIL], partners=["globe"])
     known.acme.project.leave_out("unconsented")
     assert told("--no-wait") == ""
     known.acme.project.leave_out("nobody")
+    queued = known.acme.node.jobs.all(state=JobState.QUEUED)
+    assert "Say --yes if so: " in told("--no-wait", code=2)
+    assert "those who said no too" in told("--json", code=2)
+    monkeypatch.setattr(sys, "stdin", Typed("n\n"))
+    assert "nothing was done" in told("--no-wait", code=1)
+    assert known.acme.node.jobs.all(state=JobState.QUEUED) == queued
+    monkeypatch.setattr(sys, "stdin", Typed("y\n"))
     assert "those who said no too" in told("--no-wait")
-    assert told("--json", "--no-wait") == ""
+    assert told("--json", "--no-wait", "--yes") == ""
     assert ask(known, ["all"])["all", EMAIL]["overlap"] == 20
     assert told("--no-wait") == ""  # the feed has an estimate now

@@ -22,7 +22,7 @@ from node.transport.client import PeerClient
 from protocol.errors import RemoteProtocolError
 from protocol.estimate import CountAnswerer, commit
 from protocol.exchange import Opening
-from protocol.messages import Answer, SegmentAnswer
+from protocol.messages import Answer, SegmentAnswer, Tags, UniversePoints
 from protocol.states import Kind, Part
 from protocol.wire import Message
 from psi import count, kernel
@@ -47,6 +47,10 @@ class Answerer(CountAnswerer):
             made=node.home.now(),
             sign=node.home.sign,
         )
+        self.universe, self.key, self.tags = universe, world.key, list[U8]()
+        self.tag_context = count.tag_context(
+            channel.context, channel.direction, channel.epoch.number, signed.commitment.universe_digest()
+        )
         super().__init__(
             context=channel.context,
             direction=channel.direction,
@@ -54,9 +58,14 @@ class Answerer(CountAnswerer):
             universe=points,
             key=world.key,
             commitment=signed,
-            check_asker=lambda public: None,
+            check_asker=lambda digest: None,
             sanitise=self.answered,
         )
+
+    def receive(self, step: str, chunk: int, payload: Message) -> None:
+        if isinstance(payload, Tags):
+            self.tags.append(np.frombuffer(payload.tags, np.uint8).reshape(-1, count.TAG_BYTES))
+        super().receive(step, chunk, payload)
 
     def answered(self, question: Any) -> Answer:
         self.question = question
@@ -82,11 +91,11 @@ class Lying:
         """Let acme estimate its segment while globe answers with the points that `make` returns for the context."""
         self.generation += 1
 
-        def lie(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> handlers.Answer:
+        def lie(scope: Scope, connection: Connection, opening: Opening, _: bytes | None) -> handlers.PreparedRole:
             epoch = epoch_of(scope, connection, opening.epoch)
             channel = Channel.of(scope, connection, epoch, EMAIL, protocol="count", outward=False)
             self.role = Answerer(self, channel, make(channel.context), self.generation)
-            return handlers.Answer(self.role)
+            return handlers.PreparedRole(self.role)
 
         lying = replace(handlers.handler(Kind.COUNT, Part.ANSWERER), answer=lie)
         self.monkeypatch.setitem(handlers.KINDS, (Kind.COUNT, Part.ANSWERER), lambda: lying)
@@ -126,12 +135,12 @@ def learned(role: Answerer, targets: Sequence[int], under: Sequence[Key]) -> lis
     """Return the targets about which the answerer knows that it was asked about them."""
 
     def tags(key: Key) -> U8:
-        return kernel.digests(role._tag_context, kernel.multiply(role.question.points, key.scalar), size=16)
+        return kernel.digests(role.tag_context, kernel.multiply(role.question.points, key.scalar), size=count.TAG_BYTES)
 
     return [
         target
         for target, key in zip(targets, under, strict=True)
-        if len(match(role._tags[0], sort_points(tags(key))[0])[0])
+        if len(match(role.tags[0], sort_points(tags(key))[0])[0])
     ]
 
 
@@ -146,7 +155,7 @@ def test_many_keys_tell_a_lying_answerer_names(lying: Callable[..., Lying], cloc
     world.pair.acme.project.leave_out("unconsented")
     role = world.asked(lambda context: named(context, targets, under))
     assert learned(role, targets, under) == list(range(8, 20))
-    assert first_disorder(role._tags[0]) is None
+    assert first_disorder(role.tags[0]) is None
     world.asked(lambda context: named(context, targets, under))  # the same universe again: the same tags
     with pytest.raises(RemoteProtocolError, match="within a day"):
         world.asked(lambda context: named(context, range(30, 60), under))
@@ -175,7 +184,7 @@ def test_a_repeated_element_in_the_universe(lying: Callable[..., Lying]) -> None
         world.asked(lambda context: sort_points(np.repeat(named(context, [1, 2], keys(2)), 2, axis=0))[0])
     assert refused.value.code == "duplicate_point"
     assert world.role is not None
-    assert world.role._tags == world.role._points == []
+    assert world.role.tags == []
     assert world.alerts() == ["exchange.duplicate_point"]
 
 
@@ -185,8 +194,7 @@ def test_a_universe_other_than_the_committed_one(lying: Callable[..., Lying], mo
 
     def switched(self: Answerer, step: str) -> Sequence[Message]:
         if step == "universe":
-            points = sort_points(kernel.multiply(self._universe.points[:], self._key.scalar))[0]
-            self._universe = count.Universe(points=points, canaries=self._universe.canaries, size=len(points))
+            return [UniversePoints(points=sort_points(kernel.multiply(self.universe, self.key.scalar))[0].tobytes())]
         return produce(self, step)
 
     monkeypatch.setattr(Answerer, "produce", switched)
@@ -217,8 +225,8 @@ def test_a_lying_answerer_that_calls_cannot_change_its_universe(
 ) -> None:
     """An answerer without an address puts its universe, and puts it again with other points: refused and audited."""
     pair, put = quiet_receiver, PeerClient.put
-    people = [[person(f"p{n}", f"person{n}@example.com") for n in range(30)] for _ in range(2)]
-    pair.prepare(*people, {"all": [f"p{n}" for n in range(30)]})
+    acme, globe = ([person(f"p{n}", f"person{n}@example.com") for n in range(30)] for _ in range(2))
+    pair.prepare(acme, globe, {"all": [f"p{n}" for n in range(30)]})
     feeds = pair.acme.project.feeds
     feeds.create("f", segments=["all"], namespaces=[EMAIL], partners=["globe"])
     feeds.estimate("f")

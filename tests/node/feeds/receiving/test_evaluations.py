@@ -14,8 +14,8 @@ from sqlalchemy import select
 
 from node.access.audit import Result
 from node.errors import RefusedByPartner, RefusedToPartner
+from node.exchanges import quota
 from node.exchanges import records as exchange_records
-from node.exchanges import room
 from node.exchanges.answering import NodeAnswers
 from node.exchanges.channels import Channel
 from node.feeds.receiving import evaluations
@@ -23,6 +23,7 @@ from node.operations.jobs import no_progress
 from node.partners import key_epochs
 from node.people.snapshots import Snapshot
 from node.storage.tables import exchanges, memberships, runs
+from protocol.messages import Evaluated
 from protocol.release import EvaluateSender
 from protocol.states import Kind, Part
 from psi import kernel
@@ -43,9 +44,10 @@ def test_another_key_for_one_element_is_caught_and_nothing_is_stored(
 
     def marked(self: EvaluateSender, step: str, chunk: int, payload: Any) -> Any:
         made = reply(self, step, chunk, payload)
+        assert isinstance(made, Evaluated)
         points = np.frombuffer(made.points, np.uint8).reshape(-1, 32).copy()
         points[7] = kernel.multiply(points[7:8], other.scalar)[0]
-        return type(made)(points=points.tobytes(), proof=made.proof)
+        return Evaluated(points=points.tobytes(), proof=made.proof)
 
     def run() -> None:
         if sender_calls:
@@ -155,12 +157,12 @@ def test_openings_of_a_partner_share_what_they_ask_for(pair: Pair, person: type[
         clock.advance(seconds=60)
         number += 1
         answers.begin(key, pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER, exchange=bytes([number]) * 16))
-    for _ in range(room.OPEN_AT_MOST):
+    for _ in range(quota.OPEN_AT_MOST):
         clock.advance(seconds=60)
         number += 1
         answers.begin(key, pair.globe.opening("acme", Kind.EVALUATE, Part.SENDER, exchange=bytes([number]) * 16))
     assert len(asked_files(pair)) == 2  # what is asked now, and all that was asked before, together
-    assert len(list((pair.globe.node.home.path / "spool").iterdir())) == room.OPEN_AT_MOST
+    assert len(list((pair.globe.node.home.path / "spool").iterdir())) == quota.OPEN_AT_MOST
     connection = pair.globe.project.partners.get("acme")
     with pair.globe.node.home.database.begin() as tx:
         epoch = key_epochs.current(pair.globe.project.scope, tx, connection)

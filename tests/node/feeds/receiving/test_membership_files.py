@@ -17,9 +17,8 @@ def test_the_word_of_a_purge_leaves_when_the_files_are_gone(shared: Pair, monkey
     shared.globe.project.received.enable("summer")
     sync(shared)
     with monkeypatch.context() as patched:
-        patched.setattr(
-            shared.globe.node.home.database, "afterwards", lambda act: None
-        )  # as if it was killed at the commit
+        # As if it was killed at the commit.
+        patched.setattr(shared.globe.node.home.database, "afterwards", lambda act: None)
         patched.setattr(Path, "unlink", refuse)
         shared.acme.project.feeds.revoke("summer")
         shared.post()

@@ -9,16 +9,18 @@ from sides import EMAIL, Pair, Person
 from sqlalchemy import select, update
 
 from node import log
+from node.access.audit import Result
 from node.errors import DiskFull, NotAllowed
 from node.feeds.receiving import new_people, received_feeds
 from node.feeds.receiving import releases as received_releases
 from node.feeds.sending.attempts import FIRST_SECONDS, LONGEST_SECONDS
-from node.feeds.sending.due import Situation, candidates, due
+from node.feeds.sending.due import Situation, candidates, due, due_at
 from node.feeds.sending.recipients import Basis
 from node.node import Node
 from node.operations.jobs import JobState
 from node.partners import key_epochs, letters
 from node.service import Schedule
+from node.storage.locks import service_lock
 from node.storage.tables import DAY, feed_partners, runs
 from node.storage.tables import epochs as epoch_rows
 from node.transport import client
@@ -79,8 +81,8 @@ def living(request: pytest.FixtureRequest, person: type[Person]) -> Living:
     [
         (QUIET, None),
         (replace(QUIET, tried=None, ran=None), "changed"),
-        (replace(QUIET, tried=replace(BASIS, generation=2), changes=[NOW - 1]), None),  # more may come
-        (replace(QUIET, tried=replace(BASIS, generation=2), changes=[NOW - 2]), "changed"),
+        (replace(QUIET, tried=replace(BASIS, generation=2), changes=[NOW]), None),  # more may come
+        (replace(QUIET, tried=replace(BASIS, generation=2), changes=[NOW - 1]), "changed"),
         (replace(QUIET, tried=replace(BASIS, generation=2), changes=[NOW - 10, NOW]), "changed"),  # it goes on too long
         (replace(QUIET, tried=replace(BASIS, model="opt-in")), "changed"),
         (replace(QUIET, tried=replace(BASIS, version=2)), "changed"),
@@ -94,10 +96,8 @@ def living(request: pytest.FixtureRequest, person: type[Person]) -> Living:
         (replace(QUIET, tried=None, next_attempt=NOW + 1, failure="unreachable"), None),
         (replace(QUIET, full=True), "full"),
         (replace(QUIET, requested=NOW, ran=NOW - 59), None),
-        (
-            replace(QUIET, full=True, full_from=NOW + 1, requested=NOW, ran=NOW - DAY),
-            None,
-        ),  # not whole ones back to back
+        # Full revisions do not follow each other at once.
+        (replace(QUIET, full=True, full_from=NOW + 1, requested=NOW, ran=NOW - DAY), None),
         (replace(QUIET, full=True, full_from=NOW), "full"),
         (replace(QUIET, requested=NOW, ran=NOW - 60), "requested"),
         (replace(QUIET, requested=NOW, ran=NOW - 60, requests=1), None),  # it had nobody new the last time
@@ -106,6 +106,13 @@ def living(request: pytest.FixtureRequest, person: type[Person]) -> Living:
 )
 def test_when_a_feed_is_due(situation: Situation, reason: str | None) -> None:
     assert due(situation) == reason
+    since = due_at(situation)
+    if since is None:
+        assert all(due(replace(situation, now=NOW + later)) is None for later in (0, 10, 3 * DAY))
+    else:  # who sleeps until then comes neither late nor in vain
+        assert (reason is None) == (since > NOW)
+        assert due(replace(situation, now=since)) is not None
+        assert due(replace(situation, now=since - 1)) is None
 
 
 @pytest.mark.feature("EX1")
@@ -116,9 +123,9 @@ def test_what_changes_reaches_the_partner_without_a_command(living: Living, pers
     assert living.members() == set(range(10, 20))
     for number in (10, 11, 12):  # three small acts
         living.acme.project.consent.set(f"a{number}", "n")
-        living.pass_(1)
+        living.pass_()
         assert living.members() == set(range(10, 20))
-    living.pass_(2)
+    living.pass_(1)
     assert living.members() == set(range(13, 20))
     assert living.revisions() == [(1, True, 20), (2, False, 3)]  # one run
     living.pass_(60)
@@ -233,7 +240,7 @@ def test_a_partner_that_is_down_gets_it_when_it_is_back(
             living.pass_()
         living.acme.project.consent.set("a15", "n")
         tried = []
-        with monkeypatch.context() as hurried:
+        with monkeypatch.context() as hurried, service_lock(pair.globe.node.home.path):  # globe itself fetches nothing
             hurried.setattr(client, "RETRY_SECONDS", 0.2)
             hurried.setattr(letters, "SYNC_SECONDS", 0.2)
             for seconds in (2, 1, 1, FIRST_SECONDS, 1, 2 * FIRST_SECONDS, 1):
@@ -401,12 +408,12 @@ def test_a_key_epoch_that_is_ended_on_demand_leaves_no_gap(
     living.pass_()
     with pytest.raises(NotAllowed, match="less than a day"):
         key_epochs.rotate(living.acme.project.scope, "globe")
-    assert len(living.acme.acts("partner.rotate", "deny")) == 1
+    assert len(living.acme.acts("partner.rotate", Result.DENY)) == 1
     living.pass_(days=1)
     with living.acme.node.home.database.read() as tx:
         secret = tx.scalar(select(epoch_rows.c.secret))
     begun = key_epochs.rotate(living.acme.project.scope, "globe")
-    assert begun == {"epoch": 2, "status": "begun", "partner_has_to_agree": False}
+    assert begun == {"ended": 1, "epoch": 2, "partner_has_to_allow": False}
     assert living.members() == set(range(10, 20))
     once, seen = PeerClient.attempt, []
 
@@ -454,12 +461,12 @@ def test_a_receiver_that_ends_the_epoch_waits_for_the_senders_word(pair: Pair, p
     living.share()
     living.pass_()
     living.pass_(days=1)
-    assert key_epochs.rotate(pair.globe.project.scope, "acme")["partner_has_to_agree"] is True
+    assert key_epochs.rotate(pair.globe.project.scope, "acme")["partner_has_to_allow"] is True
     living.pass_(61)
     living.pass_(61)
     assert len(living.revisions()) == 2
     assert living.members() == set(range(10, 20))  # nothing is lost meanwhile
-    assert key_epochs.rotate(pair.acme.project.scope, "globe") == {"epoch": 2, "status": "agreed"}
+    pair.acme.project.partners.allow("globe")
     living.pass_(LONGEST_SECONDS)
     assert living.revisions()[-1][1:] == (True, 20)
     assert living.members() == set(range(10, 20))

@@ -10,6 +10,7 @@ from sides import EMAIL, PHONE, Pair, Person
 from sqlalchemy import select
 
 from cli.remedies import spelled
+from node.access.audit import Result
 from node.errors import AlreadyExists, DiskFull, InvalidInput, NotAllowed, NotFound, RefusedToPartner
 from node.feeds import purges
 from node.feeds.sending.edits import Removal
@@ -151,7 +152,11 @@ def test_a_draft_is_published_when_its_steps_are_complete(pair: Pair, person: ty
     with pytest.raises(InvalidInput):
         feeds.create("summer", namespaces=[])
     feeds.create("summer", namespaces=[EMAIL])
-    for step, added in (("segments", {"segments": ["vip"]}), ("share", {"partners": ["globe"]})):
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("segments", {"segments": ["vip"]}),
+        ("share", {"partners": ["globe"]}),
+    )
+    for step, added in steps:
         with pytest.raises(NotAllowed, match=f"not complete: {step}") as caught:
             feeds.publish("summer")
         assert caught.value.remedy is not None
@@ -164,7 +169,7 @@ def test_a_draft_is_published_when_its_steps_are_complete(pair: Pair, person: ty
 
 
 def test_what_cannot_be_added(shared: Pair) -> None:
-    for error, added in (
+    wrong: tuple[tuple[type[Exception], dict[str, Any]], ...] = (
         (NotFound, {"segments": ["nobody"]}),
         (AlreadyExists, {"segments": ["vip"]}),
         (AlreadyExists, {"namespaces": ["email_sha256"]}),
@@ -172,14 +177,15 @@ def test_what_cannot_be_added(shared: Pair) -> None:
         (InvalidInput, {"restricted_uses": ["world-domination"]}),
         (AlreadyExists, {"partners": ["globe"]}),
         (InvalidInput, {}),
-    ):
+    )
+    for error, added in wrong:
         with pytest.raises(error):
             edit(shared, **added)
     shared.acme.project.labels.apply("C11", "segment", "old")
     with pytest.raises(PolicyViolation):
         edit(shared, segments=["old"])
     assert agree(shared) == (1, None)
-    assert len(shared.acme.acts("feed.edit", "deny")) == 8
+    assert len(shared.acme.acts("feed.edit", Result.DENY)) == 8
     shared.acme.project.feeds.revoke("summer")
     assert shared.acme.project.feeds.show("summer")["steps"] == []
     with pytest.raises(NotAllowed, match="revoked"):
@@ -292,7 +298,7 @@ def test_a_new_namespace_is_estimated_then_offered_then_used(shared: Pair) -> No
     refused()
     assert shared.globe.members("acme", "vip") == {"g3"}
     with shared.globe.node.home.database.read() as tx:
-        newest = tx.scalar(select(runs.c.report).where(~runs.c.ours).order_by(runs.c.revision.desc()).limit(1))
+        newest = tx.scalars(select(runs.c.report).where(~runs.c.ours).order_by(runs.c.revision.desc()).limit(1)).one()
     assert list(newest["records"]) == [EMAIL]
     globe.received.enable("summer")
     assert agree(shared) == (2, None)

@@ -15,7 +15,8 @@ from node.feeds import versions
 from node.feeds.receiving import releases as received_releases
 from node.feeds.sending import releases
 from node.feeds.sending.edits import Removal
-from node.partners.letters import Letters, delivered, outbox, receive
+from node.partners.letters import Letters, receive
+from node.partners.outbox import delivered, outbox
 from node.storage import tables
 
 
@@ -114,7 +115,8 @@ def test_an_addition_that_is_accepted_during_a_run(shared: Pair, monkeypatch: py
     edit(shared, segments=["old"])
     shared.acme.project.consent.set("a4", "n")
     module, name = (received_releases, "received") if when == "after the records" else (releases, "send")
-    original, done = getattr(module, name), []
+    original = getattr(module, name)
+    done: list[bool] = []
 
     def late(*arguments: Any) -> Any:
         if not done:
@@ -154,7 +156,7 @@ def test_what_is_taken_out_before_the_records_leave_does_not_leave(
         return send(*arguments)
 
     monkeypatch.setattr(releases, "send", late)
-    with pytest.raises(RefusedToPartner, match="another version is in force"):
+    with pytest.raises(RefusedByPartner, match="another version of this feed is accepted here"):  # it has begun again
         sync(shared)
     with shared.globe.node.home.database.read() as tx:
         assert tx.scalar(select(tables.received_feeds.c.last_revision)) == 1

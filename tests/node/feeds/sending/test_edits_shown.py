@@ -38,7 +38,7 @@ def test_the_commands_say_what_waits_and_for_whom(shared: Pair, said: Callable[.
     waits = f"vesica feed estimate summer --namespace {PHONE}"
     assert waits in said(acme, "edit", "summer", "--add-namespace", "phone_sha256", "--add-restriction", "analytics")
     assert waits in said(acme, "show", "summer")
-    assert PHONE in said(acme, "estimate", "summer", "--namespace", "phone_sha256")
+    assert PHONE in said(acme, "estimate", "summer", "--namespace", "phone_sha256", "--yes")
     said(acme, "publish", "summer")
     assert "globe: enabled, version 2 pending" in said(acme, "list")
     shown = said(globe, "show", "summer")

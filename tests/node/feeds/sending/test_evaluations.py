@@ -6,11 +6,13 @@ import pytest
 from clock import Clock
 from evaluating import ask_for, charged, number_of, people, shared, spent_out, sync
 from sides import EMAIL, Pair, Person
+from sqlalchemy import func, select
 
 from node.access.audit import Result
 from node.errors import RefusedByPartner, RefusedToPartner
 from node.feeds.sending import evaluations
 from node.partners import key_epochs
+from node.storage.tables import ledger
 from protocol.errors import RemoteProtocolError
 from protocol.messages import Blinded
 from psi import kernel
@@ -126,6 +128,9 @@ def test_points_that_come_one_by_one_become_few_files(
         kept |= {file: file.read_bytes() for file in cache.rglob("seen *")}
         assert len(list(cache.rglob("seen *"))) < 3
     assert charged(pair.acme) == 24
+    with pair.acme.node.home.database.read() as tx:
+        query = select(func.count()).select_from(ledger).where(ledger.c.kind == "evaluations")
+        assert (tx.scalar(query) or 0) < 3  # rows too
     for file, content in kept.items():
         file.write_bytes(content)
     pair.acme.node.close()

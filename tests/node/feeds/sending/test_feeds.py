@@ -175,7 +175,7 @@ def test_each_version_is_immutable_and_both_nodes_hold_the_same_hash(pair: Pair)
     small(pair)
     draft(pair, segments=["vip", "new"])
     pair.acme.project.feeds.publish("summer")
-    seen = {}
+    seen: dict[int, bytes] = {}
 
     def same() -> tuple[int, str]:
         ours, theirs = pair.acme.project.feeds.show("summer"), pair.globe.project.received.show("summer")
@@ -313,6 +313,7 @@ def test_a_revoked_feed_is_purged_and_the_sender_holds_the_signed_word_of_it(idl
     assert (state(pair.acme)["status"], state(pair.acme)["reason"]) == ("revoked", "season over")
     purged = state(pair.acme)["purges"][-1]
     assert (purged["revision"], purged["made"], purged["segments"]) == (1, pair.clock(), [])
+    # It names no number of people.
     assert set(purged) == {
         "version",
         "revision",
@@ -320,7 +321,7 @@ def test_a_revoked_feed_is_purged_and_the_sender_holds_the_signed_word_of_it(idl
         "segments",
         "namespaces",
         "signature",
-    }  # and no number of people
+    }
     statement = PurgeStatement(
         connection=bytes.fromhex(pair.acme.project.partners.get("globe").id),
         feed=bytes.fromhex(pair.acme.project.feeds.get("summer").id),
@@ -339,7 +340,8 @@ def test_a_revoked_feed_is_purged_and_the_sender_holds_the_signed_word_of_it(idl
 
 def during(pair: Pair, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Let something happen when the receiver has the records of a release, and before it keeps them."""
-    received, done = received_releases.received, []
+    received = received_releases.received
+    done: list[bool] = []
 
     def late(*arguments: Any) -> None:
         if not done:

@@ -1,8 +1,10 @@
 """What an act on a feed that is over, or that a partner has no more, is told to do instead: something that works."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from edited import Pair
-from sides import EMAIL
+from sides import EMAIL, Pair
 
 from cli.remedies import spelled
 from node.errors import NotAllowed
@@ -13,7 +15,7 @@ from psi.errors import Remedy, VesicaError
 def refusal(pair: Pair, act: str) -> VesicaError:
     """Return how acme's feed "summer" refuses an act."""
     feeds = pair.acme.project.feeds
-    acts = {
+    acts: dict[str, Callable[[], object]] = {
         "estimate": lambda: feeds.estimate("summer"),
         "estimate one": lambda: feeds.estimate("summer", "globe"),
         "publish": lambda: feeds.publish("summer"),
@@ -52,7 +54,7 @@ def test_what_a_partner_has_no_more_it_is_offered_as_a_new_feed(shared: Pair, ho
         state = {"unshared": "taken back", "declined": "declined"}[how]
         assert str(error) == f"feed summer does not go there any more (globe: {state})"
         assert error.remedy is not None
-        arguments = dict(error.remedy.arguments)
+        arguments: dict[str, Any] = dict(error.remedy.arguments)
         assert arguments == {"segments": ["vip", "new"], "namespaces": [EMAIL], "partners": ["globe"]}
         acme.feeds.create(act.replace(" ", "-"), **arguments)  # it works
     acme.feeds.publish("add")

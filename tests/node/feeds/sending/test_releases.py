@@ -8,12 +8,14 @@ import pytest
 from sides import EMAIL, PHONE, Pair, Person, Side
 from sqlalchemy import select
 
+from node.access.audit import Result
 from node.errors import RefusedByPartner
 from node.exchanges.channels import epoch_of
 from node.exchanges.handlers import handler
 from node.feeds.receiving import joining
 from node.feeds.sending import evaluations, preparing
 from node.imports.identity_columns import IdentityColumn
+from node.partners.connections import ConnectionStatus
 from node.people.snapshots import Snapshot
 from node.storage.ids import wire_id
 from node.storage.tables import exchanges, feed_partners, memberships, received_feeds, runs
@@ -212,8 +214,9 @@ def test_a_receipt_that_differs_is_an_alert_and_nothing_is_stored(
         made = make(*arguments, **options)
         if lie == "previous":
             return replace(made, previous=b"\1" * 32)
-        changed = {"evaluated": {"evaluated": 21}, "records": {"sha256": bytes(32)}}[lie]
-        return replace(made, tallies=(replace(made.tallies[0], **changed), *made.tallies[1:]))
+        first, *others = made.tallies
+        changed = replace(first, evaluated=21) if lie == "evaluated" else replace(first, sha256=bytes(32))
+        return replace(made, tallies=(changed, *others))
 
     with monkeypatch.context() as patched:
         patched.setattr(preparing, "announced", lying)
@@ -221,7 +224,7 @@ def test_a_receipt_that_differs_is_an_alert_and_nothing_is_stored(
             sync(pair)
     code = "records" if lie == "records" else "receipt"
     assert protocol_alerts(pair.globe) == [f"exchange.{code}"]
-    assert [each["detail"]["error"]["code"] for each in pair.globe.acts("exchange.release", "deny")] == [code]
+    assert [each["detail"]["error"]["code"] for each in pair.globe.acts("exchange.release", Result.DENY)] == [code]
     with pair.globe.node.home.database.read() as tx:
         assert tx.execute(select(memberships)).all() == []
     assert sync(pair) == "done"
@@ -328,15 +331,19 @@ def test_the_receivers_own_no_never_enters_a_match(pair: Pair, person: type[Pers
     built: list[int] = []
     build = count.build_universe
 
+    def counted(*given: Any) -> Any:
+        built.append(len(given[1]))
+        return build(*given)
+
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(count, "build_universe", lambda *given: built.append(len(given[1])) or build(*given))
+        patched.setattr(count, "build_universe", counted)
         pair.share("f", ["all"], [EMAIL])
         assert [row["overlap"] for row in pair.acme.project.feeds.estimate("f")] == [5]
     assert built == [15]
     sync(pair)
     assert pair.globe.members("acme", "all") == {f"g{n}" for n in range(15, 20)}
     epoch = epoch_of(pair.acme.project.scope, pair.acme.project.partners.get("globe"), 1)
-    (row,) = pair.acme.project.partners.rows("active")
+    (row,) = pair.acme.project.partners.rows(ConnectionStatus.ACTIVE)
     assert evaluations.evaluated(pair.acme.project.scope, row, EMAIL, epoch) == 15
     pair.clock.advance(seconds=1)
     pair.globe.project.consent.set("g16", "n", "email_sha256")  # withdrawn: out at once, without a run

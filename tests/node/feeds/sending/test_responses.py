@@ -7,6 +7,7 @@ from edited import at_sender, edit
 from sides import EMAIL, PHONE, Pair, Side
 from sqlalchemy import func, select
 
+from node.access.audit import Result
 from node.feeds import versions
 from node.feeds.receiving import received_feeds
 from node.feeds.sending.edits import Removal
@@ -35,7 +36,7 @@ def test_a_receiver_cannot_go_back_to_what_was_taken_out(shared: Pair) -> None:
     shared.globe.project.received.enable("summer")
     post(shared.globe, "acme", "feed.accept", accept)
     assert at_sender(shared)["accepted_version"] == 2
-    assert len(shared.acme.acts("letter.feed.accept", "deny")) == 1
+    assert len(shared.acme.acts("letter.feed.accept", Result.DENY)) == 1
 
 
 def test_a_version_that_was_never_offered_is_neither_accepted_nor_declined(shared: Pair) -> None:
@@ -46,7 +47,7 @@ def test_a_version_that_was_never_offered_is_neither_accepted_nor_declined(share
     post(shared.globe, "acme", "feed.accept", accept)
     post(shared.globe, "acme", "feed.decline-version", notice)
     for kind in ("feed.accept", "feed.decline-version"):
-        assert len(shared.acme.acts(f"letter.{kind}", "deny")) == 1
+        assert len(shared.acme.acts(f"letter.{kind}", Result.DENY)) == 1
     assert (at_sender(shared)["accepted_version"], at_sender(shared)["declined_version"]) == (1, None)
 
 

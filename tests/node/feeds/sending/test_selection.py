@@ -11,6 +11,7 @@ from sides import EMAIL, Pair, Person
 from sqlalchemy import insert, update
 
 from cli.remedies import spelled
+from node.access.audit import Result
 from node.errors import NotAllowed, NotFound
 from node.feeds.sending.selection import Selection, choose
 from node.governance.violations import PolicyConflict, PolicyViolation
@@ -46,10 +47,8 @@ def test_who_may_leave() -> None:
     assert chosen(unconsented) == {0: [True, False], 2: [False, True]}
     assert (unconsented.considered, unconsented.sent, unconsented.unconsented) == (3, 2, 1)
     strict = choose({EMAIL: audience(["yyn", "nyy"], "yyy", ["nny", "yyy"])}, ["a", "b"], minimum=1)
-    assert chosen(strict) == {
-        1: [False, True],
-        2: [False, True],
-    }  # who fails the policy of one segment stays in the other
+    # Who fails the policy of one segment stays in the other.
+    assert chosen(strict) == {1: [False, True], 2: [False, True]}
     assert (strict.unconsented, strict.small_segments) == (1, ["a"])
 
 
@@ -92,7 +91,7 @@ def test_a_feed_names_what_is_missing_and_the_command_that_sets_it(pair: Pair, p
         tx.execute(update(projects).values(consent_model=None))
     assert [each["name"] for each in acme.reports.project()["prerequisites"] if not each["met"]] == ["consent model"]
     for act in (create, lambda: acme.feeds.estimate("summer"), lambda: acme.feeds.publish("summer")):
-        refused(act, "consent model", "vesica consent model opt-in|opt-out")
+        refused(act, "consent model", "vesica consent model opt-in or vesica consent model opt-out")
 
 
 @pytest.mark.feature("CO1")
@@ -166,7 +165,7 @@ def test_a_label_blocks_what_uses_the_field_and_nothing_else(pair: Pair) -> None
     with pytest.raises(PolicyViolation, match=r"C11 from field crm\.email"):
         pair.acme.project.feeds.publish("other")
     assert pair.globe.project.received.all() == []
-    assert {each["target"] for each in pair.acme.acts("feed", "deny")} == {"used", "unused", "other"}
+    assert {each["target"] for each in pair.acme.acts("feed", Result.DENY)} == {"used", "unused", "other"}
 
 
 def put_unasked(project: Project, label: str, kind: str, target: str) -> None:

@@ -6,79 +6,79 @@ from functools import partial
 import pytest
 
 from node.errors import Failure
-from node.transport import door
-from node.transport.door import Door, Visit, connections_at_most
+from node.transport import connection_limit
+from node.transport.connection_limit import ConnectionLimit, Slot, connections_at_most
 
 
-class Visits:
+class Slots:
     """Connections by name, and which of them were ended."""
 
     def __init__(self, most: int = 4, by_address: int = 2) -> None:
-        self.door = Door(most, by_address)
+        self.limit = ConnectionLimit(most, by_address)
         self.ended: list[str] = []
 
-    def enter(self, name: str, host: str) -> Visit | None:
-        return self.door.enter(host, partial(self.ended.append, name))
+    def admit(self, name: str, host: str) -> Slot | None:
+        return self.limit.admit(host, partial(self.ended.append, name))
 
 
 def test_the_oldest_silent_connection_of_an_address_makes_room_for_its_next() -> None:
-    visits = Visits()
+    slots = Slots()
     for name in "abc":
-        assert visits.enter(name, "10.0.0.1") is not None
-    assert visits.ended == ["a"]
-    assert visits.enter("d", "10.0.0.2") is not None
-    assert visits.ended == ["a"]
-    assert len(visits.door) == 3
+        assert slots.admit(name, "10.0.0.1") is not None
+    assert slots.ended == ["a"]
+    assert slots.admit("d", "10.0.0.2") is not None
+    assert slots.ended == ["a"]
+    assert len(slots.limit) == 3
 
 
 def test_where_all_is_full_the_oldest_silent_connection_of_any_address_makes_room() -> None:
-    visits = Visits()
+    slots = Slots()
     for number, name in enumerate("abcdef"):
-        assert visits.enter(name, f"10.0.0.{number}") is not None
-    assert visits.ended == ["a", "b"]
-    assert len(visits.door) == 4
+        assert slots.admit(name, f"10.0.0.{number}") is not None
+    assert slots.ended == ["a", "b"]
+    assert len(slots.limit) == 4
 
 
 def test_a_connection_on_which_a_partner_has_spoken_stays() -> None:
-    visits = Visits()
-    partners = [visits.enter(name, f"10.0.0.{name}") for name in "12"]
-    for number, visit in enumerate(partners):
-        assert visit is not None
-        visit.prove(bytes([number]))
+    slots = Slots()
+    partners = [slots.admit(name, f"10.0.0.{name}") for name in "12"]
+    for number, slot in enumerate(partners):
+        assert slot is not None
+        slot.authenticate(bytes([number]))
     for number in range(20):
-        visits.enter(f"silent {number}", f"10.0.1.{number}")
-    assert visits.ended == [f"silent {number}" for number in range(18)]
-    assert len(visits.door) == 4
+        slots.admit(f"silent {number}", f"10.0.1.{number}")
+    assert slots.ended == [f"silent {number}" for number in range(18)]
+    assert len(slots.limit) == 4
 
 
 def test_partners_too_have_a_limit_by_address_and_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "BY_CALLER", 1)
-    visits = Visits()
+    monkeypatch.setattr(connection_limit, "BY_CALLER", 1)
+    slots = Slots()
     for name in "ab":
-        visit = visits.enter(name, f"10.0.0.{ord(name)}")
-        assert visit is not None
-        visit.prove(b"one key")
+        slot = slots.admit(name, f"10.0.0.{ord(name)}")
+        assert slot is not None
+        slot.authenticate(b"one key")
     for name in "cde":
-        visits.enter(name, f"10.0.0.{ord(name)}")
-    assert visits.ended == ["b"]  # its second connection counts as any stranger's
-    full = Visits()
+        slots.admit(name, f"10.0.0.{ord(name)}")
+    assert slots.ended == ["b"]  # its second connection counts as any stranger's
+    full = Slots()
     for name in "ab":
-        visit = full.enter(name, "10.0.0.1")
-        assert visit is not None
-        visit.prove(name.encode())
-    assert full.enter("c", "10.0.0.1") is None
-    assert full.enter("d", "10.0.0.2") is not None
+        slot = full.admit(name, "10.0.0.1")
+        assert slot is not None
+        slot.authenticate(name.encode())
+    assert full.admit("c", "10.0.0.1") is None
+    assert full.admit("d", "10.0.0.2") is not None
 
 
 def test_who_leaves_makes_room() -> None:
-    visits = Visits()
+    slots = Slots()
     for _ in range(10):
-        visit = visits.enter("a", "10.0.0.1")
-        assert visit is not None
-        visit.leave()
-        visit.leave()
-    assert visits.ended == []
-    assert len(visits.door) == 0
+        slot = slots.admit("a", "10.0.0.1")
+        assert slot is not None
+        slot.free()
+        slot.free()
+    assert slots.ended == []
+    assert len(slots.limit) == 0
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_who_leaves_makes_room() -> None:
     ],
 )
 def test_a_network_of_ipv6_counts_as_one_address(first: str, second: str, same: bool) -> None:
-    visits = Visits(by_address=1)
-    visits.enter("a", first)
-    visits.enter("b", second)
-    assert visits.ended == (["a"] if same else [])
+    slots = Slots(by_address=1)
+    slots.admit("a", first)
+    slots.admit("b", second)
+    assert slots.ended == (["a"] if same else [])
 
 
 @pytest.mark.parametrize(

@@ -33,79 +33,73 @@ def connections_at_most() -> int:
     return min(CONNECTIONS, soft - RESERVED)
 
 
-class Visit:
+class Slot:
     """One open connection. `end` closes it at once."""
 
-    def __init__(self, door: "Door", host: str, end: Callable[[], None]) -> None:
-        self._door, self.host, self.end = door, host, end
+    def __init__(self, limit: "ConnectionLimit", host: str, end: Callable[[], None]) -> None:
+        self._limit, self.host, self.end = limit, host, end
         self.caller: bytes | None = None
 
-    @property
-    def stopping(self) -> bool:
-        """Return whether the server takes no more requests."""
-        return self._door.stopping
-
-    def prove(self, caller: bytes) -> None:
+    def authenticate(self, caller: bytes) -> None:
         """Note that a partner has signed a request on this connection: no stranger's takes its place from now on."""
-        self._door.prove(self, caller)
+        self._limit.authenticate(self, caller)
 
-    def leave(self) -> None:
+    def free(self) -> None:
         """Note that the connection is closed."""
-        self._door.leave(self)
+        self._limit.free(self)
 
 
-class Door:
+class ConnectionLimit:
     """Counts connections, in all and by address. Where there are too many, the oldest on which no partner has spoken ends.
 
-    So whoever opens connections and says nothing ends its own, and partners stay.
+    So a caller that opens connections and says nothing ends its own, and partners stay.
     """
 
     def __init__(self, most: int, by_address: int) -> None:
         self._most, self._by_address = most, by_address
-        self._visits: dict[Visit, None] = {}  # the oldest first
+        self._slots: dict[Slot, None] = {}  # the oldest first
         self._by_host: Counter[str] = Counter()
         self._by_caller: Counter[bytes] = Counter()
-        self.stopping = False
 
     def __len__(self) -> int:
         """Return how many connections are open."""
-        return len(self._visits)
+        return len(self._slots)
 
-    def enter(self, host: str, end: Callable[[], None]) -> Visit | None:
-        """Return the visit of a new connection, or None if there is no room for it."""
+    def admit(self, host: str, end: Callable[[], None]) -> Slot | None:
+        """Return the slot of a new connection, or None if there is no room for it."""
         place = _network(host)
         if self._by_host[place] >= self._by_address and not self._make_room(place):
             return None
-        if len(self._visits) >= self._most and not self._make_room(None):
+        if len(self._slots) >= self._most and not self._make_room(None):
             return None
-        visit = Visit(self, place, end)
-        self._visits[visit] = None
+        slot = Slot(self, place, end)
+        self._slots[slot] = None
         self._by_host[place] += 1
-        return visit
+        return slot
 
-    def prove(self, visit: Visit, caller: bytes) -> None:
-        if visit.caller is None and visit in self._visits and self._by_caller[caller] < BY_CALLER:
-            visit.caller = caller
+    def authenticate(self, slot: Slot, caller: bytes) -> None:
+        if slot.caller is None and slot in self._slots and self._by_caller[caller] < BY_CALLER:
+            slot.caller = caller
             self._by_caller[caller] += 1
 
-    def leave(self, visit: Visit) -> None:
-        if visit in self._visits:
-            del self._visits[visit]
-            _less(self._by_host, visit.host)
-            if visit.caller is not None:
-                _less(self._by_caller, visit.caller)
+    def free(self, slot: Slot) -> None:
+        if slot in self._slots:
+            del self._slots[slot]
+            _less(self._by_host, slot.host)
+            if slot.caller is not None:
+                _less(self._by_caller, slot.caller)
 
     def end_all(self) -> None:
         """Close every connection at once."""
-        for visit in list(self._visits):
-            visit.end()
+        for slot in list(self._slots):
+            slot.end()
 
     def _make_room(self, host: str | None) -> bool:
         """End the oldest connection on which no partner has spoken, of this address or of any; return whether there was one."""
-        for visit in self._visits:
-            if visit.caller is None and host in (None, visit.host):
-                visit.leave()
-                visit.end()
+        for slot in self._slots:
+            if slot.caller is None and host in (None, slot.host):
+                slot.free()
+                slot.end()
                 return True
         return False
 

@@ -1,0 +1,36 @@
+"""Standard input as a file that can be read more than once."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from psi.errors import VesicaError
+
+NAME = "standard input"
+
+
+@contextmanager
+def standard_input() -> Iterator[Path]:
+    """Yield a path at which what comes from standard input can be read. It is kept in memory, and nothing of it on a disk.
+
+    An error that names the path names standard input instead.
+    """
+    if not hasattr(os, "memfd_create"):
+        raise click.UsageError("standard input cannot be read on this system: save the data in a file, and name that")
+    with os.fdopen(os.memfd_create("vesica"), "wb") as memory, TemporaryDirectory(prefix="vesica-") as folder:
+        shutil.copyfileobj(sys.stdin.buffer, memory)
+        memory.flush()
+        path = Path(folder) / NAME
+        path.symlink_to(f"/proc/{os.getpid()}/fd/{memory.fileno()}")
+        try:
+            yield path
+        except VesicaError as error:
+            error.args = (str(error).replace(str(path), NAME),)
+            error.hint = error.hint.replace(str(path), NAME)
+            raise
