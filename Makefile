@@ -18,7 +18,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/psi tests/protocol tests/cli tests/support tests/scripts tests/node
+	$(BIN)/mypy benchmarks tests/psi tests/protocol tests/cli tests/support tests/scripts tests/node
 
 assure: .venv/installed
 	$(BIN)/python tests/assure/assure.py

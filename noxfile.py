@@ -3,7 +3,7 @@
 import nox
 
 nox.options.sessions = ["check", "tests"]
-TYPED = [f"tests/{name}" for name in ("psi", "protocol", "cli", "support", "scripts", "node")]
+TYPED = ["benchmarks", *(f"tests/{name}" for name in ("psi", "protocol", "cli", "support", "scripts", "node"))]
 
 
 @nox.session

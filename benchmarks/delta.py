@@ -60,9 +60,10 @@ def main() -> None:
         phases = TwoNodes(options.n, Path(folder), pin=False, change=options.change).run()
     first = _sum(phases, "evaluate", "release")
     again = _sum(phases, "evaluate again", "release again")
+    ratios = {name: round(again[name] / first[name], 4) for name in first}
     rows: list[dict[str, Any]] = [
         {"phase": "first", **first, "ratio": dict.fromkeys(first, 1.0)},
-        {"phase": "again", **again, "ratio": {name: round(again[name] / first[name], 4) for name in first}},
+        {"phase": "again", **again, "ratio": ratios},
     ]
     if Environment(default_folder()).has("spu") if options.rr22 is None else options.rr22:
         rows.append(_rr22(options.n, again["cpu"]))
@@ -72,12 +73,12 @@ def main() -> None:
     print(f"{kernel.name()}, n = {options.n:,}, change {options.change:.2%}\n")
     print("| | multiplications | MB on the wire | CPU s | wall s | peak MiB |")
     print("| --- | --: | --: | --: | --: | --: |")
-    for name, row in (("first", first), ("again", again)):
-        figures = [f"{row['operations']:,}", f"{row['bytes'] / 1e6:.3f}", f"{row['cpu']:.2f}", f"{row['wall']:.1f}"]
-        print(f"| {name} | {' | '.join(figures)} | {row['peak'] / MIB:.0f} |")
+    for name, each in (("first", first), ("again", again)):
+        figures = [f"{each['operations']:,}", f"{each['bytes'] / 1e6:.3f}", f"{each['cpu']:.2f}", f"{each['wall']:.1f}"]
+        print(f"| {name} | {' | '.join(figures)} | {each['peak'] / MIB:.0f} |")
     for row in rows[1:]:
-        ratios = ", ".join(f"{name} {each:.2%}" for name, each in row.get("ratio", {}).items())
-        print(f"\n{row['phase']}: {ratios or row['reason']}")
+        shown = ", ".join(f"{name} {each:.2%}" for name, each in row.get("ratio", {}).items())
+        print(f"\n{row['phase']}: {shown or row['reason']}")
 
 
 if __name__ == "__main__":

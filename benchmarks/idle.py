@@ -27,6 +27,7 @@ from psi import kernel
 from .nodes import Side, children_cpu
 from .roles import email
 
+SMALLEST = 2_000  # half of them in common is the agreed minimum
 LOOK_SECONDS = 0.01  # how often the receiver's members are counted
 REST_SECONDS = 20  # after the work of the first run and of each withdrawal
 WAIT_SECONDS = 120
@@ -161,6 +162,8 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=5, help="people who withdraw their consent, one after the other")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
+    if options.n < SMALLEST:
+        parser.error(f"--n is at least {SMALLEST:,}: a segment has to have as many people as was agreed")
     rows = measure(options.n, options.seconds, options.tries)
     if options.json:
         print(json.dumps({"n": options.n, "kernel": kernel.name(), "rows": rows}, indent=2))

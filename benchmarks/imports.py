@@ -3,7 +3,8 @@
     python -m benchmarks.imports [--n 1000000] [--rounds 3] [--json]
 
 Reading is the importer's own reader alone: bytes into text, records, cells, with broken rows told from good ones. The
-import is all of it into a fresh home: reading, normalising, hashing, sorting, writing. DuckDB's scan of the same file, all
+import is all of it into a fresh home: reading, normalising, hashing, sorting, writing. Then the same file comes again, as it
+was and with other addresses in one row of a hundred, and these rows alone as a file. DuckDB's scan of the same file, all
 columns as text, without regard to quotes and without the rows of another width, is there to compare. Each measurement is
 a process of its own, and begins after its modules are loaded and its home is made; CPU is user and system time of all its
 threads, the median of the rounds. The same n gives the same file, byte for byte.
@@ -96,6 +97,26 @@ def messy(row: int) -> str:
 URL_SAFE = str.maketrans("+/", "-_")
 
 
+def changed(path: Path) -> Path:
+    """Write the file with another address and number in one row of a hundred, and return its path."""
+    found = path.with_name("changed.csv")
+    with path.open(encoding="utf-8", newline="") as given, found.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(_other(line) if row % 100 == 1 else line for row, line in enumerate(given))
+    return found
+
+
+def alone(path: Path) -> Path:
+    """Write these rows alone, and return the file's path."""
+    found = path.with_name("alone.csv")
+    with path.open(encoding="utf-8", newline="") as given, found.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(_other(line) if row else line for row, line in enumerate(given) if row % 100 == 1 or not row)
+    return found
+
+
+def _other(line: str) -> str:
+    return line.replace("@", ".x@", 1).replace("+447", "+4479", 1)
+
+
 def write(path: Path, n: int) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(HEADER) + "\n")
@@ -120,9 +141,11 @@ def reading(path: Path, folder: Path) -> Callable[[], Row]:
     return lambda: {"accepted": sum(len(batch.lines) for batch in Source.open(path, HEADER).batches())}
 
 
-def importing(path: Path, folder: Path) -> Callable[[], Row]:
+def importing(path: Path, folder: Path, *, before: Path | None = None) -> Callable[[], Row]:
     columns = [IdentityColumn.parse(text) for text in IDENTITIES]
     project = Node.create(folder / "home", "Benchmark").project()
+    if before is not None:
+        project.profiles.import_(before, dataset="crm", id_column="id", identities=columns, region="GB")
 
     def work() -> Row:
         report = project.profiles.import_(path, dataset="crm", id_column="id", identities=columns, region="GB")
@@ -132,7 +155,26 @@ def importing(path: Path, folder: Path) -> Callable[[], Row]:
     return work
 
 
-PHASES = {"DuckDB's scan": duckdb_scan, "reading": reading, "import": importing}
+def again(path: Path, folder: Path) -> Callable[[], Row]:
+    return importing(path, folder, before=path)
+
+
+def again_changed(path: Path, folder: Path) -> Callable[[], Row]:
+    return importing(changed(path), folder, before=path)
+
+
+def changes_alone(path: Path, folder: Path) -> Callable[[], Row]:
+    return importing(alone(path), folder, before=path)
+
+
+PHASES = {
+    "DuckDB's scan": duckdb_scan,
+    "reading": reading,
+    "import": importing,
+    "again": again,
+    "again, 1 % changed": again_changed,
+    "the 1 % alone": changes_alone,
+}
 
 
 def measure(phase: str, path: Path) -> Row:

@@ -34,7 +34,7 @@ def operations(generator: np.random.Generator, most: int) -> dict[str, Work]:
         "multiply": lambda n: kernel.multiply(points[:n], SCALAR),
         "hash and multiply": lambda n: kernel.hash_and_multiply(CONTEXT, Values(values.rows[:n]), SCALAR),
         "hash to group": lambda n: kernel.hash_to_group(CONTEXT, Values(values.rows[:n])),
-        "decode": lambda n: kernel.backend().check(points[:n]),
+        "decode": lambda n: kernel.decode(points[:n]),
         "multi-scalar": lambda n: kernel.multi_scalar_vartime(scalars[:n], points[:n]),
         "finalize": lambda n: kernel.finalize(CONTEXT, Values(values.rows[:n]), points[:n]),
         "tags": lambda n: kernel.digests(CONTEXT, points[:n], size=16),

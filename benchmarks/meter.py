@@ -40,7 +40,8 @@ class Reading:
 class Phase:
     """One row of the table: seconds, bytes on the wire, `peaks` in bytes by process.
 
-    `commands` is what the `vesica` commands themselves took of `cpu`, outside the services that do the work.
+    `commands` is what the `vesica` commands themselves took of `cpu`, outside the services that do the work, and
+    `largest_command` the peak of the largest of them.
     """
 
     part: str
@@ -53,6 +54,7 @@ class Phase:
     commands: float = 0.0
     operations: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
+    largest_command: int = 0
 
     @property
     def other(self) -> float:
@@ -63,7 +65,15 @@ class Phase:
 class _Watched:
     """A backend of the kernel whose curve functions are timed."""
 
-    CURVE = ("check", "from_uniform", "multi_scalar_vartime", "multiply", "multiply_uniform", "sum")
+    CURVE = (
+        "decode",
+        "from_uniform",
+        "multi_scalar_vartime",
+        "multiply",
+        "multiply_decoded",
+        "multiply_uniform",
+        "sum",
+    )
 
     def __init__(self, backend: Any, timed: Callable[..., Callable[..., Any]]) -> None:
         self._backend = backend
@@ -82,7 +92,7 @@ class Meter:
     def watch(self) -> None:
         """Count from now on the CPU time of this process's calls into the curve."""
         watched = _Watched(kernel.backend(), self._timed)
-        kernel.backend = lambda: watched
+        kernel.backend = lambda: watched  # type: ignore[assignment]
 
     def read(self) -> Reading:
         """Return what was spent since the process began."""

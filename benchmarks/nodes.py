@@ -1,11 +1,13 @@
 """Two nodes as two services on loopback, driven by `vesica` commands, with a meter in each and a relay before each."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +27,17 @@ from .roles import SEGMENTS, email
 class Side(demo.Side):
     """An organisation whose commands are processes of their own, as a user's are: what they cost is told apart."""
 
+    peak = 0  # of the memory of the largest command since this was set to 0, bytes
+
     def execute(self, arguments: list[str]) -> tuple[int, str]:
-        done = subprocess.run([*demo.COMMAND, *arguments], stdout=subprocess.PIPE, text=True, check=False)
-        return done.returncode, done.stdout
+        command = subprocess.Popen([*demo.COMMAND, *arguments], stdout=subprocess.PIPE, text=True)
+        assert command.stdout is not None
+        with command.stdout:
+            output = command.stdout.read()
+        _, status, used = os.wait4(command.pid, 0)
+        command.returncode = os.waitstatus_to_exitcode(status)
+        self.peak = max(self.peak, used.ru_maxrss * 1024)
+        return command.returncode, output
 
     def accept(self, partner: str) -> None:
         """Accept a partner's request as a script does: look, then name what was seen."""
@@ -88,6 +98,7 @@ class TwoNodes:
         self._sender, self._receiver = (Side(name, folder, show=False) for name in ("retailer", "publisher"))
         self._sides = {"sender": self._sender, "receiver": self._receiver}
         self.phases: list[Phase] = []
+        self.imports: list[Phase] = []  # of each side, before its service begins
 
     def run(self) -> list[Phase]:
         ports = dict(zip(self._sides, free_ports(2), strict=True))
@@ -130,9 +141,26 @@ class TwoNodes:
         return self.phases
 
     def _load(self) -> None:
-        for side, first in ((self._sender, 0), (self._receiver, self._n // 2)):
+        for name, side in self._sides.items():
             side.run("consent", "model", "opt-out")
-            self._import(side, (f"{number},{email(number)},{number % 2}" for number in range(first, first + self._n)))
+            first = 0 if side is self._sender else self._n // 2
+            people = (f"{number},{email(number)},{number % 2}" for number in range(first, first + self._n))
+            side.peak, before, wall = 0, children_cpu(), time.monotonic()
+            self._import(side, people)
+            spent, wall = children_cpu() - before, time.monotonic() - wall
+            self.imports.append(
+                Phase(
+                    part="two nodes",
+                    n=self._n,
+                    name="import",
+                    cpu=spent,
+                    curve=0,
+                    wall=wall,
+                    wire=0,
+                    commands=spent,
+                    peaks={name: side.peak},
+                )
+            )
         self._sender.run("segment", "create", "everyone", "--rule", "half >= 0")
         self._sender.run("segment", "create", "half", "--rule", "half = 0")
 
@@ -147,7 +175,9 @@ class TwoNodes:
 
     def _import(self, side: Side, rows: Iterable[str]) -> None:
         file = self._folder / f"{side.name}.csv"
-        file.write_text("\n".join(["id,email,half", *rows]) + "\n")
+        with file.open("w") as written:
+            written.write("id,email,half\n")
+            written.writelines(f"{row}\n" for row in rows)
         side.run(
             *("profile", "import", str(file), "--dataset", "people", "--id", "id"),
             *("--identity", "email=email_sha256", "--attribute", "half"),
@@ -167,6 +197,8 @@ class TwoNodes:
         """Measure a phase; where the sender begins an exchange of the kind `until`, the phase `then` begins."""
         marks = [self._mark(name, reset=True)]
         commands = children_cpu()
+        for side in self._sides.values():
+            side.peak = 0
         kinds = self._services["sender"].begins
         while not kinds.empty():
             kinds.get()
@@ -201,6 +233,7 @@ class TwoNodes:
                     commands=spent,
                     operations=sum(b.operations - a.operations for a, b in pairs.values()),
                     peaks={each: b.peak for each, (_, b) in pairs.items()},
+                    largest_command=max(side.peak for side in self._sides.values()) if last else 0,
                 )
             )
 

@@ -72,7 +72,7 @@ class InProcess:
             derive_key=lambda digest: Key.from_seed(digest[:32], b"benchmark"),
             check_universe=lambda _: None,
             maximum=self._n,
-            peer_key=self._receiver.public,
+            peer_keys=[self._receiver.public],
         )
         found: list[int] = []
 
@@ -106,7 +106,7 @@ class InProcess:
             epoch=1,
             values=self._ours,
             key=Key.random(os.urandom),
-            peer_key=self._sender.public,
+            peer_keys=[self._sender.public],
         )
         sender = release.EvaluateSender(key=key, statement=statement, charge=lambda _: None, random=os.urandom)
         return self._drive(Kind.EVALUATE, {"namespace": NAMESPACE}, sender, receiver), receiver.result
@@ -130,7 +130,7 @@ class InProcess:
             connection=bytes(16),
             manifest=announced,
             records=records,
-            peer_key=self._receiver.public,
+            peer_keys=[self._receiver.public],
             sign=self._sender.sign,
         )
         receiver = release.ReleaseReceiver(
@@ -139,7 +139,7 @@ class InProcess:
             evaluations={NAMESPACE: release.EvaluationTally(key.public, self._n)},
             last_revision=0,
             previous={NO_RECEIPT},
-            peer_key=self._sender.public,
+            peer_keys=[self._sender.public],
             sign=self._receiver.sign,
             most=self._n,
         )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from . import options, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -79,4 +79,6 @@ def drop_field(ctx: "Context", name: str, field: str, yes: bool) -> None:
 def _print(done: dict[str, Any], text: str) -> None:
     output.echo(text)
     if done["runs"]:
-        output.echo(f"{', '.join(done['runs'])} will get the exits with the runs that are queued: vesica feed sync")
+        runs = ", ".join(done["runs"])
+        sync = remedies.command("feed.sync")
+        output.say(f"{runs} will get the exits with the runs that are queued: {sync}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from . import options, output, remedies
 
 if TYPE_CHECKING:
     from node.erasure.erasure import People
@@ -68,7 +68,9 @@ def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **wh
         if done["unknown"]:
             output.echo(f"{_number(done['unknown'], 'id or identity', 'ids or identities')} of nobody here")
         if done["runs"]:
-            output.echo(f"{', '.join(done['runs'])} will get the exit with the runs that are queued: vesica feed sync")
+            runs = ", ".join(done["runs"])
+            sync = remedies.command("feed.sync")
+            output.say(f"{runs} will get the exit with the runs that are queued: {sync}")
         if prove:
             output.echo()
             rows = [(each["place"], each["before"], each["after"]) for each in done["places"]]

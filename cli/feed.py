@@ -240,7 +240,7 @@ def edit(
             if row["waits_for_estimate"]:
                 output.echo(f"{row['alias']}: {feed_tables.asking(name, row['waits_for_estimate'])}")
             if row["status"] == "draft" and document["status"] == "published":
-                output.echo(f"{row['alias']}: not offered yet: vesica feed publish {name}")
+                output.echo(f"{row['alias']}: not offered yet: {remedies.command('feed.publish', name=name)}")
 
     output.emit(ctx, document, text)
 

@@ -8,7 +8,7 @@ import click
 
 from psi.errors import Remedy
 
-from . import feed_tables, options, output
+from . import feed_tables, options, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -44,7 +44,8 @@ def enable(ctx: "Context", name: str, partner: str | None, version: str | None) 
                 ctx,
                 f"Take this from {partner}?",
                 lambda: feed_tables.show(shown, asked=True),
-                f"'vesica feed show {name}' says what is offered, with its hash: enable it with --version HASH.",
+                f"'{remedies.command('feed.show', name=name)}' says what is offered, with its hash: "
+                "enable it with --version HASH.",
             )
     received.enable(name, partner, version=version)
     shown = received.show(name, partner)
@@ -52,7 +53,7 @@ def enable(ctx: "Context", name: str, partner: str | None, version: str | None) 
     def text() -> None:
         output.echo(f"feed {name} is enabled, version {shown['accepted_version']}")
         if shown["offered"]:
-            output.echo(f"version {shown['offered_version']} is offered: vesica feed show {name}")
+            output.echo(f"version {shown['offered_version']} is offered: {remedies.command('feed.show', name=name)}")
 
     versions = {each: shown[each] for each in ("accepted_version", "offered_version", "hash")}
     output.emit(ctx, {"feed": name, "status": "enabled", **versions}, text)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import output
+from . import output, remedies
 
 EVERYBODY = (  # said before the first estimate of a feed
     "This asks about everybody in the feed's segments, those who said no too: they count in common, not with consent. "
@@ -23,7 +23,8 @@ def failures(failed: dict[tuple[str, str], dict[str, Any]]) -> None:
 def queued(rows: list[dict[str, Any]]) -> None:
     output.table(("job", "partner"), ([row["job"], row["partner"]] for row in rows), empty="nothing to do", ids="job")
     if rows:
-        output.echo("The service does it, or 'vesica node sync'. 'vesica job show ID' tells how far it is.")
+        sync, show = remedies.command("node.sync"), remedies.command("job.show")
+        output.say(f"The service does it, or '{sync}'. '{show}' tells how far it is.")
 
 
 def shared(row: dict[str, Any]) -> list[Any]:
@@ -97,8 +98,8 @@ def show(document: dict[str, Any], *, asked: bool = False) -> None:
         if document["offered"]:
             _offered(document["name"], document["offered"], asked=asked)
         if document["status"] == "pending" and not asked:
-            output.echo(f"\nIt waits for an answer: vesica feed enable {document['name']}, or")
-            output.echo(f"vesica feed decline {document['name']}")
+            output.echo(f"\nIt waits for an answer: {remedies.command('feed.enable', name=document['name'])}, or")
+            output.echo(remedies.command("feed.decline", name=document["name"]))
     else:
         output.lines(lines)
         if document["status"] == "draft":
@@ -182,10 +183,10 @@ def _offering(document: dict[str, Any], row: dict[str, Any]) -> str | None:
     """Return the commands that offer a partner the newest version where nothing else waits."""
     if not _lacks(row) or row["offered_version"] or row["waits_for_estimate"]:
         return None
-    publish = f"vesica feed publish {document['name']}"
+    publish = remedies.command("feed.publish", name=document["name"])
     if row["declined_version"] != document["version"]:
         return publish
-    return f"vesica feed edit {document['name']} --description TEXT, then {publish}"
+    return f"{remedies.command('feed.edit', name=document['name'])} --description TEXT, then {publish}"
 
 
 def _purged(statement: dict[str, Any]) -> str:
@@ -244,7 +245,7 @@ def reconciled(document: dict[str, Any]) -> None:
 
 
 def asking(name: str, namespaces: list[str]) -> str:
-    command = " --namespace ".join([f"vesica feed estimate {name}", *namespaces])
+    command = remedies.command("feed.estimate", name=name, namespaces=namespaces)
     return f"the newest version waits for an estimate of what it adds: {command}"
 
 
@@ -253,8 +254,10 @@ def _offered(name: str, offered: dict[str, Any], *, asked: bool) -> None:
     if asked:
         output.echo(f"\nVersion {offered['version']}")
     else:
-        output.echo(f"\nVersion {offered['version']} waits for an answer: vesica feed enable {name}, or")
-        output.echo(f"vesica feed decline {name} --addition")
+        output.echo(
+            f"\nVersion {offered['version']} waits for an answer: {remedies.command('feed.enable', name=name)}, or"
+        )
+        output.echo(remedies.command("feed.decline", name=name, addition=True))
     lines = [("version hash", offered["hash"]), ("description", offered["description"] or None)]
     for which, word in (("adds", "adds"), ("takes_out", "takes out")):
         changes = {**offered[which], "segments": [_labelled(each) for each in offered[which]["segments"]]}

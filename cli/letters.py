@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import output
+from . import output, remedies
 
 if TYPE_CHECKING:
     from node.project import Project
@@ -30,7 +30,7 @@ def remind(project: "Project") -> None:
         return
     fetched = project.letters.last_fetched()
     when = "never fetched" if fetched is None else f"last fetched {output.span(project.scope.home.now() - fetched)} ago"
-    output.echo(f"letters of project {project.name} were {when}: vesica node sync", err=True)
+    output.echo(f"letters of project {project.name} were {when}: {remedies.command('node.sync')}", err=True)
 
 
 def out_of_reach(synced: dict[str, Any]) -> None:

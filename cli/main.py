@@ -29,6 +29,7 @@ GROUPS = (
     "label",
     "policy",
     "segment",
+    "destination",
     "partner",
     "feed",
     "audit",

@@ -19,7 +19,7 @@ def cli() -> None:
     """Make a node, run its service, see how it is, change its settings and key."""
 
 
-for each in (node_settings.set_, node_settings.passphrase, node_settings.key):
+for each in (node_settings.set_, node_settings.passphrase, node_settings.key, node_settings.shared_segments):
     cli.add_command(each)
 
 
@@ -143,7 +143,7 @@ def status(ctx: "Context", count: int) -> None:
         alerts = ((output.time(each["at"]), each["project"], each["text"]) for each in document["alerts"])
         output.table(("at", "project", "alert"), alerts, empty="no alerts")
         if not document["serving"] and any(each["open_jobs"] for each in document["projects"]):
-            output.echo("no service runs, so the open jobs wait: vesica node sync", err=True)
+            output.echo(f"no service runs, so the open jobs wait: {remedies.command('node.sync')}", err=True)
         for project in node.projects():
             letters.remind(project)
 
@@ -194,12 +194,13 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
         shown = {**document, "made": output.time(document["made"])}
         output.lines((output.words(name), value) for name, value in shown.items())
         if document["to_notify"]:
-            output.echo("They hear of it once the service runs, or by: vesica node sync")
+            output.echo(f"They hear of it once the service runs, or by: {remedies.command('node.sync')}")
         output.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
-        output.echo("Connect IDs and the tokens of users have ended: vesica user reset NAME, vesica partner id")
+        again = f"{remedies.command('user.reset', name='NAME')}, {remedies.command('partner.id')}"
+        output.echo(f"Connect IDs and the tokens of users have ended: {again}")
         # Where several projects are on hold, a name alone does not say whose partner it is.
         known = document["to_notify"] if len(document["on_hold"]) == 1 else []
-        commands = ", ".join(f"vesica partner allow {name}" for name in known or ["NAME"])
+        commands = ", ".join(remedies.command("partner.allow", name=name) for name in known or ["NAME"])
         output.echo(f"Until you say so, partners get no new evaluations: {commands}")
 
     output.emit(ctx, document, text)

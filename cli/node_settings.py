@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, output
+from . import options, output, remedies
 
 if TYPE_CHECKING:
     from .main import Context
@@ -60,7 +60,8 @@ def set_(
         output.lines((output.words(name), "none" if document[name] == "" else document[name]) for name in names)
         if document["told"]:
             output.echo(
-                f"a letter to {', '.join(document['told'])} is queued: a running service delivers it, or 'vesica node sync'"
+                f"a letter to {', '.join(document['told'])} is queued: a running service delivers it, or "
+                f"'{remedies.command('node.sync')}'"
             )
         if address or no_address or proxy is not None:
             output.echo("new Connect IDs have the new address")
@@ -97,6 +98,21 @@ def passphrase(ctx: "Context", remove: bool) -> None:
     output.emit(ctx, {"passphrase": new is not None}, lambda: output.echo(said))
 
 
+@click.command("shared-segments")
+@click.argument("state", type=click.Choice(["on", "off"]), help="Whether they do.")
+@click.pass_obj
+def shared_segments(ctx: "Context", state: str) -> None:
+    """Let the projects of this node share segments with one another, or end that: off, members leave all of them at once.
+
+    It is off after an installation. What was shared is used again once it is on again.
+
+    \b
+    Example: vesica node shared-segments on
+    """
+    ctx.node().share_segments(state == "on")
+    output.emit(ctx, {"shared_segments": state}, lambda: output.echo(f"shared segments are {state}"))
+
+
 @click.group()
 def key() -> None:
     """Change the node's key."""
@@ -123,7 +139,8 @@ def rotate(ctx: "Context", yes: bool) -> None:
     def text() -> None:
         output.lines((("old key", document["old"]), ("key", document["key"])))
         output.echo(
-            "Start the service, or 'vesica node sync': partners follow. Then make a new backup: vesica node backup"
+            f"Start the service, or '{remedies.command('node.sync')}': partners follow. "
+            f"Then make a new backup: {remedies.command('node.backup')}"
         )
 
     output.emit(ctx, document, text)

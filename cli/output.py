@@ -264,9 +264,9 @@ def _step(place: Mapping[str, Any]) -> str:
 
 
 def _place(kind: str, name: str) -> str:
-    if name == f"a {kind} that you may not see":
+    if name.endswith(" that you may not see"):
         return name
-    return f"received.{name}" if kind == "received" else f"{kind} {name}"
+    return f"{kind}.{name}" if kind in ("received", "shared") else f"{kind} {name}"
 
 
 def time(moment: int | str | None) -> str | None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import letters, options, output
+from . import letters, options, output, remedies
 from . import terms as in_words
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _heads(kept: dict[str, Any], log: str) -> str:
 
 def _compared(name: str, preflight: dict[str, Any] | None) -> str:
     if preflight is None:
-        return f"not asked yet: vesica partner preflight {name}"
+        return f"not asked yet: {remedies.command('partner.preflight', name=name)}"
     if preflight["status"] == "asked":
         return "asked; the partner has not answered yet"
     if preflight["difference"] is None:
@@ -206,7 +206,7 @@ def accept(ctx: "Context", name: str, agreement: str | None) -> None:
             ctx,
             f"Connect with {shown['organisation']} on these terms?",
             lambda: _show_asked(shown),
-            f"'vesica partner show {name}' says who asks and on what terms: accept it with --agreement HASH.",
+            f"'{remedies.command('partner.show', name=name)}' says who asks and on what terms: accept it with --agreement HASH.",
         )
     partners.accept(name, agreement=agreement)
     _done(ctx, name, "active")
@@ -226,10 +226,9 @@ def _show_asked(document: dict[str, Any]) -> None:
 
 
 STEPS = {
-    "accept": "{name} has proposed a change: 'vesica partner agree {name}' shows it",
-    "confirm": "you have accepted a change: it is in force once {name} has confirmed; 'vesica partner agree {name} --decline' "
-    "takes that back",
-    "wait": "you have proposed a change: {name} has not answered yet; 'vesica partner agree {name} --decline' takes it back",
+    "accept": "{name} has proposed a change: '{agree}' shows it",
+    "confirm": "you have accepted a change: it is in force once {name} has confirmed; '{agree} --decline' takes that back",
+    "wait": "you have proposed a change: {name} has not answered yet; '{agree} --decline' takes it back",
 }
 
 
@@ -261,7 +260,9 @@ def terms(ctx: "Context", name: str) -> None:
         output.lines(in_words.of(document["terms"]))
         in_words.show_last_change(name, document)
         if document["change"]:
-            output.echo(f"\n{STEPS[document['change']['step']].format(name=name)}")
+            agree = remedies.command("partner.agree", name=name)
+            output.echo()
+            output.say(STEPS[document["change"]["step"]].format(name=name, agree=agree))
 
     output.emit(ctx, {**document, "explained": explained}, people)
 
@@ -310,7 +311,7 @@ def agree(ctx: "Context", name: str, decline: bool, reason: str, agreement: str 
             ctx,
             f"Accept this change of the agreement with {name}?",
             lambda: in_words.show_change(change),
-            f"'vesica partner terms {name} --json' says what would change: accept it with --agreement HASH.",
+            f"'{remedies.command('partner.terms', name=name)} --json' says what would change: accept it with --agreement HASH.",
         )
     partners.agree(name, agreement=agreement)
     _changed(ctx, name, "accepted", f"accepted: it is in force once {name} has confirmed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import erasing, import_reports, inputs, output
+from . import erasing, import_reports, inputs, output, remedies
 from .consent import tcf_options
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _print_report(report: "ImportReport") -> None:
 
 def _print_withdrawals(kept: int) -> None:
     if kept:
-        output.echo("note: a withdrawal that came in otherwise stays; to lift one: vesica consent set ID y")
+        lift = remedies.command("consent.set", profile="ID", share="y")
+        output.echo(f"note: a withdrawal that came in otherwise stays; to lift one: {lift}")
 
 
 cli.add_command(erasing.erase)
@@ -235,11 +236,11 @@ def count(ctx: "Context") -> None:
 @click.argument("profile", help="Your own id of the person, such as C1042.")
 @click.pass_obj
 def show(ctx: "Context", profile: str) -> None:
-    """Show one profile by your own id: identities, consent, attributes, segments of yours and received ones."""
+    """Show one profile by your own id: identities, consent, attributes, the segments it is in."""
     found = ctx.project().profiles.show(profile)
 
     def table() -> None:
-        pairs = [(name, found[name]) for name in ("id", "share", "segments", "received")]
+        pairs = [(name, found[name]) for name in ("id", "share", "segments", "received", "shared")]
         for dataset, attributes in found["attributes"].items():
             pairs += [(f"{dataset}.{name}", value) for name, value in attributes.items()]
         output.lines(pairs)

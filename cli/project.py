@@ -45,7 +45,9 @@ def create(ctx: "Context", name: str, hide_unconsented: bool, hide_opted_out: bo
 @click.pass_obj
 def list_(ctx: "Context") -> None:
     """List the projects of this node."""
-    rows = [{"id": each.id, "name": each.name, "consent_model": each.consent_model} for each in ctx.node().projects()]
+    rows = [
+        {"id": each.id, "name": each.name, "consent_model": each.scope.consent_model} for each in ctx.node().projects()
+    ]
     names = ("name", "consent_model", "id")
     headings = [output.words(name) for name in names]
     output.emit(ctx, rows, lambda: output.table(headings, ([row[name] for name in names] for row in rows)))
@@ -133,10 +135,12 @@ def terms(ctx: "Context", /, hide_unconsented: bool | None, hide_opted_out: bool
     \b
     Example: vesica project terms --minimum-overlap 2000 --epsilon 1/50
     """
+    from node.project import terms_with
+
     project = ctx.project()
     given = {name: value for name, value in values.items() if value is not None}
     left_out = _left_out(hide_unconsented, hide_opted_out)
-    risks = in_words.weakened(project.terms.as_dict(), project.terms_with(**given).as_dict()) if given else []
+    risks = in_words.weakened(project.terms.as_dict(), terms_with(project, **given).as_dict()) if given else []
     if left_out is not None and ASKED_ABOUT[left_out] > ASKED_ABOUT[project.left_out]:
         risks.append(NOT_LEFT_OUT)
     if risks:

@@ -42,6 +42,11 @@ def with_command(row: Mapping[str, Any], project: str | None = None) -> dict[str
     return {**rest, "command": spelled(Remedy.from_document(remedy), project) if remedy else None}
 
 
+def command(act: str, **arguments: str | int | bool | Sequence[str]) -> str:
+    """Return the command that does an act, as `spelled` does."""
+    return spelled(Remedy(act, arguments))
+
+
 def spelled(remedy: Remedy, project: str | None = None) -> str:
     """Return the command that does a remedy's act, ready to paste into a shell; nothing if no command does it.
 

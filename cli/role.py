@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from .main import Context
 
-PERMISSIONS = "view, manage-connections, manage-shares, manage-data, manage-governance, export, audit, administer"
+PERMISSIONS = (
+    "view, manage-connections, manage-shares, share-segments, manage-data, manage-governance, export, "
+    "manage-destinations, activate-destinations, audit, administer"
+)
 
 
 @click.group()

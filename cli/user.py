@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DAYS = click.option("--days", default=90, show_default=True, metavar="N", help="How long the token lasts.")
 
 ROLE = (
-    "What the user may do: viewer, connections, shares, data, governance, exporter, auditor, administrator, or a role of "
-    "your own."
+    "What the user may do: viewer, connections, shares, projects, data, governance, exporter, destination-manager, "
+    "activator, auditor, administrator, or a role of your own."
 )
 NAME = click.argument("name", help="The user; 'vesica user list' shows them.")
 

@@ -234,6 +234,13 @@ class Node:
         settings = {name: value for name, value in asdict(after).items() if name != "database"}
         return {**settings, "told": told, "restart": "listen" in detail and serving(self.home.path)}
 
+    def share_segments(self, on: bool) -> None:
+        """Let projects share segments with one another, or end that: members leave all projects at once. What was shared is
+        used again once it is switched on again."""
+        from .feeds.local import switch
+
+        switch.turn(self.home, on)
+
     def set_passphrase(self, passphrase: str | None) -> None:
         """Put the keys under another passphrase, or under none; every later process needs the new one.
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from .consent.consent_policies import ConsentPolicies
     from .consent.consents import Consents
+    from .destinations.destinations import Destinations
     from .destinations.files import Files
     from .erasure.datasets import Datasets
     from .erasure.erasure import Erasure
+    from .feeds.local.sharing import Sharing
     from .feeds.receiving.memberships import Memberships
     from .feeds.receiving.received import Received
     from .feeds.sending.feeds import Feeds
@@ -44,11 +46,6 @@ class Project:
         self.name = scope.name
 
     @property
-    def consent_model(self) -> str | None:
-        """ "opt-in", "opt-out", or None while nobody has chosen."""
-        return self.scope.consent_model
-
-    @property
     def terms(self) -> "Terms":
         """What this project asks of every new agreement."""
         return self.scope.terms
@@ -68,12 +65,6 @@ class Project:
             kept = {name: value for name, value in terms.as_dict().items() if value != defaults[name]}
             self.scope.change(tx, terms=kept)
         return terms
-
-    def terms_with(self, **changes: Any) -> "Terms":
-        """Return the terms that `set_terms` would set, for a person to look at; refused as that is."""
-        self.scope.require("project.terms", self.name)
-        with self.scope.refusals("project.terms", self.name):
-            return _changed(self.scope.row().terms, changes)
 
     @property
     def left_out(self) -> "LeftOut":
@@ -192,10 +183,22 @@ class Project:
         return Received(self.scope)
 
     @cached_property
+    def sharing(self) -> "Sharing":
+        from .feeds.local.sharing import Sharing
+
+        return Sharing(self.scope)
+
+    @cached_property
     def files(self) -> "Files":
         from .destinations.files import Files
 
         return Files(self.scope)
+
+    @cached_property
+    def destinations(self) -> "Destinations":
+        from .destinations.destinations import Destinations
+
+        return Destinations(self.scope)
 
     @cached_property
     def memberships(self) -> "Memberships":
@@ -214,6 +217,13 @@ class Project:
         from .operations.alerts import Alerts
 
         return Alerts(self.scope)
+
+
+def terms_with(project: Project, **changes: Any) -> "Terms":
+    """Return the terms that `set_terms` would set, for a person to look at; refused as that is."""
+    project.scope.require("project.terms", project.name)
+    with project.scope.refusals("project.terms", project.name):
+        return _changed(project.scope.row().terms, changes)
 
 
 def _changed(kept: Mapping[str, object], changes: Mapping[str, Any]) -> "Terms":

@@ -17,9 +17,11 @@ from psi.errors import VesicaError
 
 from . import log
 from .access.scope import Home
+from .destinations import due as destinations
 from .errors import Failure, NotAllowed, UnknownCaller
 from .exchanges.answering import NodeAnswers
 from .exchanges.http import MACHINES_PER_CALLER, Answering
+from .feeds.local import evaluations as local
 from .feeds.receiving import new_people
 from .feeds.receiving.memberships import Memberships
 from .feeds.sending import due
@@ -98,7 +100,8 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
 
 
 class Schedule:
-    """What a node does by itself as time passes: it evaluates rules, runs its feeds, and asks partners to run theirs."""
+    """What a node does by itself as time passes: it evaluates rules, runs its feeds, sends to destinations, and
+    asks partners to run theirs."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -134,7 +137,8 @@ class Schedule:
                 if isinstance(error, Failure):
                     raise
                 log.warning("rules cannot be evaluated", project=scope.name, code=error.code)
-            times += [due.submit_due(scope), new_people.ask_for_new(scope, self._asked)]
+            times.append(local.follow(scope, settling=True))
+            times += [due.submit_due(scope), destinations.submit_due(scope), new_people.ask_for_new(scope, self._asked)]
         return min((each for each in times if each is not None), default=None)
 
     def _seconds(self, due: int | None) -> float:

@@ -42,6 +42,7 @@ LETTERS = {
     "feed.held": "backup.restored_partners:reported",
 }
 JOBS = {
+    "destination": "destinations.sending:run",
     "release": "feeds.sending.releases:run",
     "estimate": "feeds.estimates.asking:run",
     "wanted": "exchanges.requests:run",
@@ -55,14 +56,26 @@ EXCHANGES = {  # by kind and our part
     ("release", "receiver"): "feeds.receiving.releases:HANDLER",
 }
 OUTGOING = {"feed": "feeds.sending.outgoing:OutgoingFeeds"}
-INCOMING = {"received": "feeds.receiving.references:ReceivedSegments"}
+INCOMING = {
+    "received": "feeds.receiving.references:ReceivedSegments",
+    "shared": "feeds.local.references:SharedSegments",
+}
 NARROWING = {"consent-policy": "consent.consent_policies:narrowings"}
-REFERENCES = {"segment": "segments.records:OwnSegments", "received": "feeds.receiving.references:ReceivedSegments"}
+REFERENCES = {
+    "segment": "segments.records:OwnSegments",
+    "received": "feeds.receiving.references:ReceivedSegments",
+    "shared": "feeds.local.references:SharedSegments",
+}
 RULES = {"segment": "segments.records:rules_seen", "consent policy": "consent.consent_policies:conditions"}
 SEGMENT_USED_BY = {
     "consent policies": "consent.consent_policies:check_not_read",
+    "destinations": "destinations.destinations:check_not_sent",
     "feeds": "feeds.sending.outgoing:check_not_shared",
 }
+SEGMENT_USED_ELSEWHERE = {"other projects": "feeds.local.uses:check_unused"}
+SEGMENT_CHANGED = {"other projects": "feeds.local.cycles:check"}
+SEGMENT_DELETED = {"other projects": "feeds.local.sharing:deleted"}
+SEGMENTS_FROM_ELSEWHERE = {"other projects": "feeds.local.evaluations:follow"}
 NAMED = {"partner": "partners.connections:is_named"}
 ENDED = (
     "feeds.sending.partner_hooks:ended",
@@ -80,7 +93,10 @@ KEY_REPLACED = ("feeds.ledger:count_under",)
 REACHED = ("feeds.sending.attempts:reachable",)
 TAKES = ("feeds.receiving.partner_hooks:takes",)
 MAY_LEAVE = {"feed.purged": "feeds.receiving.partner_hooks:files_are_gone"}
-PEOPLE_CHANGED = {"received feeds": "feeds.receiving.joining:join_all"}
+PEOPLE_CHANGED = {
+    "received feeds": "feeds.receiving.joining:join_all",
+    "other projects": "feeds.local.evaluations:follow_from",
+}
 
 UPKEEP = (
     "exchanges.records:forget_old",
@@ -91,11 +107,14 @@ UPKEEP = (
 UPKEEP_OF_A_PROJECT = (
     "feeds.receiving.membership_files:sweep",
     "feeds.receiving.expiry:apply",  # members leave whose time is over
+    "feeds.receiving.comparison:compare",
     "partners.audit_heads:send",  # partners are sent, once a day, where our audit log ends
     "partners.stuck_letters:alert_waiting",
+    "feeds.local.evaluations:follow",
     "people.drafts:remove_leftovers",
     "erasure.sweeping:finish",
     "feeds.sending.due:alert_overdue",
+    "destinations.upkeep:forget_old",
     "operations.alerts:forget_old",
 )
 
@@ -127,6 +146,13 @@ def wire() -> None:
     ports.NARROWING.update({PlaceKind(kind): late(name) for kind, name in NARROWING.items()})
     references.KINDS.update({PlaceKind(kind): late(name) for kind, name in REFERENCES.items()})
     references.USED_BY.update({room: late(name) for room, name in SEGMENT_USED_BY.items()})
+    for table, found in (
+        (references.ELSEWHERE, SEGMENT_USED_ELSEWHERE),
+        (references.CHANGED, SEGMENT_CHANGED),
+        (references.DELETED, SEGMENT_DELETED),
+        (references.REFRESH, SEGMENTS_FROM_ELSEWHERE),
+    ):
+        table.update({room: late(name) for room, name in found.items()})
     references.WITH_RULES.update({noun: late(name) for noun, name in RULES.items()})
     changes.CHANGED.update({name: late(hook) for name, hook in PEOPLE_CHANGED.items()})
     exchanges.KINDS.update({key: partial(resolve_name, f"{__package__}.{name}") for key, name in EXCHANGES.items()})

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from psi import count
+from psi.engine import Engine, Gathered, blocks
 from psi.errors import DuplicatePoint, InvalidPoint
-from psi.hashing import length_prefixed
+from psi.hashing import length_prefixed, number
 from psi.keys import Key
-from psi.values import U8, Rows, Values
+from psi.local import IN_MEMORY
+from psi.values import SLICE, U8, Rows, Values
 
 from .agreement import Terms
 from .errors import LocalProtocolError, NotReady, RemoteProtocolError
@@ -122,14 +124,15 @@ class CountAsker(Role):
         maximum: int,
         peer_keys: Sequence[bytes],
         choose_again: Callable[[], Chosen | None] = lambda: None,
+        engine: Engine = IN_MEMORY,
     ) -> None:
         self._choose_again = choose_again
         self._choose((values, segments, consented))
         self._context, self._direction, self._epoch = context, direction, epoch
         self._derive_key, self._check_universe, self._peer_keys = derive_key, check_universe, peer_keys
-        self._maximum = maximum
+        self._maximum, self._engine = maximum, engine
         self._commitment: Commitment | None = None
-        self._universe: list[U8] = []
+        self._universe: Gathered = engine.gather(32, 0)
         self._answer: Answer | None = None
 
     def _choose(self, chosen: Chosen) -> None:
@@ -157,11 +160,8 @@ class CountAsker(Role):
                 self._answer = payload
 
     def complete(self, step: str) -> None:
-        if step == "universe":
-            points = np.concatenate(self._universe)
-            if len(points) != self._committed.count:
-                raise RemoteProtocolError("commitment", "the universe has fewer points than its commitment")
-            self._universe = [points]
+        if step == "universe" and len(self._universe) != self._committed.count:
+            raise RemoteProtocolError("commitment", "the universe has fewer points than its commitment")
 
     def produce(self, step: str) -> Sequence[Message]:
         digest = self._committed.universe_digest()
@@ -187,6 +187,7 @@ class CountAsker(Role):
             raise RemoteProtocolError("commitment", f"the partner shows more than the {self._maximum:,} agreed on")
         self._check_universe(commitment)
         self._commitment = commitment
+        self._universe = self._engine.gather(32, commitment.count)
 
     def _take_points(self, chunk: int, payload: UniversePoints) -> None:
         chunks = self._committed.chunks
@@ -197,8 +198,13 @@ class CountAsker(Role):
     def _tags(self, key: Key, digest: bytes) -> Sequence[Message]:
         tag_context = count.tag_context(self._context, self._direction, self._epoch, digest)
         with _naming_chunk("universe", count.CHUNK_POINTS):
-            tags = count.ask_tags(self._universe[0], key, tag_context)
-        return [Tags(public=key.public, tags=chunk) for chunk in split(tags, TAGS_PER_CHUNK)]
+            tags = self._engine.tag(self._universe, key, tag_context)
+
+        def chunk(number: int) -> Message:
+            some = tags[number * TAGS_PER_CHUNK : (number + 1) * TAGS_PER_CHUNK]
+            return Tags(public=key.public, tags=some.tobytes())
+
+        return LazyChunks(max(1, -(-len(tags) // TAGS_PER_CHUNK)), chunk)
 
     def _questions(self, key: Key) -> Sequence[Message]:
         points, permutation = count.ask(self._context, self._values, key)
@@ -231,6 +237,7 @@ class CountAnswerer(Role):
 
     kind = Kind.COUNT
     part = Part.ANSWERER
+    drawn = frozenset({"universe"})
 
     def __init__(
         self,
@@ -245,6 +252,7 @@ class CountAnswerer(Role):
         sanitise: Callable[[Question], Answer],
         most: int = MAX_CELLS,
         most_segments: int = MAX_SEGMENTS,
+        engine: Engine = IN_MEMORY,
     ) -> None:
         self._most = most
         self._digest = commitment.commitment.universe_digest()
@@ -252,7 +260,7 @@ class CountAnswerer(Role):
         self._universe, self._key, self._commitment = universe, key, commitment
         self._check_asker, self._sanitise, self._most_segments = check_asker, sanitise, most_segments
         self._public = b""
-        self._tags: list[U8] = []
+        self._tags = engine.gather(count.TAG_BYTES, len(universe.points))
         self._points: list[U8] = []
         self._flags: list[U8] = []
         self._asked = 0  # segments
@@ -281,7 +289,7 @@ class CountAnswerer(Role):
                     raise RemoteProtocolError("tags", "the asker's key changed between two chunks")
                 self._public = payload.public
                 self._tags.append(rows(payload.tags, 16))
-                if sum(map(len, self._tags)) > len(self._universe.points):
+                if len(self._tags) > len(self._universe.points):
                     raise RemoteProtocolError("tags", "more tags than points")
             case Questions():
                 if payload.segments != (self._asked or payload.segments):
@@ -297,11 +305,9 @@ class CountAnswerer(Role):
 
     def complete(self, step: str) -> None:
         if step == "tags":
-            tags = np.concatenate(self._tags)
-            self._check_asker(_sha256(self._public, tags.tobytes()))
+            self._check_asker(_asker_digest(self._public, self._tags))
             size, canaries = len(self._universe.points), self._universe.canaries
-            count.check_tags(tags, size, canaries, self._public, self._tag_context)
-            self._tags = [tags]
+            count.check_tags(self._tags, size, canaries, self._public, self._tag_context)
         else:
             self._bits = np.unpackbits(np.concatenate(self._flags), axis=1).view(np.bool_)
             used, unused = np.split(self._bits, [1 + self._asked], axis=1)
@@ -316,7 +322,7 @@ class CountAnswerer(Role):
 
         def hits() -> count.Hits:
             with _naming_chunk("questions", len(self._points[0])):
-                return count.count_hits(points, self._key, self._tags[0], self._tag_context, segments, consented)
+                return count.count_hits(points, self._key, self._tags, self._tag_context, segments, consented)
 
         return Question(
             universe_digest=self._digest,
@@ -337,6 +343,14 @@ def _naming_chunk(step: str, size: int) -> Iterator[None]:
         raise RemoteProtocolError(
             error.code, f"{step} chunk {error.index // size}: {error}", hint=error.hint
         ) from error
+
+
+def _asker_digest(public: bytes, tags: Rows) -> bytes:
+    """Return SHA-256 over an asker's public key and all of its tags, which need not be in memory."""
+    digest = hashlib.sha256(length_prefixed(public) + number(len(tags) * count.TAG_BYTES))
+    for block in blocks(tags, SLICE):
+        digest.update(np.ascontiguousarray(block).data)
+    return digest.digest()
 
 
 def _pack_flags(segments: Bits, consented: Bits) -> U8:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from psi import oprf, proof
+from psi import proof
 from psi.count import CHUNK_POINTS
+from psi.engine import Blinded as BlindedPoints
+from psi.engine import Engine, Finishing, Outputs
 from psi.keys import Key
-from psi.values import U8, Bools, Indices, Values
+from psi.local import IN_MEMORY
+from psi.values import U8, Values
 
 from .errors import NotReady, RemoteProtocolError
 from .exchange import LazyChunks, Role
@@ -35,22 +37,6 @@ def state_key(
     return SignedKey(statement=statement, signature=statement.sign(sign))
 
 
-class Outputs:
-    """F of values, uint8 (n, 64), made where some rows are asked for: all of it is twice as large as what it is made of."""
-
-    def __init__(self, context: bytes, values: Values, points: U8, places: npt.NDArray[np.uint32]) -> None:
-        """`points` are unblinded, uint8 (n, 32); that of `values[i]` is at `places[i]`."""
-        self._context, self._values, self._points, self._places = context, values, points, places
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, rows: slice | Indices | Bools) -> U8:
-        indices = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
-        points = np.take(self._points, self._places[indices], axis=0)
-        return oprf.finalize(self._context, self._values.take(indices), points)
-
-
 class Evaluation(NamedTuple):
     """F of each of `values`, under the key that `statement` states."""
 
@@ -63,11 +49,12 @@ class EvaluateReceiver(Role):
     """Gets F(y) of its own identities. Learns nothing else; the sender sees how many points there are.
 
     `values` must not repeat; `key` is r. `pinned` is the public key that the sender stated before in this epoch, if
-    any. A point is in memory once: where it came back evaluated and was verified, the unblinded one takes its place.
+    any.
     """
 
     kind = Kind.EVALUATE
     part = Part.RECEIVER
+    drawn = frozenset({"blinded"})
 
     def __init__(
         self,
@@ -79,33 +66,34 @@ class EvaluateReceiver(Role):
         key: Key,
         peer_keys: Sequence[bytes],
         pinned: bytes | None = None,
+        engine: Engine = IN_MEMORY,
     ) -> None:
         self._context, self._direction, self._epoch = context, direction, epoch
         self._values, self._key, self._peer_keys, self._pinned = values, key, peer_keys, pinned
+        self._engine = engine
         self._statement: SignedKey | None = None
-        self._sorted: tuple[U8, npt.NDArray[np.uint32]] | None = None  # points, and where that of each value is
-        self._complete = False
+        self._blinded_points: BlindedPoints | None = None
+        self._finishing: Finishing | None = None
+        self._outputs: Outputs | None = None
 
     @property
     def result(self) -> Evaluation:
         """The PRF values and the key that made them. Raise NotReady before every proof has been checked."""
-        if not self._complete or self._statement is None:
+        if self._outputs is None or self._statement is None:
             raise NotReady("the evaluation is not complete")
-        return Evaluation(self._values, Outputs(self._context, self._values, *self._blinded()), self._statement)
+        return Evaluation(self._values, self._outputs, self._statement)
 
-    def _blinded(self) -> tuple[U8, npt.NDArray[np.uint32]]:
-        if self._sorted is None:
-            points, order = oprf.blind_sorted(self._context, self._values, self._key)
-            places = np.empty(len(order), np.uint32)
-            places[order] = np.arange(len(order), dtype=np.uint32)
-            self._sorted = points, places
-        return self._sorted
+    @property
+    def _blinded(self) -> BlindedPoints:
+        if self._blinded_points is None:
+            self._blinded_points = self._engine.blind(self._context, self._values, self._key)
+        return self._blinded_points
 
     def produce(self, step: str) -> Sequence[Message]:
-        points, _ = self._blinded()
+        points = self._blinded.points
 
         def chunk(number: int) -> Message:
-            return Blinded(points=points[number * CHUNK_POINTS : (number + 1) * CHUNK_POINTS].tobytes())
+            return Blinded(points=points[_chunk(number)].tobytes())
 
         return LazyChunks(max(1, -(-len(points) // CHUNK_POINTS)), chunk)
 
@@ -118,7 +106,8 @@ class EvaluateReceiver(Role):
 
     def complete(self, step: str) -> None:
         if step == "evaluated":
-            self._complete = True
+            assert self._finishing is not None
+            self._outputs = self._finishing.outputs()
 
     def _take_key(self, signed: SignedKey) -> None:
         statement = signed.statement
@@ -133,13 +122,11 @@ class EvaluateReceiver(Role):
         self._statement = signed
 
     def _take_points(self, chunk: int, payload: Evaluated) -> None:
-        assert self._statement is not None
-        points, _ = self._blinded()
-        asked = points[chunk * CHUNK_POINTS : (chunk + 1) * CHUNK_POINTS]
-        evaluated = rows(payload.points, 32)
-        if len(asked) or len(evaluated):
-            proof.verify(self._statement.statement.public, asked, evaluated, payload.proof)
-            asked[...] = oprf.unblind(evaluated, self._key)
+        if self._finishing is None:
+            assert self._statement is not None
+            public = self._statement.statement.public
+            self._finishing = self._engine.finish(self._context, self._values, self._key, self._blinded, public)
+        self._finishing.take(_chunk(chunk), rows(payload.points, 32), payload.proof)
 
 
 class EvaluateSender(Role):
@@ -153,9 +140,16 @@ class EvaluateSender(Role):
     part = Part.SENDER
 
     def __init__(
-        self, *, key: Key, statement: SignedKey, charge: Callable[[U8], None], random: Callable[[int], bytes]
+        self,
+        *,
+        key: Key,
+        statement: SignedKey,
+        charge: Callable[[U8], None],
+        random: Callable[[int], bytes],
+        engine: Engine = IN_MEMORY,
     ) -> None:
         self._key, self._statement, self._charge, self._random = key, statement, charge, random
+        self._engine = engine
         self._last = np.empty((0, 32), np.uint8)
         self._points = 0
 
@@ -183,9 +177,13 @@ class EvaluateSender(Role):
         points = rows(payload.points, 32)
         if not len(points):
             return Evaluated(points=b"", proof=_NO_PROOF)
-        evaluated = oprf.evaluate(points, self._key)
-        shown = proof.prove(self._key, points, evaluated, self._random)
+        evaluated, shown = self._engine.evaluate(points, self._key, self._random)
         return Evaluated(points=evaluated.tobytes(), proof=shown)
+
+
+def _chunk(number: int) -> slice:
+    """Return which points are in a chunk."""
+    return slice(number * CHUNK_POINTS, (number + 1) * CHUNK_POINTS)
 
 
 class EvaluationTally(NamedTuple):

@@ -85,11 +85,12 @@ class Role(ABC):
     """What one part does in one kind of exchange. The machine decides when; a role decides what is in a message.
 
     After a restart a new role receives again all that the one before it received, and is not asked again for what that
-    one produced. So callbacks that charge or decide must give the same answer to the same input.
+    one produced, but for steps that are `drawn`. So callbacks that charge or decide must give the same answer to the same input.
     """
 
     kind: ClassVar[Kind]
     part: ClassVar[Part]
+    drawn: ClassVar[frozenset[str]] = frozenset()  # steps that `produce` gives again, always the same: none is kept
 
     @abstractmethod
     def produce(self, step: str) -> Sequence[Message]:
@@ -185,7 +186,8 @@ class Machine:
         self._spool = spool
         self._steps = {step.name: step for step in STEPS[opening.kind]}
         self._of: dict[str, int] = {}  # chunks of each step, once known
-        self._have: dict[str, set[int]] = {name: set() for name in self._steps}  # chunks in the spool
+        self._have: dict[str, set[int]] = {name: set() for name in self._steps}  # chunks that came or were made
+        self._drawn: dict[str, Sequence[Message]] = {}  # steps that were made, and are not in the spool
         self._sent = {name: int.from_bytes(spool.get((f"{name}-sent", 0), b"")) for name in self._steps}
         self._failure: Exception | None = None
         self._resume()
@@ -196,9 +198,10 @@ class Machine:
         return all(self._complete(name) for name in self._steps)
 
     def retire(self) -> None:
-        """Release the role and its data: a machine that is done only repeats what it said."""
+        """Release the role and its data: a machine that is done only repeats what it said, but for what it drew."""
         assert self.done
-        del self.role
+        self.role = Repeating(self.role.kind, self.role.part)
+        self._drawn = dict.fromkeys(self._drawn, ())
 
     def next(self) -> Send | Fetch | Done:
         """Return what the client does next; the same again until `sent` or `put` reports that it happened."""
@@ -250,7 +253,15 @@ class Machine:
                 self._make(row, chunk)
         if chunk not in self._have[step]:
             raise NoSuchChunk(f"{step} has {len(self._have[step])} chunks; there is no chunk {chunk}")
-        return self._spool[step, chunk]
+        if step not in self._drawn:
+            return self._spool[step, chunk]
+        if not self._drawn[step] and step not in self.role.drawn:  # the partner has said that it has all of it
+            raise NoSuchChunk(f"the exchange is done; {step} is not there any more")
+        with self._ending_on_error(step, chunk):
+            payloads = self._drawn[step] = self._drawn[step] or self.role.produce(step)
+            if len(payloads) != self._of[step]:
+                raise LocalProtocolError(f"{step} is not what it was: the exchange cannot go on")
+            return self._body(row, chunk, self._of[step], payloads[chunk])
 
     def _resume(self) -> None:
         for name, step in self._steps.items():
@@ -258,6 +269,9 @@ class Machine:
                 made = range(self._of.get(step.replies_to, 0))
                 self._have[name] = {chunk for chunk in made if (name, chunk) in self._spool}
                 continue
+            if (count := self._spool.get((f"{name}-made", 0))) is not None:
+                self._drawn[name] = ()  # produced again where it is asked for
+                self._made_whole(name, int.from_bytes(count))
             while (name, chunk := len(self._have[name])) in self._spool and not self._complete(name):
                 header, payload = self._read(step, chunk, self._spool[name, chunk])
                 if step.sender != self._part:
@@ -322,6 +336,11 @@ class Machine:
             self._have[step.name].add(chunk)
             return
         payloads = self.role.produce(step.name)
+        if step.name in self.role.drawn:
+            self._spool[f"{step.name}-made", 0] = len(payloads).to_bytes(4)
+            self._drawn[step.name] = payloads
+            self._made_whole(step.name, len(payloads))
+            return
         for number in reversed(range(len(payloads))):  # chunk 0 last: where it is in the spool, the whole step is
             self._spool[step.name, number] = self._body(step, number, len(payloads), payloads[number])
         self._made_whole(step.name, len(payloads))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from psi import membership
+from psi.engine import Engine, Gathered, Revision, blocks
+from psi.local import IN_MEMORY
 from psi.membership import TAG_BYTES
 from psi.values import SLICE, U8, Indices, Rows
 
@@ -75,8 +77,8 @@ def manifest(
 
 def _digest(records: Rows) -> bytes:
     digest = hashlib.sha256()
-    for start in range(0, len(records), SLICE):
-        digest.update(records[start : start + SLICE].tobytes())
+    for block in blocks(records, SLICE):
+        digest.update(np.ascontiguousarray(block).data)
     return digest.digest()
 
 
@@ -151,23 +153,21 @@ class Released(NamedTuple):
     """
 
     definition: Definition
-    records: dict[str, U8]
+    records: Mapping[str, Rows]
     manifest: Manifest
     receipt: SignedReceipt
+    engine: Engine
 
-    def open(self, namespace: str, prf: U8) -> tuple[Indices, U8]:
+    def open(self, namespace: str, prf: Rows) -> tuple[Indices, U8]:
         """Return which rows of `prf`, uint8 (n, 64), have a record, ascending, and their bitmaps, uint8 (h, width)."""
         announced = self.manifest
-        indices, bitmaps = membership.open_records(
-            self.records[namespace],
-            prf,
-            feed=announced.feed,
-            version=announced.version,
-            revision=announced.revision,
+        revision = Revision(records=self.records[namespace], version=announced.version, revision=announced.revision)
+        bitmaps, opened = self.engine.open(
+            [revision], lambda: blocks(prf, SLICE), len(prf), feed=announced.feed, width=announced.width
         )
         # Bits of no segment decide nothing: to refuse them would tell the sender which of its records are ours.
         meant = np.packbits(np.arange(8 * announced.width) < len(self.definition.segments))
-        return indices, bitmaps & meant
+        return np.flatnonzero(opened), bitmaps[opened] & meant
 
 
 class ReleaseReceiver(Role):
@@ -195,14 +195,14 @@ class ReleaseReceiver(Role):
         most: int,
         check: Callable[[Manifest], None] = lambda _: None,
         signing: Callable[[Receipt], None] = lambda _: None,
+        engine: Engine = IN_MEMORY,
     ) -> None:
         self._connection, self._definition, self._evaluations = connection, definition, evaluations
         self._last_revision, self._previous = last_revision, previous
         self._peer_keys, self._sign, self._most = peer_keys, sign, most
-        self._check, self._signing = check, signing
+        self._check, self._signing, self._engine = check, signing, engine
         self._manifest: Manifest | None = None
-        self._whole: dict[str, U8] = {}
-        self._records: dict[str, list[U8]] = {}
+        self._records: dict[str, Gathered] = {}
         self._expected: dict[str, int] = {}
         self._receipt: SignedReceipt | None = None
 
@@ -211,7 +211,7 @@ class ReleaseReceiver(Role):
         """The records. Raise NotReady before both sides signed the receipt."""
         if self._receipt is None:
             raise NotReady("the sender has not countersigned the receipt yet")
-        return Released(self._definition, self._whole, self._announced, self._receipt)
+        return Released(self._definition, self._records, self._announced, self._receipt, self._engine)
 
     def receive(self, step: str, chunk: int, payload: Message) -> None:
         match payload:
@@ -230,7 +230,7 @@ class ReleaseReceiver(Role):
     def complete(self, step: str) -> None:
         if step == "records":
             for tally in self._announced.tallies:
-                self._whole[tally.namespace] = self._joined(tally)
+                self._check_records(tally, self._records[tally.namespace])
 
     def produce(self, step: str) -> Sequence[Message]:
         receipt = self._announced.receipt(self._connection)
@@ -271,7 +271,8 @@ class ReleaseReceiver(Role):
             raise RemoteProtocolError("receipt", "the release does not follow the last receipt that we know")
         self._check(manifest)
         self._manifest = manifest
-        self._records = {tally.namespace: [] for tally in manifest.tallies}
+        width = TAG_BYTES + manifest.width
+        self._records = {each.namespace: self._engine.gather(width, each.records) for each in manifest.tallies}
         self._expected = {tally.namespace: tally.records for tally in manifest.tallies}
 
     def _take_records(self, payload: Records) -> None:
@@ -280,18 +281,12 @@ class ReleaseReceiver(Role):
             raise RemoteProtocolError("records", "records of another width, or of a namespace that was not announced")
         received = self._records[payload.namespace]
         received.append(rows(payload.records, width))
-        if sum(map(len, received)) > self._expected[payload.namespace]:
+        if len(received) > self._expected[payload.namespace]:
             raise RemoteProtocolError("records", f"{payload.namespace}: more records than the manifest announced")
 
-    def _joined(self, tally: Tally) -> U8:
-        namespace, chunks = tally.namespace, self._records.pop(tally.namespace)
-        records = np.empty((sum(map(len, chunks)), TAG_BYTES + self._announced.width), np.uint8)
-        end = len(records)
-        while chunks:  # each leaves the memory once it is taken over
-            chunk = chunks.pop()
-            records[end - len(chunk) : end] = chunk
-            end -= len(chunk)
-        if (len(records), hashlib.sha256(records.data).digest()) != (tally.records, tally.sha256):
-            raise RemoteProtocolError("records", f"{namespace}: the records are not those that the manifest announced")
+    def _check_records(self, tally: Tally, records: Rows) -> None:
+        if (len(records), _digest(records)) != (tally.records, tally.sha256):
+            raise RemoteProtocolError(
+                "records", f"{tally.namespace}: the records are not those that the manifest announced"
+            )
         membership.check_order(records)
-        return records

@@ -72,17 +72,18 @@ static PyObject *backend_from_uniform(Backend *self, PyObject *args) {
     return result;
 }
 
-static PyObject *any_multiply(Backend *self, PyObject *args, Py_ssize_t width) {
+typedef int64_t multiply(uint8_t *products, const uint8_t *rows, const uint8_t *scalars, size_t stride, size_t n);
+
+static PyObject *any_multiply(PyObject *args, multiply *function, size_t width) {
     Py_buffer products, sources, scalars;
     PyObject *result = NULL;
     if (!PyArg_ParseTuple(args, "w*y*y*", &products, &sources, &scalars)) return NULL;
-    const Py_ssize_t n = rows(&sources, width);
+    const Py_ssize_t n = rows(&sources, (Py_ssize_t)width);
     if (n >= 0 && expect(&products, 32 * n) && (scalars.len == 32 || expect(&scalars, 32 * n))) {
         const size_t stride = scalars.len == 32 ? 0 : 32;
         int64_t bad;
         Py_BEGIN_ALLOW_THREADS
-        bad = (width == 64 ? self->functions->multiply_uniform : self->functions->multiply)(
-            products.buf, sources.buf, scalars.buf, stride, (size_t)n);
+        bad = function(products.buf, sources.buf, scalars.buf, stride, (size_t)n);
         Py_END_ALLOW_THREADS
         result = outcome(bad);
     }
@@ -92,21 +93,29 @@ static PyObject *any_multiply(Backend *self, PyObject *args, Py_ssize_t width) {
     return result;
 }
 
-static PyObject *backend_multiply(Backend *self, PyObject *args) { return any_multiply(self, args, 32); }
-static PyObject *backend_multiply_uniform(Backend *self, PyObject *args) { return any_multiply(self, args, 64); }
+static PyObject *backend_multiply(Backend *self, PyObject *args) {
+    return any_multiply(args, self->functions->multiply, 32);
+}
+static PyObject *backend_multiply_decoded(Backend *self, PyObject *args) {
+    return any_multiply(args, self->functions->multiply_decoded, self->functions->decoded);
+}
+static PyObject *backend_multiply_uniform(Backend *self, PyObject *args) {
+    return any_multiply(args, self->functions->multiply_uniform, 64);
+}
 
-static PyObject *backend_check(Backend *self, PyObject *args) {
-    Py_buffer elements;
+static PyObject *backend_decode(Backend *self, PyObject *args) {
+    Py_buffer decoded, elements;
     PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "y*:check", &elements)) return NULL;
+    if (!PyArg_ParseTuple(args, "w*y*:decode", &decoded, &elements)) return NULL;
     const Py_ssize_t n = rows(&elements, 32);
-    if (n >= 0) {
+    if (n >= 0 && expect(&decoded, n * (Py_ssize_t)self->functions->decoded)) {
         int64_t bad;
         Py_BEGIN_ALLOW_THREADS
-        bad = self->functions->check(elements.buf, (size_t)n);
+        bad = self->functions->decode(decoded.buf, elements.buf, (size_t)n);
         Py_END_ALLOW_THREADS
         result = outcome(bad);
     }
+    PyBuffer_Release(&decoded);
     PyBuffer_Release(&elements);
     return result;
 }
@@ -128,25 +137,38 @@ static int all_reduced(const uint8_t *scalars, Py_ssize_t n) {
 }
 
 static PyObject *backend_multi_scalar_vartime(Backend *self, PyObject *args) {
-    Py_buffer sum, scalars, elements;
-    PyObject *result = NULL;
-    if (!PyArg_ParseTuple(args, "w*y*y*:multi_scalar_vartime", &sum, &scalars, &elements)) return NULL;
-    const Py_ssize_t n = rows(&elements, 32);
-    if (n >= 0 && n > INT32_MAX - 1) PyErr_SetString(PyExc_ValueError, "too many elements");
-    else if (n >= 0 && expect(&sum, 32) && expect(&scalars, 32 * n)) {
+    Py_buffer sums, scalars, views[MAX_BATCHES];
+    PyObject *batches, *result = NULL;
+    const uint8_t *decoded[MAX_BATCHES];
+    int taken = 0, valid = 1;
+    if (!PyArg_ParseTuple(args, "w*y*O!:multi_scalar_vartime", &sums, &scalars, &PyTuple_Type, &batches)) return NULL;
+    const Py_ssize_t n = rows(&scalars, 32), count = PyTuple_GET_SIZE(batches);
+    if (n < 0) valid = 0;
+    else if (n > INT32_MAX - 1 || count > MAX_BATCHES) {
+        PyErr_SetString(PyExc_ValueError, "too many elements, or batches");
+        valid = 0;
+    }
+    valid = valid && expect(&sums, 32 * count);
+    while (valid && taken < count) {
+        valid = PyObject_GetBuffer(PyTuple_GET_ITEM(batches, taken), &views[taken], PyBUF_C_CONTIGUOUS) == 0;
+        if (!valid) break;
+        decoded[taken] = views[taken].buf;
+        valid = expect(&views[taken++], n * (Py_ssize_t)self->functions->decoded);
+    }
+    if (valid) {
         uint8_t *const factors = copied(&scalars);
         if (factors && all_reduced(factors, n)) {
             int64_t bad;
             Py_BEGIN_ALLOW_THREADS
-            bad = self->functions->multi_scalar_vartime(sum.buf, factors, elements.buf, (size_t)n);
+            bad = self->functions->multi_scalar_vartime(sums.buf, factors, decoded, (size_t)count, (size_t)n);
             Py_END_ALLOW_THREADS
             result = outcome(bad);
         }
         free(factors);
     }
-    PyBuffer_Release(&sum);
+    while (taken) PyBuffer_Release(&views[--taken]);
+    PyBuffer_Release(&sums);
     PyBuffer_Release(&scalars);
-    PyBuffer_Release(&elements);
     return result;
 }
 
@@ -390,13 +412,19 @@ static PyObject *backend_name(Backend *self, void *closure) {
     return PyUnicode_FromString(self->functions->name);
 }
 
+static PyObject *backend_decoded_bytes(Backend *self, void *closure) {
+    (void)closure;
+    return PyLong_FromSize_t(self->functions->decoded);
+}
+
 static PyMethodDef backend_methods[] = {
     {"sha256", (PyCFunction)backend_sha256, METH_VARARGS, NULL},
     {"sha512", (PyCFunction)backend_sha512, METH_VARARGS, NULL},
     {"from_uniform", (PyCFunction)backend_from_uniform, METH_VARARGS, NULL},
     {"multiply", (PyCFunction)backend_multiply, METH_VARARGS, NULL},
+    {"multiply_decoded", (PyCFunction)backend_multiply_decoded, METH_VARARGS, NULL},
     {"multiply_uniform", (PyCFunction)backend_multiply_uniform, METH_VARARGS, NULL},
-    {"check", (PyCFunction)backend_check, METH_VARARGS, NULL},
+    {"decode", (PyCFunction)backend_decode, METH_VARARGS, NULL},
     {"multi_scalar_vartime", (PyCFunction)backend_multi_scalar_vartime, METH_VARARGS, NULL},
     {"sum", (PyCFunction)backend_sum, METH_VARARGS, NULL},
     {"first_repeat", (PyCFunction)backend_first_repeat, METH_VARARGS, NULL},
@@ -407,7 +435,11 @@ static PyMethodDef backend_methods[] = {
     {"respond", (PyCFunction)backend_respond, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
-static PyGetSetDef backend_getset[] = {{"name", (getter)backend_name, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef backend_getset[] = {
+    {"name", (getter)backend_name, NULL, NULL, NULL},
+    {"decoded_bytes", (getter)backend_decoded_bytes, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
 static PyType_Slot backend_slots[] = {{Py_tp_methods, backend_methods}, {Py_tp_getset, backend_getset}, {0, NULL}};
 static PyType_Spec backend_spec = {"psi._kernel.Backend", sizeof(Backend), 0,
                                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, backend_slots};

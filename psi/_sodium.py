@@ -64,6 +64,10 @@ class Sodium:
     def name(self) -> str:
         return f"libsodium {libsodium().version}"
 
+    @property
+    def decoded_bytes(self) -> int:
+        return 32  # as it came: the library decodes in each of its functions
+
     def sha256(self, digests: U8, data: bytes, starts: Indices, ends: Indices) -> int | None:
         hashes = [
             hashlib.sha256(data[start:end]).digest() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
@@ -86,21 +90,27 @@ class Sodium:
     def multiply(self, products: U8, elements: U8, scalars: U8) -> int | None:
         return _strict(elements, _each(libsodium().multiply, products, scalars, elements))
 
+    def multiply_decoded(self, products: U8, decoded: U8, scalars: U8) -> int | None:
+        return self.multiply(products, decoded, scalars)
+
     def multiply_uniform(self, products: U8, uniform: U8, scalars: U8) -> int | None:
         elements = np.empty_like(products)
         self.from_uniform(elements, uniform)
         return self.multiply(products, elements, scalars)
 
-    def check(self, elements: U8) -> int | None:
-        valid = _each(libsodium().is_valid, elements, expected=1)
-        return _earliest(_strict(elements, valid), _first((elements == 0).all(axis=1)))
+    def decode(self, decoded: U8, elements: U8) -> int | None:
+        decoded[:] = elements
+        valid = _each(libsodium().is_valid, decoded, expected=1)
+        return _earliest(_strict(decoded, valid), _first((decoded == 0).all(axis=1)))
 
-    def multi_scalar_vartime(self, sum: U8, scalars: U8, elements: U8) -> int | None:
+    def multi_scalar_vartime(self, sums: U8, scalars: U8, decoded: tuple[U8, ...]) -> int | None:
         """Multiply and add element by element: the library's addition costs a quarter of a multiplication, so
         Pippenger's buckets would be slower."""
-        products = np.empty_like(elements)
-        refused = self.multiply(products, elements, scalars)
-        return self.sum(sum, products) if refused is None else refused
+        for sum, elements in zip(sums, decoded, strict=True):
+            products = np.empty_like(elements)
+            self.multiply(products, elements, scalars)
+            self.sum(sum, products)
+        return None
 
     def sum(self, sum: U8, elements: U8) -> int | None:
         sum[:] = 0

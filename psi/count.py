@@ -22,7 +22,7 @@ says what such a B learns; tests/psi/test_count_attacks.py shows it.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,10 @@ from .errors import DuplicatePoint, InvalidPoint, InvalidTags, WrongCount
 from .hashing import COUNT_LABEL, UNIVERSE_LABEL, length_prefixed, number
 from .join import first_disorder, match, sort_points
 from .keys import Key, random_scalars
-from .values import U8, Bools, Indices, Values
+from .values import SLICE, U8, Bools, Indices, Rows, Values
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 TAG_BYTES = 16
 CHUNK_POINTS = 30_720  # 960 KiB of points: proxies stop at 1 MiB a body
@@ -47,11 +50,11 @@ Counts = npt.NDArray[np.int64]
 class Universe:
     """The answerer's side of one generation: what it sends, and what it keeps.
 
-    `points` are sent, uint8 (m, 32), sorted, m a multiple of 4,096; `canaries` are the secret scalars of those of them
-    that stand for nobody, uint8 (c, 32); `size` is the number of the others, and is secret too.
+    `points` are sent, uint8 (m, 32), sorted, m a multiple of 4,096, and need not be in memory; `canaries` are the secret
+    scalars of those of them that stand for nobody, uint8 (c, 32); `size` is the number of the others, and is secret too.
     """
 
-    points: U8
+    points: Rows
     canaries: U8 = field(repr=False)
     size: int = field(repr=False)
 
@@ -68,14 +71,19 @@ class Hits(NamedTuple):
     others: Counts
 
 
-def build_universe(context: bytes, values: Values, key: Key, random: Callable[[int], bytes]) -> Universe:
-    """Blind the answerer's values, add canaries up to the next multiple of 4,096, and sort.
+def build_universe(
+    context: bytes, values: Values, key: Key, random: Callable[[int], bytes], engine: "Engine | None" = None
+) -> Universe:
+    """Blind the answerer's values, add canaries up to the next multiple of 4,096, and sort: in memory, or by an engine.
 
     There are at least 64 canaries, and at least one for every 63 values. Raises DuplicatePoint for a repeated value.
     """
     canaries = random_scalars(canaries_for(len(values)), random)
-    points = np.concatenate([oprf.blind(context, values, key), kernel.multiply_base(canaries)])
-    return Universe(points=sort_points(points)[0], canaries=canaries, size=len(values))
+    if engine is not None:
+        points = engine.build_universe(context, values, key, canaries)
+        return Universe(points=points, canaries=canaries, size=len(values))
+    both = np.concatenate([oprf.blind(context, values, key), kernel.multiply_base(canaries)])
+    return Universe(points=sort_points(both)[0], canaries=canaries, size=len(values))
 
 
 def canaries_for(size: int) -> int:
@@ -84,7 +92,7 @@ def canaries_for(size: int) -> int:
     return -(-least // PADDING) * PADDING - size
 
 
-def chunk_digests(points: U8) -> list[bytes]:
+def chunk_digests(points: Rows) -> list[bytes]:
     """Return the SHA-512 of each chunk of 30,720 points, in order."""
     starts = range(0, len(points), CHUNK_POINTS)
     return [hashlib.sha512(points[start : start + CHUNK_POINTS].tobytes()).digest() for start in starts]
@@ -106,11 +114,11 @@ def ask_tags(points: U8, key: Key, tag_context: bytes) -> U8:
     The universe must be sorted and hold no point twice: raises InvalidPoint, DuplicatePoint. `key` has to be derived
     from the universe's digest, so that a changed universe meets another key.
     """
-    _check_sorted(points)
-    return sort_points(_tags(kernel.multiply(points, key.scalar), tag_context))[0]
+    check_sorted(points)
+    return sort_points(tags_of(kernel.multiply(points, key.scalar), tag_context))[0]
 
 
-def check_tags(tags: U8, count: int, canaries: U8, asker_public: bytes, tag_context: bytes) -> None:
+def check_tags(tags: Rows, count: int, canaries: U8, asker_public: bytes, tag_context: bytes) -> None:
     """Refuse tags unless there is one for each of the universe's `count` points, all under one key of the asker.
 
     Raises InvalidTags for a wrong number of tags, for unsorted or repeated ones, and where a canary's tag is missing
@@ -118,13 +126,13 @@ def check_tags(tags: U8, count: int, canaries: U8, asker_public: bytes, tag_cont
     """
     if len(tags) != count:
         raise InvalidTags(f"{len(tags)} tags for {count} points")
-    disorder = first_disorder(tags)
-    if disorder is not None:
-        raise InvalidTags(f"tag {disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")
+    for start in range(0, len(tags) - 1, SLICE):
+        disorder = first_disorder(tags[start : start + SLICE + 1])
+        if disorder is not None:
+            raise InvalidTags(f"tag {start + disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")
     asker = np.frombuffer(asker_public, np.uint8).reshape(1, -1)
-    expected = _tags(kernel.multiply_each(asker, canaries), tag_context)
-    present, _ = match(tags, expected)
-    if len(present) != len(canaries):
+    expected = tags_of(kernel.multiply_each(asker, canaries), tag_context)
+    if not _present(tags, expected).all():
         raise InvalidTags("a canary's tag is missing: the asker did not tag every point with its one key")
 
 
@@ -136,7 +144,7 @@ def ask(context: bytes, values: Values, key: Key) -> tuple[U8, Indices]:
     return sort_points(oprf.blind(context, values, key))
 
 
-def count_hits(points: U8, key: Key, tags: U8, tag_context: bytes, segments: Bools, consented: Bools) -> Hits:
+def count_hits(points: U8, key: Key, tags: Rows, tag_context: bytes, segments: Bools, consented: Bools) -> Hits:
     """Count, for each segment, the asker's points that are in the answerer's universe.
 
     `points` is uint8 (n, 32), sorted; `tags` have passed `check_tags`; `segments` is bool (k, n) and `consented`
@@ -145,18 +153,27 @@ def count_hits(points: U8, key: Key, tags: U8, tag_context: bytes, segments: Boo
     """
     if segments.shape[1:] != points.shape[:1] or consented.shape != points.shape[:1]:
         raise WrongCount("bits in a segment's bitmap", expected=len(points), got=segments.shape[-1])
-    _check_sorted(points)
-    _, found = match(tags, _tags(kernel.multiply(points, key.scalar), tag_context))
-    hit = np.zeros(len(points), np.bool_)
-    hit[found] = True
+    check_sorted(points)
+    hit = _present(tags, tags_of(kernel.multiply(points, key.scalar), tag_context))
     return Hits(*(np.count_nonzero(segments & hit & who, axis=1).astype(np.int64) for who in (consented, ~consented)))
 
 
-def _tags(points: U8, tag_context: bytes) -> U8:
+def tags_of(points: U8, tag_context: bytes) -> U8:
+    """Return the tag of each point, uint8 (n, 16)."""
     return kernel.digests(tag_context, points, size=TAG_BYTES)
 
 
-def _check_sorted(points: U8) -> None:
+def _present(tags: Rows, wanted: U8) -> Bools:
+    """Return which of the wanted tags are among sorted ones, of which some at a time are in memory."""
+    arranged, order = sort_points(wanted)
+    present = np.zeros(len(wanted), np.bool_)
+    for start in range(0, len(tags), SLICE):
+        present[order[match(tags[start : start + SLICE], arranged)[1]]] = True
+    return present
+
+
+def check_sorted(points: U8) -> None:
+    """Raise InvalidPoint unless the points are sorted by encoding, DuplicatePoint where one is repeated."""
     disorder = first_disorder(points)
     if disorder is not None:
         index, equal = disorder

@@ -18,6 +18,7 @@ with the index of the first such row. Scalars are 1 .. L-1, little-endian; other
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -113,16 +114,44 @@ def hash_and_multiply(prefix: bytes, values: Values, scalar: bytes, mode: Mode =
     return products
 
 
-def multiply(points: U8, scalar: bytes) -> U8:
-    """Return scalar * point for each point, uint8 (n, 32). The points are decoded strictly."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decoded:
+    """Elements that were decoded once, for a product and for a sum; 128 or 256 bytes each beside the 32 of `points`."""
+
+    points: U8
+    rows: U8  # what the backend made of them
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def decode(points: U8 | Decoded) -> Decoded:
+    """Decode every point strictly: InvalidPoint names the first bad index."""
+    if isinstance(points, Decoded):
+        return points
     points = _batch(points, 32)
-    products = np.empty_like(points)
+    width = backend().decoded_bytes
+    room = np.empty(len(points) * width + 64, np.uint8)
+    room = room[-room.ctypes.data % 64 :][: len(points) * width]  # a row in as few cache lines as it fits
+    rows = room.reshape(-1, width)
+    _refuse(
+        points, _first_refused(len(points), lambda start, stop: backend().decode(rows[start:stop], points[start:stop]))
+    )
+    return Decoded(points=points, rows=rows)
+
+
+def multiply(points: U8 | Decoded, scalar: bytes) -> U8:
+    """Return scalar * point for each point, uint8 (n, 32). The points are decoded strictly."""
+    encoded = points.points if isinstance(points, Decoded) else _batch(points, 32)
+    products = np.empty_like(encoded)
     factor = np.frombuffer(check_scalar(scalar), np.uint8)
 
     def multiply_chunk(start: int, stop: int) -> int | None:
-        return backend().multiply(products[start:stop], points[start:stop], factor)
+        if isinstance(points, Decoded):
+            return backend().multiply_decoded(products[start:stop], points.rows[start:stop], factor)
+        return backend().multiply(products[start:stop], encoded[start:stop], factor)
 
-    _refuse(points, _first_refused(len(points), multiply_chunk))
+    _refuse(encoded, _first_refused(len(encoded), multiply_chunk))
     return products
 
 
@@ -145,30 +174,27 @@ def multiply_base(scalars: U8) -> U8:
     return multiply_each(np.frombuffer(GENERATOR, np.uint8).reshape(1, 32), scalars)
 
 
-def multi_scalar_vartime(scalars: U8, points: U8) -> bytes:
-    """Return the sum of scalars[i] * points[i], 32 bytes; the empty sum is the identity. Points are decoded strictly.
+def multi_scalar_vartime(scalars: U8, *batches: U8 | Decoded) -> bytes:
+    """Return the sum of scalars[i] * points[i] of each of one or two batches, 32 bytes each; an empty sum is the identity.
 
-    The time it takes depends on the scalars, which have to be public, as the weights of a proof are.
+    Points are decoded strictly. The time it takes depends on the scalars, which have to be public, as the weights of a
+    proof are. Two batches that share them cost less than twice one.
     """
-    scalars, points = check_scalars(scalars), _batch(points, 32)
-    _same_count("scalars", points, scalars)
-    size = max(CHUNK, -(-len(points) // threads))  # the more elements a sum has, the less each of them costs
-    sums = np.zeros((-(-len(points) // size), 32), np.uint8)
+    scalars, decoded = check_scalars(scalars), [decode(batch) for batch in batches]
+    for batch in decoded:
+        _same_count("scalars", batch.points, scalars)
+    size = max(CHUNK, -(-len(scalars) // threads))  # the more elements a sum has, the less each of them costs
+    sums = np.zeros((-(-len(scalars) // size), len(decoded), 32), np.uint8)
 
     def sum_chunk(start: int, stop: int) -> int | None:
-        return backend().multi_scalar_vartime(sums[start // size], scalars[start:stop], points[start:stop])
+        rows = tuple(batch.rows[start:stop] for batch in decoded)
+        return backend().multi_scalar_vartime(sums[start // size], scalars[start:stop], rows)
 
-    _refuse(points, _first_refused(len(points), sum_chunk, size))
-    total = np.zeros(32, np.uint8)
-    backend().sum(total, sums)
-    return total.tobytes()
-
-
-def check(points: U8) -> None:
-    """Decode every point strictly and refuse repetition: InvalidPoint or DuplicatePoint names the first bad index."""
-    points = _batch(points, 32)
-    _refuse(points, _first_refused(len(points), lambda start, stop: backend().check(points[start:stop])))
-    check_distinct(points)
+    _chunked(len(scalars), sum_chunk, size)
+    totals = np.zeros((len(decoded), 32), np.uint8)
+    for place, total in enumerate(totals):
+        backend().sum(total, np.ascontiguousarray(sums[:, place]))
+    return totals.tobytes()
 
 
 def check_distinct(points: U8) -> None:
@@ -189,18 +215,18 @@ def check_scalar(scalar: bytes) -> bytes:
 def check_scalars(scalars: U8) -> U8:
     """Return a copy of the scalars, uint8 (n, 32), if each is in 1 .. L-1, else raise InvalidScalar.
 
-    Compared without a branch on the bytes: from the top one down, each row is below L, above it, or equal so far.
+    Compared without a branch on them: from the top word down, each row is below L, above it, or equal so far.
     """
     if scalars.ndim != 2 or scalars.shape[1] != 32:
         raise InvalidScalar("a scalar has 32 bytes")
     scalars = np.array(scalars, order="C")  # another thread may change what was given
-    limit = np.frombuffer(ORDER.to_bytes(32, "little"), np.uint8)
+    words, limit = scalars.view("<u8"), np.frombuffer(ORDER.to_bytes(32, "little"), "<u8")
     below = np.zeros(len(scalars), np.bool_)
     equal = ~below
-    for place in range(31, -1, -1):
-        below |= equal & (scalars[:, place] < limit[place])
-        equal &= scalars[:, place] == limit[place]
-    if not (below & scalars.any(axis=1)).all():
+    for place in range(3, -1, -1):
+        below |= equal & (words[:, place] < limit[place])
+        equal &= words[:, place] == limit[place]
+    if not (below & (np.bitwise_or.reduce(words.T) != 0)).all():
         raise InvalidScalar("a scalar is zero, or not reduced modulo the order of the group")
     return scalars
 

@@ -27,20 +27,23 @@ def seal(prf: Rows, bitmaps: U8, *, feed: bytes, version: int, revision: int) ->
     `prf` is uint8 (n, 64) without repetition, which is read some rows at a time; `bitmaps` uint8 (n, w), w from 1 to 64.
     Raises InvalidTags if an F(x) occurs twice: the identity would get two records.
     """
-    width = bitmaps.shape[1]
-    records = np.empty((len(prf), TAG_BYTES + width), np.uint8)
+    records = np.empty((len(prf), TAG_BYTES + bitmaps.shape[1]), np.uint8)
     for start in range(0, len(prf), SLICE):
         part = slice(start, start + SLICE)
-        given = prf[part]
-        records[part, :TAG_BYTES] = tags_of(given, feed)
-        records[part, TAG_BYTES:] = bitmaps[part] ^ _pads(given, width, feed, version, revision)
+        records[part] = sealed(prf[part], bitmaps[part], feed=feed, version=version, revision=revision)
     arrange(records, join_order(records[:, :TAG_BYTES]))
     check_order(records)
     return records
 
 
+def sealed(prf: U8, bitmaps: U8, *, feed: bytes, version: int, revision: int) -> U8:
+    """Return the records of `seal` in the order of `prf`: they may not leave before they are sorted."""
+    padded = bitmaps ^ pads(prf, bitmaps.shape[1], feed, version, revision)
+    return np.concatenate([tags_of(prf, feed), padded], axis=1)
+
+
 def open_records(
-    records: U8, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
+    records: Rows, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
 ) -> tuple[Indices, U8]:
     """Return which rows of `prf` have a record, and their bitmaps: indices (h,), ascending, and uint8 (h, w).
 
@@ -48,6 +51,7 @@ def open_records(
     Raises InvalidTags unless the records are sorted by tag and no tag occurs twice. The receiver learns the bitmaps of
     its own values, and how many records there are.
     """
+    records = records[:]
     width = records.shape[1] - TAG_BYTES
     if not 1 <= width <= MAX_BITMAP_BYTES:
         raise InvalidTags(f"a record has {records.shape[1]} bytes")
@@ -56,15 +60,16 @@ def open_records(
 
 
 def open_sorted(
-    records: U8, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
+    records: Rows, prf: U8, *, feed: bytes, version: int, revision: int, tags: U8 | None = None
 ) -> tuple[Indices, U8]:
     """Return what `open_records` does of records that it, or `check_order`, has found sorted before."""
+    records = records[:]
     width = records.shape[1] - TAG_BYTES
     rows, indices = match(records[:, :TAG_BYTES], tags_of(prf, feed) if tags is None else tags)
     bitmaps = records[rows, TAG_BYTES:]
     for start in range(0, len(indices), SLICE):
         part = slice(start, start + SLICE)
-        bitmaps[part] ^= _pads(prf[indices[part]], width, feed, version, revision)
+        bitmaps[part] ^= pads(prf[indices[part]], width, feed, version, revision)
     return indices, bitmaps
 
 
@@ -73,13 +78,15 @@ def tags_of(prf: U8, feed: bytes) -> U8:
     return kernel.digests(length_prefixed(TAG_LABEL) + number(64), prf, length_prefixed(feed), TAG_BYTES)
 
 
-def _pads(prf: U8, width: int, feed: bytes, version: int, revision: int) -> U8:
+def pads(prf: U8, width: int, feed: bytes, version: int, revision: int) -> U8:
+    """Return what hides the bitmap of each F(x) in one revision, uint8 (n, width)."""
     suffix = length_prefixed(feed, number(version), number(revision))
     return kernel.digests(length_prefixed(PAD_LABEL) + number(64), prf, suffix, width)
 
 
-def check_order(records: U8) -> None:
+def check_order(records: Rows) -> None:
     """Raise InvalidTags unless the records, uint8 (n, 16 + w), are sorted by tag and no tag occurs twice."""
-    disorder = first_disorder(records[:, :TAG_BYTES])
-    if disorder is not None:
-        raise InvalidTags(f"record {disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")
+    for start in range(0, len(records) - 1, SLICE):
+        disorder = first_disorder(records[start : start + SLICE + 1][:, :TAG_BYTES])
+        if disorder is not None:
+            raise InvalidTags(f"record {start + disorder[0]} is {'repeated' if disorder[1] else 'out of order'}")

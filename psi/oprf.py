@@ -14,7 +14,7 @@ before sending (`blind_sorted`).
 from . import kernel
 from .errors import DuplicatePoint
 from .join import arrange, first_disorder, join_order
-from .kernel import Mode
+from .kernel import Decoded, Mode
 from .keys import Key
 from .values import U8, Indices, Values
 
@@ -41,16 +41,17 @@ def blind_sorted(context: bytes, values: Values, key: Key) -> tuple[U8, Indices]
     return points, order
 
 
-def evaluate(points: U8, key: Key) -> U8:
+def evaluate(points: U8 | Decoded, key: Key) -> U8:
     """Return point^key for each point of a partner, in the same order, uint8 (n, 32).
 
     The answer to a point P tells the partner P^key and nothing else: it can be turned into F(x) only where P was made
     from x. Raises InvalidPoint, DuplicatePoint.
     """
-    return kernel.multiply(_distinct(points), key.scalar)
+    _distinct(points.points if isinstance(points, Decoded) else points)
+    return kernel.multiply(points, key.scalar)
 
 
-def unblind(points: U8, key: Key) -> U8:
+def unblind(points: U8 | Decoded, key: Key) -> U8:
     """Return point^(1/key) for each point, in the same order: what `blind` with this key did is undone.
 
     Verify the partner's proof first. Raises InvalidPoint.

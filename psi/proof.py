@@ -17,7 +17,7 @@ import numpy as np
 from . import kernel
 from .errors import InvalidProof, VesicaError, WrongCount
 from .hashing import KEY_PROOF_LABEL, length_prefixed, number
-from .kernel import GENERATOR, Mode
+from .kernel import GENERATOR, Decoded, Mode
 from .keys import Key, random_scalars
 from .values import U8, Values
 
@@ -46,12 +46,14 @@ def verify_key(public: bytes, proof: bytes, *, context: bytes, direction: bytes,
         raise InvalidProof("the proof for the stated public key does not hold")
 
 
-def prove(key: Key, blinded: U8, evaluated: U8, random: Callable[[int], bytes]) -> bytes:
+def prove(key: Key, blinded: U8 | Decoded, evaluated: U8, random: Callable[[int], bytes]) -> bytes:
     """Return the RFC's GenerateProof that `evaluated` is key * `blinded`, element by element, 64 bytes.
 
     Both are uint8 (n, 32), n from 1 to 65,536.
     """
-    weights = _weights(key.public, blinded, evaluated)
+    _check_counts(blinded, evaluated)
+    blinded = kernel.decode(blinded)
+    weights = _weights(key.public, blinded.points, evaluated)
     composite = kernel.multi_scalar_vartime(weights, blinded)  # M = sum d_i C_i
     image = _times(key.scalar, composite)  # Z = k*M = sum d_i D_i
     nonce = Key(random_scalars(1, random).tobytes())
@@ -59,15 +61,17 @@ def prove(key: Key, blinded: U8, evaluated: U8, random: Callable[[int], bytes]) 
     return challenge + kernel.respond(nonce.scalar, challenge, key.scalar)
 
 
-def verify(public: bytes, blinded: U8, evaluated: U8, proof: bytes) -> None:
+def verify(public: bytes, blinded: U8, evaluated: U8 | Decoded, proof: bytes) -> None:
     """Check a proof of `prove` against the public key (the RFC's VerifyProof). Raises InvalidProof.
 
     Points are decoded strictly on the way: InvalidPoint names the first bad one.
     """
     challenge, response = _split(public, proof)
-    weights = _weights(public, blinded, evaluated)
-    composite = kernel.multi_scalar_vartime(weights, blinded)
-    image = kernel.multi_scalar_vartime(weights, evaluated)
+    _check_counts(blinded, evaluated)
+    evaluated = kernel.decode(evaluated)
+    weights = _weights(public, blinded, evaluated.points)
+    composites = kernel.multi_scalar_vartime(weights, blinded, evaluated)
+    composite, image = composites[:32], composites[32:]
     try:
         first = _combine(response, GENERATOR, challenge, public)  # z*G + c*k*G = t*G
         second = _combine(response, composite, challenge, image)  # z*M + c*k*M = t*M
@@ -77,12 +81,15 @@ def verify(public: bytes, blinded: U8, evaluated: U8, proof: bytes) -> None:
         raise InvalidProof("the batch was not evaluated with the stated key")
 
 
-def _weights(public: bytes, blinded: U8, evaluated: U8) -> U8:
-    """Return the scalars d_i of the RFC's ComputeComposites, which depend on the key and on both whole batches."""
+def _check_counts(blinded: U8 | Decoded, evaluated: U8 | Decoded) -> None:
     if len(blinded) != len(evaluated):
         raise WrongCount("evaluated elements", expected=len(blinded), got=len(evaluated))
     if len(blinded) > MAX_BATCH:
         raise WrongCount("elements under one proof", expected=MAX_BATCH, got=len(blinded))
+
+
+def _weights(public: bytes, blinded: U8, evaluated: U8) -> U8:
+    """Return the scalars d_i of the RFC's ComputeComposites, which depend on the key and on both whole batches."""
     seed = hashlib.sha512(_short_prefixed(public, Mode.VOPRF.label(b"Seed-"))).digest()
     transcript = np.empty((len(blinded), 2 + 34 + 34 + 9), np.uint8)
     transcript[:, :2] = np.arange(len(blinded), dtype=">u2").reshape(-1, 1).view(np.uint8)

@@ -59,9 +59,11 @@ class Values:
         return _same(self.rows, other.rows) and _same(self.lengths, other.lengths)
 
     def digest(self) -> bytes:
-        """Return SHA-256 over the values (32 bytes): two lists of one namespace that differ have different digests."""
+        """Return SHA-256 over the values (32 bytes): two lists of one namespace that differ have different digests, and the
+        same list has the same however wide its rows are."""
         found = hashlib.sha256()
-        for part in (self.rows, np.empty(0, np.uint8) if self.lengths is None else self.lengths):
+        rows = self.rows if self.lengths is None else self.rows[:, : int(self.lengths.max(initial=0))]
+        for part in (rows, np.empty(0, np.uint8) if self.lengths is None else self.lengths):
             found.update(number(part.nbytes))
             found.update(np.ascontiguousarray(part).reshape(-1).data)
         return found.digest()

@@ -1,8 +1,10 @@
-"""The benchmarks find what they measure: each imports, but for those of products that are installed apart."""
+"""The benchmarks find what they measure: each imports, but for those of products that are installed apart; some run, small."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,3 +20,29 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_imports(name: str) -> None:
     subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, check=True)
+
+
+def _run(*arguments: str) -> Any:
+    command = [sys.executable, "-m", *arguments, "--json"]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def test_kernel_measures_every_backend() -> None:
+    assert _run("benchmarks.kernel", "--rounds", "1", "--seconds", "0.001")
+
+
+@pytest.mark.two_nodes
+def test_exchange_measures_both_parts() -> None:
+    assert {row["part"] for row in _run("benchmarks.exchange", "--n", "4096")["phases"]} == {"one process", "two nodes"}
+
+
+def test_imports_measures_every_phase() -> None:
+    assert _run("benchmarks.imports", "--n", "50000", "--rounds", "1")
+
+
+@pytest.mark.two_nodes
+def test_scale_measures_every_phase() -> None:
+    phases = _run("benchmarks.scale", "--n", "4096")["phases"]
+    names = ["import", "import", "count", "evaluate", "release", "nothing new"]
+    assert [phase["name"] for phase in phases] == names
+    assert all(min(phase["peaks"].values()) > 0 for phase in phases)

@@ -170,6 +170,27 @@ def test_two_nodes_do_what_the_readme_tells(
         assert partner["last_revision"] == 1
 
 
+def test_projects_share_segments_as_the_readme_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run every line of the section as it stands."""
+    section = (ROOT / "README.md").read_text().partition("\n## Segments between projects\n")[2].partition("\n## ")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VESICA_HOME", "fern")
+    for name, field, people in (("crm", "orders", range(6)), ("app", "visits", range(3, 9))):
+        rows = (f"{name}{n},00000000-0000-4000-8000-{n:012x},{n * 2}" for n in people)
+        Path(f"{name}.csv").write_text("\n".join([f"id,device,{field}", *rows]) + "\n")
+    assert main(["node", "init", "--org", "Fern"]) == 0
+    said = {}
+    for line in FENCE.findall(section)[0][1].replace("\\\n", " ").splitlines():
+        capsys.readouterr()
+        assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr())
+        said[line] = capsys.readouterr().out
+    (listed,) = (text for line, text in said.items() if "--shared" in line)
+    assert listed.splitlines()[1].split()[:3] == ["shared.crm.vip", "shared", "3"]
+    assert Path("out.csv").read_text() == "id,visits\napp3,6\napp4,8\napp5,10\n"
+
+
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run one command, again for a while if it fails: people type slower than letters travel."""
     deadline = time.monotonic() + WAIT

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 NODE = Path(__file__).parents[1] / "node"
-SCHEMAS = ("tables", "partner_tables")  # modules of storage/: the comment above a table names the room that writes it
+SCHEMAS = (
+    "tables",
+    "partner_tables",
+    "destination_tables",
+)  # modules of storage/: the comment above a table names the room that writes it
 VERBS = {"insert", "update", "delete"}
 EVERY = "backup"  # a restored home may need any row set right
 ALLOWED: set[str] = set()  # no exception

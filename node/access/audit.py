@@ -12,7 +12,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -29,6 +29,7 @@ from ..storage.database import Tx
 from ..storage.records import Document, record
 from ..storage.tables import DAY
 from ..storage.tables import audit as rows
+from .reached import Reached
 
 KEPT_DAYS = 365
 PRUNE, RESTORE = "audit.prune", "node.restore"  # the acts whose rows explain why others are not there
@@ -121,7 +122,8 @@ class Head:
 
 
 class Audit:
-    """`actor` names the caller; `check` raises unless the caller may read a project's rows, or with None all of them."""
+    """`actor` names the caller; `check` raises unless the caller may read a project's rows, or with None all of them;
+    `reached` says of which projects these may speak."""
 
     def __init__(
         self,
@@ -130,8 +132,10 @@ class Audit:
         *,
         actor: Callable[[], Actor],
         check: Callable[[str | None], None],
+        reached: Callable[[Tx], Reached],
     ) -> None:
         self._read = read
+        self._reached = reached
         self._now = now
         self._actor = actor
         self._check = check
@@ -197,7 +201,8 @@ class Audit:
         if limit is not None:
             query = query.limit(limit)
         with self._read() as tx:
-            return [record(Entry, row) for row in tx.execute(query)]
+            reached = self._reached(tx)
+            return [_shown(record(Entry, row), reached) for row in tx.execute(query)]
 
     def head(self) -> Head:
         with self._read() as tx:
@@ -308,6 +313,16 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(
         length_prefixed(_LABEL, row["previous"], *numbers, *(word.encode() for word in words))
     ).digest()
+
+
+def _shown(entry: Entry, reached: Reached) -> Entry:
+    """Return a row without what it says of projects that its reader does not reach."""
+    target, detail = reached.text(entry.target), reached.value(entry.detail)
+    if target != entry.target:
+        return replace(entry, target=target, detail={})
+    if detail != entry.detail:  # its other words and numbers are about them too
+        detail = {"error": {"code": detail["error"]["code"]}} if "error" in detail else {}
+    return replace(entry, detail=detail)
 
 
 def _clean(text: str) -> str:

@@ -20,6 +20,7 @@ from ..storage.tables import projects, users
 from . import audit, permissions
 from .audit import Actor, ActorKind
 from .permissions import Grants, Permission, PermissionDenied, Role
+from .reached import Reached
 
 if TYPE_CHECKING:
     from .scope import Home, Scope
@@ -133,11 +134,14 @@ class Guard:
     def check(self, tx: Tx, act: str, project_id: str | None) -> None:
         """Raise PermissionDenied unless the caller may do an act; it sees what the transaction sees."""
         self.known()
-        permission = permissions.permission_for(act)
-        grants = None if permission is None else self.grants(tx)
-        if permission is not None and grants is not None and not permissions.permits(grants, permission, project_id):
+        needed = permissions.permissions_for(act)
+        grants = None if needed is None else self.grants(tx)
+        if needed is None or grants is None:
+            return
+        missing = sorted(each for each in needed if not permissions.permits(grants, each, project_id))
+        if missing:
             name = tx.scalar(select(projects.c.name).where(projects.c.id == project_id))
-            raise PermissionDenied(self.actor().name, act, permission, name)
+            raise PermissionDenied(self.actor().name, act, missing, name)
 
     def lacks(self, tx: Tx, role: Role, project_id: str | None) -> str | None:
         """Return what a role lets its user do or see in a project, or with None everywhere, and the caller may not; None
@@ -169,6 +173,14 @@ class Guard:
         with self._home.database.read() as tx:
             grants = self.grants(tx)
         return grants is None or permissions.reaches(grants, project_id)
+
+    def reached(self, tx: Tx) -> Reached:
+        """Return the projects in which the caller has a role."""
+        grants = self.grants(tx)
+        if grants is None or any(grant.project_id is None for grant in grants):
+            return Reached(None)
+        ids = {grant.project_id for grant in grants}
+        return Reached(frozenset(tx.scalars(select(projects.c.name).where(projects.c.id.in_(ids)))))
 
     def cleared(self, tx: Tx, project_id: str) -> frozenset[str] | None:
         """Return the labels that the caller may see in a project; None: every one."""

@@ -1,6 +1,6 @@
 """Who may do what: permissions, roles, and the permission that each act needs. Pure decisions; guard.py asks them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,9 +13,12 @@ class Permission(StrEnum):
     VIEW = "view"
     MANAGE_CONNECTIONS = "manage-connections"
     MANAGE_SHARES = "manage-shares"
+    SHARE_SEGMENTS = "share-segments"  # with other projects of the node
     MANAGE_DATA = "manage-data"
     MANAGE_GOVERNANCE = "manage-governance"
     EXPORT = "export"
+    MANAGE_DESTINATIONS = "manage-destinations"
+    ACTIVATE_DESTINATIONS = "activate-destinations"
     AUDIT = "audit"
     ADMINISTER = "administer"
 
@@ -53,9 +56,12 @@ READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes th
         _role("viewer"),
         _role("connections", Permission.MANAGE_CONNECTIONS),
         _role("shares", Permission.MANAGE_SHARES),
+        _role("projects", Permission.SHARE_SEGMENTS),
         _role("data", Permission.MANAGE_DATA),
         _role("governance", Permission.MANAGE_GOVERNANCE),
         _role("exporter", Permission.EXPORT),
+        _role("destination-manager", Permission.MANAGE_DESTINATIONS),
+        _role("activator", Permission.MANAGE_DESTINATIONS, Permission.ACTIVATE_DESTINATIONS),
         _role("auditor", Permission.AUDIT),
         _role("administrator", *Permission),
     )
@@ -63,8 +69,11 @@ READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes th
 
 _C, _S = Permission.MANAGE_CONNECTIONS, Permission.MANAGE_SHARES
 _D, _G = Permission.MANAGE_DATA, Permission.MANAGE_GOVERNANCE
+_T = Permission.MANAGE_DESTINATIONS
+_ACTIVATE = frozenset({_T, Permission.ACTIVATE_DESTINATIONS, Permission.VIEW})
 
-ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a letter, an exchange or a job asks for
+# None: the node's own work, which a letter, an exchange or a job asks for. Of a set, every permission is needed.
+ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "alert.acknowledge": Permission.VIEW,
     "audit.export": Permission.AUDIT,
     "audit.prune": Permission.ADMINISTER,
@@ -78,6 +87,16 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "consent.set": _D,
     "dataset.delete": _D,
     "dataset.drop-field": _D,
+    "destination.activate": _ACTIVATE,
+    "destination.check": _T,
+    "destination.create": _T,
+    "destination.deactivate": _ACTIVATE,
+    "destination.delete": _T,
+    "destination.pause": _T,
+    "destination.replay": _T,
+    "destination.resume": _T,
+    "destination.send": None,
+    "destination.sync": _T,
     "estimate.answer": None,
     "feed.ask": None,
     "feed.check": None,
@@ -106,6 +125,7 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "node.rotate-key": Permission.ADMINISTER,
     "node.restore": None,  # by the operator, who has the files: nobody can have signed in
     "node.set": Permission.ADMINISTER,
+    "node.shared-segments": Permission.ADMINISTER,
     "node.sync": _S,
     "partner.accept": _C,
     "partner.agree": _C,
@@ -145,6 +165,11 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
     "segment.delete": _D,
     "segment.evaluate": _D,
     "segment.export": Permission.EXPORT,
+    "segment.follow": None,
+    "segment.share": Permission.SHARE_SEGMENTS,
+    "segment.shared": None,
+    "segment.unshare": Permission.SHARE_SEGMENTS,
+    "segment.unshared": None,
     "segment.update": _D,
     "user.create": Permission.ADMINISTER,
     "user.deny": Permission.ADMINISTER,
@@ -159,6 +184,7 @@ ACTS: Mapping[str, Permission | None] = {  # None: the node's own work, which a 
 OWN_WORK = ("exchange.", "letter.")  # how the names of more acts of the node's own begin
 
 JOBS: Mapping[str, str] = {  # the act that submitting a job of this kind is
+    "destination": "destination.sync",
     "estimate": "feed.estimate",
     "release": "feed.sync",
     "wanted": "feed.run",
@@ -166,25 +192,29 @@ JOBS: Mapping[str, str] = {  # the act that submitting a job of this kind is
 
 
 class PermissionDenied(NotAllowed):
-    """A user has no role with the permission that an act needs."""
+    """A user has no roles with the permissions that an act needs; `missing` are those, and `permission` the first."""
 
     code = "permission_denied"
 
-    def __init__(self, user: str, act: str, permission: Permission, project: str | None) -> None:
-        self.permission = permission
+    def __init__(self, user: str, act: str, missing: Sequence[Permission], project: str | None) -> None:
+        self.missing, self.permission = tuple(missing), missing[0]
         where = f"project {project}" if project else "the whole node"
-        role = next(role.name for role in READY_MADE.values() if permission in role.permissions)
+        role = next(role.name for role in READY_MADE.values() if role.permissions.issuperset(missing))
         arguments = {"name": user, "role": role, **({"project": project} if project else {})}
+        what = f"the permission {missing[0]}" if len(missing) == 1 else f"the permissions {' and '.join(missing)}"
         super().__init__(
-            f"{user} may not do {act}: it needs the permission {permission} for {where}",
-            hint="ask an administrator for a role that has it",
+            f"{user} may not do {act}: it needs {what} for {where}",
+            hint="ask an administrator for a role that has it"
+            if len(missing) == 1
+            else "ask an administrator for a role",
             remedy=Remedy("user.grant", arguments),
         )
 
 
-def permission_for(act: str) -> Permission | None:
-    """Return the permission that an act needs, None for the node's own work; an act without a row needs an administrator."""
-    return None if act.startswith(OWN_WORK) else ACTS.get(act, Permission.ADMINISTER)
+def permissions_for(act: str) -> frozenset[Permission] | None:
+    """Return the permissions that an act needs, None for the node's own work; an act without a row needs an administrator."""
+    needed = None if act.startswith(OWN_WORK) else ACTS.get(act, Permission.ADMINISTER)
+    return frozenset({needed}) if isinstance(needed, Permission) else needed
 
 
 def permits(grants: Grants, permission: Permission, project_id: str | None) -> bool:

@@ -81,6 +81,7 @@ class Home:
             now,
             actor=self.guard.actor,
             check=lambda project_id: self.guard.require("audit.read", "audit", project_id),
+            reached=self.guard.reached,
         )
 
     def close(self) -> None:

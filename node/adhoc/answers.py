@@ -11,12 +11,27 @@ from protocol.messages import Answer, SegmentAnswer
 from protocol.receipt import NO_RECEIPT
 from protocol.release import ReleaseSender, manifest
 from protocol.states import Kind
-from psi import count, membership, noise, oprf
-from psi.keys import Purpose
-from psi.values import U8
+from psi import count, noise, oprf
+from psi.keys import Key, Purpose
+from psi.values import U8, Values
 
 from ..errors import RefusedToPartner
-from .session import EPOCH, Between, Columns, Mode, Party, members
+from .session import ENGINE, EPOCH, Between, Columns, Mode, Party, members
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """F of our own identities, uint8 (n, 64), computed where rows are asked for."""
+
+    context: bytes
+    values: Values
+    key: Key
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: slice) -> U8:
+        return oprf.prf(self.context, self.values.part(rows), self.key)
 
 
 @dataclass(slots=True)
@@ -60,7 +75,7 @@ class Answers:
     def _count(self, namespace: str, between: Between) -> Role:
         context = between.context(Kind.COUNT, namespace)
         key = between.key(Kind.COUNT, namespace, Purpose.COUNT_ANSWER)
-        universe = count.build_universe(context, self._columns[namespace].values, key, self._party.random)
+        universe = count.build_universe(context, self._columns[namespace].values, key, self._party.random, ENGINE)
         return CountAnswerer(
             context=context,
             direction=between.direction(Kind.COUNT),
@@ -74,6 +89,7 @@ class Answers:
             sanitise=lambda question: self._sanitise(namespace, between, question),
             most=most_asked(between.agreement.terms),
             most_segments=1,
+            engine=ENGINE,
         )
 
     def _sanitise(self, namespace: str, between: Between, question: Question) -> Answer:
@@ -123,7 +139,7 @@ class Answers:
                     hint="match a smaller file, or ask the other side to listen for more",
                 )
 
-        return EvaluateSender(key=key, statement=statement, charge=charge, random=self._party.random)
+        return EvaluateSender(key=key, statement=statement, charge=charge, random=self._party.random, engine=ENGINE)
 
     def _release(self, opening: Opening, between: Between, peer_key: bytes) -> Role:
         agreement, definition = between.agreement, between.definition()
@@ -143,8 +159,8 @@ class Answers:
         for namespace in agreement.namespaces:
             values = self._columns[namespace].values
             key = between.key(Kind.EVALUATE, namespace, Purpose.RELEASE_PRF)
-            prf = oprf.prf(between.context(Kind.EVALUATE, namespace), values, key)
-            records[namespace] = membership.seal(
+            prf = _Own(between.context(Kind.EVALUATE, namespace), values, key)
+            records[namespace] = ENGINE.seal(
                 prf, members(len(values)), feed=definition.feed, version=definition.version, revision=1
             )
         return ReleaseSender(

@@ -20,6 +20,7 @@ from psi.errors import Remedy, VesicaError
 from psi.keys import Purpose
 from psi.values import Indices
 
+from ..compute.scratch import ScratchSpool
 from ..errors import Failure, InvalidInput, PeerUnreachable, printable
 from ..exchanges.http import drive, open_at
 from ..operations.jobs import Progress, no_progress
@@ -28,7 +29,9 @@ from ..transport.addresses import AllowedAddresses
 from ..transport.client import Peer, PeerClient
 from .session import (
     DONE_PATH,
+    ENGINE,
     EPOCH,
+    SCRATCH,
     Between,
     Columns,
     Party,
@@ -186,11 +189,12 @@ class Dialling:
             sign=self.party.sign,
             most=self.between.agreement.terms.maximum_universe,
             signing=lambda receipt: None,  # a session has one receipt
+            engine=ENGINE,
         )
         self._run(Kind.RELEASE, subject, role)
         for namespace, records in sorted(role.result.records.items()):
             evaluation = evaluations[namespace]
-            indices, _ = role.result.open(namespace, evaluation.prf[:])
+            indices, _ = role.result.open(namespace, evaluation.prf)
             found = Found(namespace=namespace, ours=len(evaluation.values), theirs=len(records), indices=indices)
             outcome.found.append(found)
         return outcome
@@ -214,6 +218,7 @@ class Dialling:
             check_universe=check_universe,
             maximum=self.between.agreement.terms.maximum_universe,
             peer_keys=(self.connect_id.key,),
+            engine=ENGINE,
         )
         self._run(Kind.COUNT, {"namespace": namespace}, role)
         overlap, width = _scaled(role.result.segments[0], self.between.agreement, len(values), len(asked))
@@ -234,6 +239,7 @@ class Dialling:
             values=values,
             key=self.between.key(Kind.EVALUATE, namespace, Purpose.RELEASE_BLIND),
             peer_keys=(self.connect_id.key,),
+            engine=ENGINE,
         )
         self._run(Kind.EVALUATE, {"namespace": namespace}, role)
         return role.result
@@ -250,7 +256,7 @@ class Dialling:
             nonce=self.party.random(32),
         )
         self.progress("waiting for the other side", 0, 1)
-        machine = Machine(opening, open_at(self.client, opening), role, {})
+        machine = Machine(opening, open_at(self.client, opening), role, ScratchSpool(SCRATCH))
         self.progress("waiting for the other side", 1, 1)
         drive(self.client, machine, opening.exchange, self.progress)
 

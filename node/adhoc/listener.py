@@ -14,6 +14,7 @@ from protocol.exchange import Machine, Opened, Opening, Role
 from protocol.states import Kind, Part
 from psi.errors import VesicaError
 
+from ..compute.scratch import ScratchSpool
 from ..errors import Failure, InvalidInput, NotAllowed, NotFound, RefusedToPartner, UnknownCaller
 from ..exchanges.http import Answering
 from ..operations.jobs import Progress, no_progress
@@ -25,6 +26,7 @@ from .answers import Answers, Learned
 from .session import (
     DONE_PATH,
     EPOCH,
+    SCRATCH,
     SESSION_SECONDS,
     Between,
     Columns,
@@ -264,7 +266,7 @@ class _Session:
             answers, peer = self._answers, self._peer
         role = answers.role(opening, between, peer)
         opened = opening.accept(self._party.random)
-        return opened, Machine(opening, opened, role, {})
+        return opened, Machine(opening, opened, role, ScratchSpool(SCRATCH))
 
     def resume(self, caller: bytes, exchange: bytes) -> tuple[Opening, Machine]:
         raise NotFound("there is no such exchange")

@@ -1,16 +1,18 @@
 """One match between two files, without a node: fresh keys, one session, nothing kept afterwards.
 
 The listener's Connect ID is the invitation; who dials it makes the same handshake, agreement and exchanges as nodes do,
-with spools in memory. Count: the dialler asks, and the listener learns the true numbers. Members: the dialler learns
-which of its own rows the listener has, and the listener how many identities were asked about.
+with spools that go with the process. Count: the dialler asks, and the listener learns the true numbers. Members: the
+dialler learns which of its own rows the listener has, and the listener how many identities were asked about.
 """
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ from psi.join import order_of
 from psi.keys import Key, Purpose
 from psi.values import U8, Indices, Values
 
+from ..compute.engines import engine_in
 from ..errors import NotAllowed
 from ..people.identity_rows import begins
 
@@ -32,6 +35,8 @@ EPOCH = 1
 DEFAULT_MINIMUM = 1_000
 EPSILON = Fraction(1, 20)
 SESSION_SECONDS = 3600
+SCRATCH = Path(tempfile.gettempdir())  # where a session puts aside what it is not working on
+ENGINE = engine_in(SCRATCH)
 
 Mode = Literal["count", "members"]
 

@@ -11,13 +11,13 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import RowMapping, Select, Table, select
 
 from psi.errors import Remedy, VesicaError
 
@@ -32,15 +32,19 @@ from ..storage.database import Database, Tx
 from ..storage.files import below, failure_of, make_directory, write_atomically
 from ..storage.keys import under_passphrase
 from ..storage.records import Document, record
+from ..storage.tables import activations, deliveries, destinations, manifests, memberships, metadata, received_feeds
 from ..storage.tables import connections as connections_table
-from ..storage.tables import manifests, memberships, metadata, received_feeds
 from ..storage.temporary import new_directory, remove_leftovers
 
 FORMAT = "vesica backup 1"
 MANIFEST = "manifest.json"
 ROWS = "control.db"
-LEFT_OUT = ("exchanges", "answers")  # tables whose rows speak of spools and caches
-EMPTIED: Mapping[str, Mapping[str, Any]] = {"epochs": {"secret": b""}, "received_feeds": {"records": None}}
+LEFT_OUT = ("exchanges", "answers", "batches")  # tables whose rows speak of spools and caches
+EMPTIED: Mapping[str, Mapping[str, Any]] = {
+    "activations": {"pending": None, "basis": ""},  # what was on its way is decided anew
+    "epochs": {"secret": b""},
+    "received_feeds": {"records": None},
+}
 BATCH = 1_000  # rows copied at once
 MANIFEST_BYTES = 1 << 26  # about 400,000 files: a home has some hundred
 
@@ -149,6 +153,11 @@ def _data_files(reading: Tx) -> Iterator[tuple[str, ...]]:
     )
     for project_id, feed_id, *names in reading.execute(query):
         yield from ((project_id, "received", feed_id, name) for name in names)
+    at_targets = select(destinations.c.project_id, activations.c.file).join(
+        destinations, destinations.c.id == activations.c.destination_id
+    )
+    for project_id, name in reading.execute(at_targets.where(activations.c.file.is_not(None))):
+        yield project_id, "destinations", name
 
 
 def _newest(reading: Tx) -> list[Generation]:
@@ -164,9 +173,16 @@ def copy_rows(reading: Tx, tx: Tx) -> None:
             continue
         emptied = EMPTIED.get(table.name, {})
         for rows in reading.execute(_ordered(table)).mappings().partitions(BATCH):
-            kept = [{**row, **emptied} for row in rows if table is not manifests or row["id"] in newest]
+            kept = [{**row, **emptied} for row in rows if _belongs(table, row, newest)]
             if kept:
                 tx.execute(table.insert(), kept)
+
+
+def _belongs(table: Table, row: RowMapping, newest: Collection[str]) -> bool:
+    """Return whether a row goes into a backup: the newest generations, and no count of changes that wait."""
+    if table is deliveries:
+        return bool(row["outcome"] != "waiting")
+    return table is not manifests or row["id"] in newest
 
 
 def _ordered(table: Table) -> Select[Any]:

@@ -189,9 +189,11 @@ class ConsentPolicies:
         snapshot: Snapshot,
         *,
         actions: Collection[str] = (SHARING,),
+        only: BitMap | None = None,
         tx: Tx | None = None,
     ) -> Qualified:
-        """Return for each segment who qualifies for all actions under the enabled policies; empty where there are none."""
+        """Return for each segment who qualifies, of all or of `only` some, for all actions under the enabled policies; empty
+        where there are none."""
         with self._scope.read(tx) as tx:
             policies = [
                 each
@@ -200,7 +202,7 @@ class ConsentPolicies:
             ]
             if not policies:
                 return []
-            found = [(each, self._who(tx, snapshot, each)) for each in policies]
+            found = [(each, self._who(tx, snapshot, each, only)) for each in policies]
             return [combine(found, Labels(self._scope).labels_of_segment(each, tx)) for each in segments]
 
     def judge(self, profile: int, snapshot: Snapshot) -> "list[Judgement]":
@@ -226,23 +228,23 @@ class ConsentPolicies:
             {n for each in found if each.enabled and each.action in actions for n in references.own(each.reads)}
         )
 
-    def _who(self, tx: Tx, snapshot: Snapshot, policy: ConsentPolicy) -> BitMap:
+    def _who(self, tx: Tx, snapshot: Snapshot, policy: ConsentPolicy, only: BitMap | None = None) -> BitMap:
         """Return the profiles that qualify: those it does not apply to, and those that have what it needs.
 
         What cannot be found out counts against people: a condition on a received segment that is gone lets nobody pass.
         """
-        everyone = snapshot.everyone
-        needs = self._matching(tx, snapshot, policy.needs_tree)
-        applies = everyone if policy.applies_tree is None else self._matching(tx, snapshot, policy.applies_tree)
+        everyone = snapshot.everyone if only is None else only - snapshot.erased
+        needs = self._matching(tx, snapshot, policy.needs_tree, only)
+        applies = everyone if policy.applies_tree is None else self._matching(tx, snapshot, policy.applies_tree, only)
         return (BitMap() if needs is None else needs) | (everyone - (everyone if applies is None else applies))
 
-    def _matching(self, tx: Tx, snapshot: Snapshot, tree: Tree) -> BitMap | None:
+    def _matching(self, tx: Tx, snapshot: Snapshot, tree: Tree, only: BitMap | None = None) -> BitMap | None:
         read = {leaf["field"] for leaf in rules.leaves(tree)}
         columns = {
             field: _said(snapshot, field[1]) for name, field in _consent_fields(self._scope, tx).items() if name in read
         }
         try:
-            return evaluation.matching(self._scope, tx, snapshot, tree, columns)
+            return evaluation.matching(self._scope, tx, snapshot, tree, columns, only)
         except NotFound:
             return None
 

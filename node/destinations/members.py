@@ -1,6 +1,6 @@
 """Whose members may leave to a destination: what every one of them asks before it takes a segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -8,9 +8,10 @@ from pyroaring import BitMap
 from ..access.scope import Scope
 from ..consent.consent_policies import ConsentPolicies
 from ..governance.governance import FILE_USES, Governance
-from ..governance.lineage import Lineage
+from ..governance.lineage import Lineage, is_shared
 from ..governance.visibility import Visibility
 from ..people.snapshots import Snapshot
+from ..segments import references
 from ..segments.segments import Segments
 from ..storage.database import Tx
 
@@ -31,9 +32,10 @@ def evaluate_received(scope: Scope, segment: str, uses: Sequence[str]) -> None:
     To be called before the transaction of the act. It is done in the caller's name, who needs no permission for it but
     that of the act.
     """
+    references.refresh(scope)
     with scope.read() as tx:
         names = ConsentPolicies(scope).segments_read(uses or FILE_USES, tx)
-        if Lineage(scope, tx).reads_received(segment):
+        if Lineage(scope, tx).any_incoming(segment) and not is_shared(segment):
             names.append(segment)
         if not names or not Visibility(scope, tx).sees_segments([segment]):
             return
@@ -42,16 +44,16 @@ def evaluate_received(scope: Scope, segment: str, uses: Sequence[str]) -> None:
         Segments(scope).evaluate(*names)
 
 
-def allowed_members(scope: Scope, tx: Tx, segment: str, uses: Sequence[str]) -> Allowed:
+def allowed_members(scope: Scope, tx: Tx, segment: str, uses: Sequence[str], *, fields: Iterable[str] = ()) -> Allowed:
     """Return the members of a segment that may leave for some marketing uses, all of them if none is given, of the
-    profiles that are there for the caller.
+    profiles that are there for the caller; some `fields` ("dataset.field") are to leave with them.
 
     Members who fail a consent policy on one of the uses are left out. Raises NotFound, and PolicyViolation where a policy,
     C12, or a partner whose segment this one reads forbids one of the uses. Raises NotAllowed where a consent policy on one
     reads what is hidden from the caller: who is left out would tell it.
     """
-    found = Segments(scope).show(segment, tx)
-    Governance(scope).check_export(segment, uses, tx)
+    found = references.pick(scope, tx, segment)
+    Governance(scope).check_export(segment, uses, tx, fields=fields)
     Visibility(scope, tx).check_use([segment], *(uses or FILE_USES))
     snapshot = Snapshot.open(scope, tx)
     everyone = members = Visibility(scope, tx).narrowed(snapshot, snapshot.members(found.id))

@@ -15,7 +15,9 @@ from psi.errors import VesicaError
 from psi.values import Values
 
 from ..access.scope import NothingDone, Scope
+from ..destinations import due as destinations
 from ..errors import InvalidInput, NotAllowed, NotFound
+from ..feeds.local import evaluations as local
 from ..feeds.receiving import erasing as receiving
 from ..feeds.sending import due
 from ..governance.visibility import Visibility
@@ -130,9 +132,11 @@ def commit(scope: Scope, tx: Tx, draft: Draft, profiles: BitMap | None = None) -
 
 
 def follow_up(scope: Scope) -> list[str]:
-    """Delete what else has the erased people, and queue the runs that take them out at partners; return these."""
+    """Delete what else has the erased people, and queue what takes them out at destinations and partners; return these."""
     with scope.home.guard.itself():
         sweeping.finish(scope)
+    local.follow_from(scope)
+    destinations.submit_all(scope)
     return due.submit_all(scope)
 
 

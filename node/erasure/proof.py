@@ -11,11 +11,13 @@ from sqlalchemy import func, select
 from psi.values import Values
 
 from ..access.scope import Scope
+from ..destinations import erasing as destinations
 from ..feeds.estimates import erasing as estimates
+from ..feeds.local import shares
 from ..feeds.receiving import erasing as receiving
 from ..feeds.sending import erasing as sending
 from ..partners import connections, key_epochs
-from ..people import suppressions
+from ..people import known_lines, suppressions
 from ..people.named import with_attributes
 from ..people.snapshots import Snapshot
 from ..segments.records import stored
@@ -70,12 +72,19 @@ def _places(scope: Scope, tx: Tx, traces: Traces) -> Iterator[tuple[str, int]]:
         yield f"identities {namespace}", int(gone[snapshot.rows(namespace).profiles].sum())
     for dataset in snapshot.attributes:
         yield f"attributes {dataset}", int(gone[with_attributes(snapshot, dataset)].sum())
+    for dataset in snapshot.content.known_lines:
+        yield f"lines of {dataset}", known_lines.found(snapshot, dataset, traces.profiles)
     for segment in stored(scope, tx):
         yield f"segment {segment.name}", len(snapshot.members(segment.id) & traces.profiles)
+    reached = scope.home.guard.reached(tx)
+    for share in (each for each in shares.used_by(scope, tx) if reached.sees(each.target)):
+        yield f"segment {share.reference}", len(snapshot.members(share.id) & traces.profiles)
     older = select(func.count()).where(manifests.c.project_id == scope.id, manifests.c.generation < snapshot.generation)
     yield "older generations", tx.scalar(older) or 0
     for name in receiving.holding(scope, tx, traces.profiles):
         yield f"received {name}", 1
+    for name, found in destinations.kept(scope, tx, traces.kinds).items():
+        yield f"destination {name}", found
     yield from _kept_for_partners(scope, tx, traces)
 
 

@@ -29,6 +29,25 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a selection was decided to: numbers of identities, and what it depended on beside people, by digest.
+
+    `allowed` counts those that may leave by namespace and segment; `whole` is when it was decided of everybody.
+    """
+
+    considered: int
+    unconsented: int
+    small: int
+    allowed: dict[str, list[int]]
+    beside: str
+    whole: int
+
+    @property
+    def sent(self) -> int:
+        return self.considered - self.unconsented - self.small
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """What a sender notes of a run: numbers to show, and what the next run has to know."""
 
@@ -45,13 +64,16 @@ class RunReport:
     base: int | None  # the revision that its changes are added to; None for a full one
     changes_since: int  # revisions of changes since the last full one
     inputs: str = ""  # digest of all that the content was decided from; none where that is not known
+    counts: Document | None = (
+        None  # a `Counts` of the last decision with this content; none where `inputs` is not known
+    )
 
     def shown(self) -> Document:
         """Return what people see of it."""
         return {name: value for name, value in asdict(self).items() if name not in _INTERNAL}
 
 
-_INTERNAL = ("content", "epoch", "base", "changes_since", "generation", "inputs")
+_INTERNAL = ("content", "epoch", "base", "changes_since", "generation", "inputs", "counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ each run, and when something changes that a published feed depends on: a label, 
 (`Governance.act`).
 """
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,9 +21,9 @@ from ..errors import InvalidInput, NotAllowed
 from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.tables import feeds
-from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, removals
+from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, is_shared, removals
 from .policies import SHARING, Policies, Policy, check_action
-from .ports import INCOMING, OUTGOING, Outgoing
+from .ports import INCOMING, OUTGOING, Outgoing, Restriction
 from .violations import ASK, UNSEEN, PolicyConflict, PolicyViolation, Reason, Violations, evaluate, violation_of
 from .visibility import Visibility, no_segment
 
@@ -71,8 +71,8 @@ class _Look:
         return Policies(self._scope).all(self.tx)
 
     @cached_property
-    def restrictions(self) -> list[tuple[str, Definition]]:
-        """What partners restricted, of the feeds of theirs that we take."""
+    def restrictions(self) -> list[Restriction]:
+        """What partners and other projects restricted, of what we have from them."""
         return [found for each in INCOMING.values() for found in each(self._scope).restrictions(self.tx)]
 
     @cached_property
@@ -103,7 +103,7 @@ class Governance:
         with self._scope.read() as tx:
             look, asked = _Look(self._scope, tx), list[tuple[str, Sequence[str], str | None]]()
             for name in names:
-                if name not in look.lineage.segments or not look.visibility.sees_segments([name]):
+                if not (name in look.lineage.segments or is_shared(name)) or not look.visibility.sees_segments([name]):
                     raise no_segment(name)
                 asked.append((name, namespaces, None))
             for name in feeds:
@@ -136,11 +136,19 @@ class Governance:
         if found:
             raise PolicyViolation(self._shown(found))
 
-    def check_export(self, segment: str, uses: Sequence[str], tx: Tx) -> None:
+    def check_export(
+        self,
+        segment: str,
+        uses: Sequence[str],
+        tx: Tx,
+        *,
+        namespace: str | None = None,
+        fields: Iterable[str] = (),
+    ) -> None:
         """Raise PolicyViolation if anything forbids to write a segment's members to a file for `uses`.
 
-        Without uses the file may be used for everything, so all of them count. It has the profiles' ids, so the labels of
-        the id columns count too.
+        Without uses the file may be used for everything, so all of them count. It has the profiles' ids, or identities of
+        a namespace, and some `fields` ("dataset.field"), so the labels of these columns count too.
         """
         for use in uses:
             check_action(use)
@@ -150,8 +158,13 @@ class Governance:
                 )
         place = Place(kind=PlaceKind.SEGMENT, target=segment)
         look = _Look(self._scope, tx)
-        ids = [trace.to(place) for trace in look.lineage.traces_of_ids()]
-        asked = _Question(segment=segment, actions=uses or FILE_USES, carried=ids, leaves=True)
+        beside = [] if namespace is not None else look.lineage.traces_of_ids()
+        beside += [trace for each in fields for trace in look.lineage.traces(PlaceKind.FIELD, each)]
+        carried = [trace.to(place) for trace in beside]
+        namespaces = [] if namespace is None else [namespace]
+        asked = _Question(
+            segment=segment, actions=uses or FILE_USES, namespaces=namespaces, carried=carried, leaves=True
+        )
         found = self._violations(look, asked)
         if not found:
             return
@@ -161,6 +174,15 @@ class Governance:
             remedy = Remedy("segment.export", {"name": segment, "uses": ["USE"]})
             raise PolicyViolation(found, hint=hint, remedy=remedy)
         raise PolicyViolation(found)
+
+    def check_neighbours(self, segment: str, tx: Tx) -> None:
+        """Raise PolicyViolation if a segment may not be shared with another project: C12 forbids it. Its other labels go with
+        it, so that policies there apply to them."""
+        traces = Lineage(self._scope, tx).traces(PlaceKind.SEGMENT, segment)
+        if locked := [trace for trace in traces if trace.label == NO_EXPORT]:
+            raise PolicyViolation(
+                self._shown([violation_of(_C12, "sharing with another project", locked, segment, None)])
+            )
 
     @contextmanager
     def act(
@@ -242,34 +264,33 @@ class Governance:
         return found + self._restricted(look, segment, asked.actions)
 
     def _restricted(self, look: _Look, segment: str, actions: Sequence[str]) -> Violations:
-        """Return which actions are restricted by the partners whose segments are read, by this one or by the consent
-        policies that narrow it. Sharing on always is."""
-        if not look.lineage.any_received:
+        """Return which actions are restricted by those whose segments are read, by this one or by the consent policies that
+        narrow it."""
+        if not look.lineage.any_incoming(segment):
             return []
         found = []
-        for partner, definition in look.restrictions:
-            places = [Place(kind=PlaceKind.RECEIVED, target=f"{partner}.{each.name}") for each in definition.segments]
-            restricted = [use for use in actions if use in {SHARING, *definition.restricted_uses}]
+        for each in look.restrictions:
+            restricted = [use for use in actions if use in each.uses]
             by_action: dict[str, Traces] = {}
-            for trace in self._ways(look, dict.fromkeys(places, restricted), segment, actions):
+            for trace in self._ways(look, dict.fromkeys(each.places, restricted), segment, actions):
                 by_action.setdefault(trace.label, []).append(trace)
             for action, traces in by_action.items():
-                name, title = definition.name, f"{partner}'s feed {definition.name} (restricted uses)"
-                if not all(look.visibility.sees(each) for each in places):
-                    name = Place(kind=PlaceKind.FEED, target=name).unseen().target
-                    title = f"{partner}, by {name} (restricted uses)"
-                reason = Reason(title=title, condition="restricted use")
-                found.append(replace(violation_of(reason, action, traces, segment, None), feed=name, labels=()))
+                title, feed = each.title, each.feed
+                if not all(look.visibility.sees(place) for place in each.places):
+                    title = each.unseen_title
+                    feed = None if feed is None else Place(kind=PlaceKind.FEED, target=feed).unseen().target
+                reason = Reason(title=f"{title} (restricted uses)", condition="restricted use")
+                found.append(replace(violation_of(reason, action, traces, segment, None), feed=feed, labels=()))
         return found
 
     def _ways(self, look: _Look, uses: Uses, segment: str, actions: Sequence[str]) -> Traces:
         """Return how what is put on places reaches a segment: by its rule, and for an action by what narrows it then."""
         place, above = Place(kind=PlaceKind.SEGMENT, target=segment), look.lineage.above
-        found = inherited(uses, place, above)
+        found = inherited(uses.get, place, above)
         for action in actions:
             for each in look.lineage.narrowing(segment, action):
                 policy = Place(kind=PlaceKind.CONSENT_POLICY, target=each.policy)
-                found += [trace.to(place) for trace in inherited(uses, policy, above) if trace.label == action]
+                found += [trace.to(place) for trace in inherited(uses.get, policy, above) if trace.label == action]
         return found
 
     def _violations_of(

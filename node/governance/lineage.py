@@ -19,7 +19,7 @@ from ..people.datasets import FieldKind, fields_where, folded
 from ..storage import tables
 from ..storage.database import Tx
 from ..storage.records import record
-from .ports import INCOMING, NARROWING, Narrowing
+from .ports import INCOMING, NARROWING, Incoming, Narrowing
 
 NO_EXPORT = "C12"  # the label that no policy is needed for
 
@@ -30,10 +30,14 @@ class PlaceKind(StrEnum):
     SEGMENT = "segment"
     # Where no label of ours can be put:
     RECEIVED = "received"  # PARTNER.SEGMENT
+    SHARED = "shared"  # PROJECT.SEGMENT, of another project of the node
     NAMESPACE = "namespace"
     FEED = "feed"
     POLICY = "policy"
     CONSENT_POLICY = "consent-policy"
+
+
+FOREIGN = frozenset({PlaceKind.RECEIVED, PlaceKind.SHARED})  # segments of others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +49,24 @@ class Place:
 
     def unseen(self) -> "Place":
         """Return what stands in a report for a place that is hidden from its reader."""
-        return Place(kind=self.kind, target=f"a {self.kind} that you may not see")
+        what = "shared segment" if self.kind is PlaceKind.SHARED else self.kind
+        return Place(kind=self.kind, target=f"a {what} that you may not see")
 
     def __str__(self) -> str:
         if self == self.unseen():
             return self.target
-        return written(self) if self.kind is PlaceKind.RECEIVED else f"{self.kind} {self.target}"
+        return written(self) if self.kind in FOREIGN else f"{self.kind} {self.target}"
 
 
 # What a reference in a rule begins with: own.vip
-REFERENCES = {"own": PlaceKind.SEGMENT, "received": PlaceKind.RECEIVED}
+REFERENCES = {"own": PlaceKind.SEGMENT, "received": PlaceKind.RECEIVED, "shared": PlaceKind.SHARED}
+
+
+def is_shared(segment: str) -> bool:
+    """Return whether a segment is another project's, named as rules name it ("shared.crm.vip"), where one of ours could
+    stand."""
+    place = place_of(segment)
+    return place is not None and place.kind is PlaceKind.SHARED
 
 
 def place_of(use: str) -> Place | None:
@@ -115,6 +127,7 @@ class Lineage:
         self._scope, self._tx = scope, tx
         self._traces: dict[Place, Traces] = {}
         self._above: dict[Place, list[Place]] = {}
+        self._incoming: dict[PlaceKind, Incoming] = {}
 
     def traces(self, kind: PlaceKind, target: str) -> Traces:
         """Return how each label reaches a dataset, a field, a segment or a namespace."""
@@ -171,10 +184,24 @@ class Lineage:
             place = waiting.pop()
             if place.kind is PlaceKind.RECEIVED:
                 return True
-            if place.target not in seen:
+            if place.kind is PlaceKind.SEGMENT and place.target not in seen:
                 seen.add(place.target)
-                waiting += _references(self.segments.get(place.target, ()))
+                waiting += _references(self.read_by(place.target))
         return False
+
+    def read_by(self, segment: str) -> list[str]:
+        """Return what a segment reads: what its rule does, or another project's itself, named as rules name it."""
+        return self.segments.get(segment) or ([segment] if is_shared(segment) else [])
+
+    def shared_in(self, place: Place) -> set[str]:
+        """Return the segments of other projects ("PROJECT.SEGMENT") that a place is, or is made of."""
+        seen, waiting = set[Place](), [place]
+        while waiting:
+            each = waiting.pop()
+            if each not in seen:
+                seen.add(each)
+                waiting += self.above(each)
+        return {each.target for each in seen if each.kind is PlaceKind.SHARED}
 
     def policies_on_received(self, action: str) -> set[str]:
         """Return the enabled consent policies on an action that read something received, or made of what was."""
@@ -205,8 +232,17 @@ class Lineage:
 
     @cached_property
     def any_received(self) -> bool:
+        return PlaceKind.RECEIVED in self._read
+
+    def any_incoming(self, segment: str) -> bool:
+        """Return whether a segment, or any that is made from others, may be made of what is not ours."""
+        return is_shared(segment) or not self._read.isdisjoint(FOREIGN)
+
+    @cached_property
+    def _read(self) -> set[PlaceKind]:
+        """The kinds of segments that rules and consent policies read."""
         read = [*self.segments.values(), *(each.reads for each in self.consent_policies.values())]
-        return any(place.kind is PlaceKind.RECEIVED for uses in read for place in _references(uses))
+        return {place.kind for uses in read for place in _references(uses)}
 
     @cached_property
     def _datasets(self) -> list[Place]:
@@ -221,22 +257,21 @@ class Lineage:
                 found[folded(each.target)].append(each)
         return found
 
-    @cached_property
-    def _all_put(self) -> Uses:
-        """What was put where, by us and by the senders of what we receive."""
-        if not self.any_received:
-            return self.put
-        return self.put | INCOMING[PlaceKind.RECEIVED](self._scope).labels(self._tx)
+    def _labels_at(self, place: Place) -> Iterable[str]:
+        """Return the labels that were put on a place, by us or by whoever it comes from."""
+        if place.kind not in FOREIGN:
+            return self.put.get(place, ())
+        if place.kind not in self._incoming:
+            self._incoming[place.kind] = INCOMING[place.kind](self._scope)
+        return self._incoming[place.kind].labels_at(self._tx, place.target)
 
     def _find(self, place: Place) -> Traces:
         match place.kind:
             case PlaceKind.NAMESPACE:
                 fields = fields_where(self._scope, self._tx, tables.fields.c.rule == place.target)
                 return [trace.to(place) for field in fields for trace in self.traces(PlaceKind.FIELD, field.path)]
-            case PlaceKind.SEGMENT | PlaceKind.CONSENT_POLICY:
-                return inherited(self._all_put, place, self.above)
             case _:
-                return inherited(self.put, place, self.above)
+                return inherited(self._labels_at, place, self.above)
 
     def _sources(self, place: Place) -> list[Place]:
         match place.kind:
@@ -244,7 +279,7 @@ class Lineage:
                 above = [each for each in self._datasets if place.target.startswith(f"{each.target}.")]
                 return above + [each for each in self._spelled[folded(place.target)] if each != place]
             case PlaceKind.SEGMENT:
-                return places_of(self.segments.get(place.target, ()))
+                return places_of(self.read_by(place.target))
             case PlaceKind.CONSENT_POLICY if place.target in self.consent_policies:
                 return places_of(self.consent_policies[place.target].reads)
         return []
@@ -261,10 +296,12 @@ def _references(uses: Iterable[str]) -> list[Place]:
     return [place for use in uses if (place := place_of(use)) is not None]
 
 
-def inherited(uses: Uses, target: Place, above: Callable[[Place], list[Place]]) -> Traces:
+def inherited(
+    put: Callable[[Place], Iterable[str] | None], target: Place, above: Callable[[Place], list[Place]]
+) -> Traces:
     """Return the shortest way to `target` from each place whose labels it inherits, by label and place.
 
-    `uses` is what was put where; `above` returns from where a place inherits directly.
+    `put` returns what was put on a place; `above` from where a place inherits directly.
     """
     found: Traces = []
     seen: set[Place] = set()
@@ -275,7 +312,7 @@ def inherited(uses: Uses, target: Place, above: Callable[[Place], list[Place]]) 
         if place in seen:
             continue
         seen.add(place)
-        found += [Trace(label=label, places=way) for label in uses.get(place, ())]
+        found += [Trace(label=label, places=way) for label in put(place) or ()]
         waiting.extend((each, *way) for each in above(place))
     return sorted(found, key=lambda trace: (trace.label, str(trace.origin)))
 
@@ -284,8 +321,8 @@ def removals(trace: Trace) -> list[Remedy]:
     """Return what takes a label, or what brings it, away: from its origin, or out of a consent policy that reads it."""
     by_policy = [each.target for each in trace.places if each.kind is PlaceKind.CONSENT_POLICY]
     found = [Remedy("consent.policy.disable", {"name": name}) for name in by_policy]
-    if trace.origin.kind is not PlaceKind.RECEIVED:  # of those only the sender can take it off
+    if trace.origin.kind not in FOREIGN:  # of those only who sends or shares it can take it off
         found.insert(0, Remedy("label.remove", {"label": trace.label, trace.origin.kind.value: trace.origin.target}))
-    elif trace.places[1].kind is PlaceKind.SEGMENT:
+    elif trace.places[1].kind is PlaceKind.SEGMENT and not is_shared(trace.places[1].target):
         found.append(Remedy("segment.update", {"name": trace.places[1].target, "rule": "EXPR"}))
     return found

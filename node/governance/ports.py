@@ -10,7 +10,7 @@ from ..storage.database import Tx
 if TYPE_CHECKING:
     from protocol.feed import Definition
 
-    from .lineage import Lineage, PlaceKind, Uses
+    from .lineage import Lineage, Place, PlaceKind
 
 
 class Outgoing(Protocol):
@@ -37,19 +37,30 @@ class Outgoing(Protocol):
         ...
 
 
-class Incoming(Protocol):
-    """Segments that partners share with us; a name is "PARTNER.SEGMENT"."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restriction:
+    """Uses that are forbidden of some segments by whom they come from."""
 
-    def labels(self, tx: Tx) -> "Uses":
-        """Return the senders' labels of what we receive, by segment."""
+    title: str  # who forbids it
+    unseen_title: str  # the same for a caller from whom one of the segments is hidden
+    feed: str | None  # by which it comes
+    places: "tuple[Place, ...]"
+    uses: frozenset[str]
+
+
+class Incoming(Protocol):
+    """Segments that others share with us: partners, as "PARTNER.SEGMENT", or projects of this node, as "PROJECT.SEGMENT"."""
+
+    def labels_at(self, tx: Tx, name: str) -> Iterable[str]:
+        """Return the labels that a segment has where it comes from. One object looks once for all that it is asked."""
         ...
 
     def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
         """Return every label that a segment has in any version of a feed that was offered, also of one that is over."""
         ...
 
-    def restrictions(self, tx: Tx) -> "list[tuple[str, Definition]]":
-        """Return the versions that we accepted of the feeds that we take, each with its partner."""
+    def restrictions(self, tx: Tx) -> list[Restriction]:
+        """Return what they forbid of what we have from them now."""
         ...
 
 

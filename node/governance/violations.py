@@ -173,6 +173,8 @@ def violation_of(reason: Reason, action: str, lineage: Traces, segment: str, fee
     for fix in (fix for trace in lineage for fix in removals(trace)):
         if fix not in fixes:
             fixes.append(fix)
+    if not fixes and lineage:
+        fixes.append("ask who shares it with us to allow that")
     if feed is not None:
         fixes.append(Remedy("feed.unshare", {"name": feed, "segment": segment}))
         lineage = [trace.to(Place(kind=PlaceKind.FEED, target=feed)) for trace in lineage]

@@ -34,6 +34,7 @@ class Visibility:
     def __init__(self, scope: Scope, tx: Tx, lineage: Lineage | None = None) -> None:
         self._scope, self._tx = scope, tx
         self._cleared = scope.home.guard.cleared(tx, scope.id)
+        self._reached = scope.home.guard.reached(tx)
         self._given = lineage
 
     @property
@@ -41,13 +42,19 @@ class Visibility:
         """Whether there are labels that the caller may not see."""
         return self._cleared is not None
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing at all is hidden from the caller."""
+        return not self.limited and self._reached.names is None
+
     def clears(self, labels: Iterable[str]) -> bool:
         """Return whether the caller may see what carries these labels."""
         return permissions.clears(self._cleared, labels)
 
     def sees(self, place: Place) -> bool:
-        """Return whether the caller may see a place. They may see a feed if they may see all its segments."""
-        return not self.limited or self.clears(self._labels(place))
+        """Return whether the caller may see a place. They may see a feed if they may see all its segments, and what is made
+        of another project's segment if they have a role there."""
+        return self._reaches(place) and (not self.limited or self.clears(self._labels(place)))
 
     def sees_segments(self, names: Iterable[str]) -> bool:
         """Return whether the caller may see all of our segments with these names."""
@@ -56,7 +63,7 @@ class Visibility:
     def sees_use(self, names: Collection[str], *actions: str) -> bool:
         """Return whether the caller may see segments of ours, and all that consent policies read that narrow them for
         some actions: who is left out tells what was read."""
-        if not self.limited:
+        if self.whole:
             return True
         narrowing = {
             each.policy for name in names for action in actions for each in self._lineage.narrowing(name, action)
@@ -78,7 +85,7 @@ class Visibility:
 
     def hidden_segments(self) -> set[str]:
         """Return our segments that the caller may not see."""
-        if not self.limited:
+        if self.whole:
             return set()
         return {name for name in self._lineage.segments if not self.sees_segments([name])}
 
@@ -108,7 +115,9 @@ class Visibility:
 
     def added(self, snapshot: Snapshot, numbers: npt.NDArray[np.int64]) -> dict[str, int]:
         """Return how many of the profiles of an import are new to the caller, and how many were there before."""
-        found = BitMap(np.unique(numbers).astype(np.uint32))
+        having = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
+        having[numbers] = True
+        found = BitMap(np.flatnonzero(having).astype(np.uint32))
         updated = len(found & self.people(snapshot))
         return {"profiles_added": len(found) - updated, "profiles_updated": updated}
 
@@ -179,6 +188,18 @@ class Visibility:
         hidden = {each.dataset for each in given if not self.sees(Place(kind=PlaceKind.FIELD, target=each.path))}
         return {each.dataset for each in given} - hidden
 
+    def _reaches(self, place: Place) -> bool:
+        """Return whether the caller has a role in each project from which a place is made."""
+        if self._reached.names is None:
+            return True
+        places = [place]
+        if place.kind is PlaceKind.FEED:
+            names = [*OUTGOING[place.kind](self._scope).segments_of(self._tx, place.target)]
+            narrowing = {each.policy for name in names for each in self._lineage.narrowing(name, SHARING)}
+            places = [Place(kind=PlaceKind.SEGMENT, target=name) for name in names]
+            places += [Place(kind=PlaceKind.CONSENT_POLICY, target=name) for name in narrowing]
+        return all(self._reached.sees(target) for each in places for target in self._lineage.shared_in(each))
+
     def _sees_people(self, dataset: str) -> bool:
         if not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
             return False
@@ -194,7 +215,7 @@ class Visibility:
         match place.kind:
             case PlaceKind.DATASET | PlaceKind.FIELD | PlaceKind.SEGMENT:
                 return self._lineage.labels(place.kind, place.target)
-            case PlaceKind.RECEIVED:
+            case PlaceKind.RECEIVED | PlaceKind.SHARED:
                 return INCOMING[place.kind](self._scope).labels_of(self._tx, place.target)
             case PlaceKind.FEED:
                 segments = OUTGOING[place.kind](self._scope).segments_of(self._tx, place.target)

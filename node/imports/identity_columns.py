@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from psi.join import order_of
-from psi.values import Values
+from psi.values import SLICE, U8, Indices, Values
 
 from ..errors import InvalidInput
 from ..inputs.normalise import Form, Normalised, Reason, Rule, check_region, normalise, rule_for_import
 from ..inputs.raw_values import KeptColumn
+from ..inputs.reasons import seen
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..people.identity_rows import begins
 from ..storage.records import Document
@@ -40,13 +41,14 @@ def tally(lines: Sequence[int]) -> Tally:
 
 def repeated(profiles: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]) -> Tally | None:
     """Return the lines of rows whose profile an earlier row has too, None where there are none."""
-    having = np.zeros(int(profiles.max(initial=-1)) + 1, bool)
+    count = int(profiles.max(initial=-1)) + 1
+    having = np.zeros(count, bool)
     having[profiles] = True
     if np.count_nonzero(having) == len(profiles):
         return None
-    again = np.ones(len(profiles), bool)
-    again[np.unique(profiles, return_index=True)[1]] = False
-    return tally(lines[again].tolist())
+    first = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(first, profiles, lines)
+    return tally(lines[lines != first[profiles]].tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,30 @@ class ReadColumn:
     def rule(self) -> Rule:
         return self.spec.rule
 
+    def count(self, reasons: U8, looks: U8, lines: npt.NDArray[np.int64]) -> None:
+        """Count some rows; `lines` are theirs, ascending."""
+        found = seen(reasons, looks)
+        self.forms += found.forms
+        self.raw += found.raw
+        self.hashed += found.hashed
+        for number, count in enumerate(np.bincount(reasons).tolist()):
+            if number == Reason.KEPT:
+                self.accepted += count
+            elif count:
+                self.counts[Reason(number)] += count
+                shown = self.dropped.get(Reason(number), [])
+                first = lines[_first(reasons, number)].tolist()
+                self.dropped[Reason(number)] = sorted([*shown, *first])[:LINES_SHOWN]
+
+
+def _first(reasons: U8, number: int) -> Indices:
+    """Return the first places of a reason, as many as are shown."""
+    for stop in (SLICE, len(reasons)):
+        found = np.flatnonzero(reasons[:stop] == number)[:LINES_SHOWN]
+        if len(found) == LINES_SHOWN:
+            break
+    return found
+
 
 class Reading:
     """One pass over a file's identity columns."""
@@ -157,26 +183,22 @@ class Reading:
         """Note that rows which were read are rejected after all."""
         self.left_out += rows
 
-    def take(self, batch: Batch) -> list[ReadColumn]:
+    def take_known(self, outcomes: U8, lines: npt.NDArray[np.int64]) -> None:
+        """Count rows that are known, by what became of the identity in each column: the reason, and above what it looked like."""
+        self.rows += len(lines)
+        for place, column in enumerate(self.columns):
+            column.count(outcomes[:, place] & np.uint8(15), outcomes[:, place] >> np.uint8(4) & np.uint8(7), lines)
+
+    def take(self, batch: Batch, *, sample: bool = True) -> list[ReadColumn]:
         """Normalise a batch's identities; each column's `normalised` has a row per row of the batch."""
         self.rows += len(batch.lines)
         for column in self.columns:
             spec = column.spec
             texts = batch.columns[spec.column]
             found = column.normalised = normalise(spec.rule, texts, form=spec.form, region=self.region)
-            column.forms += found.forms
-            column.raw += found.raw
-            column.hashed += found.hashed
-            column.accepted += int(found.keep.sum())
-            for number, count in enumerate(np.bincount(found.reasons).tolist()):
-                if number == Reason.KEPT or not count:
-                    continue
-                lines = batch.lines[found.reasons == number]
-                column.counts[Reason(number)] += count
-                shown = column.dropped.setdefault(Reason(number), [])
-                shown += lines[: LINES_SHOWN - len(shown)].tolist()
+            column.count(found.reasons, found.looks, batch.lines)
             if column.kept is not None:
-                column.kept.look(texts, batch.lines)
+                column.kept.look(texts, batch.lines, sample=sample)
         return self.columns
 
     def check(self) -> None:

@@ -23,6 +23,7 @@ from ..governance.visibility import Visibility
 from ..inputs.normalise import check_region
 from ..inputs.raw_values import refuse_personal_name
 from ..people import attributes as attributes_of
+from ..people import known_lines
 from ..people.changes import announce
 from ..people.datasets import check_dataset, fields_of, record_fields
 from ..people.drafts import Draft
@@ -110,6 +111,7 @@ def take_over(
         brought = draft.content.lists.get(dataset, ())  # by earlier exports of the dataset
         given = called.of(arrived.segments)
         Lists(scope).check_open(tx, given.values(), brought, into)
+        known_lines.forget(draft, dataset)
         numbers = draft.add_profiles(arrived.ids)
         note(draft, dataset, numbers)
         touched = np.zeros(draft.content.count, bool)

@@ -19,7 +19,8 @@ from ..people.snapshots import NUMBER, Snapshot
 from ..segments import references
 from ..storage.records import Document, Documents
 from .identity_columns import IdentityColumn, ImportReport
-from .people_files import PeopleFile, import_file
+from .people_files import import_file
+from .people_rows import PeopleFile
 from .tcf import NEEDED, Needed
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Profiles:
 
     def show(self, profile: str) -> Document:
         """Return one profile: its identities as they are stored (hashes in hex), consent, attributes, and the segments that
-        it is in, ours and received."""
+        it is in: ours, received, and shared by other projects."""
         with self._scope.read() as tx:
             visibility = Visibility(self._scope, tx)
             snapshot = Snapshot.open(self._scope, tx)
@@ -144,8 +145,10 @@ class Profiles:
             "share_at": date(word.at) if word.code else None,
             "share_basis": snapshot.basis(word.basis),
             "attributes": attributes,
-            "segments": [each.removeprefix("own.") for each in segments if each.startswith("own.")],
-            "received": [each.removeprefix("received.") for each in segments if each.startswith("received.")],
+            **{
+                name: [each.removeprefix(f"{word}.") for each in segments if each.startswith(f"{word}.")]
+                for name, word in (("segments", "own"), ("received", "received"), ("shared", "shared"))
+            },
         }
 
 

@@ -82,6 +82,12 @@ def extent(lines: list[str], start: int, delimiter: str) -> tuple[int, str, list
 
     None instead of cells: the quote is broken, or (when the end is that of the lines, or MAX_RECORD_LINES away) still open.
     """
+    try:
+        for row in csv.reader(lines[start : start + 1], delimiter=delimiter, strict=True):
+            return start + 1, lines[start], row
+    except csv.Error as error:
+        if "unexpected end" not in str(error):
+            return start + 1, lines[start], None
     limit = min(start + MAX_RECORD_LINES, len(lines))
     reader = csv.reader((f"{line}\n" for line in lines[start:limit]), delimiter=delimiter, strict=True)
     try:
@@ -91,6 +97,16 @@ def extent(lines: list[str], start: int, delimiter: str) -> tuple[int, str, list
         return (limit if is_open else start + 1), lines[start], None
     end = start + reader.line_num
     return end, "\n".join(lines[start:end]), row
+
+
+def not_plain(lines: list[str], delimiter: str, width: int) -> list[int]:
+    """Return which lines are not records of so many cells that their delimiters alone tell apart."""
+    count = width - 1
+    return [
+        index
+        for index, line in enumerate(lines)
+        if '"' in line or line.count(delimiter) != count or not line or len(line) > MAX_CELL
+    ]
 
 
 def plain_records(lines: list[str], delimiter: str, width: int) -> list[str] | None:

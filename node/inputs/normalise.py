@@ -7,9 +7,8 @@ works on a whole column; a value that breaks its rule is dropped with a reason a
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import IntEnum
 from hashlib import sha256
 from typing import Literal
 
@@ -19,52 +18,12 @@ from psi.values import U8, Bools, Values
 
 from ..errors import InvalidInput, check_name
 from . import phones
+from .reasons import MAX_OPAQUE as MAX_OPAQUE
+from .reasons import RAW, seen
+from .reasons import Reason as Reason
 from .text_columns import Lines
 
 Form = Literal["raw", "hashed"]
-
-MAX_OPAQUE = 255  # a value's length is one byte
-
-
-class Reason(IntEnum):
-    """Why a value was dropped; 0 is kept."""
-
-    KEPT = 0
-    EMPTY = 1
-    NOT_EMAIL = 2
-    NOT_PHONE = 3
-    NO_REGION = 4
-    NOT_HASH = 5
-    WRONG_LENGTH = 6
-    EMPTY_HASH = 7
-    IS_HASH = 8
-    IS_RAW = 9
-    NOT_DEVICE = 10
-    ZERO = 11
-    NOT_ECID = 12
-    TOO_LONG = 13
-
-    @property
-    def text(self) -> str:
-        return _TEXTS[self]
-
-
-_TEXTS = {
-    Reason.KEPT: "kept",
-    Reason.EMPTY: "empty",
-    Reason.NOT_EMAIL: "not an e-mail address",
-    Reason.NOT_PHONE: "not a phone number",
-    Reason.NO_REGION: "a national phone number without a region",
-    Reason.NOT_HASH: "not a SHA-256 hash",
-    Reason.WRONG_LENGTH: "a hash of the wrong length",
-    Reason.EMPTY_HASH: "the hash of the empty string",
-    Reason.IS_HASH: "a hash in a raw column",
-    Reason.IS_RAW: "a raw value in a hashed column",
-    Reason.NOT_DEVICE: "not a device id",
-    Reason.ZERO: "an all-zero id",
-    Reason.NOT_ECID: "not an ECID of 38 digits",
-    Reason.TOO_LONG: f"over {MAX_OPAQUE} bytes",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,26 +112,36 @@ def check_region(region: str | None) -> str | None:
 class Normalised:
     """A column after its rule: row i of `values` (zeros where dropped) belongs to row i of the column.
 
-    `reasons` is uint8 (n,) of Reason; `forms` counts what kept values looked like: raw, hex, 0x hex, Base64, URL-safe
-    Base64; `raw` and `hashed` count what was seen of each, also where a flag made it a reason to drop.
+    `reasons` is uint8 (n,) of Reason, `looks` uint8 (n,): what the text looked like, a number of FORMS.
     """
 
     values: Values
     reasons: U8
-    forms: Counter[str]
-    raw: int
-    hashed: int
+    looks: U8
 
     @property
     def keep(self) -> Bools:
         return np.asarray(self.reasons == Reason.KEPT, bool)
 
+    @property
+    def forms(self) -> Counter[str]:
+        return seen(self.reasons, self.looks).forms
+
+    @property
+    def raw(self) -> int:
+        return seen(self.reasons, self.looks).raw
+
+    @property
+    def hashed(self) -> int:
+        return seen(self.reasons, self.looks).hashed
+
     def spread(self, filled: Bools) -> "Normalised":
         """Return the column in which these are the rows that are `filled`, and the others empty."""
         rows = np.zeros((len(filled), self.values.rows.shape[1]), np.uint8)
         reasons = np.full(len(filled), Reason.EMPTY, np.uint8)
-        rows[filled], reasons[filled] = self.values.rows, self.reasons
-        return replace(self, values=Values(rows), reasons=reasons)
+        looks = np.zeros(len(filled), np.uint8)
+        rows[filled], reasons[filled], looks[filled] = self.values.rows, self.reasons, self.looks
+        return Normalised(values=Values(rows), reasons=reasons, looks=looks)
 
 
 def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, region: str | None = None) -> Normalised:
@@ -187,8 +156,7 @@ def normalise(rule: Rule, column: Sequence[str], *, form: Form | None = None, re
     if rule.hashed:
         return _personal(rule, texts, form, region)
     rows, reasons = _device(rule, texts)
-    kept = int((reasons == Reason.KEPT).sum())
-    return Normalised(values=Values(rows), reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
+    return Normalised(values=Values(rows), reasons=reasons, looks=np.zeros(len(texts), np.uint8))
 
 
 def _opaque(texts: Sequence[str]) -> Normalised:
@@ -202,9 +170,8 @@ def _opaque(texts: Sequence[str]) -> Normalised:
     padded = b"".join([value[:MAX_OPAQUE].ljust(width, b"\0")[:width] for value in encoded])
     rows = np.frombuffer(padded, np.uint8).reshape(len(texts), width).copy()
     rows[reasons != Reason.KEPT] = 0
-    kept = int((reasons == Reason.KEPT).sum())
     values = Values(rows, lengths.astype(np.uint8))
-    return Normalised(values=values, reasons=reasons, forms=Counter(raw=kept), raw=kept, hashed=0)
+    return Normalised(values=values, reasons=reasons, looks=np.zeros(len(texts), np.uint8))
 
 
 def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | None) -> Normalised:
@@ -213,12 +180,11 @@ def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | Non
     if 2 * np.count_nonzero(filled) < len(given):
         return _personal(rule, list(filter(None, texts)), form, region).spread(filled)
     rows, forms = _hashes(given)
-    is_hash = forms != _RAW
+    is_hash = forms != RAW
     reasons = np.where(filled, np.uint8(Reason.KEPT), np.uint8(Reason.EMPTY))
     others = filled & ~is_hash
     canonical, why = _canonical(rule, texts, given, others, region)
     is_raw = others & ((why == Reason.KEPT) | (why == Reason.NO_REGION))
-    raw, hashed = int(is_raw.sum()), int(is_hash.sum())
     for index in np.flatnonzero(others & ~is_raw & (given.lengths >= _HASHLIKE_BYTES)).tolist():
         if _HASHLIKE.fullmatch(texts[index]):
             why[index] = Reason.WRONG_LENGTH
@@ -233,9 +199,7 @@ def _personal(rule: Rule, texts: list[str], form: Form | None, region: str | Non
     ready = np.flatnonzero(is_hash & (reasons == Reason.KEPT))
     reasons[ready[(rows[ready] == _EMPTY_HASH).all(axis=1)]] = Reason.EMPTY_HASH
     rows[is_hash & (reasons != Reason.KEPT)] = 0
-    counts = np.bincount(forms[reasons == Reason.KEPT], minlength=len(_FORMS)).tolist()
-    kept = Counter({name: count for name, count in zip(_FORMS, counts, strict=True) if count})
-    return Normalised(values=Values(rows), reasons=reasons, forms=kept, raw=raw, hashed=hashed)
+    return Normalised(values=Values(rows), reasons=reasons, looks=forms)
 
 
 def encode(texts: Sequence[str]) -> list[bytes]:
@@ -257,14 +221,11 @@ for _value, _digit in enumerate(b"0123456789abcdef"):
 for _value, _digit in enumerate(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"):
     _BASE64[_digit] = _value
 _BASE64[ord("-")], _BASE64[ord("_")] = 62, 63
-
-
-_FORMS = ("raw", "hex", "0x hex", "Base64", "URL-safe Base64")
-_RAW, _URL_SAFE = 0, 4
+_URL_SAFE = 4
 
 
 def _hashes(given: Lines) -> tuple[U8, U8]:
-    """Decode what is a 32-byte digest in hex, 0x hex or (URL-safe) Base64; also return which of _FORMS each text has."""
+    """Decode what is a 32-byte digest in hex, 0x hex or (URL-safe) Base64; also return which of FORMS each text has."""
     lengths = given.lengths
     rows = np.zeros((len(lengths), 32), np.uint8)
     forms = np.zeros(len(lengths), np.uint8)

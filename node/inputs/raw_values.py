@@ -19,6 +19,7 @@ from .phones import parse_phone
 
 MAX_KEPT = 10_000  # characters of a value that is kept as it is
 SAMPLE = 1_000  # distinct values of a column that are tried as phone numbers of the region
+SAMPLED_LINES = 1 << 12  # of a file, whose first ones these values are from
 FEW = 10  # a column is words with a few numbers in it where fewer than one value in so many is one
 
 _AT = ("@", "\uff20", "\ufe6b", "%40")  # also full-width, small, and as URLs have it
@@ -62,15 +63,21 @@ class KeptColumn:
     doubts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _sample: dict[str, int] = field(default_factory=dict)  # the first values, with the first line of each
 
-    def look(self, texts: Sequence[str], lines: npt.NDArray[np.int64]) -> None:
-        """Look at some of the values."""
+    def look(self, texts: Sequence[str], lines: npt.NDArray[np.int64], *, sample: bool = True) -> None:
+        """Look at some of the values; without `sample` at each of them alone."""
+        if sample:
+            self.sample(texts, lines)
         refuse_personal(texts, self.name, lines)
         for signs, pattern, reason in _DOUBTS:
             if found := _with(signs, pattern, texts):
                 self.doubts[reason] += lines[found].tolist()
+
+    def sample(self, texts: Sequence[str], lines: npt.NDArray[np.int64]) -> None:
+        """Take the first values of the column for what `end` looks at; the texts are in order of their lines."""
         if self.region is not None and len(self._sample) < SAMPLE:
-            first = dict(zip(reversed(texts), reversed(lines.tolist()), strict=True))
-            for text in islice(dict.fromkeys(texts), SAMPLE):
+            early = texts[: int(np.searchsorted(lines, SAMPLED_LINES, side="right"))]
+            first = dict(zip(reversed(early), reversed(lines[: len(early)].tolist()), strict=True))
+            for text in islice(dict.fromkeys(early), SAMPLE):
                 self._sample.setdefault(text, first[text])
 
     def end(self) -> None:

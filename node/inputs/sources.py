@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InvalidInput
-from . import columnar, excel
+from . import columnar, excel, physical_lines
 from .cells import (
     DELIMITERS,
     MAX_CELL,
@@ -29,6 +29,7 @@ from .cells import (
     json_cell,
     json_keys,
     json_object,
+    not_plain,
     plain_records,
     refuse_document,
     require,
@@ -39,6 +40,7 @@ from .cells import (
 )
 from .queries import Query
 from .raw_values import refuse_personal_name
+from .text_columns import Lines
 from .text_files import BLOCK, MAX_LINE, SURROGATE, encoding_of, explained, first_line, head_of, open_file, position
 
 _BROKEN = "a broken or unclosed quote"
@@ -72,6 +74,7 @@ class Source:
     bad_bytes: bool = False
     rejected: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     table: columnar.Table | None = None
+    joins_lines: bool = False  # whether a record went on over several lines so far
     _mark: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)  # stands between lines of JSON
 
     @property
@@ -134,6 +137,53 @@ class Source:
             return self._rows_of_table(self.table, progress)
         return self._rows_of_text(progress)
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether the records of the input can be read by their lines alone, unless one of them has several."""
+        return self.table is None and not self.bad_bytes
+
+    def blocks(self, progress: ReadProgress | None = None) -> Iterator[tuple[Lines, int]]:
+        """Read the lines after the header as they stand, with the number of the first of each block; raises Unwieldy."""
+        total = self.path.stat().st_size
+        skip = self.header_lines if self.kind == "CSV" else 0
+
+        def report(done: int) -> None:
+            if progress is not None:
+                progress(done, total)
+
+        with explained(self.path):
+            yield from physical_lines.blocks(self.path, self.encoding, skip=skip, progress=report)
+
+    def batches_of(self, wanted: npt.NDArray[np.int64]) -> Iterator[Batch]:
+        """Read the records on some lines, given by their numbers, ascending: those that `batches` would read from them.
+
+        Raises Unwieldy where a record goes on over several lines.
+        """
+        for blocks in physical_lines.ahead(self.blocks(), MAX_RECORD_LINES) if len(wanted) else ():
+            lines, number = blocks[0]
+            if number > wanted[-1]:
+                return
+            first, last = np.searchsorted(wanted, (number, number + len(lines))).tolist()
+            batch = self._batch_of(wanted[first:last], blocks)
+            if batch is not None:
+                yield batch
+
+    def _batch_of(self, numbers: npt.NDArray[np.int64], blocks: list[tuple[Lines, int]]) -> Batch | None:
+        """Return the records on some lines of the first of some blocks that follow one another."""
+        lines, number = blocks[0]
+        texts = lines.texts(numbers - number)
+        if self.kind != "CSV":
+            return self._json(texts, numbers)[0]
+        after, width = [each for each, _ in blocks[1:]], len(self.header)
+        alone = np.ones(len(texts), bool)
+        for index in [index for index, text in enumerate(texts) if '"' in text]:
+            place = int(numbers[index]) - number
+            alone[index] = physical_lines.stands_alone(texts[index], lines, place, after, self.delimiter, width)
+            if not alone[index]:
+                self._reject(number + place, _BROKEN)
+        full = [texts[index] for index in np.flatnonzero(alone).tolist()]
+        return self._csv(full, numbers[alone], final=True)[0]
+
     def lines(self) -> Iterator[tuple[int, str]]:
         """Read the physical lines of a text as they stand, with their numbers; a line that is not UTF-8 is rejected."""
         with explained(self.path), self._text() as text:
@@ -172,7 +222,7 @@ class Source:
                     return
                 lines = (rest + block).split("\n")
                 rest = lines.pop() if block else ""
-                batch, used = parse(lines, number, final=not block)
+                batch, used = parse(lines, np.arange(number, number + len(lines)), final=not block)
                 number += used
                 if used < len(lines):  # the beginning of a record that goes on, and is read again with what follows
                     rest = "\n".join([*lines[used:], rest])
@@ -186,10 +236,9 @@ class Source:
                 if progress is not None:
                     progress(position(text), total)
 
-    def _csv(self, lines: list[str], number: int, *, final: bool) -> tuple[Batch | None, int]:
+    def _csv(self, lines: list[str], numbers: npt.NDArray[np.int64], *, final: bool) -> tuple[Batch | None, int]:
         """Split lines into cells; returns how many of them were used up, fewer than all if a quote is still open."""
-        used = len(lines)
-        numbers = np.arange(number, number + used)
+        used, given = len(lines), numbers
         if "" in lines:
             numbers = numbers[np.fromiter(map(bool, lines), bool, len(lines))]
             full = [line for line in lines if line]
@@ -212,7 +261,7 @@ class Source:
             if plain is not None:
                 cells = plain
             else:
-                cells, full, numbers, open_lines = self._careful(lines, number, final)
+                cells, full, numbers, open_lines = self._careful(lines, given, final)
                 used, bad = used - open_lines, []
         self.rejected[_NOT_UTF8] += bad
         if not full:
@@ -221,7 +270,7 @@ class Source:
         return Batch({name: cells[place::width] for name, place in places}, numbers, full), used
 
     def _careful(
-        self, lines: list[str], number: int, final: bool
+        self, lines: list[str], numbers: npt.NDArray[np.int64], final: bool
     ) -> tuple[list[str], list[str], npt.NDArray[np.int64], int]:
         """Read record by record. A quote that never closes, or closes into nonsense, costs the line it began on."""
         cells: list[str] = []
@@ -229,7 +278,18 @@ class Source:
         kept: list[int] = []
         width, start = len(self.header), 0
         row: list[str] | None
+        given = numbers.tolist()
+        stops = iter(range(len(lines)) if self.bad_bytes else [*not_plain(lines, self.delimiter, width), len(lines)])
+        stop = next(stops)
         while start < len(lines):
+            while stop < start:
+                stop = next(stops)
+            if start < stop:  # all at once
+                cells += self.delimiter.join(lines[start:stop]).split(self.delimiter)
+                records += lines[start:stop]
+                kept += given[start:stop]
+                start = stop
+                continue
             record = lines[start]
             if '"' not in record and len(record) <= MAX_CELL:
                 end, row = start + 1, record.split(self.delimiter)
@@ -237,11 +297,12 @@ class Source:
                 end, record, row = extent(lines, start, self.delimiter)
             if row is None and end == len(lines) and not final and end - start < MAX_RECORD_LINES:
                 return cells, records, np.array(kept, np.int64), len(lines) - start
-            line = number + start
+            line = given[start]
             if row is None or (end - start > 1 and len(row) != width):
                 self._reject(line, _BROKEN)
                 start += 1
                 continue
+            self.joins_lines |= end - start > 1
             start = end
             if not record:
                 continue
@@ -255,8 +316,9 @@ class Source:
                 kept.append(line)
         return cells, records, np.array(kept, np.int64), 0
 
-    def _json(self, lines: list[str], number: int, *, final: bool) -> tuple[Batch | None, int]:
-        numbers = np.arange(number, number + len(lines))
+    def _json(
+        self, lines: list[str], numbers: npt.NDArray[np.int64], *, final: bool = True
+    ) -> tuple[Batch | None, int]:
         full, numbers, bad = self._decodable(lines, numbers)
         self.rejected[_NOT_UTF8] += bad
         blank = np.fromiter((not line.strip() for line in full), bool, len(full))

@@ -45,6 +45,26 @@ class Lines:
         places = zip(self.starts[where].tolist(), self.ends[where].tolist(), strict=True)
         return [self.data[start:end].decode("utf-8", "surrogatepass") for start, end in places]
 
+    def following(self, place: int, count: int) -> list[str]:
+        """Return so many texts from a place on, or those that there are, of lines as `split` finds them."""
+        stop = min(place + count, len(self))
+        return self._consecutive(place, stop) if place < stop else []
+
+    def until(self, place: int, sign: str, count: int) -> list[str]:
+        """Return what `following` does, but none after the next text that has a sign of ASCII."""
+        found = self.data.find(sign.encode(), int(self.ends[place]))
+        stop = int(np.searchsorted(self.ends, found)) + 1 if found >= 0 else len(self)
+        return self._consecutive(place, min(stop, place + count, len(self)))
+
+    def may_close(self, place: int, delimiter: str) -> bool:
+        """Return whether a quote that is open at the end of a text may be closed by the next one, if that is here."""
+        found = self.data.find(b'"', int(self.ends[place]))
+        return found < 0 or self.data.startswith((b'"', b"\n", delimiter.encode()), found + 1)
+
+    def _consecutive(self, start: int, stop: int) -> list[str]:
+        data = self.data[int(self.starts[start]) : int(self.ends[stop - 1])]
+        return data.decode("utf-8", "surrogatepass").split("\n")
+
     def begin(self, sign: str) -> Bools:
         """Return which of the lines begin with a sign, one of ASCII."""
         first = np.frombuffer(self.data, np.uint8)[self.starts]  # the line break, of an empty line

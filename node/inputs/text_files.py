@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
+
 from ..errors import Failure, InvalidInput
 from ..homes import check_input
 from .expansion import Unpacked
@@ -68,6 +70,7 @@ _MARKS = [
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 ]
+_FIRST_OF_SEVERAL = 0xC0  # the first byte of a character beyond ASCII is above it in UTF-8
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -80,9 +83,10 @@ def _count(path: Path) -> tuple[int, int]:
             if block.isascii() and not decoder.getstate()[0]:
                 continue
             text = decoder.decode(block)
-            valid = len(text.encode("utf-8", "ignore").decode())  # without what was escaped
-            bad += len(text) - valid
-            good += valid - len(text.encode("ascii", "ignore"))
+            valid = text.encode("utf-8", "ignore")  # without what was escaped
+            beyond = np.frombuffer(valid, np.uint8)
+            good += int(np.count_nonzero(beyond >= _FIRST_OF_SEVERAL))
+            bad += len(text) - int(np.count_nonzero((beyond & 0xC0) != 0x80))
     return bad + len(decoder.getstate()[0]), good
 
 

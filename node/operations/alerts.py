@@ -30,6 +30,8 @@ class AlertKind(StrEnum):
     CONNECTION_ACCEPTED = "connection_accepted"
     CONNECTION_DECLINED = "connection_declined"
     CONNECTION_REQUEST = "connection_request"
+    DECISION_DIFFERS = "decision_differs"
+    DESTINATION_FAILED = "destination_failed"
     DISCONNECTED = "disconnected"
     FEED_CHANGED = "feed_changed"
     FEED_DECLINED = "feed_declined"
@@ -54,6 +56,8 @@ class AlertKind(StrEnum):
     RUN_FAILED = "run_failed"
     RUN_OVERDUE = "run_overdue"
     SEGMENT_EMPTIED = "segment_emptied"
+    SEGMENT_SHARED = "segment_shared"
+    SEGMENT_UNSHARED = "segment_unshared"
 
 
 LASTING = frozenset(  # never too many: each comes once a day, or an hour, for a partner
@@ -126,7 +130,8 @@ class Alerts:
     def all(self, *, open_only: bool = False) -> "list[Alert]":
         """Return the project's alerts, newest first; `open_only`: those that nobody has acknowledged.
 
-        A caller whom labels limit sees no kind that names feeds or segments.
+        A caller whom labels limit sees no kind that names feeds or segments, and nobody one that names a segment of a
+        project that they do not reach.
         """
         query = select(rows).order_by(rows.c.at.desc(), rows.c.id)
         if open_only:
@@ -172,9 +177,14 @@ class Alerts:
 
     def _mine(self, tx: Tx) -> ColumnElement[bool]:
         """Return the condition on the alerts that are there for the caller."""
-        mine = rows.c.project_id == self._scope.id
-        limited = self._scope.home.guard.limited(tx, self._scope.id)
-        return mine & rows.c.kind.in_(NAMELESS) if limited else mine
+        mine, guard = rows.c.project_id == self._scope.id, self._scope.home.guard
+        if guard.limited(tx, self._scope.id):
+            mine &= rows.c.kind.in_(NAMELESS)
+        reached = guard.reached(tx)
+        if reached.names is None:
+            return mine
+        texts = tx.execute(select(rows.c.id, rows.c.text).where(mine)).all()
+        return mine & rows.c.id.not_in([each.id for each in texts if reached.text(each.text) != each.text])
 
 
 def forget_old(scope: Scope) -> None:

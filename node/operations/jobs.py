@@ -205,7 +205,7 @@ class Jobs:
             if limited:
                 query = query.where(rows.c.project_id.not_in(limited) | (rows.c.submitted_by == self._me()))
             found = tx.execute(query.limit(limit))
-            return [self._for_caller(record(Job, row), row.project_id in limited)[0] for row in found]
+            return [self._for_caller(tx, record(Job, row), row.project_id in limited)[0] for row in found]
 
     def show(self, job_id: str) -> Job:
         """Return a job by its id, or by the beginning of it that no other job has which the caller may see."""
@@ -217,7 +217,7 @@ class Jobs:
             begun = [record(Job, row) for row in tx.execute(select(rows).where(beginning(rows.c.id, job_id)))]
             visible = {job.id: job for job in begun if self._visible(tx, job)}
             job = visible[the_one([*visible], job_id, "job", Remedy("job.list"))]
-            return self._for_caller(job, self._home.guard.limited(tx, job.project_id))
+            return self._for_caller(tx, job, self._home.guard.limited(tx, job.project_id))
 
     def open_count(self, scope: Scope) -> int:
         """Return how many jobs of a project are not over, of those that are there for the caller."""
@@ -235,12 +235,15 @@ class Jobs:
         views = permissions.permits(grants, permissions.Permission.VIEW, job.project_id)
         return views and (not limited or job.submitted_by == self._me())
 
-    def _for_caller(self, job: Job, limited: bool) -> tuple[Job, bool]:
+    def _for_caller(self, tx: Tx, job: Job, limited: bool) -> tuple[Job, bool]:
         """Return a job without what its error says of things that may be hidden from the caller, and whether it said any.
 
         The node, which sees all, was refused.
         """
-        if not limited or job.error is None or job.error.get("code") not in _NAMING_CODES:
+        if job.error is None:
+            return job, False
+        seen = self._home.guard.reached(tx).value(job.error)
+        if seen == job.error and not (limited and job.error.get("code") in _NAMING_CODES):
             return job, False
         return replace(job, error={**_NAMELESS, "code": job.error["code"]}), True
 

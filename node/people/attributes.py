@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
 from psi.values import SLICE
 
@@ -27,6 +28,7 @@ def lay_over(draft: Draft, dataset: str, numbers: npt.NDArray[np.int64], columns
 
     A profile's last row wins; columns that are not given stay as they were.
     """
+    draft.touched.add(BitMap(numbers.astype(np.uint32)))
     last = np.full(draft.content.count, -1, np.int64)
     last[numbers] = np.arange(len(numbers))
     profiles = np.flatnonzero(last >= 0).astype(np.uint32)

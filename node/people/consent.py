@@ -111,6 +111,21 @@ class Noted:
     withdrawals_kept: int
 
 
+def may_change(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Bools:
+    """Return which words `merge` could make something of: those of profiles one of whose words is not what is kept.
+
+    An undated word says again what is kept if its code is that, and no no.
+    """
+    now = kept.take(profiles)
+    undated = words.bases == UNDATED
+    same = (words.codes == now.codes) & np.where(
+        undated, words.codes < _DN, (words.at == now.at) & (words.bases == now.bases)
+    )
+    news = np.zeros(len(kept.codes), bool)
+    news[profiles[~same]] = True
+    return np.asarray(news[profiles], bool)
+
+
 class AsSeen:
     """What was said, for a caller who sees some profiles: the others said nothing before."""
 

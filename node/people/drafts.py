@@ -4,12 +4,13 @@ New files are on disk before the manifest row that names them, so a kill leaves 
 worst files that nobody names.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,21 @@ from . import consent
 from .identity_rows import IdentityRows, as_values, begins
 from .manifests import IdentityFiles, Manifest
 from .snapshots import NOTED, Snapshot
+from .splicing import Splice, before, places_of
+from .touched import MOST_GENERATIONS, Touched, few
 
 KEPT_GENERATIONS = 8  # so many newer ones may come while a reader uses a pinned snapshot
 MAX_ID = 255  # bytes of a profile id
 MAX_BASES = 1_000  # different ones in a project: more would say something about single people
+
+
+class SortedIdentities(Protocol):
+    """Identity rows as `IdentityRows.sorted` arranges them, in blocks: the arrays of its `columns` by their `kinds`."""
+
+    def __len__(self) -> int: ...
+    @property
+    def kinds(self) -> Sequence[str]: ...
+    def blocks(self, kind: str, /) -> Iterator[npt.NDArray[Any]]: ...
 
 
 @dataclass(slots=True)
@@ -42,6 +54,7 @@ class Draft:
     tx: Tx
     base: Snapshot = field(init=False)
     content: Manifest = field(init=False)
+    touched: Touched = field(default_factory=Touched)
 
     def __post_init__(self) -> None:
         self.base = Snapshot.open(self.scope, self.tx)
@@ -54,11 +67,23 @@ class Draft:
 
     def save(self, kind: str, array: npt.NDArray[Any]) -> str:
         """Write an array and return the file's name."""
-        array = np.ascontiguousarray(array)
+        return self._save(kind, array, array.shape, iter([array]))
+
+    def splice(self, kind: str, splice: Splice, old: npt.NDArray[Any], new: npt.NDArray[Any]) -> str:
+        """Write a column of a table that others are put into, and return the file's name; both are of one type."""
+        return self._save(
+            kind, old, (splice.count, *old.shape[1:]), splice.blocks(old, new.astype(old.dtype, copy=False))
+        )
+
+    def _save(
+        self, kind: str, like: npt.NDArray[Any], shape: tuple[int, ...], blocks: Iterator[npt.NDArray[Any]]
+    ) -> str:
         header = BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+        about = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, about)
+        contents = (np.ascontiguousarray(block).reshape(-1).view(np.uint8).data for block in blocks)
         name = self._name(f"{kind}.npy")
-        write_atomically(self.scope.data_directory / name, [header.getvalue(), array.reshape(-1).view(np.uint8).data])
+        write_atomically(self.scope.data_directory / name, chain([header.getvalue()], contents))
         return name
 
     def save_bytes(self, kind: str, data: bytes) -> str:
@@ -93,6 +118,7 @@ class Draft:
 
     def _save_profiles(self, ids: npt.NDArray[np.bytes_], order: npt.NDArray[np.int64], *, new: int) -> None:
         """Replace the ids of profiles, the last of which are new: these have said nothing."""
+        self.touched.add(BitMap(range(len(ids) - new, len(ids))))
         self.change(count=len(ids), ids=self.save("ids", ids), order=self.save("order", order.astype(np.uint32)))
         said, nothing = self.base.said(), consent.Words.nothing(new)
         self.save_consent(consent.Words.join([said, nothing]) if len(said.codes) else nothing)
@@ -110,8 +136,10 @@ class Draft:
         What changed is counted as who sees not all of them has `seen` it.
         """
         kept = self.snapshot.said(namespace)
+        before = kept.codes[profiles]
         shown = None if seen is None else consent.merge(seen.said(namespace, kept), profiles, words)
         found = consent.merge(kept, profiles, words)
+        self.touched.add(BitMap(profiles[kept.codes[profiles] != before].astype(np.uint32)))
         if namespace is None:
             self.save_consent(kept)
             return shown or found
@@ -173,26 +201,52 @@ class Draft:
 
     def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: IdentityRows) -> None:
         """Replace a dataset's rows for the touched profiles by `given` (sorted); those of other datasets stay."""
-        before = self.base.rows(namespace)
-        stays = (before.sources != self.source(dataset)) | ~touched[before.profiles]
-        merged, repeated = given, False
-        if stays.any():
-            merged = before.take(stays).join(given).sorted()
-            repeated = not begins(merged.values, merged.profiles).all()
-        self.set_identities(namespace, merged, repeated=repeated)
+        old = self.base.rows(namespace)
+        stays = (old.sources != self.source(dataset)) | ~touched[old.profiles]
+        if few(np.flatnonzero(touched), self.content.count) is None:
+            self.touched.everybody()
+        else:
+            self.touched.add(BitMap(old.take(~stays).join(given).alone().profiles))
+        if not stays.any():
+            return self.set_identities(namespace, given, repeated=False)
+        if not len(given) and stays.all():
+            return None
+        alike = places_of(old.values.rows, given.values.rows)
+        new = old.take(alike[stays[alike]]).join(given).sorted().packed_as(old)
+        if new is None:
+            merged = old.take(stays).join(given).sorted()
+            return self.set_identities(namespace, merged, repeated=not begins(merged.values, merged.profiles).all())
+        stays[alike] = False
+        splice, was = Splice(kept=stays, before=before(old.values.rows, new.values.rows)), old.columns()
+        names = {kind: self.splice(kind, splice, was[kind], column) for kind, column in new.columns().items()}
+        repeated = self.base.content.identities[namespace].repeated or not begins(new.values, new.profiles).all()
+        self.change(identities={**self.content.identities, namespace: IdentityFiles(**names, repeated=repeated)})
+        return None
+
+    def write_identities(self, namespace: str, touched: Bools, given: SortedIdentities) -> None:
+        """Write the rows of a namespace that had none, all given by one dataset, for the touched profiles."""
+        self._touch(touched)
+        names = {}
+        for kind in given.kinds:
+            blocks = given.blocks(kind)
+            first = next(blocks)
+            names[kind] = self._save(kind, first, (len(given), *first.shape[1:]), chain([first], blocks))
+        files = IdentityFiles(**names, repeated=False)
+        self.change(identities={**self.content.identities, namespace: files})
+
+    def _touch(self, touched: Bools) -> None:
+        profiles = np.flatnonzero(touched)
+        if few(profiles, self.content.count) is None:
+            self.touched.everybody()
+        else:
+            self.touched.add(BitMap(profiles.astype(np.uint32)))
 
     def set_identities(self, namespace: str, rows: IdentityRows, *, repeated: bool) -> None:
-        """Replace a namespace's rows, which are sorted; without a row the namespace goes."""
+        """Replace a namespace's rows, which are sorted; without a row the namespace goes. The caller notes whom it touched."""
         identities = {name: files for name, files in self.content.identities.items() if name != namespace}
         if len(rows):
-            identities[namespace] = IdentityFiles(
-                rows=self.save("rows", rows.values.rows),
-                lengths=None if rows.values.lengths is None else self.save("lengths", rows.values.lengths),
-                profiles=self.save("profiles", rows.profiles),
-                sources=self.save("sources", rows.sources),
-                ranks=self.save("ranks", rows.ranks),
-                repeated=repeated,
-            )
+            names = {kind: self.save(kind, column) for kind, column in rows.columns().items()}
+            identities[namespace] = IdentityFiles(**names, repeated=repeated)
         self.change(identities=identities)
 
     def source(self, dataset: str) -> int:
@@ -202,7 +256,7 @@ class Draft:
         return self.content.sources.index(dataset)
 
     def set_attributes(self, dataset: str, written: Path) -> None:
-        """Replace a dataset's attributes by a copy of a Parquet file; see attributes.py."""
+        """Replace a dataset's attributes by a copy of a Parquet file, as attributes.py does, which notes whom it touched."""
         file = self._name("attributes.parquet")
         with written.open("rb") as content:
             write_atomically(self.scope.data_directory / file, iter(partial(content.read, 1 << 20), b""))
@@ -219,6 +273,7 @@ class Draft:
 
     def set_members(self, segment_id: str, members: BitMap | None) -> None:
         """Replace a segment's members; None takes the segment away."""
+        self.touched.add(self.snapshot.members(segment_id) ^ (BitMap() if members is None else members))
         segments = {each: file for each, file in self.content.segments.items() if each != segment_id}
         if members is not None:
             segments[segment_id] = self.save_bytes("members.roaring", members.serialize())
@@ -228,9 +283,16 @@ class Draft:
         """Name other files, or more, in the generation that is being written."""
         self.content = replace(self.content, **values)
 
+    def _note_touched(self) -> None:
+        """Name a file with the profiles that this generation changed, beside those of the generations before."""
+        profiles = self.touched.profiles(self.content.count)
+        name = "" if profiles is None else self.save_bytes("touched.roaring", profiles.serialize())
+        self.change(touched=(*self.base.content.touched, name)[-MOST_GENERATIONS:])
+
     def publish(self, *, keep: int = KEPT_GENERATIONS) -> Snapshot:
         """Make this the newest generation, and drop the files that none of the last `keep` generations names."""
         self._forget_bases()
+        self._note_touched()
         rows, generation = tables.manifests, self.base.generation + 1
         self.tx.execute(
             rows.insert().values(

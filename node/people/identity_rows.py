@@ -1,6 +1,6 @@
 """Identities as rows: sorted, joined, each once. Pure; files are read in snapshots.py and written in drafts.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,11 @@ class IdentityRows:
         found = order_of(self.values, self.profiles, self.sources, self.ranks)
         return self.take(found[begins(self.values, self.profiles, self.sources, by=found)])
 
-    def sort(self) -> "IdentityRows":
-        """Return what `sorted` does. The values are put in order where they are: nobody may use these rows any more."""
+    def sort(self) -> "tuple[IdentityRows, Indices]":
+        """Return what `sorted` does, and which rows are left out.
+
+        The values are put in order where they are: nobody may use these rows any more.
+        """
         found = order_of(self.values, self.profiles, self.sources, self.ranks)
         first = begins(self.values, self.profiles, self.sources, by=found)
         lengths = self.values.lengths
@@ -66,7 +69,33 @@ class IdentityRows:
             sources=self.sources[found],
             ranks=self.ranks[found],
         )
-        return rows if first.all() else rows.take(first)
+        return (rows, found[:0]) if first.all() else (rows.take(first), found[~first])
+
+    def alone(self) -> "IdentityRows":
+        """Return the rows that are there once, of those of two tables: these the tables do not have in common."""
+        found = order_of(self.values, self.profiles, self.sources, self.ranks)
+        first = begins(self.values, self.profiles, self.sources, self.ranks, by=found)
+        return self.take(found[first & np.append(first[1:], True)])
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays by the names that they have in a generation's files."""
+        columns: dict[str, npt.NDArray[Any]] = {
+            "rows": self.values.rows,
+            "profiles": self.profiles,
+            "sources": self.sources,
+            "ranks": self.ranks,
+        }
+        return columns if self.values.lengths is None else columns | {"lengths": self.values.lengths}
+
+    def packed_as(self, other: "IdentityRows") -> "IdentityRows | None":
+        """Return the same rows with values as wide as the other's; None where the other's are not wide enough."""
+        missing = other.values.rows.shape[1] - self.values.rows.shape[1]
+        if missing < 0 or (self.values.lengths is None) != (other.values.lengths is None):
+            return None
+        if missing and self.values.lengths is None:
+            return None
+        rows = np.pad(self.values.rows, ((0, 0), (0, missing))) if missing else self.values.rows
+        return replace(self, values=Values(rows, self.values.lengths))
 
     def key(self, place: int) -> npt.NDArray[np.int64]:
         """Return a number per row that is lowest for a profile's primary identity; `place` is the namespace's."""

@@ -28,6 +28,27 @@ class IdentityFiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineFiles:
+    """The files of the lines that a dataset's imports had, as `known_lines.py` has them.
+
+    The `stamp` says how they were read, `made` when, in Unix seconds.
+    """
+
+    stamp: str
+    made: int
+    digests: str
+    profiles: str
+    lines: str
+    outcomes: str
+    at: str | None = None
+
+    @property
+    def files(self) -> list[str]:
+        each = (self.digests, self.profiles, self.lines, self.outcomes, self.at)
+        return [name for name in each if name is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """One generation. A text is the name of a file, `bases`, `sources` and the names in `lists` apart."""
 
@@ -44,15 +65,20 @@ class Manifest:
     sources: tuple[str, ...] = ()  # datasets, by the numbers that identity rows name them with
     attributes: Mapping[str, str] = field(default_factory=dict)  # by dataset
     named: Mapping[str, str] = field(default_factory=dict)  # by dataset: the profiles that its imports had
+    known_lines: Mapping[str, LineFiles] = field(default_factory=dict)  # by dataset
     segments: Mapping[str, str] = field(default_factory=dict)  # members, by the segment's id
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by dataset: segments its exports brought
+    touched: tuple[
+        str, ...
+    ] = ()  # profiles that the last generations changed, this one's last; "" is all. See touched.py
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Manifest":
         values = {each.name: document[each.name] for each in fields(cls) if each.name in document}
         values["identities"] = {name: IdentityFiles(**files) for name, files in values.get("identities", {}).items()}
+        values["known_lines"] = {name: LineFiles(**files) for name, files in values.get("known_lines", {}).items()}
         values["lists"] = {dataset: tuple(names) for dataset, names in values.get("lists", {}).items()}
-        for name in ("bases", "sources"):
+        for name in ("bases", "sources", "touched"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
@@ -67,7 +93,10 @@ class Manifest:
     def _files(self) -> Iterator[str]:
         columns = (self.ids, self.order, self.erased, self.consent, self.consent_at, self.consent_basis)
         yield from (name for name in columns if name is not None)
-        for each in self.identities.values():
-            yield from each.files
+        for identities in self.identities.values():
+            yield from identities.files
+        for lines in self.known_lines.values():
+            yield from lines.files
         for names in (self.noted, self.attributes, self.named, self.segments):
             yield from names.values()
+        yield from filter(None, self.touched)

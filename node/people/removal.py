@@ -13,7 +13,7 @@ from pyroaring import BitMap
 from psi.values import Bools
 
 from ..inputs.sql import quoted
-from . import consent, datasets
+from . import consent, datasets, known_lines
 from .drafts import Draft
 from .identity_rows import IdentityRows, begins
 from .named import people_of
@@ -27,6 +27,7 @@ _WITHDRAWN = consent.CODES.index("dn")  # this and what is stricter
 
 def take_out(draft: Draft, profiles: BitMap) -> None:
     """Take profiles out of all that a generation has: ids, identities, consent, attributes, members of segments."""
+    draft.touched.add(profiles)
     snapshot = draft.snapshot
     gone = np.zeros(snapshot.profile_count, bool)
     gone[profiles.to_array()] = True
@@ -49,6 +50,7 @@ def take_out(draft: Draft, profiles: BitMap) -> None:
     for namespace in snapshot.namespaces:
         rows = snapshot.rows(namespace)
         _keep(draft, namespace, rows, ~gone[rows.profiles])
+    known_lines.take_out(draft, gone)
     for dataset in snapshot.attributes:
         _rewrite(draft, dataset, where=profiles)
     for dataset in list(draft.content.named):
@@ -66,7 +68,9 @@ def take_out_dataset(draft: Draft, dataset: str) -> BitMap:
 
     Whoever said no stays, with id and consent: a withdrawal has to outlast what it was given about.
     """
+    draft.touched.everybody()
     before = draft.snapshot
+    known_lines.forget(draft, dataset)
     others = [name for name, _ in datasets.stored(draft.scope, draft.tx) if name != dataset]
     had = people_of(before, dataset) if others else before.everyone
     if dataset in before.content.sources:
@@ -92,6 +96,7 @@ def take_out_identities(draft: Draft, dataset: str, namespace: str) -> int:
     """Take out the identities that a dataset gave in a namespace; return how many rows that were."""
     if dataset not in draft.content.sources or namespace not in draft.content.identities:
         return 0
+    known_lines.forget(draft, dataset)
     rows = draft.snapshot.rows(namespace)
     kept = rows.sources != draft.content.sources.index(dataset)
     _keep(draft, namespace, rows, kept)
@@ -100,12 +105,15 @@ def take_out_identities(draft: Draft, dataset: str, namespace: str) -> int:
 
 def take_out_attribute(draft: Draft, dataset: str, field: str) -> None:
     """Take out one attribute of a dataset, however its name is spelled there."""
+    known_lines.forget(draft, dataset)
     if dataset in draft.content.attributes:
+        draft.touched.everybody()
         _rewrite(draft, dataset, without=(field,))
 
 
 def _keep(draft: Draft, namespace: str, rows: IdentityRows, kept: Bools) -> None:
     if not kept.all():
+        draft.touched.add(BitMap(rows.profiles[~kept]))
         rows = rows.take(kept)
         draft.set_identities(namespace, rows, repeated=not begins(rows.values, rows.profiles).all())
 

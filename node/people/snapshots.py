@@ -1,6 +1,6 @@
 """A project's data as a reader pins it: one generation, immutable files and the manifest row that names them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +76,7 @@ class Snapshot:
     @cached_property
     def erased(self) -> BitMap:
         """The numbers of erased profiles: what was theirs is empty."""
-        return BitMap.deserialize(self._bytes(self.content.erased)) if self.content.erased else BitMap()
+        return bitmap(self, self.content.erased)
 
     @property
     def everyone(self) -> BitMap:
@@ -184,12 +184,12 @@ class Snapshot:
         files = self.content.identities.get(namespace)
         if files is None:
             return IdentityRows.none()
-        lengths = self._load(files.lengths) if files.lengths else None
+        lengths = load(self, files.lengths) if files.lengths else None
         return IdentityRows(
-            values=Values(self._load(files.rows), lengths),
-            profiles=self._load(files.profiles),
-            sources=self._load(files.sources),
-            ranks=self._load(files.ranks),
+            values=Values(load(self, files.rows), lengths),
+            profiles=load(self, files.profiles),
+            sources=load(self, files.sources),
+            ranks=load(self, files.ranks),
         )
 
     def _is_repeated(self, namespace: str) -> bool:
@@ -199,7 +199,7 @@ class Snapshot:
     def noted(self, namespace: str) -> npt.NDArray[Any]:
         """Return the consent noted for single namespaces, NOTED rows in order of profile."""
         name = self.content.noted.get(namespace.partition("/")[0])
-        return self._load(name) if name else np.zeros(0, NOTED)
+        return load(self, name) if name else np.zeros(0, NOTED)
 
     def said(self, namespace: str | None = None) -> consent.Words:
         """Return a copy of what all profiles said, for all of them or for their identities in one namespace."""
@@ -233,33 +233,37 @@ class Snapshot:
     def named(self, dataset: str) -> BitMap | None:
         """Return the profiles that a dataset's imports had; None where none has noted them. See named.py."""
         name = self.content.named.get(dataset)
-        return BitMap.deserialize(self._bytes(name)) if name else None
+        return bitmap(self, name) if name else None
 
     def members(self, segment_id: str) -> BitMap:
         """Return a segment's profile numbers as they were last evaluated."""
-        name = self.content.segments.get(segment_id)
-        return BitMap.deserialize(self._bytes(name)) if name else BitMap()
+        return bitmap(self, self.content.segments.get(segment_id))
 
     def _array(self, name: str | None, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        return self._load(name) if name else np.zeros(0, dtype)
+        return load(self, name) if name else np.zeros(0, dtype)
 
-    def _load(self, name: str) -> npt.NDArray[Any]:
-        try:
-            return np.load(below(self.directory, name), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-        except (OSError, ValueError, EOFError) as error:
-            raise self._missing(name) from error
 
-    def _bytes(self, name: str) -> bytes:
-        try:
-            return below(self.directory, name).read_bytes()
-        except OSError as error:
-            raise self._missing(name) from error
+def load(snapshot: Snapshot, name: str) -> npt.NDArray[Any]:
+    """Return the array in a file of a generation, mapped into memory."""
+    try:
+        return np.load(below(snapshot.directory, name), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        raise _missing(snapshot, name) from error
 
-    def _missing(self, name: str) -> Failure:
-        return Failure(
-            f"the data file {name} of generation {self.generation} is missing or damaged, or people were erased meanwhile",
-            hint="run the command again; if it stays so, restore the home from a backup",
-        )
+
+def bitmap(snapshot: Snapshot, name: str | None) -> BitMap:
+    """Return the profiles in a file of a generation; nobody without one. Raises Failure where it cannot be read."""
+    try:
+        return BitMap.deserialize(below(snapshot.directory, name).read_bytes()) if name else BitMap()
+    except (OSError, ValueError, IndexError) as error:
+        raise _missing(snapshot, name) from error
+
+
+def _missing(snapshot: Snapshot, name: str | None) -> Failure:
+    return Failure(
+        f"the data file {name} of generation {snapshot.generation} is missing or damaged, or people were erased meanwhile",
+        hint="run the command again; if it stays so, restore the home from a backup",
+    )
 
 
 def no_profile() -> NotFound:
@@ -284,6 +288,22 @@ def is_kept(scope: Scope, snapshot: Snapshot) -> bool:
     mine = (rows.c.project_id == scope.id, rows.c.generation == snapshot.generation)
     with scope.read() as tx:
         return not snapshot.generation or tx.execute(select(rows.c.id).where(*mine)).first() is not None
+
+
+def kept(scope: Scope, tx: Tx) -> Iterator[Snapshot]:
+    """Yield the generations that are kept, the newest first."""
+    rows = tables.manifests
+    query = select(rows.c.generation, rows.c.content).where(rows.c.project_id == scope.id)
+    for row in tx.execute(query.order_by(rows.c.generation.desc())):
+        yield Snapshot(scope.data_directory, row.generation, Manifest.from_document(row.content))
+
+
+def stored_generation(scope: Scope, tx: Tx, generation: int) -> Snapshot | None:
+    """Return a generation that is still kept."""
+    rows = tables.manifests
+    mine = (rows.c.project_id == scope.id, rows.c.generation == generation)
+    row = tx.execute(select(rows.c.content).where(*mine)).first()
+    return None if row is None else Snapshot(scope.data_directory, generation, Manifest.from_document(row.content))
 
 
 def newest_generation(scope: Scope, tx: Tx) -> int:

@@ -21,7 +21,7 @@ from ..errors import NotAllowed
 from ..exchanges.channels import cache_of
 from ..feeds import lifetimes, runs, versions
 from ..feeds.receiving import evaluations, received_feeds
-from ..feeds.receiving.joining import open_chain
+from ..feeds.receiving.join import open_chain
 from ..feeds.receiving.membership_files import MembershipFiles
 from ..feeds.receiving.received import Received
 from ..feeds.runs import SentRun
@@ -206,7 +206,7 @@ def _received(scope: Scope, name: str, partner: str | None) -> Document:
         numbers |= {"opted_out": count - universe, "not_asked": universe}
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
             with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:
-                bitmaps, opened = open_chain(chain, namespace, known, then)
+                bitmaps, opened = open_chain(scope, chain, namespace, known, then)
             here = seen[namespace][known.places_in_snapshot]
             matched = np.flatnonzero(bitmaps.any(axis=1) & here)
             people |= audiences.holders(snapshot, namespace, known.places_in_snapshot[matched])

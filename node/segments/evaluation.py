@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..governance.visibility import Visibility
 from ..people.datasets import FieldKind, fields_where
 from ..people.drafts import Draft
 from ..people.snapshots import Snapshot
+from ..people.touched import few, touched_since
 from ..storage import tables
 from ..storage.database import Tx
 from . import references, rules, trees
@@ -28,15 +30,18 @@ def matching(
     snapshot: Snapshot,
     tree: trees.Tree,
     columns: Mapping[rules.FieldPath, npt.NDArray[Any]] | None = None,
+    only: BitMap | None = None,
 ) -> BitMap:
-    """Return the profiles that a rule's tree takes in; `columns` are fields beside the imported attributes."""
+    """Return the profiles, or those of `only` some, that a rule's tree takes in; `columns` are fields beside the imported
+    attributes."""
+    read = references.members(scope, tx, snapshot, {leaf["field"] for leaf in rules.leaves(tree)})
     found = rules.evaluate(
         tree,
-        count=snapshot.profile_count,
+        profiles=snapshot.profile_count if only is None else only,
         attributes=snapshot.attributes,
         fields=attribute_names(scope, tx)
         | {f"{dataset}.{field}": (dataset, field) for dataset, field in columns or {}},
-        segments=references.members(scope, tx, snapshot, {leaf["field"] for leaf in rules.leaves(tree)}),
+        segments=read if only is None else {name: members & only for name, members in read.items()},
         columns=columns,
     )
     return found - snapshot.erased
@@ -56,23 +61,79 @@ def attribute_names(scope: Scope, tx: Tx, *, visible: bool = False) -> dict[str,
     return short | {each.path: (each.dataset, each.name) for each in found}
 
 
-_evaluated: dict[tuple[Path, str], str] = {}  # by data directory and segment, what its members were evaluated from
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evaluated:
+    """What the members of a rule were evaluated from last. Files never change, so their names stand for them."""
+
+    members: str  # their file
+    stamp: str  # of all that they follow from
+    rule: str  # of the rule and of what its names stand for
+    generation: int
+    received: dict[str, BitMap]  # by reference, the members of partners' segments that it reads
+
+
+_evaluated: dict[tuple[Path, str], _Evaluated] = {}  # by data directory and segment, what this process has evaluated
 
 
 def is_current(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> bool:
-    """Return whether a rule's members in a draft are those that evaluating it again would give.
+    """Return whether a rule's members in a draft are those that evaluating it again would give."""
+    last = _evaluated.get((scope.data_directory, segment.id))
+    return last is not None and last.stamp == _stamp(scope, tx, draft, segment)
 
-    Known of what this process has evaluated. Files never change, so their names stand for them, also that of the members.
+
+def members_of(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> BitMap:
+    """Return the profiles that a rule takes in, in a draft: computed for those alone that may differ since the last time.
+
+    A rule decides of each profile by what that profile has. Raises Gone where it reads what is there no more.
     """
-    stamp = _stamp(scope, tx, draft, segment)
-    return stamp is not None and _evaluated.get((scope.data_directory, segment.id)) == stamp
+    if segment.tree is None:
+        raise ValueError(segment.name)
+    touched = _touched(scope, tx, draft, segment)
+    if touched is None:
+        return matching(scope, tx, draft.snapshot, segment.tree)
+    before = draft.snapshot.members(segment.id)
+    return (before - touched) | matching(scope, tx, draft.snapshot, segment.tree, only=touched) if touched else before
 
 
 def note(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> None:
-    """Note that the members of a rule in a draft are what it was evaluated to."""
+    """Note that the members of a rule in a draft are what it was evaluated to, once the transaction is committed."""
     stamp = _stamp(scope, tx, draft, segment)
-    if stamp is not None:
-        _evaluated[scope.data_directory, segment.id] = stamp
+    if stamp is None:
+        return
+    found = _Evaluated(
+        members=draft.content.segments[segment.id],
+        stamp=stamp,
+        rule=_rule(scope, tx, segment),
+        generation=draft.base.generation,
+        received=_received(scope, tx, draft, segment),
+    )
+    scope.home.database.afterwards(lambda: _evaluated.update({(scope.data_directory, segment.id): found}))
+
+
+def _touched(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> BitMap | None:
+    """Return the profiles that may have come into a rule, or left it, since it was evaluated; None if that is anybody."""
+    last = _evaluated.get((scope.data_directory, segment.id))
+    if last is None or last.members != draft.content.segments.get(segment.id):
+        return None
+    since, now = touched_since(draft.base, last.generation), draft.touched.profiles(draft.content.count)
+    if since is None or now is None or last.rule != _rule(scope, tx, segment):
+        return None
+    received = _received(scope, tx, draft, segment)
+    differ = (members ^ last.received[reference] for reference, members in received.items())
+    return few(BitMap.union(since, now, *differ), draft.content.count)
+
+
+def _received(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> dict[str, BitMap]:
+    """Return the members of the partners' segments that a rule reads: what changes in them touches no generation."""
+    read = [use for use in segment.uses if (place := place_of(use)) and place.kind is not PlaceKind.SEGMENT]
+    return references.members(scope, tx, draft.snapshot, read)
+
+
+def _rule(scope: Scope, tx: Tx, segment: Segment) -> str:
+    """Return a digest of a rule and of what its names stand for."""
+    read = {each.name: each.id for each in stored(scope, tx) if reference(each.name) in segment.uses}
+    found = [segment.tree, sorted(attribute_names(scope, tx).items()), sorted(read.items())]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _stamp(scope: Scope, tx: Tx, draft: Draft, segment: Segment) -> str | None:
@@ -115,18 +176,20 @@ def renew(scope: Scope, tx: Tx, changed: Iterable[str]) -> list[str]:
     """
     changed, gone, draft = set(changed), set[str](), Draft(scope, tx)
     found = {segment.name: segment for segment in stored(scope, tx)}
-    touched = []
+    done = []
     for segment in in_order(found, sorted(found)):
         if segment.tree is None or changed.isdisjoint(segment.uses):
             continue
         members = remaining(scope, tx, draft, segment, gone)
         draft.set_members(segment.id, members)
+        if reference(segment.name) not in gone:
+            note(scope, tx, draft, segment)
         change(tx, segment, size=len(members), evaluated=scope.home.now())
         changed.add(reference(segment.name))
-        touched.append(segment.name)
-    if touched:
+        done.append(segment.name)
+    if done:
         draft.publish()
-    return [name for name in touched if reference(name) in gone]
+    return [name for name in done if reference(name) in gone]
 
 
 def count_members(scope: Scope, tx: Tx, draft: Draft) -> None:
@@ -144,6 +207,6 @@ def remaining(scope: Scope, tx: Tx, draft: Draft, segment: Segment, gone: set[st
     """
     if segment.tree is not None and gone.isdisjoint(segment.uses):
         with suppress(Gone):
-            return matching(scope, tx, draft.snapshot, segment.tree)
+            return members_of(scope, tx, draft, segment)
     gone.add(reference(segment.name))
     return BitMap()

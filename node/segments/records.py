@@ -18,7 +18,7 @@ from ..storage import tables
 from ..storage.database import Tx
 from ..storage.records import Document
 from . import trees
-from .references import own
+from .references import Picked, own
 
 
 class SegmentKind(StrEnum):
@@ -71,6 +71,13 @@ class OwnSegments:
     def names(self, tx: Tx) -> list[str]:
         return [segment.name for segment in stored(self._scope, tx)]
 
+    def pick(self, tx: Tx, name: str) -> Picked | None:
+        segment = find(self._scope, tx, name)
+        return None if segment is None else _picked(segment)
+
+    def pickable(self, tx: Tx) -> list[Picked]:
+        return list(map(_picked, seen(self._scope, tx, stored(self._scope, tx))))
+
     def stamp(self, tx: Tx) -> object:
         return [(each.id, each.name) for each in stored(self._scope, tx)]
 
@@ -100,6 +107,17 @@ def seen(scope: Scope, tx: Tx, segments: Collection[Segment]) -> list[Segment]:
     snapshot = Snapshot.open(scope, tx)
     people = visibility.people(snapshot)
     return [replace(each, size=len(snapshot.members(each.id) & people)) for each in segments]
+
+
+def _picked(segment: Segment) -> Picked:
+    return Picked(
+        id=segment.id,
+        name=segment.name,
+        kind=segment.kind.value,
+        size=segment.size,
+        evaluated=segment.evaluated,
+        rule=segment.rule,
+    )
 
 
 def change(tx: Tx, segment: Segment, **values: Any) -> None:

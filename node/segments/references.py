@@ -1,4 +1,5 @@
-"""References in rules: what a rule reads beside fields, each kind by the word that it begins with ("own", "received").
+"""References in rules: what a rule reads beside fields, each kind by the word that it begins with ("own", "received",
+"shared"); and what can be picked where a segment is named, for a feed or a file.
 
 Rooms register their kinds in node/wiring.py. A new kind needs a word (`governance.lineage.REFERENCES`), how many names
 follow it (`NAMES`), and a row in the tables of the wiring.
@@ -6,12 +7,14 @@ follow it (`NAMES`), and a row in the tables of the wiring.
 
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..access.scope import Scope
-from ..errors import NotFound
+from ..errors import NotAllowed, NotFound
 from ..governance.lineage import REFERENCES, Place, PlaceKind, place_of
 from ..storage.database import Tx
+from ..storage.records import Document
 
 if TYPE_CHECKING:
     from pyroaring import BitMap
@@ -20,9 +23,28 @@ if TYPE_CHECKING:
     from .trees import Tree
 
 _WORDS = {kind: word for word, kind in REFERENCES.items()}
-NAMES = {PlaceKind.SEGMENT: 1, PlaceKind.RECEIVED: 2}  # own.SEGMENT, received.PARTNER.SEGMENT
+# own.SEGMENT, received.PARTNER.SEGMENT, shared.PROJECT.SEGMENT
+NAMES = {PlaceKind.SEGMENT: 1, PlaceKind.RECEIVED: 2, PlaceKind.SHARED: 2}
 _NAME, _LAST = r"[a-z0-9][a-z0-9_-]*", r"[a-z0-9][a-z0-9._-]*"  # the last name of a reference may have dots
 PATTERN = "|".join(rf"{word}(?:\.{_NAME}){{{NAMES[kind] - 1}}}\.{_LAST}" for word, kind in REFERENCES.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked:
+    """A segment where one is named: `name` is "vip" for one of ours, "shared.crm.vip" for another project's.
+
+    Snapshots have its members under the `id`.
+    """
+
+    id: str
+    name: str
+    kind: str
+    size: int
+    evaluated: int | None
+    rule: str | None = None
+
+    def as_dict(self) -> Document:
+        return asdict(self)
 
 
 class Source(Protocol):
@@ -34,6 +56,14 @@ class Source(Protocol):
 
     def names(self, tx: Tx) -> Collection[str]:
         """Return what there is of the kind, also what is hidden from the caller."""
+        ...
+
+    def pick(self, tx: Tx, name: str) -> Picked | None:
+        """Return the segment of the kind that is named so where a segment is named; raises Gone."""
+        ...
+
+    def pickable(self, tx: Tx) -> list[Picked]:
+        """Return the segments of the kind that can be named so, by name, also those that are hidden from the caller."""
         ...
 
     def stamp(self, tx: Tx) -> object:
@@ -50,10 +80,20 @@ class Gone(NotFound):
     whom it kept out."""
 
 
+class UsedElsewhere(NotAllowed):
+    """Other projects use the segment that is to be changed or deleted: somebody has to say that it is meant."""
+
+    code = "used_elsewhere"
+
+
 KINDS: dict[PlaceKind, Callable[[Scope], Source]] = {}
 WITH_RULES: dict[str, Callable[[Scope, Tx], "Iterable[tuple[str, Tree]]"]] = {}
 """By noun, what has rules: the name and the tree of each that the caller may see."""
 USED_BY: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises NotAllowed if a segment of ours is needed there
+ELSEWHERE: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises UsedElsewhere if other projects use it
+CHANGED: dict[str, Callable[[Scope, Tx, str], None]] = {}  # called with a segment that has another rule; may refuse it
+DELETED: dict[str, Callable[[Scope, Tx, str], None]] = {}  # called before its row goes
+REFRESH: dict[str, Callable[[Scope], object]] = {}  # brings up to date what rules and feeds read from elsewhere
 
 
 def members(scope: Scope, tx: Tx, snapshot: "Snapshot", references: Iterable[str]) -> "dict[str, BitMap]":
@@ -77,6 +117,35 @@ def having(scope: Scope, tx: Tx, snapshot: "Snapshot", profile: int) -> list[str
     return found
 
 
+def pick(scope: Scope, tx: Tx, name: str) -> Picked:
+    """Return the segment that is named: every place that takes one asks here. Raises NotFound, or Gone."""
+    from ..governance.visibility import Visibility, no_segment
+
+    picked = None
+    if Visibility(scope, tx).sees_segments([name]):
+        picked = next(filter(None, (source(scope).pick(tx, name) for source in KINDS.values())), None)
+    if picked is None:
+        place = place_of(name)
+        shared = place is not None and place.kind is PlaceKind.SHARED
+        raise KINDS[place.kind](scope).missing(place.target) if place and shared else no_segment(name)
+    return picked
+
+
+def pickable(scope: Scope, tx: Tx) -> list[Picked]:
+    """Return all that `pick` finds for the caller, ours first."""
+    from ..governance.visibility import Visibility
+
+    visibility = Visibility(scope, tx)
+    found = [each for source in KINDS.values() for each in source(scope).pickable(tx)]
+    return [each for each in found if visibility.sees_segments([each.name])]
+
+
+def refresh(scope: Scope) -> None:
+    """Bring what comes from elsewhere up to date, before a segment leaves or is counted; outside of a transaction."""
+    for act in REFRESH.values():
+        act(scope)
+
+
 def check_visible(scope: Scope, tx: Tx, references: Iterable[str]) -> None:
     """Raise NotFound for a reference that is hidden from the caller, as if it did not exist."""
     from ..governance.visibility import Visibility  # brings numpy, which most commands do without
@@ -90,6 +159,12 @@ def check_visible(scope: Scope, tx: Tx, references: Iterable[str]) -> None:
 def check_unused(scope: Scope, tx: Tx, segment: str) -> None:
     """Raise NotAllowed if another room needs a segment of ours."""
     for check in USED_BY.values():
+        check(scope, tx, segment)
+
+
+def check_not_elsewhere(scope: Scope, tx: Tx, segment: str) -> None:
+    """Raise UsedElsewhere if other projects use a segment of ours."""
+    for check in ELSEWHERE.values():
         check(scope, tx, segment)
 
 

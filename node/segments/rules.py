@@ -20,6 +20,7 @@ from pyroaring import BitMap
 from ..errors import Failure, InvalidInput, nearest, spaced
 from ..governance.lineage import REFERENCES, place_of
 from ..inputs.sql import SPILLED, quoted
+from ..people.audiences import numbers
 from ..people.snapshots import NUMBER
 from ..storage.records import Document
 from ..storage.temporary import new_directory
@@ -28,6 +29,7 @@ from .references import NAMES, PATTERN
 from .trees import Tree
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
     from sqlglot import exp
 
 FieldPath = tuple[str, str]  # dataset, column
@@ -277,17 +279,16 @@ def _unsupported(found: "exp.Expr") -> InvalidInput:
 def evaluate(
     tree: Tree,
     *,
-    count: int,
+    profiles: int | BitMap,
     attributes: Mapping[str, Path],
     fields: Mapping[str, FieldPath],
     segments: Mapping[str, BitMap],
     columns: Mapping[FieldPath, npt.NDArray[Any]] | None = None,
 ) -> BitMap:
-    """Return the numbers, out of `count` profiles, that a tree takes in.
+    """Return the numbers, of all of so many `profiles` or of some, that a tree takes in.
 
     `attributes` are the files of the datasets, `fields` what "dataset.field" stands for, `segments` the members of each
-    reference ("own.vip"); `columns` are fields that no file has, a text or None for each profile. Files are read before
-    the database loses its access to them.
+    reference ("own.vip"); `columns` are fields that no file has, a text or None for each profile.
     """
     import duckdb
 
@@ -306,33 +307,39 @@ def evaluate(
                 beside = next(iter(attributes.values())).parent
                 settings["temp_directory"] = str(stack.enter_context(new_directory(beside, SPILLED)))
             connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
+            rows = numbers(profiles) if isinstance(profiles, BitMap) else np.arange(profiles, dtype=np.uint32)
+            _fill(connection, "p", rows)
+            some = "" if isinstance(profiles, int) else f"WHERE {quoted(NUMBER)} IN (SELECT number FROM p)"  # noqa: S608 - our own
             joins = []
             for dataset, aliases in query.columns.items():
                 table = query.tables[dataset]
                 joins.append(f"LEFT JOIN {table} ON {table}.number = p.number")
                 if dataset not in attributes:
-                    given = {alias: (columns or {})[dataset, field] for field, alias in aliases.items()}
-                    connection.register("given", {"number": np.arange(count, dtype=np.uint32), **given})
+                    given = {alias: (columns or {})[dataset, field][rows] for field, alias in aliases.items()}
+                    connection.register("given", {"number": rows, **given})
                     texts = ", ".join(f"CAST({alias} AS VARCHAR) AS {alias}" for alias in given)
                     connection.execute(f"CREATE TABLE {table} AS SELECT number, {texts} FROM given")  # noqa: S608
                     connection.unregister("given")
                     continue
                 names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in aliases.items())
-                columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?)"  # noqa: S608 - quoted
+                columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?) {some}"  # noqa: S608 - quoted
                 connection.execute(f"CREATE TABLE {table} AS {columns_of}", [str(attributes[dataset])])
             for name, table in query.segments.items():
-                numbers: npt.NDArray[np.uint32] = np.frombuffer(memoryview(segments[name].to_array()), np.uint32)
-                connection.register("given", {"number": numbers})
-                connection.execute(f"CREATE TABLE {table} AS FROM given")
-                connection.unregister("given")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-            connection.execute("CREATE TABLE p AS SELECT CAST(range AS UINTEGER) AS number FROM range(?)", [count])
+                _fill(connection, table, numbers(segments[name]))
+            connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             statement = f"SELECT p.number AS number FROM p {' '.join(joins)} WHERE {condition}"  # noqa: S608 - ours
             found = connection.execute(statement, query.parameters).fetchnumpy()["number"]
     except duckdb.OutOfMemoryException as error:
         raise Failure("the rule needs more memory than it may have", hint="build it from smaller segments") from error
+    except duckdb.IOException as error:
+        raise Failure("attributes cannot be read, or people were erased meanwhile", hint="run it again") from error
     return BitMap(np.asarray(found, np.uint32))
+
+
+def _fill(connection: "DuckDBPyConnection", table: str, rows: npt.NDArray[np.uint32]) -> None:
+    connection.register("given", {"number": rows})
+    connection.execute(f"CREATE TABLE {table} AS FROM given")
+    connection.unregister("given")
 
 
 class _Query:

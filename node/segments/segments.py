@@ -10,10 +10,10 @@ from pyroaring import BitMap
 from psi.errors import Remedy
 
 from ..access.scope import Scope
-from ..errors import AlreadyExists, InvalidInput, NotAllowed, check_name
+from ..errors import AlreadyExists, InvalidInput, InvalidName, NotAllowed, check_name
 from ..governance.governance import Governance
 from ..governance.labels import Labels
-from ..governance.lineage import Place, PlaceKind
+from ..governance.lineage import Lineage, Place, PlaceKind, is_shared
 from ..governance.visibility import Visibility, no_segment
 from ..people.drafts import Draft
 from ..people.snapshots import Snapshot
@@ -23,8 +23,9 @@ from ..storage.records import Document
 from . import column_types, evaluation, records, references, rules, trees
 from .lists import Lists
 from .records import Segment, SegmentKind, change, find, in_order, stored, way_to
-from .references import own, reference
+from .references import Gone, Picked, own, reference
 
+_OTHER = "begin it with another word than shared"
 _GIVE = "give a rule, as text or as a tree, or a file of members"
 
 RuleTree = Mapping[str, Any] | Path  # a tree, or the JSON or YAML file with one
@@ -58,7 +59,8 @@ class Segments:
         """Make and evaluate a segment, from a rule (as text or as a tree) or from a file with a profile id per row."""
         detail: Document = {}
         with self._scope.act("segment.create", name, detail=detail) as tx:
-            check_name(name, "segment")
+            if is_shared(check_name(name, "segment")):
+                raise InvalidName(f"{name[:80]!r} is how another project's segment is named", hint=_OTHER)
             if [rule, tree, members_file].count(None) != 2:
                 raise InvalidInput("a segment has a rule or members", hint=_GIVE)
             if find(self._scope, tx, name) is not None:  # also one that is hidden from the caller: names are unique
@@ -80,7 +82,7 @@ class Segments:
             tx.execute(tables.segments.insert().values(**values, project_id=self._scope.id, created=now))
             draft.set_members(segment.id, content.members)
             draft.publish()
-            detail |= {"kind": segment.kind, "size": segment.size}
+            detail |= {"kind": segment.kind, "size": segment.size, **self.made_of(tx, name)}
             return records.seen(self._scope, tx, [segment])[0]
 
     def update(
@@ -90,11 +92,12 @@ class Segments:
         *,
         rule: str | None = None,
         tree: RuleTree | None = None,
+        anyway: bool = False,
     ) -> Segment:
         """Replace a rule by another, or the members of a list by those of another file.
 
         Segments that are composed of this one follow at once, feeds with their next run. Refused where a published feed
-        would break a policy.
+        would break a policy, and where other projects use the segment, unless it is meant `anyway`.
         """
         detail: Document = {}
         place = Place(kind=PlaceKind.SEGMENT, target=name)
@@ -106,6 +109,8 @@ class Segments:
                 raise NotAllowed(f"segment {name} has a rule", remedy=_update(name, "rule", "EXPR"))
             if before.kind is SegmentKind.MEMBERS and members_file is None:
                 raise NotAllowed(f"segment {name} is a list", remedy=_update(name, "members", "FILE"))
+            if not anyway:
+                references.check_not_elsewhere(self._scope, tx, name)
             draft = Draft(self._scope, tx)
             content = self._content(tx, draft, rule, tree, members_file, changed=name)
             if content.members != draft.base.members(before.id):
@@ -114,8 +119,10 @@ class Segments:
             change(tx, before, size=len(content.members), evaluated=self._scope.home.now())
             if content.tree is not None:
                 change(tx, before, rule=content.rule, tree=content.tree, uses=content.uses)
+                for act in references.CHANGED.values():
+                    act(self._scope, tx, name)
             evaluation.renew(self._scope, tx, {reference(name)})
-            detail |= {"size": len(content.members)}
+            detail |= {"size": len(content.members), **self.made_of(tx, name)}
             return replace(records.seen(self._scope, tx, [self._get(tx, name)])[0], unknown=content.unknown)
 
     def evaluate(self, *names: str) -> list[Segment]:
@@ -129,36 +136,45 @@ class Segments:
         """Evaluate all segments that have a rule; returns them as they are then. See `evaluate`."""
         return self._evaluate(None)
 
-    def evaluate_in(self, tx: Tx, *names: str) -> list[str]:
-        """Evaluate segments as `evaluate` does, in the caller's transaction; returns those that have a rule."""
-        return self._evaluate_in(tx, names)
+    def evaluate_in(self, tx: Tx, *names: str, leaving: Sequence[str] = ()) -> list[str]:
+        """Evaluate segments as `evaluate` does, in the caller's transaction; returns those that have a rule.
+
+        One that is `leaving` to partners, and reads what is gone, has nobody, so that its members leave there.
+        """
+        return self._evaluate_in(tx, [*leaving, *names], strict=names)
 
     def _evaluate(self, names: Sequence[str] | None) -> list[Segment]:
         detail: Document = {}
+        references.refresh(self._scope)
         target = "all" if names is None else ", ".join(names)[:400]
         with self._scope.act("segment.evaluate", target, detail=detail) as tx:
-            done = self._evaluate_in(tx, names)
+            done = self._evaluate_in(tx, names, strict=names or ())
             detail["segments"] = len(done)
             shown = {*done, *(names or ())}
             return records.seen(self._scope, tx, [each for each in stored(self._scope, tx) if each.name in shown])
 
-    def _evaluate_in(self, tx: Tx, names: Sequence[str] | None) -> list[str]:
-        """Evaluate named segments, or with None all; of all, one whose rule reads what is gone has nobody."""
+    def _evaluate_in(self, tx: Tx, names: Sequence[str] | None, *, strict: Sequence[str]) -> list[str]:
+        """Evaluate named segments, or with None all.
+
+        One whose rule reads what is gone has nobody; but raises Gone where a `strict` one is, or is made of it.
+        """
         hidden = Visibility(self._scope, tx).hidden_segments()
         found = {segment.name: segment for segment in stored(self._scope, tx) if segment.name not in hidden}
         for name in names or ():
-            if name not in found:
+            if name not in found and not is_shared(name):  # those are as their project evaluates them
                 raise no_segment(name)
         draft, done, changed, gone = Draft(self._scope, tx), [], False, set[str]()
+        needed = {each.name for each in in_order(found, strict)}
         for segment in in_order(found, sorted(found) if names is None else names):
             if segment.tree is None:
                 continue
             done.append(segment.name)
             if gone.isdisjoint(segment.uses) and evaluation.is_current(self._scope, tx, draft, segment):
+                evaluation.note(self._scope, tx, draft, segment)
                 change(tx, segment, evaluated=self._scope.home.now())
                 continue
-            if names is not None:
-                members = evaluation.matching(self._scope, tx, draft.snapshot, segment.tree)
+            if segment.name in needed:
+                members = evaluation.members_of(self._scope, tx, draft, segment)
             else:
                 members = evaluation.remaining(self._scope, tx, draft, segment, gone)
             if members != draft.base.members(segment.id):
@@ -182,21 +198,31 @@ class Segments:
         with self._scope.read(tx) as tx:
             return records.seen(self._scope, tx, [self._get(tx, name)])[0]
 
+    def pickable(self) -> list[Picked]:
+        """Return what can be named where a segment is: ours, and what other projects share with this one."""
+        with self._scope.read() as tx:
+            return references.pickable(self._scope, tx)
+
     def members(self, name: str, snapshot: Snapshot | None = None) -> BitMap:
         """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest, of the profiles
         that are there for the caller."""
         with self._scope.read() as tx:
-            segment = self._get(tx, name)
+            segment = references.pick(self._scope, tx, name)
             snapshot = snapshot or Snapshot.open(self._scope, tx)
             return Visibility(self._scope, tx).narrowed(snapshot, snapshot.members(segment.id))
 
     def all_members(self, name: str, snapshot: Snapshot, tx: Tx | None = None) -> BitMap:
-        """Return all profile numbers of a segment in a snapshot: for what feeds do, whoever asks for it."""
+        """Return all profile numbers of a segment in a snapshot: for what feeds do, whoever asks for it. Another project's
+        that is gone has none."""
         with self._scope.read(tx) as tx:
-            return snapshot.members(self._get(tx, name).id)
+            try:
+                return snapshot.members(references.pick(self._scope, tx, name).id)
+            except Gone:
+                return BitMap()
 
-    def delete(self, name: str) -> None:
-        """Delete a segment; refused while another one is composed of it, a consent policy reads it or a feed shares it."""
+    def delete(self, name: str, *, anyway: bool = False) -> None:
+        """Delete a segment; refused while another one is composed of it, a consent policy reads it or a feed shares it, and
+        where other projects use it, unless it is meant `anyway`."""
         with self._scope.act("segment.delete", name) as tx:
             segment = self._get(tx, name)
             users = [each.name for each in stored(self._scope, tx) if name in own(each.uses)]
@@ -204,12 +230,22 @@ class Segments:
                 shown = sorted(set(users) - Visibility(self._scope, tx).hidden_segments()) or ["others"]
                 raise NotAllowed(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
             references.check_unused(self._scope, tx, name)
+            if not anyway:
+                references.check_not_elsewhere(self._scope, tx, name)
+            for act in references.DELETED.values():
+                act(self._scope, tx, name)
             Labels(self._scope).forget(tx, Place(kind=PlaceKind.SEGMENT, target=name))
             tx.execute(tables.segments.delete().where(tables.segments.c.id == segment.id))
             draft = Draft(self._scope, tx)
             draft.set_members(segment.id, None)
             draft.forget_list(name)  # another of that name will not be what an import brought
             draft.publish()
+
+    def made_of(self, tx: Tx, name: str) -> Document:
+        """Return for the audit log which segments of other projects one is made of: who reaches none of them does not read
+        how many are in it."""
+        found = Lineage(self._scope, tx).shared_in(Place(kind=PlaceKind.SEGMENT, target=name))
+        return {"shared": sorted(f"shared.{each}" for each in found)} if found else {}
 
     def _get(self, tx: Tx, name: str) -> Segment:
         segment = find(self._scope, tx, name)

@@ -1,5 +1,6 @@
 """Arrays that can be computed again: per connection and epoch, encrypted at rest, gone with the epoch's secret."""
 
+import fcntl
 import math
 import os
 import shutil
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ..errors import Failure
-from .files import below, write_atomically
+from .files import below, failure_of, make_directory, write_atomically
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 SALT = 32
@@ -53,14 +54,14 @@ class Cache:
 
     def __init__(self, home: Path, connection_id: str, epoch: Epoch, random: Callable[[int], bytes]) -> None:
         self._folder = below(home / "cache", connection_id, str(epoch.number))
-        self._random, self._secret = random, epoch.secret
+        self.random, self._secret = random, epoch.secret
 
     def save(self, name: str, **arrays: npt.NDArray[np.generic] | Blocks) -> None:
         contents = {
             key: each if isinstance(each, Blocks) else Blocks(dtype=each.dtype, shape=each.shape, blocks=[each])
             for key, each in arrays.items()
         }
-        write_atomically(self._path(name), self._sealed(name, contents))
+        write_atomically(self.path(name), self._sealed(name, contents))
 
     def load(self, name: str, only: Collection[str] | None = None) -> Arrays | None:
         """Return what was saved, or `only` those arrays; None where there is nothing, or nothing that opens."""
@@ -73,9 +74,9 @@ class Cache:
     @contextmanager
     def open(self, name: str) -> "Iterator[Stored]":
         """Open what was saved; it stays readable if something else is saved under that name. Raises FileNotFoundError."""
-        with self._path(name).open("rb") as file:
+        with self.path(name).open("rb") as file:
             salt = file.read(SALT)
-            yield Stored(file, salt, self._cipher(salt), name.encode(), self._path(name))
+            yield Stored(file, salt, self.cipher(salt), name.encode(), self.path(name))
 
     def rows(self, name: str) -> "dict[str, StoredRows] | None":
         """Return the arrays of what was saved, each to be read where it is needed; None as `load` does."""
@@ -91,29 +92,44 @@ class Cache:
         names = (unquote(path.name) for path in files if not path.name.startswith("."))
         return sorted(name for name in names if name.startswith(beginning))
 
-    def salt(self, name: str) -> bytes:
-        """Return what tells a saved file from every other one of its name; empty where there is none."""
+    @contextmanager
+    def locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Be the only one, of all threads and processes, that changes what several files of this cache are together.
+
+        Without `wait`, yields False where another one is at it. Nothing is written in the database meanwhile: who writes
+        there may be waiting for this.
+        """
+        make_directory(self._folder)
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with self._path(name).open("rb") as file:
-                return file.read(SALT)
-        except FileNotFoundError:
-            return b""
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise failure_of(error, self._folder) from error
+            yield True
+        finally:
+            os.close(descriptor)
 
     def has(self, name: str) -> bool:
-        return self._path(name).exists()
+        return self.path(name).exists()
 
     def drop(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        self.path(name).unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Return where the file of a name is, or would be."""
         return self._folder / quote(name, safe=" ")
 
-    def _cipher(self, salt: bytes) -> ChaCha20Poly1305:
+    def cipher(self, salt: bytes) -> ChaCha20Poly1305:
+        """Return what seals the pieces of the file with a salt."""
         return ChaCha20Poly1305(HKDF(SHA256(), 32, salt, b"vesica/1 cache").derive(self._secret))
 
     def _sealed(self, name: str, arrays: dict[str, Blocks]) -> Iterator[bytes]:
-        salt = self._random(SALT)
-        cipher, about = self._cipher(salt), name.encode()
+        salt = self.random(SALT)
+        cipher, about = self.cipher(salt), name.encode()
         head = msgpack.packb([[key, each.dtype.str, each.shape] for key, each in arrays.items()])
         yield salt + (len(head) + TAG).to_bytes(4, "big") + cipher.encrypt(_nonce(0), head, about)
         number = 0

@@ -32,6 +32,7 @@ class Config:
     address: str = ""  # HOST:PORT under which partners reach us; empty: we call them
     proxy: bool = False  # TLS ends at a web server in front of us
     private_addresses: bool = False  # whether we call partners at private addresses that they name themselves
+    shared_segments: bool = False  # whether a project may let another one use its segments
 
     def __post_init__(self) -> None:
         name = self.organisation

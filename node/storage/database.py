@@ -75,9 +75,9 @@ class Database:
             self.committed(self._thread.changed)
 
     def afterwards(self, act: Callable[[], object]) -> None:
-        """Delete files once this thread's transaction is committed, and no row names them.
+        """Do something once this thread's transaction is committed, as to delete files that no row names any more.
 
-        A rollback forgets it, and so does a kill or an OSError: `Node.sweep` finds what is left.
+        A rollback forgets it, and so does a kill or an OSError: `Node.sweep` finds the files that are left.
         """
         if not getattr(self._thread, "writing", False):
             raise RuntimeError("no transaction is open in this thread")

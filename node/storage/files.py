@@ -3,7 +3,8 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DiskFull, Failure
@@ -18,19 +19,42 @@ def write_atomically(path: Path, data: bytes | memoryview | Iterable[bytes | mem
 
     Raises DiskFull when there is no room, Failure for whatever else the file system says.
     """
+    with beside(path, data) as made:
+        put(made, path)
+
+
+@contextmanager
+def beside(path: Path, data: bytes | memoryview | Iterable[bytes | memoryview]) -> Iterator[Path]:
+    """Write what will be put at `path`, and yield where it is until then; afterwards it is deleted if it is still there.
+
+    Raises as `write_atomically` does.
+    """
     made: Path | None = None
     try:
-        make_directory(path.parent)
-        file, made = temporary.new_file(path.parent, path.name)
+        try:
+            make_directory(path.parent)
+            file, made = temporary.new_file(path.parent, path.name)
+        except OSError as error:
+            raise failure_of(error, path) from error
         with file:
-            file.writelines([data] if isinstance(data, bytes | memoryview) else data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(made, path)
-        sync_directory(path.parent)
-    except OSError as error:
+            try:
+                file.writelines([data] if isinstance(data, bytes | memoryview) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise failure_of(error, path) from error
+            yield made
+    finally:
         if made is not None:
             made.unlink(missing_ok=True)
+
+
+def put(made: Path, path: Path) -> None:
+    """Give a file that is on disk its name, durably; raises as `write_atomically` does."""
+    try:
+        os.replace(made, path)
+        sync_directory(path.parent)
+    except OSError as error:
         raise failure_of(error, path) from error
 
 

@@ -8,6 +8,7 @@ segment bitmaps) is not here: `manifests.content` names the immutable files that
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Integer,
@@ -19,6 +20,7 @@ from sqlalchemy import (
 )
 
 from .columns import DAY, HOUR, identifier, metadata, of, time
+from .destination_tables import activations, batches, deliveries, destinations
 from .partner_tables import (
     agreements,
     answers,
@@ -42,16 +44,21 @@ from .partner_tables import (
 __all__ = [
     "DAY",
     "HOUR",
+    "activations",
     "agreements",
     "alerts",
     "answers",
     "audit",
+    "batches",
     "connections",
     "consent_policies",
     "datasets",
+    "deliveries",
+    "destinations",
     "epochs",
     "erasures",
     "estimates",
+    "evaluations",
     "exchanges",
     "feed_partners",
     "feed_versions",
@@ -74,6 +81,7 @@ __all__ = [
     "roles",
     "runs",
     "segments",
+    "shares",
     "suppressions",
     "tokens",
     "universes",
@@ -170,6 +178,40 @@ segments = Table(
     time("evaluated"),
     time("created"),
     UniqueConstraint("project_id", "name"),
+)
+
+# written by feeds/local
+shares = Table(  # a segment that another project of the node uses: its members there are in that project's manifest
+    "shares",
+    metadata,
+    identifier(),
+    of("segment"),
+    of("project"),  # that uses it
+    Column("namespaces", JSON, nullable=False),  # without rule ids: people match by any identity of one of them
+    Column("with_consent", Boolean, nullable=False),
+    Column("restricted_uses", JSON, nullable=False),
+    time("created"),
+    Column("labels", JSON, nullable=False),  # as the feeds there have them
+    # Of the newest evaluation; none while there are no members.
+    Column("basis", String(64)),  # a digest of what it was made from
+    Column("generation", Integer),  # of the data of the project that shares it
+    Column("own_generation", Integer),
+    Column("size", Integer, nullable=False),
+    time("evaluated", nullable=True),
+    UniqueConstraint("segment_id", "project_id"),
+)
+
+# written by feeds/local
+evaluations = Table(
+    "evaluations",
+    metadata,
+    identifier(),
+    of("share"),
+    time("at"),
+    Column("size", Integer, nullable=False),
+    Column("came", Integer, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("generation", Integer, nullable=False),  # of the data of the project that shares it
 )
 
 # written by governance

@@ -74,9 +74,9 @@ def remove_leftovers(home: Path) -> None:
         _remove(path)
 
 
-def remove_leftovers_of(folder: Path, name: str) -> None:
-    """Delete what dead processes left in a directory of what was to be called `name`."""
-    for path in _beginning(folder, _begins(name)):
+def remove_leftovers_of(folder: Path, name: str | None = None) -> None:
+    """Delete what dead processes left in a directory of what was to be called `name`, or of all there."""
+    for path in _beginning(folder, "." if name is None else _begins(name)):
         if _MADE.fullmatch(path.name):
             _remove(path)
 

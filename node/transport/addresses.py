@@ -126,6 +126,12 @@ def joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def plain_host(host: str) -> str:
+    """Return a host in the one spelling that others of the same name or address come to."""
+    literal = _literal(host)
+    return host.rstrip(".").lower() if literal is None else str(literal)
+
+
 def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """Return the IPv4 address that an IPv6 address leads to: mapped, translated or tunnelled."""
     if address in _NAT64:

@@ -144,9 +144,10 @@ def unpinned_context() -> ssl.SSLContext:
     return context
 
 
-def web_context() -> ssl.SSLContext:
-    """Return a client context for a partner behind a web server, whose certificate the system's authorities vouch for."""
-    context = ssl.create_default_context()
+def web_context(authorities: str | None = None) -> ssl.SSLContext:
+    """Return a client context for a web server, whose certificate the system's authorities vouch for, or those in a PEM
+    file."""
+    context = ssl.create_default_context(cafile=authorities)
     context.sslsocket_class = BoundedSocket
     return context
 

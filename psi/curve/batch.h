@@ -42,6 +42,66 @@ static int64_t decode_groups(point *p, const uint8_t *elements, size_t base, siz
     return bad;
 }
 
+/* Decoded elements: affine points as (Y+X, Y-X, 2dT), a row of words each, at any address. */
+#define DECODED ((3 * LIMBS + 7) / 8 * 8)
+static const uint64_t IDENTITY_ROW[DECODED] = {[0] = 1, [LIMBS] = 1};
+
+/* limbs[k] of lane l = word k of row from[l], k < count; reads and writes up to the next multiple of eight. */
+#ifndef LANES_GATHER
+#define LANES_GATHER lanes_gather
+static inline void lanes_gather(lanes *limbs, const void *const from[LANES], int count) {
+    for (int k = 0; k < count; k++) {
+        uint64_t row[LANES];
+        for (size_t lane = 0; lane < LANES; lane++) memcpy(&row[lane], (const uint64_t *)from[lane] + k, sizeof *row);
+        memcpy(&limbs[k], row, sizeof row);
+    }
+}
+#endif
+
+static inline void lanes_scatter(void *const to[LANES], const lanes *limbs, int count) {
+    for (int k = 0; k < count; k++) {
+        uint64_t row[LANES];
+        memcpy(row, &limbs[k], sizeof row);
+        for (size_t lane = 0; lane < LANES; lane++)
+            if (to[lane]) memcpy((uint64_t *)to[lane] + k, &row[lane], sizeof *row);
+    }
+}
+
+static int64_t batch_decode(uint8_t *decoded, const uint8_t *elements, size_t n) {
+    for (size_t base = 0; base < n; base += WIDE * LANES) {
+        point p[WIDE];
+        const int64_t bad = decode_groups(p, elements, base, n, 0);
+        if (bad >= 0) return bad;
+        for (size_t j = 0; j < WIDE; j++) {
+            const size_t at = base + j * LANES, rows = lanes_left(n, at);
+            const fe fields[3] = {fe_tighten(fe_add(p[j].Y, p[j].X)), fe_tighten(fe_sub(p[j].Y, p[j].X)),
+                                  fe_mul(p[j].T, fe_constant(TWICE_D))};
+            void *to[LANES] = {0};
+            for (size_t lane = 0; lane < rows; lane++) to[lane] = decoded + 8 * DECODED * (at + lane);
+            lanes_scatter(to, (const lanes *)fields, 3 * LIMBS);
+        }
+    }
+    return -1;
+}
+
+/* Reads WIDE groups of decoded rows from row `base` on, as (2x : 2y : 2 : 2xy). */
+static void load_groups(point *p, const uint8_t *decoded, size_t base, size_t n) {
+    for (size_t j = 0; j < WIDE; j++) {
+        const size_t at = base + j * LANES, rows = lanes_left(n, at);
+        const void *from[LANES];
+        lanes limbs[DECODED];
+        fe fields[3];
+        for (size_t lane = 0; lane < LANES; lane++)
+            from[lane] = lane < rows ? (const void *)(decoded + 8 * DECODED * (at + lane)) : IDENTITY_ROW;
+        LANES_GATHER(limbs, from, 3 * LIMBS);
+        memcpy(fields, limbs, sizeof fields);
+        p[j].X = fe_tighten(fe_sub(fields[0], fields[1]));
+        p[j].Y = fe_tighten(fe_add(fields[0], fields[1]));
+        p[j].Z = fe_add(fe_constant(ONE), fe_constant(ONE));
+        p[j].T = fe_mul(fields[2], fe_constant(INVERSE_D));
+    }
+}
+
 /* Maps WIDE groups of 64-byte rows from row `base` on: the sum of the maps of both halves. */
 static void map_groups(point *p, const uint8_t *uniform, size_t base, size_t n) {
     fe t[WIDE];
@@ -70,15 +130,6 @@ static int64_t batch_from_uniform(uint8_t *elements, const uint8_t *uniform, siz
     return -1;
 }
 
-static int64_t batch_check(const uint8_t *elements, size_t n) {
-    point p[WIDE];
-    for (size_t base = 0; base < n; base += WIDE * LANES) {
-        const int64_t bad = decode_groups(p, elements, base, n, 0);
-        if (bad >= 0) return bad;
-    }
-    return -1;
-}
-
 /* The digits of half of each scalar of a group: products are encoded as the double of what is computed. */
 static void load_digits(digits *d, const uint8_t *scalars, size_t stride, size_t rows) {
     uint64_t one[2][64], all[2][64][LANES];
@@ -93,7 +144,9 @@ static void load_digits(digits *d, const uint8_t *scalars, size_t stride, size_t
     forget(all, sizeof all);
 }
 
-static int64_t products(uint8_t *out, const uint8_t *in, int uniform, const uint8_t *scalars, size_t stride, size_t n) {
+enum rows { ENCODED, UNIFORM, READY };
+
+static int64_t products(uint8_t *out, const uint8_t *in, enum rows kind, const uint8_t *scalars, size_t stride, size_t n) {
     doubled *const doubles = room_for(GROUPS, sizeof(doubled));
     digits d;
     int64_t bad = -1;
@@ -103,7 +156,8 @@ static int64_t products(uint8_t *out, const uint8_t *in, int uniform, const uint
         size_t groups = 0;
         for (size_t wide = base; wide < smaller(n, base + GROUPS * LANES) && bad < 0; wide += WIDE * LANES) {
             point p[WIDE];
-            if (uniform) map_groups(p, in, wide, n);
+            if (kind == UNIFORM) map_groups(p, in, wide, n);
+            else if (kind == READY) load_groups(p, in, wide, n);
             else bad = decode_groups(p, in, wide, n, 0);
             for (size_t j = 0; j < WIDE && bad < 0; j++) {
                 const size_t at = wide + j * LANES, rows = lanes_left(n, at);
@@ -126,12 +180,17 @@ static int64_t products(uint8_t *out, const uint8_t *in, int uniform, const uint
 }
 
 static int64_t batch_multiply(uint8_t *out, const uint8_t *elements, const uint8_t *scalars, size_t stride, size_t n) {
-    return products(out, elements, 0, scalars, stride, n);
+    return products(out, elements, ENCODED, scalars, stride, n);
 }
 
 static int64_t batch_multiply_uniform(uint8_t *out, const uint8_t *uniform, const uint8_t *scalars, size_t stride,
                                       size_t n) {
-    return products(out, uniform, 1, scalars, stride, n);
+    return products(out, uniform, UNIFORM, scalars, stride, n);
+}
+
+static int64_t batch_multiply_decoded(uint8_t *out, const uint8_t *decoded, const uint8_t *scalars, size_t stride,
+                                      size_t n) {
+    return products(out, decoded, READY, scalars, stride, n);
 }
 
 #include "sums.h"
@@ -139,11 +198,13 @@ static int64_t batch_multiply_uniform(uint8_t *out, const uint8_t *uniform, cons
 #define BACKEND(isa)                                        \
     const struct backend backend_##isa = {                  \
         .name = #isa,                                       \
+        .decoded = 8 * DECODED,                             \
         .sha512 = batch_sha512,                             \
         .from_uniform = batch_from_uniform,                 \
         .multiply = batch_multiply,                         \
+        .multiply_decoded = batch_multiply_decoded,         \
         .multiply_uniform = batch_multiply_uniform,         \
-        .check = batch_check,                               \
+        .decode = batch_decode,                             \
         .multi_scalar_vartime = batch_multi_scalar_vartime, \
         .sum = batch_sum,                                   \
     }

@@ -34,6 +34,28 @@ FIELD lanes lanes_select(mask choose, lanes yes, lanes no) {
 FIELD unsigned mask_bits(mask m) { return m; }
 FIELD mask mask_from_bits(unsigned bits) { return (mask)bits; }
 
+/* Rows become columns, eight words at a time: pairs of words, then of pairs, then of those. */
+#define LANES_GATHER lanes_gather
+FIELD void lanes_gather(lanes *limbs, const void *const from[LANES], int count) {
+    UNROLLED for (int k = 0; k < count; k += 8) {
+        __m512i row[8], two[8], four[8];
+        UNROLLED for (int i = 0; i < 8; i++) row[i] = _mm512_loadu_si512((const uint64_t *)from[i] + k);
+        UNROLLED for (int i = 0; i < 8; i += 2) {
+            two[i] = _mm512_unpacklo_epi64(row[i], row[i + 1]);
+            two[i + 1] = _mm512_unpackhi_epi64(row[i], row[i + 1]);
+        }
+        UNROLLED for (int i = 0; i < 8; i++) {
+            const int pair = (i & 4) + (i & 1);
+            four[i] = i & 2 ? _mm512_shuffle_i64x2(two[pair], two[pair + 2], 0xdd)
+                            : _mm512_shuffle_i64x2(two[pair], two[pair + 2], 0x88);
+        }
+        UNROLLED for (int i = 0; i < 4; i++) {
+            limbs[k + i] = (lanes)_mm512_shuffle_i64x2(four[i], four[i + 4], 0x88);
+            limbs[k + i + 4] = (lanes)_mm512_shuffle_i64x2(four[i], four[i + 4], 0xdd);
+        }
+    }
+}
+
 #include "fe51.h"
 
 FIELD fe fe_tighten(fe a) { return fe_carry(a); }

@@ -1,5 +1,7 @@
 /* Sums of points, and multi-scalar multiplication (Pippenger) in variable time: its scalars are public.
 
+   Several batches may share the scalars, and with them all but the additions themselves.
+
    Each scalar is cut into windows of `width` bits with signed digits; a window sorts the points into the bucket of
    their digit's magnitude and adds up each bucket. Lanes work on different buckets, which are taken in the order of
    their sizes, so that few lanes wait. Then a window's sum is sum_b b * B_b: lane l runs down its own stretch of m
@@ -7,7 +9,6 @@
 #ifndef VESICA_SUMS_H
 #define VESICA_SUMS_H
 
-#define PACKED ((3 * LIMBS + 7) / 8 * 8) /* words of an affine point as (Y+X, Y-X, 2dT) */
 #define BUCKET ((4 * LIMBS + 7) / 8 * 8) /* words of a bucket's sum */
 
 static inline fe fe_rotate(fe a, size_t by) {
@@ -43,27 +44,6 @@ static int64_t batch_sum(uint8_t sum[32], const uint8_t *elements, size_t n) {
     return -1;
 }
 
-/* limbs[k] of lane l = from[l][k], k < count; rows are a multiple of eight words long, and aligned to that. */
-#ifndef LANES_GATHER
-#define LANES_GATHER lanes_gather
-static inline void lanes_gather(lanes *limbs, const uint64_t *const from[LANES], int count) {
-    for (int k = 0; k < count; k++) {
-        uint64_t row[LANES];
-        for (size_t lane = 0; lane < LANES; lane++) row[lane] = from[lane][k];
-        memcpy(&limbs[k], row, sizeof row);
-    }
-}
-#endif
-
-static inline void lanes_scatter(uint64_t *const to[LANES], const lanes *limbs, int count) {
-    for (int k = 0; k < count; k++) {
-        uint64_t row[LANES];
-        memcpy(row, &limbs[k], sizeof row);
-        for (size_t lane = 0; lane < LANES; lane++)
-            if (to[lane]) to[lane][k] = row[lane];
-    }
-}
-
 /* The width that costs least, of those whose highest window is not left with one or two bits: such a window would put
    all points into a bucket or two, and lanes would wait. */
 static int window_width(size_t n) {
@@ -93,9 +73,8 @@ static void window_digits_vartime(int16_t *out, size_t n, int width, int windows
 
 struct window_work { /* of one multi-scalar multiplication */
     size_t n, buckets;
-    uint64_t (*packed)[PACKED]; /* n points, and the identity */
     uint64_t (*sums)[BUCKET];
-    uint32_t *starts, *sizes, *order, *entries, *places; /* an entry is 2 * index + (is negative) */
+    uint32_t *starts, *sizes, *order, *entries, *places; /* an entry is 2 * index + (is negative); AHEAD more are 0 */
 };
 
 /* Sorts the points into buckets, and the buckets by size, largest first. */
@@ -120,24 +99,39 @@ static void window_sort_vartime(struct window_work *work, const int16_t *window)
         work->order[places[largest - sizes[bucket]]++] = (uint32_t)bucket;
 }
 
+#define AHEAD 4 /* steps: rows lie anywhere in some megabytes; one that is asked for so early has come when it is added */
+
+static inline const uint8_t *decoded_row(const struct window_work *work, const uint8_t *decoded, uint32_t at) {
+    return decoded + 8 * DECODED * (size_t)(work->entries[at] / 2);
+}
+
+static inline void fetch_row(const uint8_t *row) {
+    for (size_t at = 0; at < 8 * DECODED; at += 64) __builtin_prefetch(row + at);
+}
+
 /* The sum over one window's buckets, in lanes that are still to be added. */
-static point window_sum_vartime(struct window_work *work, const int16_t *window) {
+static point window_sum_vartime(const struct window_work *work, const uint8_t *decoded) {
     const size_t buckets = work->buckets, stretch = buckets / LANES;
-    window_sort_vartime(work, window);
     for (size_t group = 0; group < buckets; group += LANES) {
         const uint32_t *const here = work->order + group;
-        uint64_t *to[LANES];
+        const uint32_t most = work->sizes[here[0]], least = work->sizes[here[LANES - 1]];
+        const uint32_t *const next = group + LANES < buckets ? here + LANES : here;
+        void *to[LANES];
         point sum = point_identity();
-        lanes limbs[PACKED];
+        lanes limbs[DECODED];
         cached q;
-        for (size_t step = 0; step < work->sizes[here[0]]; step++) { /* the first is the largest */
-            const uint64_t *from[LANES];
+        for (uint32_t step = 0; step < most; step++) {
+            const void *from[LANES];
             unsigned negative = 0;
             for (size_t lane = 0; lane < LANES; lane++) {
-                uint32_t entry = (uint32_t)(2 * work->n);
-                if (step < work->sizes[here[lane]]) entry = work->entries[work->starts[here[lane]] + step];
-                from[lane] = work->packed[entry / 2];
-                negative |= (entry & 1) << lane;
+                const uint32_t at = work->starts[here[lane]] + step;
+                from[lane] = IDENTITY_ROW;
+                if (step < least || step < work->sizes[here[lane]]) {
+                    from[lane] = decoded_row(work, decoded, at);
+                    negative |= (work->entries[at] & 1) << lane;
+                    fetch_row(decoded_row(work, decoded, at + AHEAD));
+                }
+                if (step < AHEAD) fetch_row(decoded_row(work, decoded, work->starts[next[lane]] + step));
             }
             LANES_GATHER(limbs, from, 3 * LIMBS);
             memcpy(&q, limbs, 3 * sizeof(fe)); /* plus, minus, T2d; Z = 1 */
@@ -149,7 +143,7 @@ static point window_sum_vartime(struct window_work *work, const int16_t *window)
 
     point running = point_identity(), weighted = point_identity(), offset = point_identity();
     for (size_t i = stretch; i-- > 0;) {
-        const uint64_t *from[LANES];
+        const void *from[LANES];
         lanes limbs[BUCKET];
         point bucket;
         for (size_t lane = 0; lane < LANES; lane++) from[lane] = work->sums[lane * stretch + i];
@@ -170,87 +164,72 @@ static point window_sum_vartime(struct window_work *work, const int16_t *window)
     return weighted;
 }
 
-/* Decodes, packs and cuts; returns the first bad row, or -1. */
-static int64_t window_load_vartime(struct window_work *work, int16_t *window_digits, int width, int windows,
-                                   const uint8_t *scalars, const uint8_t *elements) {
-    const size_t n = work->n;
-    for (size_t base = 0; base < n; base += WIDE * LANES) {
-        point p[WIDE];
-        const int64_t bad = decode_groups(p, elements, base, n, 0);
-        if (bad >= 0) return bad;
-        for (size_t j = 0; j < WIDE; j++) {
-            const size_t at = base + j * LANES, rows = lanes_left(n, at);
-            const fe fields[3] = {fe_tighten(fe_add(p[j].Y, p[j].X)), fe_tighten(fe_sub(p[j].Y, p[j].X)),
-                                  fe_mul(p[j].T, fe_constant(TWICE_D))};
-            uint64_t *to[LANES] = {0};
-            for (size_t lane = 0; lane < rows; lane++) {
-                to[lane] = work->packed[at + lane];
-                window_digits_vartime(window_digits + at + lane, n, width, windows,
-                                      scalar_half(scalar_load(scalars + 32 * (at + lane))));
-            }
-            lanes_scatter(to, (const lanes *)fields, 3 * LIMBS);
-        }
-    }
-    memset(work->packed[n], 0, sizeof *work->packed);
-    work->packed[n][0] = work->packed[n][LIMBS] = 1; /* the identity: (1, 1, 0) */
-    return -1;
-}
-
-static int64_t buckets_vartime(point *result, const uint8_t *scalars, const uint8_t *elements, size_t n) {
+static int64_t buckets_vartime(point *results, const uint8_t *scalars, const uint8_t *const *decoded, size_t count,
+                               size_t n) {
     const int width = window_width(n), windows = (253 + width - 1) / width;
     const size_t buckets = (size_t)1 << (width - 1), more = buckets > n ? buckets : n;
-    int64_t bad = NO_MEMORY;
     struct window_work work = {.n = n, .buckets = buckets};
     int16_t *const window_digits = room_for((size_t)windows * n, sizeof(int16_t));
-    uint32_t *const numbers = room_for(3 * buckets + n + more + 2, sizeof(uint32_t));
-    work.packed = room_for(n + 1, sizeof *work.packed);
+    uint32_t *const numbers = room_for(3 * buckets + n + AHEAD + more + 2, sizeof(uint32_t));
     work.sums = room_for(buckets, sizeof *work.sums);
-    if (window_digits && numbers && work.packed && work.sums) {
+    const int64_t bad = window_digits && numbers && work.sums ? -1 : NO_MEMORY;
+    if (bad == -1) {
         work.starts = numbers;
         work.sizes = work.starts + buckets;
         work.order = work.sizes + buckets;
         work.entries = work.order + buckets;
-        work.places = work.entries + n;
-        bad = window_load_vartime(&work, window_digits, width, windows, scalars, elements);
+        work.places = work.entries + n + AHEAD;
+        memset(work.entries, 0, (n + AHEAD) * sizeof *work.entries);
+        for (size_t i = 0; i < n; i++)
+            window_digits_vartime(window_digits + i, n, width, windows, scalar_half(scalar_load(scalars + 32 * i)));
     }
-    *result = point_identity();
     for (int window = windows; window-- > 0 && bad == -1;) {
-        for (int i = 0; i < width; i++) point_double(result);
-        const point sum = window_sum_vartime(&work, window_digits + (size_t)window * n);
-        point_add(result, &sum);
+        window_sort_vartime(&work, window_digits + (size_t)window * n);
+        for (size_t batch = 0; batch < count; batch++) {
+            for (int i = 0; i < width; i++) point_double(&results[batch]);
+            const point sum = window_sum_vartime(&work, decoded[batch]);
+            point_add(&results[batch], &sum);
+        }
     }
     free(window_digits);
     free(numbers);
-    free(work.packed);
     free(work.sums);
     return bad;
 }
 
-static int64_t batch_multi_scalar_vartime(uint8_t sum[32], const uint8_t *scalars, const uint8_t *elements, size_t n) {
-    point total = point_identity();
-    int64_t bad = -1;
-    if (n < 8 * LANES) { /* too few for buckets */
-        for (size_t base = 0; base < n && bad < 0; base += WIDE * LANES) {
-            point p[WIDE];
-            digits d;
-            bad = decode_groups(p, elements, base, n, 0);
-            for (size_t j = 0; j < WIDE && bad < 0; j++) {
-                const size_t at = base + j * LANES, rows = lanes_left(n, at);
-                if (!rows) break;
-                load_digits(&d, scalars + 32 * at, 32, rows);
-                point_multiply(&p[j], &d);
-                point_add(&total, &p[j]);
-            }
+/* Too few for buckets. */
+static void few_vartime(point *result, const uint8_t *scalars, const uint8_t *decoded, size_t n) {
+    for (size_t base = 0; base < n; base += WIDE * LANES) {
+        point p[WIDE];
+        digits d;
+        load_groups(p, decoded, base, n);
+        for (size_t j = 0; j < WIDE; j++) {
+            const size_t at = base + j * LANES, rows = lanes_left(n, at);
+            if (!rows) break;
+            load_digits(&d, scalars + 32 * at, 32, rows);
+            point_multiply(&p[j], &d);
+            point_add(result, &p[j]);
         }
-    } else {
-        bad = buckets_vartime(&total, scalars, elements, n);
     }
-    if (bad != -1) return bad;
-    doubled twice;
-    total = fold_lanes(total);
-    ristretto_double(&twice, &total);
-    doubled_invert(&twice, 1);
-    fe_store(sum, 1, ristretto_encode_doubled(&twice, twice.efgh));
+}
+
+static int64_t batch_multi_scalar_vartime(uint8_t *sums, const uint8_t *scalars, const uint8_t *const *decoded,
+                                          size_t count, size_t n) {
+    point totals[MAX_BATCHES];
+    for (size_t batch = 0; batch < count; batch++) totals[batch] = point_identity();
+    if (n >= 8 * LANES) {
+        const int64_t bad = buckets_vartime(totals, scalars, decoded, count, n);
+        if (bad != -1) return bad;
+    } else {
+        for (size_t batch = 0; batch < count; batch++) few_vartime(&totals[batch], scalars, decoded[batch], n);
+    }
+    for (size_t batch = 0; batch < count; batch++) {
+        const point total = fold_lanes(totals[batch]);
+        doubled twice;
+        ristretto_double(&twice, &total);
+        doubled_invert(&twice, 1);
+        fe_store(sums + 32 * batch, 1, ristretto_encode_doubled(&twice, twice.efgh));
+    }
     return -1;
 }
 

@@ -39,6 +39,10 @@ int main(int count, char **arguments) {
 
     finish("multiply, one scalar", out, 32 * N, backend->multiply(out, points, scalars, 0, N));
     finish("multiply, a scalar each", out, 32 * N, backend->multiply(out, points, scalars, 32, N));
+    uint8_t *const decoded = malloc(N * backend->decoded);
+    backend->decode(decoded, points, N);
+    finish("multiply decoded rows", out, 32 * N, backend->multiply_decoded(out, decoded, scalars, 0, N));
+    free(decoded);
     VALGRIND_MAKE_MEM_UNDEFINED(uniform, sizeof uniform); /* hashes of identities */
     finish("hash and multiply", out, 32 * N, backend->multiply_uniform(out, uniform, scalars, 0, N));
     finish("map", out, 32 * N, backend->from_uniform(out, uniform, N));

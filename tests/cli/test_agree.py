@@ -42,7 +42,7 @@ def test_an_agreement_is_changed_by_commands(
         publisher.until(lambda shown: not shown["change"], "partner", "terms", "retailer")
         retailer.run("partner", "agree", "publisher", "--yes")
         publisher.until(lambda shown: bool(shown["change"]), "partner", "terms", "retailer")
-        assert "vesica partner agree publisher --decline' takes it back" in said(retailer)
+        assert f"'vesica partner agree publisher --home {retailer.home} --decline' takes it back" in said(retailer)
         declined = publisher.run("partner", "agree", "retailer", "--decline", "--reason", "too strict")
         assert declined["change"] == "declined"
         retailer.until(lambda shown: not shown["change"], "partner", "terms", "publisher")

@@ -48,6 +48,8 @@ SHOWN = [
     "user list",
     "user show ann",
     "role list",
+    "destination list",
+    "destination show drop",
     "audit list",
     "audit export",
     "audit verify",
@@ -103,9 +105,13 @@ def tokens(side: Side, *roles: str) -> dict[str, str]:
     return {role: side.node.users.create(f"{role}-user", [role]).text for role in roles}
 
 
-def test_what_shows_something_calls_nobody_and_runs_no_job(acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_shows_something_calls_nobody_and_runs_no_job(
+    acme: Acme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = acme.pair.acme.node.users.create("ann", ["administrator"]).text
     acme.pair.acme.node.sign_in(token)
+    (tmp_path / "drop").mkdir()
+    acme.pair.acme.project.destinations.create("drop", kind="file", settings={"folder": str(tmp_path / "drop")})
     with acme.pair.acme.node.home.database.begin() as tx:  # the head of our audit log is due to go
         tx.execute(update(tables.connections).values(head_sent=None))
     (job,) = acme.pair.acme.node.jobs.all()
@@ -267,13 +273,13 @@ def test_what_shows_something_says_when_letters_were_last_fetched(acme: Acme, mo
     os.utime(fetched, (three_hours_ago, three_hours_ago))
     for words in shown:
         said = acme.command(*words.split())[2]
-        assert "letters of project default were last fetched 3 h ago: vesica node sync\n" in said
+        assert "letters of project default were last fetched 3 h ago: vesica node sync" in said
     assert acme.run("feed", "list")["letters_fetched"] == three_hours_ago
     assert acme.run("node", "status")["projects"][0]["letters_fetched"] == three_hours_ago
     with locks.service_lock(acme.pair.acme.node.home.path):
         assert "letters" not in acme.command("feed", "list")[2]
     fetched.unlink()
-    assert "were never fetched: vesica node sync\n" in acme.command("feed", "list")[2]
+    assert "were never fetched: vesica node sync" in acme.command("feed", "list")[2]
     with acme.pair.globe.serving():
         acme.run("node", "sync")
     assert acme.command("feed", "list")[2] == ""

@@ -245,7 +245,7 @@ def test_a_killed_sender_is_run_again(world: World, kill: str) -> None:
 @pytest.mark.parametrize(
     "kill",
     [
-        pytest.param("replaced blinded.0 1", id="the points are blinded, and have not left"),
+        pytest.param("replaced blinded-made.0 1", id="the points are blinded, and have not left"),
         pytest.param("replacing .members 1", id="half of the memberships are written"),
         pytest.param("acted feed.received 1", id="the revision is taken, and its exchange is open"),
     ],

@@ -31,8 +31,7 @@ RESTORE = ("node", "restore", "saved.tar", "--home", "home.new")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with three people, and a backup of it beside it."""
     folder = tmp_path_factory.mktemp("made")
-    people = "".join(f"{each},{each}@example.com,nick-of-{each}\n" for each in ("ann", "bob", "eve"))
-    (folder / "crm.csv").write_text(f"id,email,nick\n{people}")
+    write(folder / "crm.csv", "example.com")
     Node.create(folder / "home", "Fern", listen=f"127.0.0.1:{free_ports(1)[0]}").close()
     assert vesica(folder / "home", IMPORT) == 0
     assert vesica(folder / "home", ("node", "backup", "saved.tar")) == 0
@@ -41,8 +40,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(made: Path, tmp_path: Path) -> Path:
-    """A copy of that."""
-    return shutil.copytree(made, tmp_path / "copy") / "home"
+    """A copy of that, with other lines in the file to import."""
+    copy = shutil.copytree(made, tmp_path / "copy")
+    write(copy / "crm.csv", "example.org")
+    return copy / "home"
+
+
+def write(file: Path, domain: str) -> None:
+    people = "".join(f"{each},{each}@{domain},nick-of-{each}\n" for each in ("ann", "bob", "eve"))
+    file.write_text(f"id,email,nick\n{people}")
 
 
 def vesica(home: Path, arguments: Sequence[str], *, kill: str = "", **environment: str) -> int:

@@ -19,6 +19,10 @@ NAMES = [
         wiring.INCOMING,
         wiring.REFERENCES,
         wiring.SEGMENT_USED_BY,
+        wiring.SEGMENT_USED_ELSEWHERE,
+        wiring.SEGMENT_CHANGED,
+        wiring.SEGMENT_DELETED,
+        wiring.SEGMENTS_FROM_ELSEWHERE,
     )
     for name in table.values()
 ] + [

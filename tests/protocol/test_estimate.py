@@ -104,7 +104,7 @@ def test_a_universe_other_than_the_committed_one_is_refused(world: World) -> Non
     ],
 )
 def test_bad_points_in_a_universe_are_named_by_chunk(world: World, index: int, row: bytes | None, code: str) -> None:
-    evil = world.universe.points.copy()
+    evil = world.universe.points[:].copy()
     evil[index] = evil[index - 1] if row is None else np.frombuffer(row, np.uint8)
     if code == "invalid_point":
         evil = evil[np.lexsort(evil.T[::-1])]

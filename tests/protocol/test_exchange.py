@@ -180,21 +180,46 @@ def test_both_sides_killed_between_any_two_transfers_resume(world: World, kind: 
 def test_a_step_half_written_to_the_spool_is_made_again(world: World) -> None:
     class Full(dict[tuple[str, int], bytes]):
         def __setitem__(self, key: tuple[str, int], value: bytes) -> None:
-            if key == ("blinded", 0):
+            if key == ("tags", 0):
                 raise OSError("disk full")
             super().__setitem__(key, value)
 
     spools: tuple[Spool, Spool] = (Full(), {})
-    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
-    ours.put("key", 0, theirs.get("key", 0))
-    for _ in range(2):
-        with pytest.raises(OSError, match="disk full"):
-            ours.get("blinded", 0)
+    ours, theirs = pair(world, Kind.COUNT, Part.ASKER, spools=spools)
+    with pytest.raises(OSError, match="disk full"):
+        list(drive(ours, theirs))
+    with pytest.raises(OSError, match="disk full"):
+        ours.get("tags", 0)
     spools = (dict(spools[0]), spools[1])
-    assert ("blinded", 2) in spools[0]
-    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
-    assert ours.next() == Send("blinded", 0)
+    assert ("tags", 1) in spools[0]
+    ours, theirs = pair(world, Kind.COUNT, Part.ASKER, spools=spools)
+    assert ours.next() == Send("tags", 0)
     list(drive(ours, theirs))
+    check_results(world, Kind.COUNT, ours, theirs)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_what_can_be_drawn_again_is_not_kept(world: World) -> None:
+    spool: Spool = {}
+    ours, theirs = pair(world, Kind.EVALUATE, Part.SENDER, spools=({}, spool))
+    bodies = {(step, chunk): body for step, chunk, body, _ in drive(ours, theirs)}
+    assert not any(step == "blinded" for step, _ in spool)
+    assert theirs.get("blinded", 1) == bodies["blinded", 1]
+    theirs.retire()
+    with pytest.raises(NoSuchChunk):
+        theirs.get("blinded", 1)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_what_an_earlier_release_kept_of_a_drawn_step_is_used(world: World) -> None:
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER)
+    bodies = {(step, chunk): body for step, chunk, body, _ in drive(ours, theirs)}
+    spools: tuple[Spool, Spool] = ({at: bodies[at] for at in bodies if at[0] in ("key", "blinded")}, {})
+    ours, theirs = pair(world, Kind.EVALUATE, Part.RECEIVER, spools=spools)
+    theirs.get("key", 0)
+    assert {at: body for at, body in bodies.items() if at[0] == "blinded"} == {
+        (step, chunk): body for step, chunk, body, _ in drive(ours, theirs) if step == "blinded"
+    }
     check_results(world, Kind.EVALUATE, ours, theirs)
 
 

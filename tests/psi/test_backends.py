@@ -6,6 +6,7 @@
 import hashlib
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,18 @@ def elements(count: int, generator: np.random.Generator) -> U8:
     return sodium(32, "from_uniform", generator.integers(0, 256, (count, 64), np.uint8))
 
 
+def summed(scalars: U8, *batches: U8) -> bytes:
+    """Return the sums of scalars[i] * batch[i], from libsodium."""
+    sums = np.empty((len(batches), 32), np.uint8)
+    assert LIBSODIUM.multi_scalar_vartime(sums, scalars, batches) is None
+    return sums.tobytes()
+
+
+def refused_at(answering: Any, rows: U8) -> int | None:
+    index: int | None = answering.decode(np.empty((len(rows), answering.decoded_bytes), np.uint8), rows)
+    return index
+
+
 def repeated_at(rows: U8) -> int | None:
     try:
         kernel.check_distinct(rows)
@@ -74,13 +87,15 @@ def test_agreement_on_random_elements(bytes_of: np.random.Generator) -> None:
     assert (kernel.from_uniform(uniform) == points).all()
     assert (kernel.reduce(uniform) == scalars).all()
     points[~points.any(axis=1)] = elements(1, bytes_of)  # hashed zeros give the identity
-    kernel.check(points)
-    assert (kernel.multiply(points, one.tobytes()) == sodium(32, "multiply", points, one)).all()
+    products, decoded = sodium(32, "multiply", points, one), kernel.decode(points)
+    assert (decoded.points == points).all()
+    assert (kernel.multiply(points, one.tobytes()) == products).all()
+    assert (kernel.multiply(decoded, one.tobytes()) == products).all()
     scalars[~scalars.any(axis=1)] = number(1)
     assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
-    expected = np.zeros(32, np.uint8)
-    LIBSODIUM.multi_scalar_vartime(expected, scalars, points)
-    assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
+    expected = summed(scalars, points, products)
+    assert kernel.multi_scalar_vartime(scalars, decoded, products) == expected
+    assert kernel.multi_scalar_vartime(scalars, points) == expected[:32]
     values = Values(uniform[:, :37], (uniform[:, 63] % 38).astype(np.uint8))
     hashed = kernel.hash_and_multiply(b"some context", values, one.tobytes())
     assert (hashed == kernel.multiply(kernel.hash_to_group(b"some context", values), one.tobytes())).all()
@@ -96,12 +111,12 @@ def test_agreement_at_every_size(size: int, bytes_of: np.random.Generator) -> No
     uniform = bytes_of.integers(0, 256, (size, 64), np.uint8)
     points, scalars = sodium(32, "from_uniform", uniform), sodium(32, "reduce", uniform)
     assert (kernel.from_uniform(uniform) == points).all()
-    product = sodium(32, "multiply", points, number(9876543210))
+    product, decoded = sodium(32, "multiply", points, number(9876543210)), kernel.decode(points)
     assert (kernel.multiply(points, number(9876543210).tobytes()) == product).all()
-    expected = np.zeros(32, np.uint8)
-    LIBSODIUM.multi_scalar_vartime(expected, scalars, points)
-    assert kernel.multi_scalar_vartime(scalars, points) == expected.tobytes()
-    kernel.check(points)
+    assert (kernel.multiply(decoded, number(9876543210).tobytes()) == product).all()
+    expected = summed(scalars, points, product)
+    assert kernel.multi_scalar_vartime(scalars, decoded, product) == expected
+    assert kernel.multi_scalar_vartime(scalars, points) == expected[:32]
 
 
 @pytest.mark.parametrize("scalar", NASTY)
@@ -109,6 +124,7 @@ def test_agreement_on_nasty_scalars(scalar: int, bytes_of: np.random.Generator) 
     points = elements(11, bytes_of)
     product = sodium(32, "multiply", points, number(scalar))
     assert (kernel.multiply(points, number(scalar).tobytes()) == product).all()
+    assert (kernel.multiply(kernel.decode(points), number(scalar).tobytes()) == product).all()
     scalars = number(scalar).reshape(1, 32).repeat(11, axis=0)
     scalars[1::2] = number(kernel.ORDER - scalar)
     assert (kernel.multiply_each(points, scalars) == sodium(32, "multiply", points, scalars)).all()
@@ -132,9 +148,9 @@ def test_invalid_encodings_are_refused_at_every_place(kind: str, bytes_of: np.ra
     for place in places:
         batch = good[: max(place + 1, 20)].copy()
         batch[place] = bad
-        assert kernel.backend().check(batch[place:]) == 0
+        assert refused_at(kernel.backend(), batch[place:]) == 0
         for refuse in (
-            lambda batch: kernel.check(batch),
+            lambda batch: kernel.decode(batch),
             lambda batch: kernel.multi_scalar_vartime(number(3).reshape(1, 32).repeat(len(batch), axis=0), batch),
             lambda batch: kernel.multiply(batch[: min(len(batch), 20)], number(3).tobytes()),
         ):
@@ -162,8 +178,8 @@ def test_random_bytes_decode_alike(bytes_of: np.random.Generator) -> None:
     rows = bytes_of.integers(0, 256, (ELEMENTS, 32), np.uint8)
     rows[:, 0] &= 254
     rows[:, 31] &= 127  # canonical and not negative, so that the square root decides
-    verdicts = [kernel.backend().check(rows[index : index + 1]) for index in range(ELEMENTS)]
-    assert verdicts == [LIBSODIUM.check(rows[index : index + 1]) for index in range(ELEMENTS)]
+    verdicts = [refused_at(kernel.backend(), rows[index : index + 1]) for index in range(ELEMENTS)]
+    assert verdicts == [refused_at(LIBSODIUM, rows[index : index + 1]) for index in range(ELEMENTS)]
     assert {None, 0} == set(verdicts)
 
 
@@ -262,13 +278,23 @@ def test_the_extension_checks_sizes(backend: str) -> None:
         pytest.skip("the extension's own checks")
     answering = EXTENSION[0]
     rows, short = np.zeros((4, 32), np.uint8), np.zeros((3, 32), np.uint8)
+    decoded = np.zeros((4, answering.decoded_bytes), np.uint8)
     for wrong in (
         lambda: answering.multiply(short, rows, rows[0]),
         lambda: answering.multiply(rows, rows, short),
-        lambda: answering.check(np.zeros(33, np.uint8)),
+        lambda: answering.decode(decoded, np.zeros(33, np.uint8)),
         lambda: answering.from_uniform(rows, rows),
-        lambda: answering.multi_scalar_vartime(rows, rows, rows),
-        lambda: answering.multi_scalar_vartime(rows[0].copy(), np.full((4, 32), 255, np.uint8), rows),
+        lambda: answering.multiply_decoded(rows, short, rows[0]),
+        lambda: answering.multiply_decoded(rows, rows, rows[0]),
+        lambda: answering.decode(decoded, short),
+        lambda: answering.decode(rows, rows),
+        lambda: answering.multi_scalar_vartime(rows, rows, (decoded,)),
+        lambda: answering.multi_scalar_vartime(rows[:1], rows, (rows,)),
+        lambda: answering.multi_scalar_vartime(rows[:2], rows, (decoded, rows)),
+        lambda: answering.multi_scalar_vartime(rows[:1], short, (decoded,)),
+        lambda: answering.multi_scalar_vartime(rows[:1], rows, (decoded[:, ::2],)),
+        lambda: answering.multi_scalar_vartime(rows[:3], rows, (decoded,) * 3),
+        lambda: answering.multi_scalar_vartime(rows[:1], np.full((4, 32), 255, np.uint8), (decoded,)),
         lambda: answering.sha512(rows, 4, ((short[0, :31], None),)),
         lambda: answering.sha512(rows, 4, ((rows, np.array([0, 1, 33, 2], np.uint8)),)),
         lambda: answering.sha512(rows, -1, ()),
@@ -286,7 +312,7 @@ def test_the_extension_checks_sizes(backend: str) -> None:
         lambda: answering.sha256(rows[0, :31], b"", np.zeros(1, np.int64), np.zeros(1, np.int64)),
         lambda: answering.respond(b"short", b"", b""),
         lambda: answering.first_repeat(rows, b"short"),
-        lambda: answering.check(rows[:, ::2]),  # not contiguous
+        lambda: answering.decode(decoded, np.zeros((4, 64), np.uint8)[:, ::2]),  # not contiguous
     ):
         with pytest.raises(ValueError):
             wrong()

@@ -13,17 +13,22 @@ import numpy as np
 
 from psi import kernel
 
+kernel.backend = lambda: backend
 backend, rows = kernel.available()[sys.argv[1]], 50_000
 digests = np.empty((rows, 64), np.uint8)
 values, lengths = np.zeros((rows, 1), np.uint8), np.ones(rows, np.uint8)
 elements, scalars = np.tile(np.frombuffer(kernel.GENERATOR, np.uint8), (16_000, 1)), np.ones((16_000, 32), np.uint8)
+decoded, ones = kernel.decode(elements).rows, scalars.copy()
+shifting = decoded.copy()
 data, starts, ends = bytes(64), np.zeros(rows, np.int64), np.ones(rows, np.int64)
 keys, order = np.zeros(rows, np.uint64), np.empty(rows, np.intp)
 table, sought = np.zeros((rows, 16), np.uint8), np.zeros((rows, 16), np.uint8)
 few, places = sought[: rows // 100], np.empty((2, rows), np.intp)
 calls = [
     (lambda: backend.sha512(digests, rows, (b"", (values, lengths), b"")), lengths, 1, 255),
-    (lambda: backend.multi_scalar_vartime(digests[0, :32], scalars, elements), scalars, 1, 255),
+    (lambda: backend.multi_scalar_vartime(digests[:1, :32], scalars, (decoded,)), scalars, 1, 255),
+    (lambda: backend.multi_scalar_vartime(digests[:1, :32], ones, (shifting,)), shifting, 1, 255),
+    (lambda: backend.multiply_decoded(elements[:500], shifting[:500], ones[0]), shifting, 1, 255),
     (lambda: backend.sha256(digests.reshape(-1, 32)[:rows], data, starts, ends), starts, 0, 2**62),
     (lambda: backend.order(order, keys), keys, 0, 2**62),
     (lambda: merge(table, sought), sought, 0, 255),

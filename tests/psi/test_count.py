@@ -23,7 +23,7 @@ def test_the_count_is_the_plain_join(people: People, random: Random, answerer: t
     answering, universe = answerer
     asking = Key.random(random)
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
-    tags = count.ask_tags(universe.points, asking, context)
+    tags = count.ask_tags(universe.points[:], asking, context)
     count.check_tags(tags, len(universe.points), universe.canaries, asking.public, context)
 
     persons = np.arange(700, 1300)
@@ -42,7 +42,7 @@ def test_nobody_asks_and_nobody_is_there(people: People, random: Random) -> None
     universe = count.build_universe(CONTEXT, people(0, 0), answering, random)
     assert len(universe.points) == len(universe.canaries) == 4096
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
-    tags = count.ask_tags(universe.points, asking, context)
+    tags = count.ask_tags(universe.points[:], asking, context)
     points, _ = count.ask(CONTEXT, people(0, 0), asking)
     hits = count.count_hits(points, answering, tags, context, np.zeros((2, 0), np.bool_), np.zeros(0, np.bool_))
     assert hits.consented.tolist() == hits.others.tolist() == [0, 0]
@@ -57,15 +57,15 @@ def test_the_universe_is_padded_and_one_in_64_is_a_canary(size: int, points: int
 def test_a_universe_holds_its_values_and_its_canaries(people: People, random: Random, size: int, points: int) -> None:
     key = Key.random(random)
     universe = count.build_universe(CONTEXT, people(0, size), key, random)
-    assert (universe.points.shape, universe.size) == ((points, 32), size)
+    assert (universe.points[:].shape, universe.size) == ((points, 32), size)
     members = oprf.blind(CONTEXT, people(0, size), key)
     expected = np.concatenate([members, kernel.multiply_base(universe.canaries)])
-    assert (universe.points == sort_points(expected)[0]).all()
+    assert (universe.points[:] == sort_points(expected)[0]).all()
     assert len(universe.canaries) == points - size
 
 
 def test_the_digest_fixes_every_point_and_their_number(answerer: tuple[Key, Universe]) -> None:
-    points = answerer[1].points
+    points = answerer[1].points[:]
     digest = count.universe_digest(len(points), count.chunk_digests(points))
     assert digest == answerer[1].digest
     changed = points.copy()
@@ -83,7 +83,7 @@ def test_secrets_are_not_printed(answerer: tuple[Key, Universe]) -> None:
 
 
 def test_a_universe_that_an_honest_answerer_would_not_send(answerer: tuple[Key, Universe], random: Random) -> None:
-    points, key, context = answerer[1].points, Key.random(random), b"context"
+    points, key, context = answerer[1].points[:], Key.random(random), b"context"
     for rows, error in (
         (points[::-1], InvalidPoint),
         (points[[0, 1, 1, 2]], DuplicatePoint),

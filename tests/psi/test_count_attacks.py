@@ -49,7 +49,7 @@ class Session:
         """Which points stand for nobody: what A does not know."""
         canaries = kernel.multiply_base(self.universe.canaries)
         mask = np.zeros(len(self.universe.points), np.bool_)
-        mask[match(self.universe.points, canaries)[0]] = True
+        mask[match(self.universe.points[:], canaries)[0]] = True
         return mask
 
 
@@ -59,12 +59,12 @@ def session(people: People) -> Session:
     answering, asking = Key.random(random), Key.random(random)
     universe = count.build_universe(CONTEXT, people(0, 4032), answering, random)
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
-    return Session(answering, asking, universe, context, count.ask_tags(universe.points, asking, context))
+    return Session(answering, asking, universe, context, count.ask_tags(universe.points[:], asking, context))
 
 
 def swap(session: Session, dropped: np.ndarray, forged: U8) -> U8:
     """Return the tags of the universe without the dropped points' ones, and the forged ones instead, sorted."""
-    kept = session.tag(kernel.multiply(session.universe.points[~dropped], session.asking.scalar))
+    kept = session.tag(kernel.multiply(session.universe.points[:][~dropped], session.asking.scalar))
     return sort_points(np.concatenate([kept, forged]))[0]
 
 
@@ -91,7 +91,7 @@ def test_amplification_would_lift_one_person_over_noise_and_floor(session: Sessi
     questions, forged, target = amplified(session, people, person=5, times=1000)
     dropped = np.zeros(len(session.universe.points), np.bool_)
     dropped[np.flatnonzero(~session.is_canary())[:1000]] = True  # what A cannot do: avoid the canaries
-    dropped[match(session.universe.points, target)[0]] = True
+    dropped[match(session.universe.points[:], target)[0]] = True
     tags = swap(session, dropped, forged[: dropped.sum()])
     session.check(tags)
     assert session.hits(questions, tags) >= 999
@@ -164,12 +164,12 @@ def test_a_missing_canary(session: Session) -> None:
 def test_tags_under_another_key_than_stated(session: Session, random: Random) -> None:
     """A states a*G and tags with a': refused, A gets nothing."""
     with pytest.raises(InvalidTags, match="canary"):
-        session.check(count.ask_tags(session.universe.points, Key.random(random), session.context))
+        session.check(count.ask_tags(session.universe.points[:], Key.random(random), session.context))
 
 
 def test_tags_sorted_chunk_by_chunk(session: Session) -> None:
     """Tags that keep to the order of chunks would show B which chunk of its own rows each hit came from: refused."""
-    halves = [count.ask_tags(part, session.asking, session.context) for part in np.split(session.universe.points, 2)]
+    halves = [count.ask_tags(part, session.asking, session.context) for part in np.split(session.universe.points[:], 2)]
     with pytest.raises(InvalidTags, match="out of order"):
         session.check(np.concatenate(halves))
 
@@ -211,7 +211,7 @@ def test_relaying_to_another_connection(session: Session, people: People) -> Non
 
 def test_the_same_point_twice(session: Session, random: Random) -> None:
     """B repeats an element, to have it counted twice: the asker refuses the universe."""
-    points = session.universe.points.copy()
+    points = session.universe.points[:].copy()
     points[10] = points[9]
     with pytest.raises(DuplicatePoint):
         count.ask_tags(points, session.asking, session.context)
@@ -238,7 +238,7 @@ def test_one_target_and_junk(session: Session, people: People, random: Random) -
     """B fills its universe with one target and 4,095 points of nobody: its count is whether A ASKS ABOUT THE TARGET."""
     universe = count.build_universe(CONTEXT, people(5, 6), session.answering, random)
     context = count.tag_context(CONTEXT, DIRECTION, 1, universe.digest)
-    tags = count.ask_tags(universe.points, session.asking, context)
+    tags = count.ask_tags(universe.points[:], session.asking, context)
     everyone = np.ones((1, 50), np.bool_)
     for first, expected in ((0, 1), (6, 0)):
         questions, _ = count.ask(CONTEXT, people(first, first + 50), session.asking)

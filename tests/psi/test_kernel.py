@@ -42,7 +42,7 @@ def test_no_elements() -> None:
         (kernel.digests(b"", none, size=16), 16),
     ):
         assert result.shape == (0, width)
-    kernel.check(np.empty((0, 32), np.uint8))
+    kernel.decode(np.empty((0, 32), np.uint8))
 
 
 @pytest.mark.parametrize("count", [1, kernel.CHUNK - 1, kernel.CHUNK, kernel.CHUNK + 1])
@@ -88,18 +88,18 @@ def test_multi_scalar_over_chunks(random: Random) -> None:
 def test_the_first_bad_point_is_named(bad: int, encoding: bytes, reason: str) -> None:
     batch = np.frombuffer(kernel.GENERATOR, np.uint8).reshape(1, 32).repeat(kernel.CHUNK + 10, axis=0)
     batch[bad:] = np.frombuffer(encoding, np.uint8)
-    for decode in (kernel.check, lambda batch: kernel.multiply(batch, encode(7).tobytes())):
+    for decode in (kernel.decode, lambda batch: kernel.multiply(batch, encode(7).tobytes())):
         with pytest.raises(InvalidPoint) as caught:
             decode(batch)
         assert (caught.value.index, caught.value.reason) == (bad, reason)
 
 
-def test_check_names_the_first_repetition() -> None:
+def test_the_first_repetition_is_named() -> None:
     batch = points(6)
-    kernel.check(batch)
+    kernel.check_distinct(batch)
     batch[5], batch[4] = batch[1], batch[3]
     with pytest.raises(DuplicatePoint) as caught:
-        kernel.check(batch)
+        kernel.check_distinct(batch)
     assert caught.value.index == 4
 
 

@@ -34,6 +34,13 @@ def test_arrays_hold_the_values(given_values: list[bytes]) -> None:
     assert kept.digest() == values.digest()
 
 
+def test_a_digest_is_that_of_the_values_however_wide_their_rows_are() -> None:
+    values = Values.of([b"one", b"three"])
+    longer = Values.join([values, Values.of([b"a longer one", b"x"])]).part(slice(2))
+    assert longer.rows.shape != values.rows.shape
+    assert longer.digest() == values.digest()
+
+
 def test_digests_tell_lists_apart() -> None:
     lists = [[b"ab", b"c"], [b"a", b"bc"], [b"c", b"ab"], [b"ab", b"c\0"], [b"ab"], []]
     assert len({Values.of(each).digest() for each in lists}) == len(lists)

@@ -84,7 +84,7 @@ class Asker(CountAsker):
     @property
     def universe(self) -> U8:
         """The points that were shown, uint8 (n, 32)."""
-        return self._universe[0]
+        return self._universe[:]
 
     def honest_tags(self) -> U8:
         """Return the tag of each point of the universe, in the universe's order."""

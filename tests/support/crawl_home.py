@@ -79,6 +79,10 @@ def prepare(pair: Pair, person: type[Person]) -> Token:
     policies.create("zeboff", "zebscore > 5 OR own.zebcopied", action="email-targeting")
     policies.create("plain", "amount > 5", action="analytics")
     acme.policies.create("custom", "analytics", "S2")
+    for name, segment in (("out", "open"), ("zebout", "zebsecret")):
+        (folder / name).mkdir()
+        acme.destinations.create(name, "file", {"folder": str(folder / name)}, uses=["data-science"])
+        acme.destinations.activate(name, [segment])
     node = pair.acme.node
     ann = node.users.create("ann", ["administrator"])
     with signed_in(node, ann) as anns:

@@ -16,6 +16,8 @@ from node.exchanges.channels import cache_of
 from node.node import Node
 from node.partners import connections, key_epochs
 from node.storage import tables
+from node.storage.cache import Cache
+from node.storage.sorted_files import SortedFile
 from node.storage.spool import FileSpool
 
 
@@ -54,8 +56,9 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _bitmap(path: Path) -> BitMap:
-    """Return the profile numbers that a file has, also of people who left; that of the erased themselves apart."""
-    if path.name.endswith("-erased.roaring"):
+    """Return the profile numbers that a file has, also of people who left; those apart of the erased, and of whom changes
+    touched: such a number names nobody any more."""
+    if path.name.endswith(("-erased.roaring", "-touched.roaring")):
         return BitMap()
     if path.suffix in (".roaring", ".members"):
         return BitMap.deserialize(path.read_bytes())
@@ -73,8 +76,19 @@ def sealed_arrays(node: Node) -> Iterator[tuple[str, str, Any]]:
                 epoch = key_epochs.running(scope, tx, connection)
             cache = None if epoch is None else cache_of(scope, connection, epoch)
             for name in () if cache is None else cache.names(""):
-                for key, array in (cache.load(name) or {}).items():  # type: ignore[union-attr]
+                for key, array in _arrays(cache, name):  # type: ignore[arg-type]
                     yield name, key, array
+
+
+def _arrays(cache: Cache, name: str) -> Iterator[tuple[str, Any]]:
+    beginning, part, _ = name.partition(" part ")
+    if not part:
+        yield from (cache.load(name) or {}).items()
+        return
+    file = SortedFile.open(cache, cache.path(name), beginning)
+    for block in file.blocks():
+        yield from {"rows": block.keys, **block.columns}.items()
+    file.close()
 
 
 def _sealed(node: Node) -> Iterator[tuple[str, bytes]]:

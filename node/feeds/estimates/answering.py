@@ -7,6 +7,7 @@ from protocol.states import Kind, Part
 from psi.errors import InvalidTags, VesicaError
 
 from ...access.scope import Scope
+from ...compute.engines import engine_of
 from ...exchanges import http
 from ...exchanges.channels import Channel, epoch_of, namespace_of, running_epoch
 from ...exchanges.handlers import Handler, PreparedRole, Subject
@@ -50,6 +51,7 @@ def _answerer(scope: Scope, connection: Connection, channel: Channel, generation
         check_asker=sanitiser.check_asker,
         sanitise=answer,
         most=most_asked(connection.terms),
+        engine=engine_of(scope.home),
     )
 
 

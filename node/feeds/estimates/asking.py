@@ -22,6 +22,7 @@ from psi.keys import Purpose
 from psi.values import Bools
 
 from ...access.scope import Scope
+from ...compute.engines import engine_of
 from ...consent.consent_policies import ConsentPolicies
 from ...consent.consents import Consents
 from ...errors import NotAllowed
@@ -193,6 +194,7 @@ def asker(
         maximum=connection.terms.maximum_universe,
         peer_keys=connections.peer_keys(scope, connection),
         choose_again=choose_again,
+        engine=engine_of(scope.home),
     )
 
 

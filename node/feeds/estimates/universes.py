@@ -16,6 +16,7 @@ from psi.values import U8
 
 from ...access.audit import date
 from ...access.scope import Scope
+from ...compute.engines import engine_of, saved
 from ...errors import RefusedToPartner
 from ...exchanges import http
 from ...exchanges.channels import Channel, cache_of
@@ -118,7 +119,7 @@ def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation
         raise _lost()  # the partner may have been shown one since the backup was made
     salt = scope.home.random(SALT)
     key = channel.key(Purpose.COUNT_ANSWER, salt)
-    universe = count.build_universe(channel.context, values, key, scope.home.random)
+    universe = count.build_universe(channel.context, values, key, scope.home.random, engine_of(scope.home))
     number = rows[-1].generation + 1 if rows else 1
     signed = commit(
         universe,
@@ -135,7 +136,7 @@ def newest(scope: Scope, connection: Connection, channel: Channel) -> Generation
         "data": np.array(snapshot.generation),
         "people": np.frombuffer(people, np.uint8),
     }
-    cache.save(_universe_file(channel, digest), points=universe.points, **others)
+    cache.save(_universe_file(channel, digest), points=saved(universe.points), **others)
     if not is_kept(scope, snapshot):
         cache.drop(_universe_file(channel, digest))
         raise ErasedMeanwhile

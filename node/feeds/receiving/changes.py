@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,13 +49,13 @@ class Changes:
     realized: BitMap
     late: BitMap
     exits: Exits
-    joined: bytes = b""  # what the members were computed from, see joining; empty where that is not known
 
     def after_members(self, before: BitMap, members: BitMap, *, revised: bool, at: int, now: int) -> "Changes":
         """Return the changes once `before` has become `members`, by a new revision if `revised`; who left now left `at`."""
         new = members - before
         realized, late = (self.late | new, BitMap()) if revised else (self.realized | new, self.late | new)
-        away = ~np.isin(self.exits.profiles, audiences.numbers(members))
+        back = BitMap(self.exits.profiles) & members
+        away = ~np.isin(self.exits.profiles, audiences.numbers(back))
         left = audiences.numbers(before - members)
         exits = Exits(
             profiles=np.concatenate([self.exits.profiles[away], left]),
@@ -73,15 +72,24 @@ class Changes:
             exits=Exits(profiles=self.exits.profiles[kept], at=self.exits.at[kept]),
         )
 
+    def equals(self, other: "Changes") -> bool:
+        """Return whether both say the same."""
+        same = np.array_equal(self.exits.profiles, other.exits.profiles) and np.array_equal(
+            self.exits.at, other.exits.at
+        )
+        return same and (self.realized, self.late) == (other.realized, other.late)
+
     def packed(self) -> memoryview:
         """Return the content of the file that keeps the changes."""
-        return packed(
+        content = io.BytesIO()
+        np.savez(
+            content,
             realized=audiences.numbers(self.realized),
             late=audiences.numbers(self.late),
             exited=self.exits.profiles,
             exited_at=self.exits.at,
-            joined=np.frombuffer(self.joined, np.uint8),
         )
+        return content.getbuffer()
 
     @classmethod
     def unpack(cls, content: bytes) -> "Changes":
@@ -94,17 +102,9 @@ class Changes:
                     profiles=stored["exited"].astype(np.uint32, copy=False),
                     at=stored["exited_at"].astype(np.int64, copy=False),
                 ),
-                joined=stored["joined"].tobytes() if "joined" in stored else b"",
             )
 
 
 NO_CHANGES = Changes(
     realized=BitMap(), late=BitMap(), exits=Exits(profiles=np.empty(0, np.uint32), at=np.empty(0, np.int64))
 )
-
-
-def packed(**arrays: npt.NDArray[Any]) -> memoryview:
-    """Return the content of a file of arrays."""
-    content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
-    return content.getbuffer()

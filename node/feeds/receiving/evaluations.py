@@ -4,43 +4,34 @@ What came is kept in the epoch's cache, so a later run costs only what is new.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
 
 from protocol.errors import RemoteProtocolError
 from protocol.evaluation import EvaluateReceiver, Evaluation, EvaluationTally
 from protocol.exchange import Opening, Role
 from protocol.states import Kind, Part
-from psi.join import match, union
+from psi.join import union
 from psi.keys import Purpose
-from psi.values import U8, Indices, Rows, Values, sort_keys
+from psi.values import U8, Indices, Values
 
 from ...access.scope import Scope
+from ...compute.engines import engine_of
 from ...errors import Failure
 from ...exchanges import http
-from ...exchanges.channels import (
-    BLOCK_ROWS,
-    Channel,
-    blocks_of,
-    cache_of,
-    epoch_of,
-    holds,
-    namespace_of,
-    running_epoch,
-    save_sorted,
-)
+from ...exchanges.channels import BLOCK_ROWS, Channel, cache_of, epoch_of, namespace_of, running_epoch
 from ...exchanges.handlers import Handler, PreparedRole, Subject
+from ...exchanges.kept_prf import KeptPrf
 from ...exchanges.opening import Plan, run_exchange
 from ...exchanges.records import inputs_in_use
 from ...operations.jobs import Progress
 from ...partners.connections import Connection, peer_keys
 from ...people import audiences
 from ...people.snapshots import Snapshot
-from ...storage.cache import Cache, Epoch, OpenRows, Stored
+from ...storage.cache import Cache, Epoch
 from ...storage.database import Tx
 from .. import versions
 from . import received_feeds
@@ -54,123 +45,92 @@ class Known:
     """What a receiver has of one namespace: F(y) of present identities.
 
     `places_in_snapshot` (n,) are their places among the snapshot's distinct identities. `parts` gives F in the same
-    order, uint8 (m, 64) at a time: all of it would take more memory than everything else. `salt` is that of its file, empty
-    where there is none.
+    order, uint8 (m, 64) at a time: all of it would take more memory than everything else. `stamp` is that of F as it is
+    kept, empty where there is none; `lost` says that some of what came cannot be read any more.
     """
 
-    salt: bytes
+    stamp: bytes
     places_in_snapshot: Indices
     public: bytes
     missing: Values
+    lost: bool
     parts: Callable[[], Iterator[U8]]
+
+
+def kept(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) -> KeptPrf:
+    """Return F of our identities, as far as it has come."""
+    return KeptPrf(cache_of(scope, connection, epoch), f"prf {namespace}", namespace)
 
 
 @contextmanager
 def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, snapshot: Snapshot) -> Iterator[Known]:
     """Yield F of the identities that may be matched now as far as it has come, and the identities still to be asked."""
     values, in_snapshot = audiences.universe(snapshot, namespace)
-    cache, name = cache_of(scope, connection, epoch), f"prf {namespace}"
-    with ExitStack() as files:
-        try:
-            stored = files.enter_context(cache.open(name))
-            public, count = stored.load(only=("public",))["public"].tobytes(), stored.lengths()["rows"]
-            places, found = _places(stored, values)
-        except (FileNotFoundError, InvalidTag):
-            yield Known(
-                salt=b"", places_in_snapshot=in_snapshot[:0], public=b"", missing=values, parts=lambda: iter(())
-            )
-            return
-        missing = np.zeros(len(values), bool)
-        if found is not None:
-            missing[:] = True
-            missing[found] = False
-            in_snapshot = in_snapshot[found]
+    stored = kept(scope, connection, epoch, namespace)
+    with stored.open() as have:
+        missing = have.missing(values) if len(have) else np.ones(len(values), bool)
+        found = values
+        if missing.any():
+            found, in_snapshot = values.take(~missing), in_snapshot[~missing]
+        elif have.lost:
+            stored.found()
 
         def parts() -> Iterator[U8]:
-            size = BLOCK_ROWS * max(1, -(-count // (BLOCK_ROWS * PARTS)))
-            with _readable(connection, stored):
-                for number, prf in enumerate(stored.rows("prf", size)):
-                    part = prf.astype(np.uint8, copy=False)
-                    if places is not None:
-                        first, last = np.searchsorted(places, (number * size, (number + 1) * size))
-                        part = part[places[first:last] - number * size]
-                    yield part
+            size = BLOCK_ROWS * max(1, -(-len(found) // (BLOCK_ROWS * PARTS)))
+            for start in range(0, len(found), size):
+                part = found.part(slice(start, start + size))
+                places, prf = have.find(part)
+                if len(places) != len(part):
+                    raise Failure(
+                        f"what {connection.alias} evaluated for us cannot be read any more",
+                        hint="the next run of its feed asks for it again",
+                    )
+                yield prf
 
         yield Known(
-            salt=stored.salt,
+            stamp=have.stamp,
             places_in_snapshot=in_snapshot,
-            public=public,
+            public=have.public,
             missing=values.take(missing),
+            lost=have.lost > 0,
             parts=parts,
         )
 
 
-def _places(stored: Stored, values: Values) -> tuple[Indices | None, Indices | None]:
-    """Return where identities stand in a file with F, and which those are, both ascending; None for all of it.
-
-    Raises InvalidTag.
-    """
-    if holds(stored, values):
-        return None, None
-    return match(sort_keys(Values.of_arrays(stored.load(only=("rows", "lengths")))), sort_keys(values))
-
-
 def missing(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, snapshot: Snapshot) -> bool:
     """Return whether there are identities that may be matched now and whose F has not come in this epoch."""
+    cache, stored = cache_of(scope, connection, epoch), kept(scope, connection, epoch, namespace)
+    if _covers(cache, namespace, stored.stamp(), snapshot):
+        return False
     values, _ = audiences.universe(snapshot, namespace)
-    try:
-        with cache_of(scope, connection, epoch).open(f"prf {namespace}") as stored:
-            _, found = _places(stored, values)
-    except (FileNotFoundError, InvalidTag):
-        return len(values) > 0
-    return found is not None and len(found) < len(values)
+    with stored.open() as have:
+        lacks = not have.has(values)
+        if not lacks:
+            _note_covered(cache, namespace, have.stamp, snapshot)
+        return lacks
 
 
 def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) -> EvaluationTally:
     """Return how many evaluations a release's manifest may claim. Forgets what was asked for, once its F has come.
 
-    The sender may or may not have counted the identities of an exchange that did not end: `unsure` is their number.
+    The sender may or may not have counted the identities of an exchange that did not end, and it has counted those whose
+    F is lost here: `unsure` is their number.
     """
-    cache = cache_of(scope, connection, epoch)
-    try:
-        with cache.open(f"prf {namespace}") as stored:
-            return _tally(cache, namespace, stored)
-    except (FileNotFoundError, InvalidTag):
-        return _tally(cache, namespace, None)
-
-
-def _tally(cache: Cache, namespace: str, stored: Stored | None) -> EvaluationTally:
-    pending = Values.of([])
-    for name in cache.names(asked_file(namespace)):
-        asked = cache.load(name)
-        values = Values.of([]) if asked is None else Values.of_arrays(asked)
-        waiting = values if stored is None else _without(stored, values)
-        if not len(waiting):
-            cache.drop(name)
-        pending = union([pending, waiting])
-    forgotten = cache.load(_forgotten(namespace))
-    return EvaluationTally(
-        public=b"" if stored is None else stored.load(only=("public",))["public"].tobytes(),
-        evaluated=0 if stored is None else stored.lengths()["rows"],
-        unsure=len(pending) + (0 if forgotten is None else int(forgotten["count"])),
-    )
-
-
-def _without(stored: Stored, values: Values) -> Values:
-    """Return those identities that a file with F does not have. Raises InvalidTag."""
-    _, found = _places(stored, values)
-    waiting = np.zeros(len(values), bool)
-    if found is not None:
-        waiting[:] = True
-        waiting[found] = False
-    return values.take(waiting)
-
-
-def files(cache: Cache, namespace: str) -> list[str]:
-    """Return the files with our identities in a namespace: those that F has come for, and those it was asked for."""
-    return [name for name in cache.names(f"prf {namespace}") if name == f"prf {namespace}"] + cache.names(
-        asked_file(namespace)
-    )
+    cache, pending = cache_of(scope, connection, epoch), Values.of([])
+    with kept(scope, connection, epoch, namespace).open() as have:
+        for name in cache.names(asked_file(namespace)):
+            asked = cache.load(name)
+            values = Values.of([]) if asked is None else Values.of_arrays(asked)
+            waiting = values.take(have.missing(values))
+            if not len(waiting):
+                cache.drop(name)
+            pending = union([pending, waiting])
+        forgotten = cache.load(_forgotten(namespace))
+        return EvaluationTally(
+            public=have.public,
+            evaluated=len(have),
+            unsure=len(pending) + have.lost + (0 if forgotten is None else int(forgotten["count"])),
+        )
 
 
 def forget(cache: Cache, namespace: str, count: int) -> None:
@@ -206,6 +166,7 @@ def receiver(
         key=channel.key(Purpose.RELEASE_BLIND),
         peer_keys=peer_keys(scope, connection),
         pinned=public or None,
+        engine=engine_of(scope.home),
     )
     return PreparedRole(role, digest, partial(_keep_asked, scope, connection, namespace, epoch, values))
 
@@ -215,18 +176,28 @@ def _to_ask(
 ) -> tuple[Values, bytes]:
     """Return the identities whose F is still to be asked for, and the key that made what has come.
 
-    Once there are none this is noted with what it was found out from: our identities, and the file with F.
+    Where there are none nothing is read but F's stamp.
     """
-    cache, now = cache_of(scope, connection, epoch), audiences.stamp(snapshot, namespace)
-    noted, salt = cache.load(covered := f"covered {namespace}"), cache.salt(f"prf {namespace}")
-    if noted is not None and salt and noted["stamp"].tobytes() == now + salt:
-        stored = cache.load(f"prf {namespace}", only=("public",))
-        if stored is not None:
-            return Values.of([]), stored["public"].tobytes()
-    with known(scope, connection, epoch, namespace, snapshot) as have:
-        if not len(have.missing) and have.salt:
-            cache.save(covered, stamp=np.frombuffer(now + have.salt, np.uint8))
-        return have.missing, have.public
+    cache, stored = cache_of(scope, connection, epoch), kept(scope, connection, epoch, namespace)
+    with stored.open() as have:
+        if _covers(cache, namespace, have.stamp, snapshot):
+            return Values.of([]), have.public
+    with known(scope, connection, epoch, namespace, snapshot) as now:
+        if not len(now.missing):
+            _note_covered(cache, namespace, now.stamp, snapshot)
+        return now.missing, now.public
+
+
+def _covers(cache: Cache, namespace: str, stamp: bytes, snapshot: Snapshot) -> bool:
+    """Return whether it was noted that F as it is kept has all the identities of a snapshot that may be matched."""
+    noted = cache.load(f"covered {namespace}") if stamp else None
+    return noted is not None and noted["stamp"].tobytes() == audiences.stamp(snapshot, namespace) + stamp
+
+
+def _note_covered(cache: Cache, namespace: str, stamp: bytes, snapshot: Snapshot) -> None:
+    if stamp:
+        content = np.frombuffer(audiences.stamp(snapshot, namespace) + stamp, np.uint8)
+        cache.save(f"covered {namespace}", stamp=content)
 
 
 def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> None:
@@ -260,47 +231,21 @@ def asked_file(namespace: str, digest: bytes = b"") -> str:
 def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, evaluation: Evaluation) -> None:
     """Add what the sender evaluated to the epoch's cache, and look for these people of ours in the releases we keep."""
     from . import joining
+    from .affected import New
 
-    cache, name = cache_of(scope, connection, epoch), f"prf {namespace}"
-    before = cache.salt(name)
-    public = np.frombuffer(evaluation.statement.statement.public, np.uint8)
-    with ExitStack() as files:
-        try:
-            stored = files.enter_context(cache.open(name))
-            have = stored.load(only=("rows", "lengths", "public"))
-        except (FileNotFoundError, InvalidTag):
-            cache.save(name, **evaluation.values.arrays(), prf=blocks_of(evaluation.prf), public=public)
-        else:
-            if have["public"].tobytes() != public.tobytes():
-                raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
-            with _readable(connection, stored):
-                _add(cache, name, Values.of_arrays(have), stored, evaluation, public)
+    stored, public = kept(scope, connection, epoch, namespace), evaluation.statement.statement.public
+    with stored.open() as have:
+        before = have.stamp
+        if before and have.public != public:
+            raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
+        count = len(have) + int(np.count_nonzero(have.missing(evaluation.values)))
+    stored.add(evaluation.values, evaluation.prf, public=public)
+    with stored.open() as have:
+        after = have.stamp if len(have) == count else b""  # others changed it too
     if len(evaluation.values):
+        new = New(namespace=namespace, values=evaluation.values, prf=evaluation.prf, before=before, after=after)
+        joining.join_new(scope, connection, new)
         _sweep_if_erased(scope, connection, epoch, namespace, evaluation.values)
-        joining.join_new(scope, connection, joining.New(namespace=namespace, evaluation=evaluation, before=before))
-
-
-def _add(cache: Cache, name: str, before: Values, stored: Stored, evaluation: Evaluation, public: U8) -> None:
-    """Save what is new of an evaluation among F of before; what was asked for is sorted."""
-    values, fresh = evaluation.values, np.ones(len(evaluation.values), bool)
-    fresh[match(sort_keys(before), sort_keys(values))[1]] = False
-    if fresh.any():
-        new = evaluation.prf if fresh.all() else evaluation.prf[fresh]
-        parts: list[Rows] = [OpenRows(stored, "prf", len(before)), new]
-        save_sorted(cache, name, [before, values.take(fresh)], parts, public=public)
-
-
-@contextmanager
-def _readable(connection: Connection, stored: Stored) -> Iterator[None]:
-    """Delete a file with F that turns out to be damaged: the next run asks for all of it again."""
-    try:
-        yield
-    except InvalidTag as error:
-        stored.drop()
-        raise Failure(
-            f"what {connection.alias} evaluated for us cannot be read any more",
-            hint="the next run of its feed asks for it again",
-        ) from error
 
 
 def _sweep_if_erased(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, values: Values) -> None:

@@ -2,60 +2,44 @@
 
 A release is kept sealed until the next full one replaces it; of its records only those of our own people open. So a new
 profile of ours, an opt-out, or a removal by the sender takes effect without asking anybody.
+
+Members are decided again for those whom a change concerns. Where it cannot be said who that is, and once a day to compare,
+they are computed as a whole.
 """
 
-import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, auto
-
-import numpy as np
-from pyroaring import BitMap
-
-from protocol.feed import Definition
-from protocol.release import Evaluation
-from psi import membership
-from psi.hashing import length_prefixed, number
-from psi.join import match
-from psi.values import U8, Bools, sort_keys
+from collections.abc import Collection
+from contextlib import suppress
+from functools import partial
 
 from ...access.scope import Scope
+from ...errors import Failure
 from ...exchanges.channels import cache_of
 from ...operations.alerts import AlertKind, Alerts
 from ...partners import key_epochs
-from ...partners.connections import Connection, by_id
-from ...people import audiences
-from ...people.snapshots import Snapshot
+from ...partners.connections import Connection
 from ...segments import evaluation
-from ...storage.cache import Epoch
 from ...storage.database import Tx
 from ...storage.ids import stored_id
 from .. import versions
 from ..purges import TakenOut
 from ..runs import FULL_AFTER
-from . import evaluations, received_feeds
+from . import affected, basis, received_feeds, tag_index
+from .affected import New
+from .basis import Basis
 from .changes import Present
+from .join import Join, Joined, Members, ready, whole
 from .membership_files import Chain, Membership, MembershipFiles, Sealed, last_version, rows
 from .received_feeds import ALIVE, ReceivedFeed
 
-CHANGES_AT_MOST = 2 * FULL_AFTER  # revisions kept of one feed: each that comes opens all before it
+CHANGES_AT_MOST = 2 * FULL_AFTER  # revisions kept of one feed: who is decided again is looked for in each
 JUMP, JUMP_PEOPLE = 0.5, 100  # part of a segment, and at least so many people, that come or go in one run
-
-
-class Joined(Enum):
-    """Whether memberships were computed, and if not, why they stay as they are."""
-
-    JOINED = auto()
-    OVER = auto()  # the feed, or the time of its members
-    OTHER_EPOCH = auto()  # whose keys are gone, so that the records cannot be opened
-    F_LOST = auto()  # what the partner evaluated for us
 
 
 def keep(scope: Scope, tx: Tx, feed: ReceivedFeed, sealed: Sealed, *, full: bool) -> None:
     """Keep a release: a full one replaces those before, changes are added to them. Then compute the memberships.
 
-    Nothing is kept of a feed that was declined or revoked while it ran. Changes without a record say that the members
-    stay: nothing has to be computed.
+    Nothing is kept of a feed that was declined or revoked while it ran. Changes without a record say that the sender's
+    members stay.
     """
     feed = received_feeds.read(tx, feed)
     if feed.status not in ALIVE:
@@ -63,12 +47,15 @@ def keep(scope: Scope, tx: Tx, feed: ReceivedFeed, sealed: Sealed, *, full: bool
     now, lasting = scope.home.now(), received_feeds.why_ended(scope, tx, feed) is None
     if not full and lasting and feed.records and not any(map(len, sealed.records.values())):
         received_feeds.change(scope, tx, feed, last_revision=sealed.revision, refreshed=now)
-        _confirm(scope, tx, feed, sealed.revision)
+        feed = received_feeds.read(tx, feed)
+        chain = MembershipFiles(scope, feed).chain()
+        if not chain or join(scope, tx, feed, chain) is not Joined.JOINED:
+            _confirm(scope, tx, feed, sealed.revision)
         return
     files = MembershipFiles(scope, feed)
-    name = files.write_records(sealed)
+    sealed = files.write_records(sealed)
     before = [] if full else files.chain()
-    names = [name] if full else [*(feed.records or ()), name]
+    names = [sealed.name] if full else [*(feed.records or ()), sealed.name]
     of_run = received_feeds.definition(tx, feed, sealed.version)
     in_force = received_feeds.definition(tx, feed)
     removed = not versions.only_removes(in_force, of_run)
@@ -77,7 +64,7 @@ def keep(scope: Scope, tx: Tx, feed: ReceivedFeed, sealed: Sealed, *, full: bool
     values = {"records": None if removed else names, "epoch": sealed.epoch, "refreshed": now}
     received_feeds.change(scope, tx, feed, last_revision=sealed.revision, **values)
     if full or before:
-        _join(scope, tx, received_feeds.read(tx, feed), [*before, sealed])
+        join(scope, tx, received_feeds.read(tx, feed), [*before, sealed])
 
 
 def join_all(scope: Scope, connection: Connection | None = None) -> None:
@@ -85,30 +72,15 @@ def join_all(scope: Scope, connection: Connection | None = None) -> None:
     with scope.begin() as tx:
         for other, feed in received_feeds.of_project(scope, tx):
             if (connection is None or other.id == connection.id) and (chain := MembershipFiles(scope, feed).chain()):
-                _join(scope, tx, feed, chain)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class New:
-    """Identities of ours whose F has just come, and the salt of the file with F before it was added (see `Cache.salt`)."""
-
-    namespace: str
-    evaluation: Evaluation
-    before: bytes
+                join(scope, tx, feed, chain)
 
 
 def join_new(scope: Scope, connection: Connection, new: New) -> None:
-    """Add those of our people whose F has just come to the memberships that a partner gave us.
-
-    That is enough where the members stand as the same records, the same people of ours and F of before gave them. Where
-    anything else has changed, they are computed again.
-    """
+    """Add those of our people whose F has just come to the memberships that a partner gave us."""
     with scope.begin() as tx:
         for other, feed in received_feeds.of_project(scope, tx):
             if other.id == connection.id and (chain := MembershipFiles(scope, feed).chain()):
-                join = _ready(scope, tx, feed, chain)
-                if isinstance(join, _Join) and not _add(join, tx, new):
-                    _join(scope, tx, feed, chain)
+                join(scope, tx, feed, chain, new)
 
 
 def take_out(scope: Scope, tx: Tx, connection: Connection, feed: ReceivedFeed, taken_out: TakenOut) -> None:
@@ -118,7 +90,7 @@ def take_out(scope: Scope, tx: Tx, connection: Connection, feed: ReceivedFeed, t
     feed = received_feeds.read(tx, feed)
     files = MembershipFiles(scope, feed)
     chain = files.chain()
-    joined = bool(chain) and _join(scope, tx, feed, chain) is Joined.JOINED
+    joined = bool(chain) and join(scope, tx, feed, chain) is Joined.JOINED
     if taken_out.namespaces and not joined:
         # who matched by which namespace cannot be computed: the segments are empty until the next release
         files.drop(tx, rows(tx, feed))
@@ -135,6 +107,11 @@ def clear(scope: Scope, tx: Tx, connection: Connection, feed: ReceivedFeed) -> N
     received_feeds.change(scope, tx, feed, records=None)
     renew(scope, tx, connection, gone)
     files.delete_all()
+    epoch = key_epochs.running(scope, tx, connection)
+    if epoch is not None:
+        cache = cache_of(scope, connection, epoch)
+        scope.home.database.afterwards(partial(basis.forget, cache, feed.id))
+        scope.home.database.afterwards(partial(tag_index.forget, cache, feed.id))
 
 
 def renew(scope: Scope, tx: Tx, connection: Connection, gone: Collection[Membership]) -> None:
@@ -153,163 +130,91 @@ def base_of(feed: ReceivedFeed) -> tuple[int, int] | None:
     return version, feed.epoch
 
 
-def open_chain(chain: Chain, namespace: str, known: "evaluations.Known", definition: Definition) -> tuple[U8, Bools]:
-    """Return the bitmap of each of our identities, uint8 (n, width), and for which of them a record ever opened."""
-    count, start = len(known.places_in_snapshot), 0
-    bitmaps, opened = np.zeros((count, definition.width), np.uint8), np.zeros(count, bool)
-    for sealed in chain:
-        membership.check_order(sealed.records[namespace])
-    for prf in known.parts():
-        tags = membership.tags_of(prf, definition.feed)
-        for sealed in chain:
-            places, found = membership.open_sorted(
-                sealed.records[namespace],
-                prf,
-                feed=definition.feed,
-                version=sealed.version,
-                revision=sealed.revision,
-                tags=tags,
-            )
-            bitmaps[start + places], opened[start + places] = found, True
-        start += len(prf)
-    return bitmaps, opened
-
-
 def jumped(before: int, after: int) -> bool:
     """Return whether a segment grew or shrank so much in one run that a person should look at it."""
     return abs(after - before) >= max(JUMP * max(before, after), JUMP_PEOPLE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Join:
-    """What memberships of a feed are computed from, the people of ours as `snapshot` has them."""
+def join(
+    scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain, new: New | None = None, *, again: bool = False
+) -> Joined:
+    """Bring the memberships up to date with a full revision and the changes since, our people, and the version in force.
 
-    scope: Scope
-    feed: ReceivedFeed
-    connection: Connection
-    epoch: Epoch
-    chain: Chain
-    of_run: Definition
-    in_force: Definition
-    snapshot: Snapshot
-
-    @property
-    def namespaces(self) -> list[str]:
-        matched = versions.matched_by(self.in_force, self.connection)
-        return [each for each in matched if each in self.chain[-1].records]
-
-    def nobody(self) -> dict[bytes, Present]:
-        """Return the segments that the records and the version in force have, by id, without members."""
-        given = {segment.id for segment in self.of_run.segments}
-        return {
-            segment.id: Present(segment_id=stored_id(segment.id), name=segment.name, members=BitMap())
-            for segment in self.in_force.segments
-            if segment.id in given
-        }
-
-    def opened(self, found: dict[bytes, Present], namespace: str, known: "evaluations.Known") -> dict[bytes, Present]:
-        """Return segments with those members added for whom the records of one namespace open."""
-        bitmaps, _ = open_chain(self.chain, namespace, known, self.of_run)
-        more = dict(found)
-        for position, segment in enumerate(self.of_run.segments):
-            members = np.flatnonzero(bitmaps[:, position // 8] & (0x80 >> position % 8))
-            if segment.id in more and len(members):
-                who = audiences.holders(self.snapshot, namespace, known.places_in_snapshot[members])
-                more[segment.id] = replace(more[segment.id], members=more[segment.id].members | who)
-        return more
-
-    def stamp(self, salts: Mapping[str, bytes]) -> bytes:
-        """Return a digest of what members are computed from, 32 bytes; `salts` are those of the files with F."""
-        parts = [self.in_force.digest(), self.of_run.digest(), number(self.epoch.number), number(len(self.chain))]
-        parts += [number(each) for sealed in self.chain for each in (sealed.version, sealed.revision)]
-        for namespace in self.namespaces:
-            parts += [audiences.stamp(self.snapshot, namespace), salts[namespace]]
-        return hashlib.sha256(length_prefixed(*parts)).digest()
-
-
-def _ready(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> "_Join | Joined":
-    """Return what memberships can be computed from now, or why they stay as they are."""
-    if feed.status not in ALIVE or received_feeds.why_ended(scope, tx, feed) is not None:
-        return Joined.OVER
-    connection = by_id(scope, feed.connection_id, tx)
-    epoch = key_epochs.running(scope, tx, connection)
-    newest = chain[-1]
-    if epoch is None or epoch.number != newest.epoch:
-        return Joined.OTHER_EPOCH
-    return _Join(
-        scope=scope,
-        feed=feed,
-        connection=connection,
-        epoch=epoch,
-        chain=chain,
-        of_run=received_feeds.definition(tx, feed, newest.version),
-        in_force=received_feeds.definition(tx, feed),
-        snapshot=Snapshot.open(scope, tx),
-    )
-
-
-def _join(scope: Scope, tx: Tx, feed: ReceivedFeed, chain: Chain) -> Joined:
-    """Compute the memberships from a full revision and the changes since, today's universe, and the version in force.
-
-    Where they cannot be computed the memberships stay as they are until the next release; those whose time is over stay
-    ended.
+    `again`: as a whole, whatever is known. Where they cannot be computed the memberships stay as they are until the next
+    release; those whose time is over stay ended.
     """
-    join = _ready(scope, tx, feed, chain)
-    if isinstance(join, Joined):
-        return join
-    found, salts = join.nobody(), {}
-    for namespace in join.namespaces:
-        with evaluations.known(scope, join.connection, join.epoch, namespace, join.snapshot) as known:
-            if not known.public and len(known.missing):
-                return Joined.F_LOST  # nobody leaves: the next run brings it back
-            found, salts[namespace] = join.opened(found, namespace, known), known.salt
-    _store(join, tx, list(found.values()), join.stamp(salts))
+    now = ready(scope, tx, feed, chain)
+    if isinstance(now, Joined):
+        return now
+    known, kept = basis.load(now.cache, feed.id), rows(tx, feed)
+    found = None if known is None or again else _decided(now, tx, known, kept, new)
+    compared = scope.home.now() if found is None or known is None else known.compared
+    if new is not None:
+        now.tags(new.namespace).add(new.values, new.prf, before=new.before, after=new.after)
+    if found is None:
+        found = whole(now, partial(_had, known, kept))
+        if found is None:
+            return Joined.F_LOST
+        with suppress(Failure):  # the next look-up makes it
+            for namespace in now.namespaces:
+                now.tags(namespace).cover()
+    members, evaluated = found
+    after = Basis(
+        definitions=now.definitions,
+        records=[sealed.name for sealed in chain],
+        people=now.people(),
+        evaluated=evaluated,
+        members=_store(now, tx, kept, members),
+        compared=compared,
+    )
+    if after != known:
+        after.save(now.cache, feed.id)
     return Joined.JOINED
 
 
-def _add(join: _Join, tx: Tx, new: New) -> bool:
-    """Add members by identities whose F is new; return False where the members do not stand as F of before gave them."""
-    cache, files = cache_of(join.scope, join.connection, join.epoch), MembershipFiles(join.scope, join.feed)
-    salts = {namespace: cache.salt(f"prf {namespace}") for namespace in join.namespaces}
-    before, kept = join.stamp({**salts, new.namespace: new.before}), rows(tx, join.feed)
-    found, by_segment = join.nobody(), {row.segment_id: row for row in kept}
-    if by_segment.keys() != {each.segment_id for each in found.values()}:
-        return False
-    if not new.before or any(files.changes(row).joined != before for row in kept):
-        return False
-    if new.namespace not in join.namespaces:
-        return True
-    found = {key: replace(each, members=files.members(by_segment[each.segment_id])) for key, each in found.items()}
-    evaluation = new.evaluation
-    values, places = audiences.universe(join.snapshot, new.namespace)
-    among, present = match(sort_keys(values), sort_keys(evaluation.values))
-    known = evaluations.Known(
-        salt=salts[new.namespace],
-        places_in_snapshot=places[among],
-        public=evaluation.statement.statement.public,
-        missing=values.take(among[:0]),
-        parts=lambda: iter([evaluation.prf[present]]),
-    )
-    _store(join, tx, list(join.opened(found, new.namespace, known).values()), join.stamp(salts))
-    return True
+def _had(known: Basis | None, kept: Collection[Membership], namespace: str) -> bool:
+    """Return whether members were computed from F of a namespace; of what no basis tells, members may have been."""
+    return any(row.size for row in kept) if known is None else bool(known.evaluated.get(namespace))
+
+
+def _decided(
+    join: Join, tx: Tx, known: Basis, kept: Collection[Membership], new: New | None
+) -> tuple[Members, dict[str, bytes]] | None:
+    """Return what `whole` does by deciding again whom changes concern since a basis; None where that cannot be said."""
+    profiles = affected.by_all(join, tx, known, kept, new)
+    if profiles is None:
+        return None
+    files, by_id = MembershipFiles(join.scope, join.feed), {row.segment_id: row for row in kept}
+    before = {segment: files.members(by_id[stored_id(segment)]) for segment in join.segments}
+    came = {new.namespace: new.after} if new is not None and new.namespace in join.namespaces else {}
+    evaluated = {**known.evaluated, **came}
+    decided = affected.decide(join, profiles) if profiles else join.nobody()
+    if decided is None:
+        return None
+    if any(join.evaluated(namespace).stamp() != stamp for namespace, stamp in evaluated.items()):
+        return None  # some of F was damaged, or more has come
+    return {segment: (members - profiles) | decided[segment] for segment, members in before.items()}, evaluated
 
 
 def _confirm(scope: Scope, tx: Tx, feed: ReceivedFeed, revision: int) -> None:
     """Note that a revision changed nobody: who was realized by the revision before is existing now."""
     files = MembershipFiles(scope, feed)
     for row in rows(tx, feed):
-        present = Present(segment_id=row.segment_id, name=row.name, members=files.members(row))
-        files.write(tx, row, present, revision=revision, joined=files.changes(row).joined)
+        files.write(
+            tx, row, Present(segment_id=row.segment_id, name=row.name, members=files.members(row)), revision=revision
+        )
 
 
-def _store(join: _Join, tx: Tx, found: Collection[Present], stamp: bytes) -> None:
-    files = MembershipFiles(join.scope, join.feed)
-    before = {row.segment_id: row for row in rows(tx, join.feed)}
-    for each in found:
-        row, size = before.pop(each.segment_id, None), len(each.members)
+def _store(join: Join, tx: Tx, kept: Collection[Membership], members: Members) -> dict[str, str]:
+    """Keep who is in each segment now, and return the names of the files of the members, by the segment's id."""
+    files, before, named = MembershipFiles(join.scope, join.feed), {row.segment_id: row for row in kept}, {}
+    for segment, name in join.segments.items():
+        present = Present(segment_id=stored_id(segment), name=name, members=members[segment])
+        row, size = before.pop(present.segment_id, None), len(present.members)
         if row is not None and jumped(row.size, size):
-            who = f"segment {each.name} of {join.connection.alias}"
+            who = f"segment {name} of {join.connection.alias}"
             text = f"{who} went from {row.size:,} to {size:,} members here"
             Alerts(join.scope).add(tx, AlertKind.OVERLAP_JUMP, text)
-        files.write(tx, row, each, revision=join.feed.last_revision, joined=stamp)
+        named[present.segment_id] = files.write(tx, row, present, revision=join.feed.last_revision)
     files.drop(tx, before.values())
+    return named

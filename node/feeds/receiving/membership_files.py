@@ -1,6 +1,6 @@
 """The files of what a received feed gave, in data/PROJECT/received/FEED:
 
-    records-VERSION-REVISION.npz        a revision's records by namespace; the feed's row lists them, oldest first
+    records-VERSION-REVISION-RANDOM.npz a revision's records by namespace; the feed's row lists them, oldest first
     SEGMENT-REVISION-RANDOM.members     a segment's present members, a roaring bitmap over profile numbers
     SEGMENT-REVISION-RANDOM.changes     who of them is realized, who is realized in the next revision too, who has left, when
 
@@ -9,24 +9,28 @@ for `sweep`; what is taken back is deleted once the transaction is committed. So
 names, which `sweep` removes, and never a row whose file is gone. The signed statement of a purge leaves only after a sweep.
 """
 
-from collections.abc import Iterable
+import math
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from pyroaring import BitMap
 from sqlalchemy import delete, insert, select, update
 
-from psi.values import U8
+from psi.values import U8, Rows
 
 from ...access.scope import Scope
 from ...errors import Failure
+from ...storage import row_files
 from ...storage.database import Tx
 from ...storage.files import below, failure_of, write_atomically
 from ...storage.records import record
 from ...storage.tables import memberships
-from .changes import NO_CHANGES, Changes, Present, packed
+from .changes import NO_CHANGES, Changes, Present
 from .received_feeds import ReceivedFeed, of_project
 
 
@@ -52,7 +56,8 @@ class Sealed:
     version: int
     revision: int
     epoch: int
-    records: dict[str, U8]
+    records: Mapping[str, Rows]
+    name: str = ""  # of the file, which is named at random: other records never have it
 
 
 Chain = list[Sealed]  # a full revision and the changes since, oldest first
@@ -89,31 +94,31 @@ class MembershipFiles:
         *,
         revision: int,
         left_at: int | None = None,
-        joined: bytes = b"",
-    ) -> None:
+    ) -> str:
         """Keep who is in a segment at a revision, in place of `row`; who has left did so at `left_at`, or now.
 
-        `joined` digests what the members were computed from, where they were.
-
-        If the row is of the same revision, the members were only computed again: who is realized stays so.
+        If the row is of the same revision, the members were only computed again: who is realized stays so. A file that would
+        say what the one before says is not written: who reads it need not look again. Returns the name of the members' file.
         """
         now = self._home.now()
-        before, changes = (self.members(row), self.changes(row)) if row else (BitMap(), NO_CHANGES)
+        before, noted = (self.members(row), self.changes(row)) if row else (BitMap(), NO_CHANGES)
         revised = row is None or row.revision < revision
-        changes = changes.after_members(before, present.members, revised=revised, at=left_at or now, now=now)
-        changes = replace(changes, joined=joined)
+        changes = noted.after_members(before, present.members, revised=revised, at=left_at or now, now=now)
         stem = f"{present.segment_id}-{revision}-{self._home.new_id()[:8]}"
-        file = f"{stem}.members"
-        if row is not None and present.members == before and below(self.folder, row.file).exists():
-            file = row.file  # who reads the members need not look again
+        file, change_file = f"{stem}.members", f"{stem}.changes"
+        if row is not None and present.members == before and self.has(row.file):
+            file = row.file
         else:
             write_atomically(below(self.folder, file), present.members.serialize())
-        write_atomically(self.folder / f"{stem}.changes", changes.packed())
+        if row is not None and changes.equals(noted) and self.has(row.changes):
+            change_file = row.changes
+        else:
+            write_atomically(below(self.folder, change_file), changes.packed())
         values = {
             "name": present.name,
             "revision": revision,
             "file": file,
-            "changes": f"{stem}.changes",
+            "changes": change_file,
             "size": len(present.members),
             "changed": now,
         }
@@ -122,6 +127,10 @@ class MembershipFiles:
         else:
             about = {"id": self._home.new_id(), "feed_id": self._feed.id, "segment_id": present.segment_id}
             tx.execute(insert(memberships).values(**about, **values))
+        return file
+
+    def has(self, name: str) -> bool:
+        return below(self.folder, name).exists()
 
     def take_out(self, tx: Tx, row: Membership, profiles: BitMap) -> None:
         """Forget that profiles ever were in a segment. The old files go at the commit."""
@@ -150,24 +159,30 @@ class MembershipFiles:
         """Delete every file of the feed once the transaction is committed."""
         self.delete([path.name for path in self.folder.iterdir()] if self.folder.is_dir() else [])
 
-    def write_records(self, sealed: Sealed) -> str:
-        """Keep a revision's records, and return the name of their file."""
-        name = f"records-{sealed.version}-{sealed.revision}.npz"
-        write_atomically(self.folder / name, packed(**{_swapped(each): rows for each, rows in sealed.records.items()}))
-        return name
+    def write_records(self, sealed: Sealed) -> Sealed:
+        """Keep a revision's records, and return them as their file has them, with its name."""
+        name = f"records-{sealed.version}-{sealed.revision}-{self._home.new_id()[:8]}.npz"
+        records = {_swapped(each): rows for each, rows in sealed.records.items()}
+        write_atomically(self.folder / name, row_files.packed(records))
+        return replace(sealed, name=name, records=_records(self.folder / name))
 
     def chain(self) -> Chain:
-        """Return the last full revision and the changes since, oldest first; nothing where one of them is gone."""
+        """Return the last full revision and the changes since, oldest first; nothing where one of them is gone or damaged.
+
+        The files are mapped: of them only what is looked at is read.
+        """
         chain: Chain = []
         for name in self._feed.records or ():
             path = below(self.folder, name)
             if not path.exists():
                 return []
             version, revision = _named(name)
-            with np.load(path, allow_pickle=False) as stored:
-                records = {each.replace("|", "/"): stored[each] for each in stored.files}
+            try:
+                records = _records(path)
+            except (BadZipFile, OSError, ValueError, AssertionError, struct.error):
+                return []  # damaged: as if it were gone
             assert self._feed.epoch is not None
-            chain.append(Sealed(version=version, revision=revision, epoch=self._feed.epoch, records=records))
+            chain.append(Sealed(version=version, revision=revision, epoch=self._feed.epoch, records=records, name=name))
         return chain
 
     def unnamed(self, tx: Tx) -> list[Path]:
@@ -231,12 +246,32 @@ def sweep(scope: Scope, *, feed_id: str | None = None, connection_id: str | None
         raise failure
 
 
+def _records(path: Path) -> dict[str, Rows]:
+    """Return the records of a file by namespace, mapped."""
+    return {each.replace("|", "/"): rows for each, rows in _mapped(path).items()}
+
+
 def _swapped(namespace: str) -> str:
     """Return a namespace as the name of an array, which has no "/"."""
     return namespace.replace("/", "|")
 
 
+def _mapped(path: Path) -> dict[str, U8]:
+    """Return the arrays of a file, by name, each mapped where it lies: they are stored as they are."""
+    arrays = {}
+    with ZipFile(path) as stored, path.open("rb") as file:
+        for member in stored.infolist():
+            file.seek(member.header_offset + 26)
+            lengths = struct.unpack("<HH", file.read(4))  # of the name and of what else stands before the array
+            file.seek(sum(lengths), 1)
+            assert np.lib.format.read_magic(file) == (1, 0)
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            array = np.memmap(path, kind, "r", file.tell(), shape) if math.prod(shape) else np.zeros(shape, kind)
+            arrays[member.filename.removesuffix(".npy")] = np.asarray(array)
+    return arrays
+
+
 def _named(file: str) -> tuple[int, int]:
-    """Return the version and revision whose records are in a file."""
-    _, version, revision = file.removesuffix(".npz").split("-")
+    """Return the version and revision whose records are in a file; those of before have no part named at random."""
+    _, version, revision, *_ = file.removesuffix(".npz").split("-")
     return int(version), int(revision)

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 from pyroaring import BitMap
 
-from protocol.feed import Definition
-
 from ...access.scope import Scope
 from ...errors import NotFound
-from ...governance.lineage import Uses
+from ...governance.lineage import Place, PlaceKind, Uses
+from ...governance.policies import SHARING
+from ...governance.ports import Restriction
 from ...people.snapshots import Snapshot
+from ...segments.references import Picked
 from ...storage.database import Tx
 from . import received_feeds
 from .membership_files import rows
@@ -22,6 +23,7 @@ class ReceivedSegments:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._labels: Uses | None = None
 
     def members(self, tx: Tx, snapshot: Snapshot, name: str) -> BitMap:
         return Memberships(self._scope).members(*_parts(name), tx)
@@ -39,14 +41,31 @@ class ReceivedSegments:
     def missing(self, name: str) -> NotFound:
         return not_received(*_parts(name))
 
-    def labels(self, tx: Tx) -> Uses:
-        return received_feeds.labels(self._scope, tx)
+    def labels_at(self, tx: Tx, name: str) -> Iterable[str]:
+        if self._labels is None:
+            self._labels = received_feeds.labels(self._scope, tx)
+        return self._labels.get(Place(kind=PlaceKind.RECEIVED, target=name), ())
 
     def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
         return received_feeds.labels_of(self._scope, tx, *_parts(name))
 
-    def restrictions(self, tx: Tx) -> list[tuple[str, Definition]]:
-        return Received(self._scope).restrictions(tx)
+    def restrictions(self, tx: Tx) -> list[Restriction]:
+        return [
+            Restriction(
+                title=f"{partner}'s feed {each.name}",
+                unseen_title=f"{partner}, by {Place(kind=PlaceKind.FEED, target=each.name).unseen()}",
+                feed=each.name,
+                places=tuple(Place(kind=PlaceKind.RECEIVED, target=f"{partner}.{s.name}") for s in each.segments),
+                uses=frozenset({SHARING, *each.restricted_uses}),
+            )
+            for partner, each in Received(self._scope).restrictions(tx)
+        ]
+
+    def pick(self, _tx: Tx, _name: str) -> None:
+        return None  # rules alone take what was received
+
+    def pickable(self, _tx: Tx) -> list[Picked]:
+        return []
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from protocol.states import Kind, Part
 from psi.errors import VesicaError
 
 from ...access.scope import Scope
+from ...compute.engines import engine_of
 from ...errors import RefusedToPartner
 from ...exchanges.channels import epoch_of
 from ...exchanges.handlers import Handler, PreparedRole, Subject
@@ -62,6 +63,7 @@ def receiver(scope: Scope, connection: Connection, subject: Subject, epoch_numbe
         most=connection.terms.maximum_universe,
         check=check,
         signing=lambda receipt: note_signed(scope, connection, receipt),
+        engine=engine_of(scope.home),
     )
 
 

@@ -203,7 +203,7 @@ def _notify(scope: Scope, tx: Tx, change: _Change, pairs: Pairs) -> tuple[int, l
     before = {recipient.id: recipients.in_force(tx, recipient) for _, recipient in pairs}
     fresh = versions.new_segments(change.before, after)
     for connection, _ in pairs:
-        parts.check_sizes(tx, feed.name, fresh, connection)
+        parts.check_sizes(scope, tx, feed.name, fresh, connection)
     reduced = _reduced(scope, change, [(connection, before[recipient.id]) for connection, recipient in pairs])
     newest = replace(after, version=feed.version + len(reduced) + 1, created=scope.home.now())
     for definition in (*reduced.values(), newest):

@@ -1,5 +1,7 @@
 """Erased people of ours in what we share: what was made ready with them is dropped, and the next run takes them out."""
 
+import numpy as np
+
 from psi.values import Values
 
 from ...access.scope import Scope
@@ -46,9 +48,8 @@ def _sweep_run(scope: Scope, connection: Connection, epoch: Epoch, snapshot: Sna
 def kept(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, values: Values) -> dict[str, int]:
     """Return how many of some sorted identities are in what is kept for a partner: F, and revisions."""
     cache = cache_of(scope, connection, epoch)
-    own = cache.load(f"own {namespace}", only=("rows", "lengths"))
-    found = [0 if own is None else audiences.in_both(Values.of_arrays(own), values)]
-    found.append(0)
+    with evaluations.kept(scope, connection, namespace, epoch).open() as have:
+        found = [int(np.count_nonzero(~have.missing(values))), 0]
     for run_id in {name.split(" ")[1] for name in cache.names("content ")}:
         content = revisions.load(cache, run_id).get(namespace)
         if content is not None:

@@ -381,7 +381,7 @@ class Feeds:
             return [
                 feed
                 for feed in found
-                if not visibility.limited
+                if visibility.whole
                 or visibility.sees_use([each.name for each in self.definition(feed, tx).segments], SHARING)
             ]
 

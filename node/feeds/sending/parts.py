@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-
 from protocol.feed import SegmentRef
 from psi.errors import Remedy
 
@@ -14,13 +12,16 @@ from ...governance.policies import SHARING
 from ...governance.visibility import Visibility
 from ...partners.connections import Connection
 from ...people.datasets import namespaces
+from ...segments import references
 from ...storage.database import Tx
-from ...storage.ids import stored_id, wire_id
-from ...storage.tables import segments
+from ...storage.ids import wire_id
 
 
 def segment_ref(scope: Scope, tx: Tx, name: str) -> SegmentRef:
-    """Return one of our segments as versions name it; raises NotFound, or NotAllowed if it is made of received ones."""
+    """Return a segment as versions name it, one of ours or of another project of the node.
+
+    Raises NotFound, or NotAllowed if it is made of received ones.
+    """
     place = place_of(name)
     if place is not None and place.kind is PlaceKind.RECEIVED:
         raise NotAllowed(
@@ -28,11 +29,8 @@ def segment_ref(scope: Scope, tx: Tx, name: str) -> SegmentRef:
             hint="share a first-party segment",
             remedy=Remedy("segment.list"),
         )
-    query = select(segments.c.id).where(segments.c.project_id == scope.id, segments.c.name == name)
-    segment_id, visibility = tx.scalar(query), Visibility(scope, tx)
-    if segment_id is None or not visibility.sees_segments([name]):
-        raise NotFound(f"there is no segment {name!r}", hint="look at the segments", remedy=Remedy("segment.list"))
-    visibility.check_use([name], SHARING)
+    picked = references.pick(scope, tx, name)
+    Visibility(scope, tx).check_use([name], SHARING)
     lineage = Lineage(scope, tx)
     if lineage.reads_received(name):
         raise NotAllowed(
@@ -40,7 +38,7 @@ def segment_ref(scope: Scope, tx: Tx, name: str) -> SegmentRef:
             hint="share the first-party segment it is built on",
         )
     labels = tuple(sorted(lineage.labels_for(name, SHARING)))
-    return SegmentRef(id=wire_id(segment_id), name=name, labels=labels)
+    return SegmentRef(id=wire_id(picked.id), name=name, labels=labels)
 
 
 def namespace(scope: Scope, tx: Tx, given: str, connections: Sequence[Connection]) -> str:
@@ -68,12 +66,11 @@ def check_agreed(connection: Connection, namespace: str) -> None:
         )
 
 
-def check_sizes(tx: Tx, name: str, shared: Sequence[SegmentRef], connection: Connection) -> None:
+def check_sizes(scope: Scope, tx: Tx, name: str, shared: Sequence[SegmentRef], connection: Connection) -> None:
     """Raise NotAllowed for a segment below the minimum agreed with a partner."""
     minimum = connection.terms.minimum_segment
     for segment in shared:
-        size = tx.scalar(select(segments.c.size).where(segments.c.id == stored_id(segment.id))) or 0
-        if size < minimum:
+        if references.pick(scope, tx, segment.name).size < minimum:
             raise NotAllowed(
                 f"segment {segment.name} is below the minimum of {minimum:,} agreed with {connection.alias}",
                 hint="leave it out",

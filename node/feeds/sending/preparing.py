@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,16 +11,18 @@ from protocol.feed import Definition
 from protocol.messages import Manifest
 from protocol.receipt import NO_RECEIPT
 from protocol.release import manifest
-from psi import membership
+from psi.engine import Place
 from psi.join import match
 from psi.values import U8, Rows
 
 from ...access.scope import Scope
+from ...compute.engines import engine_of, saved
 from ...consent.consent_policies import ConsentPolicies
 from ...exchanges.channels import BLOCK_ROWS, cache_of
+from ...operations.alerts import AlertKind, Alerts
 from ...operations.jobs import Progress
 from ...partners import key_epochs
-from ...partners.connections import Connection
+from ...partners.connections import Connection, by_id
 from ...people.snapshots import ErasedMeanwhile, Snapshot, changes_after, is_kept
 from ...segments.segments import Segments
 from ...storage.cache import Cache, Epoch
@@ -30,9 +32,10 @@ from .. import runs, versions
 from ..runs import Run, RunReport, RunState, SentRun
 from . import erasing, evaluations, recipients, revisions
 from . import selection as selections
+from .deciding import Decided, decide_members
 from .recipients import Feed
-from .selection import Selection, select_members
-from .standing import alerting, check, last_run, lasts
+from .selection import Selection
+from .standing import alerting, check, is_as_prepared, last_run, lasts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Release:
     """What may go to a partner now: the feed, the version that it accepted, and what may leave of one snapshot.
 
     `inputs` digests what that was decided from; it is empty where the rules were not evaluated, or something changed
-    meanwhile.
+    meanwhile: then nothing goes on from this decision.
     """
 
     scope: Scope
@@ -48,8 +51,17 @@ class Release:
     feed: Feed
     definition: Definition
     snapshot: Snapshot
-    selection: Selection
+    decided: Decided
     inputs: str = ""
+
+    @property
+    def selection(self) -> Selection:
+        return self.decided.selection
+
+    @property
+    def counts(self) -> Document | None:
+        """The numbers that the next decision goes on from."""
+        return asdict(self.decided.counts) if self.inputs else None
 
     @cached_property
     def content(self) -> revisions.Contents:
@@ -100,15 +112,21 @@ def decide(scope: Scope, connection: Connection, feed_id: str, *, evaluate: bool
     feed, definition, model, snapshot, before = seen
     about = (scope, connection, definition, snapshot, model)
     with scope.read() as tx:
-        selection = select_members(*about, tx=tx)
+        decided = decide_members(*about, tx=tx)
         inputs = selections.inputs(*about, tx=tx) if evaluate else ""
+    if decided.differs:
+        with scope.begin() as tx:
+            text = (
+                f"feed {feed.name} to {connection.alias}: of changed people alone it was decided otherwise than of all"
+            )
+            Alerts(scope).add(tx, AlertKind.DECISION_DIFFERS, text)
     return Release(
         scope=scope,
         connection=connection,
         feed=feed,
         definition=definition,
         snapshot=snapshot,
-        selection=selection,
+        decided=decided,
         inputs=inputs if inputs == before else "",
     )
 
@@ -121,8 +139,9 @@ def _evaluated(scope: Scope, connection: Connection, feed_id: str) -> Seen:
     detail: Document = {}
     with scope.act("feed.check", feed_id, detail=detail) as tx:
         feed, definition, model = check(scope, tx, connection, feed_id)
-        names = [*(segment.name for segment in definition.segments), *ConsentPolicies(scope).segments_read(tx=tx)]
-        detail |= {"partner": connection.alias, "evaluated": Segments(scope).evaluate_in(tx, *names)}
+        names = [segment.name for segment in definition.segments]
+        evaluated = Segments(scope).evaluate_in(tx, *ConsentPolicies(scope).segments_read(tx=tx), leaving=names)
+        detail |= {"partner": connection.alias, "evaluated": evaluated}
         snapshot = Snapshot.open(scope, tx)
         inputs = selections.inputs(scope, connection, definition, snapshot, model, tx=tx)
         return feed, definition, model, snapshot, inputs
@@ -152,6 +171,12 @@ def unfinished(release: Release) -> SentRun | None:
     """Return a prepared run whose content may leave now."""
     found = _usable(release)
     return found if found is not None and is_current(release, found) else None
+
+
+def may_leave(scope: Scope, connection: Connection, run: SentRun) -> bool:
+    """Return whether the content of a run may leave now; raises NotAllowed if anything forbids it."""
+    connection = by_id(scope, connection.id)  # what was agreed on may have changed since the run began
+    return is_as_prepared(scope, connection, run) or is_current(decide(scope, connection, run.feed_id), run)
 
 
 def is_current(release: Release, run: SentRun) -> bool:
@@ -209,7 +234,7 @@ def prepare(release: Release, progress: Progress, ahead: Ahead | None = None) ->
     cache = _cache(release, coming.epoch)
     _drop_old(release.scope, release.connection, cache)
     revisions.save(cache, run.id, now)
-    cache.save(f"run {run.id}", **{name.replace("/", "|"): rows for name, rows in sealed.items()})
+    cache.save(f"run {run.id}", **{name.replace("/", "|"): saved(rows) for name, rows in sealed.items()})
     with release.scope.begin() as tx:
         runs.keep(tx, run)
     _check_kept(release, coming.epoch)
@@ -239,6 +264,7 @@ def _next(release: Release) -> _Next | None:
         if last is not None and last.report.content == digest.hex():
             if lasts(scope, last):  # what changed in the data does not concern it
                 report = replace(last.report, generation=release.snapshot.generation, inputs=release.inputs)
+                report = replace(report, counts=release.counts)
                 runs.note(tx, last.id, report)
                 return None
             changed = None
@@ -263,12 +289,16 @@ def _changes(release: Release, last: SentRun | None, epoch: Epoch) -> revisions.
         return None
     if last.report.changes_since >= runs.FULL_AFTER:
         return None
+    if release.decided.last == last.id:
+        return release.decided.changes
     return revisions.since(revisions.load(cache_of(release.scope, release.connection, epoch), last.id), release.content)
 
 
-def _sealed(release: Release, coming: _Next, ahead: Ahead, erased: revisions.Gone, progress: Progress) -> dict[str, U8]:
+def _sealed(
+    release: Release, coming: _Next, ahead: Ahead, erased: revisions.Gone, progress: Progress
+) -> dict[str, Place]:
     """Return the records of each namespace, which only F of the same identity opens; all-zero ones for the `erased`."""
-    sealed: dict[str, U8] = {}
+    sealed: dict[str, Place] = {}
     scope, connection, definition = release.scope, release.connection, release.definition
     contents = release.content if ahead.changes is None else ahead.changes
     for place, (namespace, each) in enumerate(contents.items()):
@@ -283,7 +313,7 @@ def _sealed(release: Release, coming: _Next, ahead: Ahead, erased: revisions.Gon
                 gone = np.delete(gone, match(gone, known)[0], axis=0)  # whoever came back meanwhile has a record
                 prf = np.concatenate([known, gone])
                 bitmaps = np.concatenate([bitmaps, np.zeros((len(gone), bitmaps.shape[1]), np.uint8)])
-            sealed[namespace] = membership.seal(
+            sealed[namespace] = engine_of(scope.home).seal(
                 prf, bitmaps, feed=definition.feed, version=definition.version, revision=coming.revision
             )
     return sealed
@@ -306,6 +336,7 @@ def _run(release: Release, coming: _Next, base: SentRun | None, records: int) ->
         base=None if base is None else base.revision,
         changes_since=0 if base is None else base.report.changes_since + (records > 0),
         inputs=release.inputs,
+        counts=release.counts,
     )
     return Run(
         id=release.scope.home.new_id(),

@@ -108,7 +108,7 @@ def _offer(scope: Scope, tx: Tx, connection: Connection, recipient: Recipient, d
     fresh = definition.segments
     if not first:
         fresh = tuple(versions.new_segments(recipients.in_force(tx, recipient), definition))
-    check_sizes(tx, definition.name, fresh, connection)
+    check_sizes(scope, tx, definition.name, fresh, connection)
     edits.offer(scope, tx, connection, recipient, definition)
     if first:
         recipients.change_state(scope, tx, recipient, status=RecipientStatus.PENDING)

@@ -28,6 +28,7 @@ from ...partners import key_epochs
 from ...partners.connections import Connection, by_id, peer_keys
 from ...partners.letters import Letters
 from ...people.snapshots import ErasedMeanwhile
+from ...segments import references
 from ...storage.database import Tx
 from ...storage.ids import stored_id, wire_id
 from ...storage.records import Document
@@ -73,6 +74,7 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Any:
 
 
 def _bring(scope: Scope, connection: Connection, feed_id: str, progress: Progress) -> Document:
+    references.refresh(scope)
     settled = _settled(scope, connection, feed_id, progress)
     if settled is not None:
         return settled
@@ -199,7 +201,7 @@ def send(scope: Scope, connection: Connection, run: SentRun, progress: Progress)
 
     def check() -> None:
         try:
-            current = preparing.is_current(preparing.decide(scope, connection, run.feed_id), run)
+            current = preparing.may_leave(scope, connection, run)
         except NotAllowed as error:
             raise RefusedToPartner("stale", f"{error}", hint=error.hint) from error
         if not current:
@@ -295,7 +297,7 @@ def _called_for(scope: Scope, connection: Connection, subject: Subject) -> SentR
     """Return the run that a receiver comes for, if it may still go out as it was made ready."""
     run = _run_of(scope, connection, subject)
     try:
-        release = preparing.decide(scope, connection, run.feed_id)
+        current = preparing.may_leave(scope, connection, run)
     except NotAllowed as error:
         raise RefusedToPartner(
             "not_enabled", "this feed does not run to you now", hint="the receiver enables it"
@@ -303,7 +305,7 @@ def _called_for(scope: Scope, connection: Connection, subject: Subject) -> SentR
     with scope.begin() as tx:
         cache = cache_of(scope, connection, key_epochs.current(scope, tx, connection))
     gone = run.state is RunState.FAILED or cache.load(f"run {run.id}", only=()) is None
-    if gone or not preparing.is_current(release, run):
+    if gone or not current:
         soon = True
         if run.state is RunState.DONE:  # the receiver never had it
             with scope.begin() as tx:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from psi.join import distinct, match, order_of
-from psi.values import U8, Bools, Values, sort_keys
+from psi.values import U8, Bools, Indices, Values, sort_keys
 
+from ...people.audiences import Audience
 from ...storage.cache import Cache
+from ...storage.sorted_files import texts
 from .selection import Selection
 
 KINDS = ("run", "manifest", "content", "gone")  # of files that a run has in the cache; its id follows
@@ -30,6 +32,23 @@ class Content:
         bitmaps = np.concatenate([self.bitmaps[changed], np.zeros_like(before.bitmaps[gone])])
         arrangement = order_of(values)
         return Content(values=values.take(arrangement), bitmaps=bitmaps[arrangement])
+
+    def replaced(self, places: Indices, by: "Content") -> "Content":
+        """Return the same with others, sorted and none of them here, in place of what is at some places."""
+        stays = np.delete(np.arange(len(self.values)), places)
+        joined = Values.join([self.values, by.values])
+        known, new = np.split(texts(sort_keys(joined)), [len(self.values)])
+        order = np.insert(stays, np.searchsorted(known[stays], new), np.arange(len(known), len(known) + len(new)))
+        return Content(values=joined.take(order), bitmaps=np.concatenate([self.bitmaps, by.bitmaps])[order])
+
+    def audience(self, segments: int) -> Audience:
+        """Return the identities with the segments that they may leave in."""
+        bits = np.unpackbits(self.bitmaps, axis=1, count=segments)
+        return Audience(
+            values=self.values,
+            segments=np.ascontiguousarray(bits.T).view(np.bool_),
+            consented=np.ones(len(self.values), np.bool_),
+        )
 
 
 Contents = dict[str, Content]  # by namespace

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from protocol.feed import Definition
 from psi.hashing import length_prefixed
+from psi.values import Bools
 
 from ...access.scope import Scope
 from ...consent import consent_policies
@@ -16,6 +17,7 @@ from ...governance.labels import Labels
 from ...partners.connections import Connection
 from ...people import audiences
 from ...people.snapshots import Snapshot
+from ...people.touched import SomeIdentities
 from ...segments import evaluation
 from ...segments.segments import Segments
 from ...storage.cache import Epoch
@@ -38,6 +40,8 @@ class Selection:
     unconsented: int
     small: int
     small_segments: list[str]
+    allowed: Mapping[str, list[int]] = field(default_factory=dict)
+    """By namespace, in each segment, how many identities may leave if it is large enough."""
 
     def digest(self, definition: Definition, epoch: Epoch) -> bytes:
         """Return a digest of what a run releases, 32 bytes: where it is the same as at the last run, nothing has changed."""
@@ -61,6 +65,13 @@ def inputs(
     Files of a snapshot never change, so their names stand for them. The clock is in none of it, but for received members
     whose time is over: these have another stamp.
     """
+    people = sorted(replace(snapshot.content, touched=()).document().items())
+    found = [beside(scope, connection, definition, model, tx=tx), people]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def beside(scope: Scope, connection: Connection, definition: Definition, model: str, *, tx: Tx) -> str:
+    """Return a digest of what `inputs` has beside the people themselves."""
     names = [segment.name for segment in definition.segments]
     found = [
         FORMAT,
@@ -68,7 +79,6 @@ def inputs(
         sorted(versions.matched_by(definition, connection)),
         connection.terms.minimum_segment,
         model,
-        sorted(snapshot.content.document().items()),
         evaluation.read_by_rules(scope, tx),
         consent_policies.stored(scope, tx),
         [sorted(Labels(scope).labels_of_segment(name, tx)) for name in names],
@@ -93,21 +103,52 @@ def select_members(
         each: audiences.audience(snapshot, each, members, model=model, qualified=qualified)
         for each in versions.matched_by(definition, connection)
     }
-    return choose(found, names, minimum=max(1, connection.terms.minimum_segment))
+    return choose(found, names, minimum=minimum_of(connection))
+
+
+def minimum_of(connection: Connection) -> int:
+    """Return how many identities that may leave a segment has to have."""
+    return max(1, connection.terms.minimum_segment)
+
+
+def found_in(
+    scope: Scope, some: SomeIdentities, names: Sequence[str], model: str, *, tx: Tx
+) -> dict[str, audiences.Audience]:
+    """Return the members of segments by namespace, of some identities of a generation and by all of their holders."""
+    members = [Segments(scope).all_members(name, some, tx) for name in names]
+    qualified = ConsentPolicies(scope).qualified(names, some, only=some.holders, tx=tx)
+    return {
+        each: audiences.audience(some, each, members, model=model, qualified=qualified) for each in sorted(some.places)
+    }
 
 
 def choose(found: Mapping[str, audiences.Audience], names: Sequence[str], *, minimum: int) -> Selection:
     """Choose from the members of segments, by namespace, those that may leave: all their profiles may be shared and meet
     the segment's consent policies, and the segment has `minimum` such members in one of the namespaces.
     """
-    may = {namespace: audience.allowed() for namespace, audience in found.items()}
-    large = np.zeros(len(names), bool)
-    for allowed in may.values():
-        large |= allowed.sum(axis=1) >= minimum
+    counts = {namespace: counted(audience) for namespace, audience in found.items()}
+    return replace(
+        keep_large(found, names, enough(counts, minimum) if counts else np.zeros(len(names), bool)), allowed=counts
+    )
+
+
+def counted(audience: audiences.Audience) -> list[int]:
+    """Return how many identities may leave with each segment."""
+    return [int(each) for each in audience.allowed().sum(axis=1)]
+
+
+def enough(counts: Mapping[str, list[int]], minimum: int) -> Bools:
+    """Return which segments have so many identities that may leave, in one of the namespaces."""
+    return np.asarray((np.array([*counts.values()]) >= minimum).any(axis=0))
+
+
+def keep_large(found: Mapping[str, audiences.Audience], names: Sequence[str], large: Bools) -> Selection:
+    """Choose as `choose` does, where it is known which segments are large enough."""
     chosen, allowed_somewhere = {}, 0
-    for namespace, allowed in may.items():
+    for namespace, audience in found.items():
+        allowed = audience.allowed()
         allowed_somewhere += int(allowed.any(axis=0).sum())
-        kept = replace(found[namespace], segments=allowed & large[:, None], qualified=None)
+        kept = replace(audience, segments=allowed & large[:, None], qualified=None)
         chosen[namespace] = kept.take(np.asarray(kept.segments.any(axis=0)))
     considered, sent = (sum(len(each.values) for each in group.values()) for group in (found, chosen))
     return Selection(

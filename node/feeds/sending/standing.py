@@ -19,7 +19,7 @@ from ...people.snapshots import Snapshot
 from ...storage.database import Tx
 from ...storage.tables import DAY
 from .. import runs, versions
-from ..runs import SentRun
+from ..runs import RunState, SentRun
 from ..states import FeedStatus, RecipientStatus
 from . import recipients, selection
 from .recipients import Feed
@@ -107,6 +107,25 @@ def stays_settled(scope: Scope, connection: Connection, feed_id: str) -> bool:
     try:
         with scope.read() as tx:
             return _settled(scope, tx, connection, feed_id) is not None
+    except NotAllowed:
+        return False
+
+
+def is_as_prepared(scope: Scope, connection: Connection, run: SentRun) -> bool:
+    """Return whether all that a run's content was decided from is as it was, by reading only: then it may leave now.
+
+    Where it is not, or something forbids the run, deciding again has to say what may.
+    """
+    try:
+        with scope.read() as tx:
+            _, definition, model = check(scope, tx, connection, run.feed_id)
+            last = None if run.state is RunState.DONE else last_run(tx, connection.id, run.feed_id)
+            epoch = key_epochs.running_number(scope, tx, connection)
+            follows = run.state is RunState.DONE or run.report.base in (None, last and last.revision)
+            if not follows or (run.version, run.report.epoch) != (definition.version, epoch):
+                return False
+            now = selection.inputs(scope, connection, definition, Snapshot.open(scope, tx), model, tx=tx)
+            return run.report.inputs == now
     except NotAllowed:
         return False
 

@@ -27,7 +27,7 @@ def test_an_act_and_its_row_are_kept_together(either_node: Node, clock: Clock) -
     project = either_node.project()
     clock.advance(days=1)
     _act(project, "consent.model", "default")
-    assert project.consent_model == "opt-in"
+    assert project.scope.consent_model == "opt-in"
     entry = either_node.audit.entries()[0]
     assert (entry.actor, entry.act, entry.target, entry.result) == ("ann@host", "consent.model", "default", "allow")
     assert entry.at == clock.now
@@ -50,7 +50,7 @@ def test_what_is_refused_or_fails_changes_nothing_but_leaves_a_row(
     project = either_node.project()
     with pytest.raises(type(error)):
         _act(project, "feed.publish", "summer", error)
-    assert project.consent_model is None
+    assert project.scope.consent_model is None
     entry = either_node.audit.entries()[0]
     assert (entry.act, entry.target, entry.result) == ("feed.publish", "summer", result)
     assert entry.detail["error"]["code"] == code

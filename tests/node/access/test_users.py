@@ -45,7 +45,7 @@ def test_without_users_the_operator_may_do_everything_and_with_users_nobody_with
             either_node.sign_in(wrong)
     assert denied(either_node, "user.sign-in")[0][1] == "invalid_token"
     either_node.sign_in(tokens["ann"].text)
-    assert project.consent_model == "opt-in"
+    assert project.scope.consent_model == "opt-in"
     assert either_node.users.show().name == "ann"
 
 

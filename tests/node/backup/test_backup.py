@@ -42,7 +42,7 @@ def test_a_copied_home_is_a_working_node(
     document = Node.restore(tmp_path / form, home, now=clock, random=random)
     assert document["key"] == node.key.hex()
     with Node.open(home, now=clock, random=random) as again:
-        assert again.project().consent_model == "opt-in"
+        assert again.project().scope.consent_model == "opt-in"
         assert Snapshot.open(again.project().scope).profile_count == 2
         assert len(Snapshot.open(again.project().scope).identities(EMAIL)) == 2
         assert namespaces(again.project().scope) == [EMAIL]

@@ -88,7 +88,7 @@ def test_a_change_of_the_model_is_audited(project: Project) -> None:
     entries = project.scope.home.audit.entries(act="consent.model")
     assert [entry.result for entry in entries] == ["deny", "allow", "allow"]
     assert (entries[1].detail["before"], entries[1].detail["model"]) == ("opt-in", "opt-out")
-    assert project.consent_model == "opt-out"
+    assert project.scope.consent_model == "opt-out"
     project.scope.home.audit.verify()
 
 

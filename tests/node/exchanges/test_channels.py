@@ -1,17 +1,13 @@
 """The keys of a channel: another one for each connection, direction, namespace, epoch and purpose."""
 
-import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 
-import numpy as np
 import pytest
 from exchanging import NAMESPACE, Pair
 
-from node.exchanges import channels
-from node.exchanges.channels import PRF_BYTES, Channel, save_sorted
-from node.storage.cache import PIECE, Cache, Epoch, OpenRows
+from node.exchanges.channels import Channel
+from node.storage.cache import Epoch
 from psi import oprf
 from psi.keys import Purpose
 from psi.values import Values
@@ -37,30 +33,3 @@ def test_every_key_is_fresh_for_connection_direction_namespace_epoch_and_purpose
         channel = Channel.of(scope, which, epoch, namespace, protocol=protocol, outward=outward)
         points.add(oprf.blind(channel.context, identity, channel.key(purpose)).tobytes())
     assert len(points) == len(ways) == 128
-
-
-def test_f_is_merged_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 96 parts in the file and 32 new ones, what is in memory beside the identities is less than half of F."""
-    monkeypatch.setattr(channels, "BLOCK_ROWS", PIECE // PRF_BYTES)
-    cache = Cache(tmp_path, "partner", Epoch(1, bytes(32)), lambda size: bytes(size))
-    random = np.random.default_rng(5)
-    rows = np.unique(random.integers(0, 2**63, 131_072, np.int64)).astype(">i8").view(np.uint8).reshape(-1, 8)
-    values = Values(np.hstack([rows, np.zeros((len(rows), 8), np.uint8)]))
-    prf = random.integers(0, 256, (len(values), PRF_BYTES), np.uint8)
-    old = random.random(len(values)) < 0.75
-    first, second = values.take(old), values.take(~old)
-    cache.save("f", **first.arrays(), prf=prf[old])
-    fresh = prf[~old]
-    with cache.open("f") as stored:
-        tracemalloc.start()
-        try:
-            save_sorted(cache, "f", [first, second], [OpenRows(stored, "prf", len(first)), fresh], public=fresh[:1])
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-    saved = cache.load("f")
-    assert saved is not None
-    assert np.array_equal(saved["rows"], values.rows)
-    assert np.array_equal(saved["prf"], prf)
-    assert np.array_equal(saved["public"], fresh[:1])
-    assert peak - 4 * values.rows.nbytes < prf.nbytes / 2

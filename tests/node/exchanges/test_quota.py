@@ -58,8 +58,13 @@ def test_a_partner_opens_so_many_an_hour_and_the_next_leave_nothing(
 def test_the_oldest_give_way_where_the_messages_of_a_partner_take_too_much(
     pair: Pair, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A universe of 4,096 points has 128 KiB; as the next is written there is room for one and a half."""
+    """Each writes 128 KiB; as the next is written there is room for one and a half."""
     connection = pair.connection(pair.ann)
+
+    def write(number: int) -> None:
+        spool = quota.ExchangeQuota(pair.bob.home).spool(connection, bytes([number]) * 16)
+        spool["questions", 0] = bytes(128 * 1024)
+
     with PeerClient(pair.ann.home, Peer(connection.peer_address, pair.bob.key, allowed=HERE)) as client:
         monkeypatch.setattr(quota, "BYTES_AT_LEAST", 256 * 1024)
         monkeypatch.setattr(quota, "BYTES_FOR_EACH", 0)
@@ -70,7 +75,7 @@ def test_the_oldest_give_way_where_the_messages_of_a_partner_take_too_much(
             clock.advance(seconds=1)
             http.open_at(client, count_opening(connection, number))
             client.get(path(number, "commitment"))
-            client.get(path(number, "universe"))
+            write(number)
         assert spools(pair) == [3, 4]
         assert pair.states(pair.bob) == ["done", "failed", "failed", "open", "open"]
         with pytest.raises(RefusedByPartner) as refused:
@@ -81,7 +86,7 @@ def test_the_oldest_give_way_where_the_messages_of_a_partner_take_too_much(
         clock.advance(seconds=1)
         http.open_at(client, count_opening(connection, 5))
         client.get(path(5, "commitment"))
-        client.get(path(5, "universe"))
+        write(5)
         assert spools(pair) == [5]
         with pytest.raises(RefusedToPartner, match="more room"):
             quota.ExchangeQuota(pair.bob.home).spool(connection, bytes([5]) * 16)["tags", 0] = b"more"

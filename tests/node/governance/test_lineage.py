@@ -15,7 +15,7 @@ ABOVE = {RICHER: [RICH, THEIRS, INCOME], RICH: [INCOME], INCOME: [CRM]}
 
 
 def traces(uses: dict[Place, list[str]], target: Place) -> list[str]:
-    return [str(trace) for trace in inherited(uses, target, lambda place: ABOVE.get(place, []))]
+    return [str(trace) for trace in inherited(uses.get, target, lambda place: ABOVE.get(place, []))]
 
 
 def test_a_label_is_inherited_by_the_shortest_way() -> None:
@@ -36,7 +36,7 @@ def test_a_label_is_inherited_by_the_shortest_way() -> None:
 
 def test_what_inherits_from_itself_ends() -> None:
     above = {RICH: [RICHER], RICHER: [RICH]}
-    assert [trace.places for trace in inherited({RICHER: ["C1"]}, RICH, above.__getitem__)] == [(RICHER, RICH)]
+    assert [trace.places for trace in inherited({RICHER: ["C1"]}.get, RICH, above.__getitem__)] == [(RICHER, RICH)]
 
 
 @pytest.mark.parametrize(

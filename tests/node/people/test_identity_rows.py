@@ -29,7 +29,7 @@ def test_order_is_by_value_then_by_columns_then_by_place() -> None:
         assert order_of(values, profiles, ranks).tolist() == [key[-1] for key in sorted(keys)]
         given = IdentityRows(values=values, profiles=profiles, sources=np.zeros(300, np.uint16), ranks=ranks)
         found_rows = given.sorted()
-        in_place = given.take(np.arange(300)).sort()
+        in_place = given.take(np.arange(300)).sort()[0]
         assert in_place.values.equals(found_rows.values)
         assert (in_place.profiles == found_rows.profiles).all()
         assert (in_place.ranks == found_rows.ranks).all()

@@ -25,7 +25,7 @@ def test_a_dry_run_counts_people_and_identities_and_changes_nothing(project: Pro
     first = project.reports.preview("opt-out")
     assert first["before"] is None
     assert first["profiles"] == {"leave": 0, "come": 3, "stay": 0}
-    assert project.consent_model is None
+    assert project.scope.consent_model is None
     project.consent.set_model("opt-out")
     found = project.reports.preview("opt-in")
     assert (found["before"], found["model"]) == ("opt-out", "opt-in")
@@ -35,7 +35,7 @@ def test_a_dry_run_counts_people_and_identities_and_changes_nothing(project: Pro
         "ecid/digits-v1": {"leave": 0, "come": 0, "stay": 3},
     }
     assert found["feeds"] == []
-    assert project.consent_model == "opt-out"
+    assert project.scope.consent_model == "opt-out"
     assert Snapshot.open(project.scope).generation == generation
     assert len(project.scope.home.audit.entries(limit=100)) == acts + 1
     with pytest.raises(InvalidInput):

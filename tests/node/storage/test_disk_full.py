@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from node.access.audit import Result
 from node.errors import DiskFull, RefusedByPartner, StoreUnavailable
-from node.feeds.receiving.received import Received
+from node.feeds.sending.edits import Removal
 from node.imports.identity_columns import IdentityColumn
 from node.node import Node
 from node.people.snapshots import Snapshot
@@ -54,27 +54,27 @@ def tree(path: Path) -> dict[str, bytes]:
 
 def test_an_import(node: Node, tmp_path: Path, full: Full) -> None:
     file = tmp_path / "people.csv"
-    file.write_text("id,mail\n" + "".join(f"p{n},p{n}@x.com\n" for n in range(20)))
     project = node.project()
 
-    def load() -> Any:
+    def load(people: int) -> Any:
+        file.write_text("id,mail\n" + "".join(f"p{n},p{n}@x.com\n" for n in range(people)))
         columns = [IdentityColumn.parse("mail=email_sha256")]
         return project.profiles.import_(file, dataset="crm", id_column="id", identities=columns)
 
     with full("/data/"), pytest.raises(DiskFull) as error:
-        load()
+        load(20)
     assert "make room" in error.value.hint
     assert Snapshot.open(project.scope).generation == 0
     assert tree(project.scope.data_directory) == {}
     assert [entry.act for entry in node.audit.entries(result=Result.FAIL)] == ["profile.import"]
-    load()
+    load(20)
     before = tree(project.scope.data_directory)
     with full("-rows.npy"), pytest.raises(DiskFull):
-        load()
+        load(21)
     assert Snapshot.open(project.scope).generation == 1
     node.sweep()
     assert tree(project.scope.data_directory) == before
-    load()
+    load(21)
     assert Snapshot.open(project.scope).generation == 2
 
 
@@ -135,24 +135,23 @@ def test_an_estimate(shared: Any, full: Full) -> None:
     assert [row["overlap"] for row in feeds.estimate("summer")] == [10]
 
 
-def test_the_memberships_of_a_removal(shared: Any, full: Full, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memberships_of_a_removal(pair: Pair, full: Full) -> None:
     """A letter whose effect finds no room is not lost: it comes again."""
-    acme, globe = shared.acme, shared.globe
-    acme.segment("new", [f"a{n}" for n in range(12)])
-    acme.project.feeds.create("other", segments=["vip", "new"], namespaces=["email_sha256"], partners=["globe"])
-    acme.project.feeds.publish("other")
-    shared.post()
-    globe.project.received.enable("other")
-    shared.post()
+    acme, globe = pair.acme, pair.globe
+    people = {
+        side.name: [Person(f"{letter}{n}", f"p{n}@x.com", "" if n % 2 else f"+4474001000{n}") for n in range(20)]
+        + [Person(f"{letter}{n}", "", f"+4474001000{n}") for n in range(20, 25)]
+        for side, letter in ((acme, "a"), (globe, "g"))
+    }
+    pair.prepare(people["acme"], people["globe"], {"vip": [each.id for each in people["acme"]]})
+    pair.share("other", ["vip"], ["email_sha256", "phone_sha256"])
     acme.project.feeds.sync("other")
     with full("/received/") as met:
-        acme.project.feeds.unshare("other", segment="new")
+        acme.project.feeds.edit("other", Removal(namespaces=["phone_sha256"]))
         assert met
-        assert {row["name"]: row["segments"] for row in globe.project.received.all()}["other"].keys() == {"vip", "new"}
-    shared.post()
-    shown = {row["name"]: row["segments"] for row in globe.project.received.all()}
-    assert shown["other"] == {"vip": 10}
-    assert isinstance(globe.project.received, Received)
+        assert len(globe.members("acme", "vip")) == 25
+    pair.post()
+    assert globe.members("acme", "vip") == {f"g{n}" for n in range(20)}
 
 
 def test_a_database_that_cannot_be_opened_for_want_of_room(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import JSON, Boolean, Column, LargeBinary, MetaData, String, Table, Text, create_engine, insert, select
 
 from node.access.audit import Actor, ActorKind, Audit
+from node.access.reached import Reached
 from node.feeds.receiving import received_feeds
 from node.feeds.sending import recipients
 from node.partners.connections import Connection, ConnectionStatus
@@ -144,7 +145,13 @@ def test_audit_rows_of_before_say_the_same_and_verify(database_url: str) -> None
     engine.dispose()
 
     store = Database.open(database_url)
-    log = Audit(store.read, lambda: 9, actor=lambda: Actor(ActorKind.USER, "ann"), check=lambda project_id: None)
+    log = Audit(
+        store.read,
+        lambda: 9,
+        actor=lambda: Actor(ActorKind.USER, "ann"),
+        check=lambda project_id: None,
+        reached=lambda tx: Reached(None),
+    )
     with store.begin() as tx:
         log.record(tx, "node.set", "node", project_id=None)
         assert dict(map(tuple, tx.execute(select(jobs.c.submitted_by, jobs.c.submitted_by_kind)))) == {

@@ -83,7 +83,7 @@ def test_who_left_is_forgotten_after_thirty_days_more(pair: Pair) -> None:
         feed_id, name = tx.execute(select(memberships.c.feed_id, memberships.c.changes)).one()
     with np.load(pair.globe.project.scope.data_directory / "received" / feed_id / name) as stored:
         assert {key: len(stored[key]) for key in stored.files} == dict.fromkeys(
-            ("realized", "late", "exited", "exited_at", "joined"), 0
+            ("realized", "late", "exited", "exited_at"), 0
         )
 
 

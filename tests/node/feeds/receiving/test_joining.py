@@ -21,7 +21,7 @@ def test_nobody_leaves_where_what_was_evaluated_is_lost(shared: Pair, damage: Ca
     sync(shared)
     members = shared.globe.members("acme", "new")
     assert members
-    (path,) = (each for each in (shared.globe.node.home.path / "cache").rglob("*") if each.name.startswith("prf"))
+    (path,) = (each for each in (shared.globe.node.home.path / "cache").rglob("prf*part*"))
     path.write_bytes(damage(path.read_bytes()))
     for _ in range(2):
         with suppress(Failure):

@@ -16,14 +16,15 @@ from psi.errors import Remedy
 
 @pytest.fixture
 def said(shared: Pair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Type a command at a side, and return what it prints, as one line."""
+    """Type a command at a side, and return what it prints, as one line, the home that commands name left out."""
     opened = Node.open
     monkeypatch.setattr(Node, "open", lambda home, **more: opened(home, **{"now": shared.clock, **more}))
 
     def typed(side: Side, *words: str, group: str = "feed") -> str:
         capsys.readouterr()
-        assert main([group, *words, "--home", str(side.node.home.path)]) == 0
-        return " ".join(capsys.readouterr().out.split())
+        home = ["--home", str(side.node.home.path)]
+        assert main([group, *words, *home]) == 0
+        return " ".join(capsys.readouterr().out.split()).replace(" ".join(["", *home]), "")
 
     return typed
 

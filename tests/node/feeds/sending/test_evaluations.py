@@ -1,5 +1,6 @@
 """The evaluations that a receiver may ask for: at most 1.2 times its universe in an epoch."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from sqlalchemy import func, select
 
 from node.access.audit import Result
 from node.errors import RefusedByPartner, RefusedToPartner
+from node.feeds.sending import charged as charged_points
 from node.feeds.sending import evaluations
+from node.feeds.sending.charged import Charged
 from node.partners import key_epochs
 from node.storage.tables import ledger
 from protocol.errors import RemoteProtocolError
@@ -118,7 +121,7 @@ def test_points_that_come_one_by_one_become_few_files(
     pair: Pair, person: type[Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is charged once, also by another process, and where a kill left the files that one replaced."""
-    monkeypatch.setattr(evaluations, "MOST_PARTS", 3)
+    monkeypatch.setattr(charged_points, "MOST_FILES", 3)
     shared(pair, person)
     sync(pair)
     cache = pair.acme.node.home.path / "cache"
@@ -130,16 +133,19 @@ def test_points_that_come_one_by_one_become_few_files(
     assert charged(pair.acme) == 24
     with pair.acme.node.home.database.read() as tx:
         query = select(func.count()).select_from(ledger).where(ledger.c.kind == "evaluations")
-        assert (tx.scalar(query) or 0) < 3  # rows too
+        assert (tx.scalar(query) or 0) < 4  # rows too
     for file, content in kept.items():
         file.write_bytes(content)
+        os.utime(file, (0, 0))
     pair.acme.node.close()
     pair.acme.open()
     connection, scope = pair.acme.project.partners.get("globe"), pair.acme.project.scope
     with pair.acme.node.home.database.begin() as tx:
         epoch = key_epochs.current(scope, tx, connection)
     assert evaluations.evaluated(scope, connection, EMAIL, epoch) == 24
+    Charged(scope, connection, epoch, EMAIL).unite()
     assert len(list(cache.rglob("seen *"))) < 3
+    assert evaluations.evaluated(scope, connection, EMAIL, epoch) == 24
     spent_out(pair, [104])
 
 

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from evaluating import shared
 from sides import EMAIL, Pair, Person
 
-from node.exchanges.channels import BLOCK_ROWS, running_epoch
+from node.exchanges.channels import BLOCK_ROWS, cache_of, running_epoch
 from node.feeds.sending import evaluations
+from psi import oprf
 from psi.join import union
 from psi.values import U8, Values
 
@@ -38,27 +40,39 @@ def test_it_is_the_same_however_it_comes(pair: Pair) -> None:
         assert (found == expected).all()
         assert (part == expected[3:9]).all()
 
-    def file() -> bytes:
-        (path,) = kept.glob("*/*/own *")
-        return path.read_bytes()
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in kept.glob("*/*/own *")}
 
     check(people(range(40)))
-    first = file()
+    first = files()
     check(people(range(40)))
     check(people(range(10, 20)))
-    assert file() == first  # nothing was computed or written again
+    assert files() == first  # nothing was computed or written again
     check(people(range(20, 60)))  # some are new
     check(people(range(60)))
-    assert file() != first
-    (path,) = kept.glob("*/*/own *")
-    for place in (-20, 200):  # F, or the identities beside it
-        damaged = bytearray(path.read_bytes())
-        damaged[place] ^= 1
-        path.write_bytes(damaged)
-        check(people(range(30, 70)))
-        check(people(range(70)))
-    path.unlink()
+    assert files() != first
+    for place in (-20, 200):  # what says what there is, or F and the identities beside it
+        for path, content in files().items():
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            path.write_bytes(damaged)
+            check(people(range(30, 70)))
+            check(people(range(70)))
+    for path in files():
+        path.unlink()
     check(people(range(5, 50)))
+
+
+def test_what_a_version_before_kept_is_not_computed_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    scope, connection = pair.acme.project.scope, pair.acme.project.partners.get("globe")
+    epoch, values = running_epoch(scope, connection), people(range(30))
+    expected = evaluations.prf_alone(scope, connection, EMAIL, epoch, values)
+    cache_of(scope, connection, epoch).save(f"own {EMAIL}", **values.arrays(), prf=expected)
+    monkeypatch.setattr(oprf, "prf", None)
+    with evaluations.prf_of(scope, connection, EMAIL, epoch, people(range(5, 25))) as prf:
+        assert {bytes(each) for each in prf[:]} <= {bytes(each) for each in expected}
+    with evaluations.prf_of(scope, connection, EMAIL, epoch, values) as prf:
+        assert np.array_equal(prf[:], expected)
 
 
 def test_what_goes_away_while_it_is_read_is_still_right(pair: Pair) -> None:

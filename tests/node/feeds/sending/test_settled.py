@@ -10,8 +10,8 @@ from sqlalchemy import insert, select, update
 from node.erasure.erasure import People
 from node.errors import NotAllowed, RefusedToPartner
 from node.feeds.sending import attempts, preparing, standing
+from node.feeds.sending.deciding import decide_members
 from node.feeds.sending.edits import Addition, Removal
-from node.feeds.sending.selection import select_members
 from node.governance.violations import PolicyViolation
 from node.imports.identity_columns import IdentityColumn
 from node.segments import evaluation
@@ -79,7 +79,7 @@ def test_nothing_is_decided_or_evaluated_where_nothing_changed(shared: Pair, mon
 
     shared.post()
     checks = len(shared.acme.acts("feed.check"))
-    monkeypatch.setattr(preparing, "select_members", not_again)
+    monkeypatch.setattr(preparing, "decide_members", not_again)
     monkeypatch.setattr(evaluation, "matching", not_again)
     assert sync(shared) == "unchanged"
     assert len(shared.acme.acts("feed.check")) == checks + 1
@@ -122,7 +122,7 @@ def _erased(pair: Pair) -> set[int]:
 def _erased_who_comes_again(pair: Pair) -> set[int]:
     pair.acme.project.erasure.profiles(People(ids=["a15"]))
     assert sync(pair) == "done"
-    bring(pair.acme, "orders", [("a15", 15, 15), ("a3", 3, 3)])
+    bring(pair.acme, "orders", [("a15", 15, 15), ("a3", 3, 4)])
     return EVERYBODY - {15}
 
 
@@ -334,12 +334,12 @@ def test_what_changes_while_a_selection_is_made_makes_the_next_run_whole(
     def meanwhile(*arguments: Any, **more: Any) -> Any:
         policies.enable("big")
         try:
-            return select_members(*arguments, **more)
+            return decide_members(*arguments, **more)
         finally:
             policies.disable("big")
 
     with monkeypatch.context() as patched:
-        patched.setattr(preparing, "select_members", meanwhile)
+        patched.setattr(preparing, "decide_members", meanwhile)
         shared.acme.project.consent.set("a3", "n")  # whom globe does not know
         sync(shared)
     assert members(shared) == set(range(14, 20))

@@ -1,0 +1,109 @@
+"""A folder as a destination: each batch is a file of changes, CSV or JSON lines, in order of their names.
+
+A batch that is written again has the same name and the same bytes: whoever notes the names has each change once.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Failure, InvalidInput
+from ..homes import check_outside
+from ..storage.csv_text import csv_text
+from ..storage.files import below, write_atomically
+from ..storage.temporary import remove_leftovers_of
+from . import identity_texts
+from .changes import Act
+from .kinds import Batch, Delivered, Later, Message, Outcome, Setting, Settings
+
+if TYPE_CHECKING:
+    from ..access.scope import Home
+
+FORMATS = ("csv", "jsonl")
+HEADER = ("namespace", "identity", "segment", "status", "at")
+STATUS = {Act.ADD: "realized", Act.REMOVE: "exited"}
+
+
+class _Folder:
+    text = "a folder that gets a file for each batch of changes, for the node's account alone to read"
+    settings = (
+        Setting(name="folder", text="the folder, which has to exist, such as /srv/audiences", needed=True),
+        Setting(name="format", text="csv, which is the default, or jsonl"),
+    )
+    limit = 100_000
+
+    def checked(self, settings: Settings) -> dict[str, str]:
+        form = settings.get("format", FORMATS[0])
+        if form not in FORMATS:
+            raise InvalidInput(f"there is no format {form[:20]!r}", hint=f"the formats are {', '.join(FORMATS)}")
+        folder = Path(settings["folder"]).absolute()
+        check_outside(folder)
+        if not folder.is_dir():
+            raise InvalidInput(
+                f"there is no folder {folder}", hint="make it, for the account that runs the node to write"
+            )
+        return {"folder": str(folder), "format": form}
+
+    def secret(self, given: bytes | None, random: Callable[[int], bytes]) -> bytes | None:
+        if given is not None:
+            raise InvalidInput("a file destination has no secret", hint="leave it out")
+        return None
+
+    def open(self, home: "Home", settings: Settings, secret: bytes | None) -> "FolderTarget":
+        folder = Path(settings["folder"])
+        remove_leftovers_of(folder)
+        return FolderTarget(folder, settings["format"])
+
+
+FOLDER = _Folder()
+
+
+class FolderTarget:
+    """An open folder."""
+
+    def __init__(self, folder: Path, form: str) -> None:
+        self._folder, self._format = folder, form
+
+    def check(self, now: int) -> Outcome:
+        probe = self._folder / ".vesica-check"
+        outcome = self._write(probe, b"")
+        with suppress(OSError):
+            probe.unlink()
+        return outcome
+
+    def encode(self, batch: Batch) -> bytes:
+        at = time(batch.at)
+        name = identity_texts.namespace(batch.identity)
+        texts = identity_texts.texts(batch.values, batch.identity)
+        rows = (
+            (name, text, batch.segment, STATUS[Act(act)], at)
+            for text, act in zip(texts, batch.acts.tolist(), strict=True)
+        )
+        if self._format == "csv":
+            return csv_text(HEADER, rows).encode()
+        return "".join(f"{json.dumps(dict(zip(HEADER, row, strict=True)))}\n" for row in rows).encode()
+
+    def send(self, message: Message) -> Outcome:
+        name = f"{message.sequence:010}-{message.segment}-{message.id}.{self._format}"
+        return self._write(below(self._folder, name), message.body)
+
+    def close(self) -> None:
+        """Nothing is open between two files."""
+
+    def _write(self, path: Path, body: bytes) -> Outcome:
+        if not self._folder.is_dir():  # a mount that is away is not made anew below its mount point
+            return Later("folder")
+        try:
+            check_outside(self._folder)  # it may have become a link
+            write_atomically(path, body)
+        except (Failure, InvalidInput):
+            return Later("folder")
+        return Delivered()
+
+
+def time(at: int) -> str:
+    """Return Unix seconds as RFC 3339, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,169 @@
+"""The rows of destinations: where segments go, which ones, and the batches on their way."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, select
+
+from psi.errors import Remedy
+
+from ..access.scope import Scope
+from ..errors import NotFound
+from ..storage.database import Tx
+from ..storage.files import below
+from ..storage.records import Document, record
+from ..storage.spool import FileSpool
+from ..storage.tables import activations, batches, destinations
+
+FOLDER = "destinations"  # in the project's data directory
+SPOOL = ".batches"
+PROFILE_ID = "id"  # the identity of a destination that gets the project's own ids
+
+
+class DestinationStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"  # by a person
+    DISABLED = "disabled"  # by the target, which said that it is gone
+    DELETING = "deleting"  # once all members are removed there
+
+
+SENDING = (DestinationStatus.ACTIVE, DestinationStatus.DELETING)
+
+
+class ActivationStatus(StrEnum):
+    ACTIVE = "active"
+    LEAVING = "leaving"  # all its members are removed at the target, then the row goes
+    LEFT = "left"  # the row goes, the members stay at the target
+
+
+class BatchState(StrEnum):
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"  # what it says was no longer true before it arrived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """`identity` is PROFILE_ID or a namespace with its rule; the secret is wrapped."""
+
+    id: str
+    name: str
+    kind: str
+    description: str
+    settings: Document
+    secret: bytes | None
+    identity: str
+    uses: list[str]
+    status: DestinationStatus
+    reason: str | None
+    next_attempt: int | None
+    messages: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A segment that a destination gets; see the table for what its columns say."""
+
+    id: str
+    destination_id: str
+    segment: str
+    status: ActivationStatus
+    revision: int
+    file: str | None
+    pending: str | None
+    basis: str
+    checked: str
+    replay: bool
+    present: int
+    failed: int
+    stopped: str | None
+    created: int
+    confirmed: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRow:
+    """One message and how far it came; `attempts` counts those that may have reached the target."""
+
+    id: str
+    activation_id: str
+    segment: str
+    revision: int
+    number: int
+    sequence: int
+    adds: int
+    removes: int
+    state: BatchState
+    attempts: int
+    code: str | None
+    created: int
+    changed: int
+
+    @property
+    def changes(self) -> int:
+        return self.adds + self.removes
+
+
+def stored(scope: Scope, tx: Tx) -> list[Destination]:
+    """Return all destinations of a project by name."""
+    query = select(destinations).where(destinations.c.project_id == scope.id).order_by(destinations.c.name)
+    return [record(Destination, row) for row in tx.execute(query)]
+
+
+def by_id(scope: Scope, tx: Tx, destination_id: str) -> Destination | None:
+    mine = (destinations.c.project_id == scope.id, destinations.c.id == destination_id)
+    row = tx.execute(select(destinations).where(*mine)).first()
+    return None if row is None else record(Destination, row)
+
+
+def activations_of(tx: Tx, destination: Destination) -> list[Activation]:
+    """Return what a destination gets, by segment."""
+    query = select(activations).where(activations.c.destination_id == destination.id)
+    return [record(Activation, row) for row in tx.execute(query.order_by(activations.c.segment))]
+
+
+def batches_where(tx: Tx, *conditions: ColumnElement[bool]) -> list[BatchRow]:
+    """Return batches in the order in which they are sent."""
+    rows = select(batches).where(*conditions).order_by(batches.c.sequence)
+    return [record(BatchRow, row) for row in tx.execute(rows)]
+
+
+def batches_of(tx: Tx, activation: Activation) -> list[BatchRow]:
+    """Return the batches of an activation's present revision."""
+    return batches_where(tx, *_of_revision(activation))
+
+
+def first_waiting(tx: Tx, activation: Activation) -> BatchRow | None:
+    """Return the batch of an activation's present revision that is sent next; None where none waits."""
+    rows = select(batches).where(*_of_revision(activation), batches.c.state == BatchState.WAITING)
+    row = tx.execute(rows.order_by(batches.c.sequence).limit(1)).first()
+    return None if row is None else record(BatchRow, row)
+
+
+def _of_revision(activation: Activation) -> tuple[ColumnElement[bool], ...]:
+    return batches.c.activation_id == activation.id, batches.c.revision == activation.revision
+
+
+def file_of(scope: Scope, name: str) -> Path:
+    """Return the path of a file that says who is at a target."""
+    return below(scope.data_directory / FOLDER, name)
+
+
+def spool_directory(scope: Scope, activation_id: str) -> Path:
+    return below(scope.data_directory / FOLDER, f"{activation_id}{SPOOL}")
+
+
+def spool_of(scope: Scope, activation: Activation) -> FileSpool:
+    """Return the sealed bodies of an activation's batches."""
+    home = scope.home
+    return FileSpool(spool_directory(scope, activation.id), home.keys, home.random)
+
+
+def no_destination(name: str) -> NotFound:
+    """Return the error for a destination that does not exist, or is hidden from the caller."""
+    return NotFound(
+        f"there is no destination {name[:80]!r}", hint="see which there are", remedy=Remedy("destination.list")
+    )
