@@ -30,6 +30,7 @@ SMALL = 6_000  # under this size the default minimums would hide everything
 WAIT_SECONDS = 60
 FAR = 300  # identities from the minimum: seven standard deviations of the noise of an overlap
 FEED = "summer"
+RECEIVER_PORT = 8473
 MEANT_FOR_OTHERS = ("VESICA_PROJECT", "VESICA_TOKEN", "VESICA_TRACEBACK")  # whose nodes are not those of a demo
 _PORTS = range(10_000, 32_768)  # systems give outgoing connections higher ones, even one that a service is about to use
 _places = count(random.SystemRandom().randrange(len(_PORTS)))
@@ -119,12 +120,18 @@ class Side:
     "--size", default=10_000, show_default=True, type=click.IntRange(200, 1_000_000), metavar="N", help="People a side."
 )
 @click.option("--keep", metavar="DIR", type=click.Path(), help="Leave both nodes and the sample files there.")
+@click.option(
+    "--receiver",
+    metavar="DIR",
+    type=click.Path(),
+    help="Only receive webhooks, on port 8473 of this machine, until Ctrl-C; the certificate and the secret are in DIR.",
+)
 @click.pass_obj
-def cli(ctx: "Context", size: int, keep: str | None) -> None:
-    """Show it all: two nodes on this machine, sample files, an estimate, a feed, a release.
+def cli(ctx: "Context", size: int, keep: str | None, receiver: str | None) -> None:
+    """Show it all: two nodes on this machine, sample files, an estimate, a feed, a release, destinations.
 
-    A retailer (opt-out) shares three segments with a publisher (opt-in). At the end stands what each side learned, next to
-    what a plain join of the two files gives; they must agree, or the demo fails.
+    A retailer (opt-out) shares three segments with a publisher (opt-in), and sends one to a folder and to a webhook. At the
+    end stands what each side learned, next to what a plain join of the two files gives; they must agree, or the demo fails.
 
     \b
     Example: vesica demo --size 20000
@@ -133,6 +140,9 @@ def cli(ctx: "Context", size: int, keep: str | None) -> None:
 
     from .sample import Sample
 
+    if receiver is not None:
+        _receive(Path(receiver))
+        return
     if keep and Path(keep).is_dir() and any(Path(keep).iterdir()):
         raise click.UsageError(f"{keep} is not empty: name a directory that the demo may fill.")
     folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="vesica-demo-"))
@@ -149,6 +159,15 @@ def cli(ctx: "Context", size: int, keep: str | None) -> None:
     output.emit(ctx, document, lambda: _print(document))
     if document["wrong"]:
         click.get_current_context().exit(1)
+
+
+def _receive(folder: Path) -> None:
+    from .receiver import serve
+
+    try:
+        serve(folder, RECEIVER_PORT)
+    except OSError as error:
+        raise click.ClickException(f"port {RECEIVER_PORT} cannot be had: {error.strerror}") from None
 
 
 def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str, Any]:
@@ -185,6 +204,9 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
         retailer.until(lambda feeds: feeds["shared"][0]["partners"]["publisher"] == "enabled", "feed", "list")
         runs = retailer.run("feed", "sync", FEED)["runs"]
         members = {name: _members(publisher, folder, name) for name in _segments()}
+        from . import demo_destinations  # it needs certificates
+
+        sent = demo_destinations.show(retailer, folder, sample)
     for side in (retailer, publisher):
         side.run("audit", "verify")
     return {
@@ -201,6 +223,7 @@ def _story(folder: Path, sample: "Sample", size: int, *, show: bool) -> dict[str
             for name, found in members.items()
         ],
         "runs": runs,
+        "destinations": sent,
         "learned": {
             "retailer": "the estimates above and that the publisher took the release; not who matched, nor how many",
             "publisher": "which of its own people are in the three segments; nothing about anyone else",
@@ -246,6 +269,7 @@ def _compared(row: dict[str, Any], sample: "Sample") -> dict[str, Any]:
 def _wrong(document: dict[str, Any]) -> list[str]:
     """Name what the protocol and the plain join disagree on; near the minimum, noise decides what is answered."""
     wrong = [f"members of {row['segment']}" for row in document["members"] if not row["equal"]]
+    wrong += [f"what destination {row['name']} has" for row in document["destinations"] if not row["equal"]]
     minimum = document["terms"]["minimum_overlap"]
     for row in document["estimates"]:
         what = f"{row['segment']} by {row['namespace']}"
@@ -281,6 +305,14 @@ def _print(document: dict[str, Any]) -> None:
     output.table(
         ("segment", "members", "plain join", "the same people"),
         ([row["segment"], row["count"], row["expected_count"], row["equal"]] for row in document["members"]),
+    )
+    output.echo("\nThe retailer's destinations have, after somebody withdrew consent:")
+    output.table(
+        ("destination", "kind", "segment", "people", "plain set", "the same people"),
+        (
+            [row["name"], row["kind"], row["segment"], row["count"], row["expected_count"], row["equal"]]
+            for row in document["destinations"]
+        ),
     )
     output.echo("\nWhat each side learned:")
     output.lines(document["learned"].items())

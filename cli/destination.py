@@ -1,20 +1,25 @@
 """The commands `vesica destination`: where segments go, all the time."""
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, output
+from . import destination_reports, inputs, options, output, remedies
+from .destination_reports import NAME
 
 if TYPE_CHECKING:
     from .main import Context
 
-NAME = click.argument("name", help="The destination; 'vesica destination list' shows them.")
 SEGMENTS = click.option(
     "--segment", "segments", multiple=True, required=True, metavar="NAME", help="A segment of yours."
 )
+SECRET = click.option(
+    "--secret",
+    metavar="FILE",
+    help='A file with the secret, password, key or configuration, or with SOLUTION=TOKEN a line; "-" is standard input.',
+)
+_STATUSES = {"deleting": "being deleted", "mixed": "not the same in all solutions"}
+BRAKE = "A run that would remove more than N per cent of a segment, and more than 1,000, waits for 'sync --yes'."
 LEAVE = click.option("--leave", is_flag=True, help="Let the members stay at the target.")
 
 
@@ -24,6 +29,16 @@ def cli() -> None:
 
     Who has not agreed to be shared, or is left out by a consent policy, never leaves; who withdraws is removed there.
     """
+
+
+for each in (
+    destination_reports.preview,
+    destination_reports.runs,
+    destination_reports.errors,
+    destination_reports.dead,
+    destination_reports.alerts,
+):
+    cli.add_command(each)
 
 
 @cli.command()
@@ -37,6 +52,8 @@ def kinds(ctx: "Context") -> None:
     def show() -> None:
         rows = []
         for each in found:
+            if not each["settings"]:
+                rows.append([each["kind"], None, each["text"]])
             for place, setting in enumerate(each["settings"]):
                 word = setting["name"] + ("" if setting["needed"] else " (optional)")
                 rows.append([each["kind"] if place == 0 else "", word, setting["text"]])
@@ -64,7 +81,8 @@ def kinds(ctx: "Context") -> None:
     help=f"What it is for: {options.FILE_USES}; all of them unless given.",
 )
 @click.option("--description", default="", metavar="TEXT", help="What it is, in words.")
-@click.option("--secret", metavar="FILE", help='A file with the secret of both ends, or "-" for standard input.')
+@SECRET
+@click.option("--brake", default=50, show_default=True, metavar="N", help=BRAKE)
 @click.pass_obj
 def create(
     ctx: "Context",
@@ -76,18 +94,23 @@ def create(
     uses: tuple[str, ...],
     description: str,
     secret: str | None,
+    brake: int,
 ) -> None:
     """Add a destination; nothing is sent before a segment is activated.
 
-    A webhook whose secret is not given gets a new one, which is printed once, for the receiver.
+    A webhook whose secret is not given gets a new one, which is printed once, for the receiver. An experience-cloud
+    destination needs no settings; each solution that is named has a token in the secret, or all have one.
+
+    Every kind takes group=status, for messages that have additions or removals alone, and either max_users_per_request=N
+    or age=SECONDS with size=N: then changes wait until N do, or the first has waited so long.
 
     \b
     Example: vesica destination create crm --kind webhook url=https://crm.example.com/vesica --use analytics
     """
     pairs = dict(_pair(each) for each in settings)
-    given = None if secret is None else _read(secret)
+    given = None if secret is None else inputs.secret(secret)
     created = ctx.project().destinations.create(
-        name, kind, pairs, identity=identity, uses=uses, description=description, secret=given
+        name, kind, pairs, identity=identity, uses=uses, description=description, secret=given, brake=brake
     )
     document = {**created.destination, "secret": created.secret}
 
@@ -101,31 +124,114 @@ def create(
 
 @cli.command()
 @NAME
+@click.argument("settings", nargs=-1, required=True, metavar="SOLUTION=URL...", help="Solutions with their addresses.")
+@click.option(
+    "--secret", required=True, metavar="FILE", help='A file with SOLUTION=TOKEN a line, or "-" for standard input.'
+)
+@click.pass_obj
+def connect(ctx: "Context", name: str, settings: tuple[str, ...], secret: str) -> None:
+    """Add solutions to an experience-cloud destination; activate segments again to send them there too.
+
+    Each solution is a destination of its own by the name NAME.SOLUTION, to pause, look at or delete alone.
+
+    \b
+    Example: vesica destination connect cloud target=https://in.example.com/target --secret tokens.txt
+    """
+    found = ctx.project().destinations.connect(name, dict(_pair(each) for each in settings), inputs.secret(secret))
+    names = [each["name"] for each in found["solutions"]]
+    output.emit(ctx, found, lambda: output.echo(f"{name} has {', '.join(names)}"))
+
+
+@cli.command()
+@NAME
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...", help="Settings; KEY= takes one away.")
+@click.option("--description", metavar="TEXT", help="What it is, in words.")
+@click.option("--brake", type=int, metavar="N", help=BRAKE)
+@click.pass_obj
+def edit(ctx: "Context", name: str, settings: tuple[str, ...], description: str | None, brake: int | None) -> None:
+    """Change a destination.
+
+    Of the settings those can change that do not say where the target is, nor what it calls things: authorities,
+    template, required, format, access_key_id, age, size, max_users_per_request, group.
+
+    \b
+    Example: vesica destination edit crm authorities=ca.pem --brake 80
+    """
+    pairs = dict(_pair(each) for each in settings)
+    changed = ctx.project().destinations.edit(name, pairs, description=description, brake=brake)
+    output.emit(ctx, changed, lambda: output.echo(f"changed destination {name}"))
+
+
+@cli.command()
+@NAME
+@click.option("--secret", metavar="FILE", help='A file with the new secret, or "-" for standard input.')
+@click.pass_obj
+def rotate(ctx: "Context", name: str, secret: str | None) -> None:
+    """Give a destination another secret; without --secret a webhook gets a new one, which is printed once.
+
+    A webhook is signed with both for 24 hours, so that its receiver can change in between.
+
+    \b
+    Example: vesica destination rotate crm
+    """
+    made = ctx.project().destinations.rotate(name, None if secret is None else inputs.secret(secret))
+
+    def show() -> None:
+        output.echo(f"destination {name} has another secret")
+        if made is not None:
+            output.echo(f"it is shown once: {made}")
+
+    output.emit(ctx, {"name": name, "secret": made}, show)
+
+
+@cli.command()
+@NAME
 @click.pass_context
 def check(click_ctx: click.Context, name: str) -> None:
     """Send a destination what has no change in it, and say what is wrong; exit code 1 if something is."""
     ctx: Context = click_ctx.obj
     found = ctx.project().destinations.check(name)
-    text = f"{name} takes messages" if found["arrived"] else f"{name} takes none: {found['reason']} ({found['code']})"
-    output.emit(ctx, {"name": name, **found}, lambda: output.echo(text))
+
+    def show() -> None:
+        for each in found.get("solutions", [{"name": name, **found}]):
+            takes = "takes messages" if each["arrived"] else f"takes none: {each['reason']} ({each['code']})"
+            output.say(f"{each['name']} {takes}")
+
+    output.emit(ctx, {"name": name, **found}, show)
     click_ctx.exit(0 if found["arrived"] else 1)
 
 
 @cli.command()
 @NAME
 @SEGMENTS
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=ATTRIBUTE",
+    help="A field of the target, such as person.name.firstName, and the column that goes there.",
+)
+@click.option("--audience-id", metavar="ID", help="What the target calls the segment, where it has to be told.")
 @click.pass_obj
-def activate(ctx: "Context", name: str, segments: tuple[str, ...]) -> None:
-    """Send segments from now on: all members at once, then who comes and who leaves.
+def activate(
+    ctx: "Context", name: str, segments: tuple[str, ...], mapping: tuple[str, ...], audience_id: str | None
+) -> None:
+    """Send segments from now on: all members at once, then who comes, who leaves, and whose mapped attributes change.
+
+    An attribute is a column, or DATASET.COLUMN where several datasets have it; labels on it count too.
 
     Refused where a label or a partner whose segment it reads forbids one of the destination's uses; where that comes
     later, the members are removed there. A running service sends by itself; else 'vesica destination sync' does.
 
     \b
-    Example: vesica destination activate crm --segment summer-buyers
+    Example: vesica destination activate crm --segment summer-buyers --map city=crm.city
     """
+    pairs = dict(_pair(each, "mapping", "FIELD=ATTRIBUTE") for each in mapping)
+    if len(pairs) < len(mapping):
+        raise click.UsageError("--map names a field twice.")
     with output.progress(ctx) as progress:
-        _sent(ctx, ctx.project().destinations.activate(name, segments, progress))
+        found = ctx.project().destinations.activate(name, segments, progress, mapping=pairs, audience_id=audience_id)
+        _sent(ctx, found)
 
 
 @cli.command()
@@ -171,11 +277,16 @@ def replay(ctx: "Context", name: str) -> None:
 
 @cli.command()
 @NAME
+@click.option("--yes", is_flag=True, help="Also what the brake holds: removals of most of a segment at once.")
 @click.pass_obj
-def sync(ctx: "Context", name: str) -> None:
-    """Send what is due now; a running service does it by itself."""
+def sync(ctx: "Context", name: str, yes: bool) -> None:
+    """Send what is due now; a running service does it by itself.
+
+    A run that would remove more than half of a segment, and more than 1,000, waits for --yes; see 'vesica destination show'.
+    Who withdraws, is erased or may not be sent by a label is removed all the same.
+    """
     with output.progress(ctx) as progress:
-        _sent(ctx, ctx.project().destinations.sync(name, progress))
+        _sent(ctx, ctx.project().destinations.sync(name, progress, yes=yes))
 
 
 @cli.command()
@@ -210,86 +321,61 @@ def show(ctx: "Context", name: str) -> None:
 
     def lines() -> None:
         times = ("created", "next_attempt")
-        left_out = ("segments", "gets")
+        left_out = ("segments", "gets", "solutions")
         output.lines(
             (output.words(key), output.time(value) if key in times else value)
             for key, value in found.items()
             if key not in left_out and value not in (None, "")
         )
+        if "solutions" in found:
+            names = ("name", "status", "gets", "present", "waiting", "failed", "reason")
+            cells = ([each[name] for name in names] for each in found["solutions"])
+            output.table(("solution", *names[1:]), cells, empty="no solutions")
+            return
         rows = (
             [
                 row["segment"],
                 row["status"],
                 row["present"],
                 row["failed"],
+                row["held"],
                 output.time(row["confirmed"]),
                 row["stopped"],
+                ", ".join(f"{field}={attribute}" for field, attribute in (row["mapping"] or {}).items()),
             ]
             for row in found["segments"]
         )
-        heads = ("segment", "status", "present", "failed", "confirmed", "nobody leaves because")
+        heads = ("segment", "status", "present", "failed", "held", "confirmed", "nothing is sent because", "mapped")
         output.table(heads, rows, empty="no segments")
 
     output.emit(ctx, found, lines)
 
 
-@cli.command()
-@NAME
-@click.option("--segment", metavar="NAME", help="Of one segment alone.")
-@click.pass_obj
-def runs(ctx: "Context", name: str, segment: str | None) -> None:
-    """Show what became of changes, by the hour in which they were noticed.
-
-    A change is one identity that comes into a segment or leaves it. Those received are those activated, excluded, failed
-    and waiting; a retry counts no change again, and 'requests' counts messages, each as often as it was tried.
-    """
-    rows = ctx.project().destinations.runs(name, segment)
-    names = ("received", "activated", "excluded", "failed", "waiting", "requests")
-
-    def show() -> None:
-        cells = []
-        for row in rows:
-            why = [f"{each['count']:,} {each['code']}: {each['reason'] or each['code']}" for each in row["codes"]]
-            cells.append(
-                [output.time(row["hour"]), row["status"], *(row[each] for each in names), "; ".join(why) or None]
-            )
-        output.table(("hour", "status", *names, "why"), cells, empty="nothing was sent yet")
-
-    output.emit(ctx, rows, show)
-
-
-@cli.command()
-@NAME
-@click.pass_obj
-def errors(ctx: "Context", name: str) -> None:
-    """List the messages that failed, or wait after a failure, with the reason; 'replay' says again what failed."""
-    rows = ctx.project().destinations.errors(name)
-    names = ("at", "segment", "state", "changes", "attempts", "code", "reason")
-    cells = ([output.time(row[each]) if each == "at" else row[each] for each in names] for row in rows)
-    output.emit(ctx, rows, lambda: output.table(names, cells, empty="no errors"))
-
-
 def _sent(ctx: "Context", done: dict[str, Any]) -> None:
-    waits = f", {done['waiting']:,} changes wait" if done["waiting"] else ""
-    messages = "1 message" if done["sent"] == 1 else f"{done['sent']:,} messages"
-    text = f"{done['name']}: {messages} arrived{waits}; it is {done['status']}"
-    output.emit(ctx, done, lambda: output.echo(text))
+    def show() -> None:
+        name, waiting, failed, held = done["name"], done["waiting"], done["failed"], done["held"]
+        parts = ["1 message arrived" if done["sent"] == 1 else f"{done['sent']:,} messages arrived"]
+        if waiting:
+            parts.append("1 change waits" if waiting == 1 else f"{waiting:,} changes wait")
+        if failed:
+            parts.append("1 change failed" if failed == 1 else f"{failed:,} changes failed")
+        output.echo(f"{name}: {', '.join(parts)}; it is {_STATUSES.get(done['status'], done['status'])}")
+        if failed or done["next_attempt"]:
+            again = f"; the next attempt is at {output.time(done['next_attempt'])}" if done["next_attempt"] else ""
+            output.say(f"Why: {remedies.command('destination.errors', name=name)}{again}")
+        if held:
+            yes = remedies.command("destination.sync", name=name, yes=True)
+            removals = "1 removal" if held == 1 else f"{held:,} removals"
+            output.say(f"The brake holds {removals}. If they are meant: {yes}")
+        if failed and done["status"] == "deleting":
+            leave = remedies.command("destination.delete", name=name, leave=True)
+            output.say(f"The target may have them, so they are said again once a day. To give them up: {leave}")
+
+    output.emit(ctx, done, show)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, noun: str = "setting", form: str = "KEY=VALUE") -> tuple[str, str]:
     name, found, value = text.partition("=")
     if not found:
-        raise click.UsageError(f"{text!r} is no setting: it reads KEY=VALUE.")
+        raise click.UsageError(f"{text!r} is no {noun}: it reads {form}.")
     return name, value
-
-
-def _read(secret: str) -> bytes:
-    if secret == "-":  # noqa: S105 - the name of standard input
-        return sys.stdin.buffer.readline()
-    from node.homes import check_input
-
-    check_input(secret)
-    try:
-        return Path(secret).read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"cannot read {secret}: {error.strerror}") from error

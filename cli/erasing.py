@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from .main import Context
 
+PROVE = "List each place where they were, and what is left there: 0, at destinations once they are removed."
+
 
 def _people(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
@@ -43,13 +45,13 @@ def _meant(ids: tuple[str, ...], file: str | None, identities: tuple[str, ...], 
 @click.command()
 @_people
 @click.option("--allow-return", is_flag=True, help="Let the next import bring them back.")
-@click.option("--prove", is_flag=True, help="List each place where they were, and what is left there: 0.")
+@click.option("--prove", is_flag=True, help=PROVE)
 @options.YES
 @click.pass_obj
 def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **who: Any) -> None:
     """Erase people: from all data, from what partners shared, from what is kept for partners, from backups to come.
 
-    Partners that have a feed with them get the exit with its next run, which is queued at once. Later imports leave them
+    Partners and destinations that have them get the exit with the next run, which is queued at once. Later imports leave them
     out and count them as "erased here before". An identity that others have too stays with these. The audit log notes how
     many were erased, and not who.
 
@@ -71,6 +73,10 @@ def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **wh
             runs = ", ".join(done["runs"])
             sync = remedies.command("feed.sync")
             output.say(f"{runs} will get the exit with the runs that are queued: {sync}")
+        if done["destinations"]:
+            names = ", ".join(done["destinations"])
+            sync = remedies.command("destination.sync")
+            output.say(f"{names} may have them until their removal has arrived; a service sends it, or: {sync}")
         if prove:
             output.echo()
             rows = [(each["place"], each["before"], each["after"]) for each in done["places"]]

@@ -1,4 +1,4 @@
-"""Standard input as a file that can be read more than once."""
+"""Standard input as a file that can be read more than once; secrets from files or from there."""
 
 import os
 import shutil
@@ -13,6 +13,20 @@ import click
 from psi.errors import VesicaError
 
 NAME = "standard input"
+LONGEST_SECRET = 1 << 16  # bytes
+
+
+def secret(path: str, *, line: bool = False) -> bytes:
+    """Return what a file has, or standard input where that is "-": all of it, or one `line`."""
+    if path == "-":
+        return sys.stdin.buffer.readline() if line else sys.stdin.buffer.read(LONGEST_SECRET)
+    from node.homes import check_input
+
+    check_input(path)
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 @contextmanager

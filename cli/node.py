@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import letters, node_settings, options, output, remedies
+from . import letters, node_mail, node_settings, options, output, remedies
 from .project import HOLD
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ def cli() -> None:
     """Make a node, run its service, see how it is, change its settings and key."""
 
 
-for each in (node_settings.set_, node_settings.passphrase, node_settings.key, node_settings.shared_segments):
+for each in (
+    node_settings.set_,
+    node_settings.passphrase,
+    node_settings.key,
+    node_settings.shared_segments,
+    node_mail.mail,
+):
     cli.add_command(each)
 
 

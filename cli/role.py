@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .main import Context
 
 PERMISSIONS = (
-    "view, manage-connections, manage-shares, share-segments, manage-data, manage-governance, export, "
-    "manage-destinations, activate-destinations, audit, administer"
+    "view, view-profiles, view-segments, view-destinations, manage-connections, manage-shares, share-segments, "
+    "manage-data, manage-governance, export, manage-destinations, activate-destinations, audit, administer"
 )
 
 
@@ -34,7 +34,12 @@ def list_(ctx: "Context") -> None:
 @cli.command()
 @click.argument("name", help="What to call the role, such as campaigns.")
 @click.option(
-    "--permission", "permissions", multiple=True, required=True, metavar="P", help=f"What it lets do: {PERMISSIONS}."
+    "--permission",
+    "permissions",
+    multiple=True,
+    required=True,
+    metavar="P",
+    help=f"What it lets do: {PERMISSIONS}; view is all views.",
 )
 @click.option(
     "--label",

@@ -243,6 +243,22 @@ def export(
 
 @cli.command()
 @NAME
+@click.argument("new", help="The new name.")
+@click.pass_obj
+def rename(ctx: "Context", name: str, new: str) -> None:
+    """Give a segment another name; destinations that get it follow.
+
+    Refused where a rule, a consent policy, a feed or another project names it, and where a target knows it by its name
+    alone: a file, a table, an object store, a program, or a template without an audience-id.
+
+    \b
+    Example: vesica segment rename summer-buyers summer-2026
+    """
+    _print_one(ctx, ctx.project().segments.rename(name, new))
+
+
+@cli.command()
+@NAME
 @options.YES
 @click.pass_obj
 def delete(ctx: "Context", name: str, yes: bool) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .access.audit import Head
     from .access.roles import Roles
     from .access.users import Users
+    from .destinations.mail_server import MailServers
     from .operations.jobs import Jobs, Progress
     from .partners.audit_heads import Confirmed
     from .people.consent import LeftOut
@@ -231,8 +232,15 @@ class Node:
             if details.of(after) != details.of(before):
                 told = details.announce(self.home, tx, details.of(after))
             after.save(self.home.path)
-        settings = {name: value for name, value in asdict(after).items() if name != "database"}
+        settings = {name: value for name, value in asdict(after).items() if name not in ("database", "mail")}
         return {**settings, "told": told, "restart": "listen" in detail and serving(self.home.path)}
+
+    @cached_property
+    def mail_server(self) -> "MailServers":
+        """The server that alerts go to as mail."""
+        from .destinations.mail_server import MailServers
+
+        return MailServers(self.home)
 
     def share_segments(self, on: bool) -> None:
         """Let projects share segments with one another, or end that: members leave all projects at once. What was shared is
@@ -298,7 +306,7 @@ class Node:
         """Return a project by name; raises NotFound, also where the caller has no role in it."""
         for scope in self.home.all_scopes():
             if scope.name == name and self.home.guard.reaches(scope.id):
-                scope.require("project.view", name)
+                scope.require_opening()
                 return Project(scope)
         raise NotFound(f"there is no project {name!r}", hint="see which there are", remedy=Remedy("project.list"))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .consent.consent_policies import ConsentPolicies
     from .consent.consents import Consents
-    from .destinations.destinations import Destinations
+    from .destinations.connections import Connections
     from .destinations.files import Files
     from .erasure.datasets import Datasets
     from .erasure.erasure import Erasure
@@ -195,10 +195,10 @@ class Project:
         return Files(self.scope)
 
     @cached_property
-    def destinations(self) -> "Destinations":
-        from .destinations.destinations import Destinations
+    def destinations(self) -> "Connections":
+        from .destinations.connections import Connections
 
-        return Destinations(self.scope)
+        return Connections(self.scope)
 
     @cached_property
     def memberships(self) -> "Memberships":

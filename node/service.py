@@ -18,6 +18,7 @@ from psi.errors import VesicaError
 from . import log
 from .access.scope import Home
 from .destinations import due as destinations
+from .destinations import mails, watching
 from .errors import Failure, NotAllowed, UnknownCaller
 from .exchanges.answering import NodeAnswers
 from .exchanges.http import MACHINES_PER_CALLER, Answering
@@ -139,6 +140,7 @@ class Schedule:
                 log.warning("rules cannot be evaluated", project=scope.name, code=error.code)
             times.append(local.follow(scope, settling=True))
             times += [due.submit_due(scope), destinations.submit_due(scope), new_people.ask_for_new(scope, self._asked)]
+            times += [watching.alert_delays(scope), mails.submit_due(scope)]
         return min((each for each in times if each is not None), default=None)
 
     def _seconds(self, due: int | None) -> float:

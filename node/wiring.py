@@ -43,6 +43,7 @@ LETTERS = {
 }
 JOBS = {
     "destination": "destinations.sending:run",
+    "mail": "destinations.mails:run",
     "release": "feeds.sending.releases:run",
     "estimate": "feeds.estimates.asking:run",
     "wanted": "exchanges.requests:run",
@@ -74,6 +75,7 @@ SEGMENT_USED_BY = {
 }
 SEGMENT_USED_ELSEWHERE = {"other projects": "feeds.local.uses:check_unused"}
 SEGMENT_CHANGED = {"other projects": "feeds.local.cycles:check"}
+SEGMENT_RENAMED = {"destinations": "destinations.destinations:renamed"}
 SEGMENT_DELETED = {"other projects": "feeds.local.sharing:deleted"}
 SEGMENTS_FROM_ELSEWHERE = {"other projects": "feeds.local.evaluations:follow"}
 NAMED = {"partner": "partners.connections:is_named"}
@@ -115,6 +117,9 @@ UPKEEP_OF_A_PROJECT = (
     "erasure.sweeping:finish",
     "feeds.sending.due:alert_overdue",
     "destinations.upkeep:forget_old",
+    "destinations.watching:alert_delays",
+    "destinations.mails:forget_old",
+    "destinations.mails:submit_due",
     "operations.alerts:forget_old",
 )
 
@@ -150,6 +155,7 @@ def wire() -> None:
         (references.ELSEWHERE, SEGMENT_USED_ELSEWHERE),
         (references.CHANGED, SEGMENT_CHANGED),
         (references.DELETED, SEGMENT_DELETED),
+        (references.RENAMED, SEGMENT_RENAMED),
         (references.REFRESH, SEGMENTS_FROM_ELSEWHERE),
     ):
         table.update({room: late(name) for room, name in found.items()})

@@ -143,3 +143,11 @@ def sort_keys(values: Values) -> U8:
         return np.pad(values.rows, ((0, 0), (0, width - values.rows.shape[1])))
     rows = np.pad(values.rows, ((0, 0), (0, 255 - values.rows.shape[1])))
     return np.concatenate([rows, values.lengths[:, None]], axis=1)
+
+
+def of_sort_keys(keys: U8, width: int) -> Values:
+    """Return the values of which `sort_keys` made rows: all of a width in bytes, or with 0 each of its own length."""
+    if width:
+        return Values(np.ascontiguousarray(keys[:, :width]))
+    lengths = np.ascontiguousarray(keys[:, -1])
+    return Values(np.ascontiguousarray(keys[:, : int(lengths.max(initial=0))]), lengths)

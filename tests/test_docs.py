@@ -25,6 +25,7 @@ import pytest
 import protocol
 from cli.demo import free_ports
 from cli.main import Context, cli, main
+from cli.receiver import members
 from cli.sample import Sample
 from protocol import wire
 from protocol.errors import HINTS
@@ -189,6 +190,42 @@ def test_projects_share_segments_as_the_readme_tells(
     (listed,) = (text for line, text in said.items() if "--shared" in line)
     assert listed.splitlines()[1].split()[:3] == ["shared.crm.vip", "shared", "3"]
     assert Path("out.csv").read_text() == "id,visits\napp3,6\napp4,8\napp5,10\n"
+
+
+RECEIVE = (
+    "import sys; from cli import demo; demo.RECEIVER_PORT = int(sys.argv.pop(1)); from cli.main import main; main()"
+)
+
+
+@pytest.mark.two_nodes
+def test_a_segment_goes_somewhere_as_the_readme_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run every line of the section, but for the port and a demo with few people."""
+    section = (ROOT / "README.md").read_text().partition("\n## Send a segment somewhere\n")[2].partition("\n## ")[0]
+    monkeypatch.chdir(tmp_path)
+    (port,) = free_ports(1)
+    lines = FENCE.findall(section)[0][1].replace("\\\n", " ").replace("8473", str(port)).splitlines()
+    assert len(lines) == 5
+    with ExitStack() as running:
+        for line in lines:
+            program, *arguments = shlex.split(line)
+            assert program == "vesica"
+            if arguments[-1] == "&":
+                command = [sys.executable, "-c", RECEIVE, str(port), *arguments[:-1]]
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                running.callback(process.communicate)
+                running.callback(process.terminate)
+                assert process.stdout is not None
+                assert process.stdout.readline() == f"https://localhost:{port}/\n"
+            else:
+                few = ["--size", "400"] if arguments[0] == "demo" else []
+                assert main([*arguments, *few]) == 0, (line, capsys.readouterr())
+        shown = capsys.readouterr().out
+    size = sum("lapsed" in each.segments and each.consent != "n" for each in Sample.make(400).retailer)
+    assert {name: len(found) for name, found in members(Path("inbox")).items()} == {"lapsed": size}
+    cells = dict(zip(*(line.split() for line in shown.splitlines()[-2:]), strict=False))
+    assert (cells["status"], cells["activated"]) == ("done", str(size))
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

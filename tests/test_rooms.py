@@ -7,8 +7,8 @@ from pathlib import Path
 NODE = Path(__file__).parents[1] / "node"
 ROOMS = [
     "storage", "access", "operations", "transport", "inputs", "compute", "people", "governance", "segments", "imports", "consent",
-    "destinations", "partners", "exchanges", "feeds", "feeds/estimates", "feeds/receiving", "feeds/sending", "feeds/local",
-    "adhoc", "backup", "erasure", "reports",
+    "destinations", "destinations/targets", "partners", "exchanges", "feeds", "feeds/estimates", "feeds/receiving",
+    "feeds/sending", "feeds/local", "adhoc", "backup", "erasure", "reports",
 ]  # fmt: skip
 APART = ("feeds/sending", "feeds/receiving")  # neither uses the other
 WITHOUT = {  # these know no home, no row and no project, though they stand above

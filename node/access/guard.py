@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from sqlalchemy import select
 
 from ..errors import NoCaller
+from ..storage import tables
 from ..storage.database import Tx
 from ..storage.tables import projects, users
 from . import audit, permissions
@@ -131,6 +132,16 @@ class Guard:
             return None
         return Users(self._home).grants(tx, caller.token)
 
+    def grants_of(self, tx: Tx, name: str) -> Grants:
+        """Return the roles that a user has now; none where there is no such user."""
+        from .roles import Roles
+
+        known = Roles(self._home).known(tx)
+        rows = tx.execute(
+            select(tables.grants).join(users, users.c.id == tables.grants.c.user_id).where(users.c.name == name)
+        )
+        return [permissions.Grant(role=known[row.role], project_id=row.project_id) for row in rows]
+
     def check(self, tx: Tx, act: str, project_id: str | None) -> None:
         """Raise PermissionDenied unless the caller may do an act; it sees what the transaction sees."""
         self.known()
@@ -138,7 +149,7 @@ class Guard:
         grants = None if needed is None else self.grants(tx)
         if needed is None or grants is None:
             return
-        missing = sorted(each for each in needed if not permissions.permits(grants, each, project_id))
+        missing = permissions.missing(grants, needed, project_id)
         if missing:
             name = tx.scalar(select(projects.c.name).where(projects.c.id == project_id))
             raise PermissionDenied(self.actor().name, act, missing, name)
@@ -163,10 +174,10 @@ class Guard:
             grants = self.grants(tx)
         return [each for each in found if grants is None or permissions.permits(grants, Permission.VIEW, each.id)]
 
-    def views(self, tx: Tx, project_id: str) -> bool:
-        """Return whether the caller may view a project."""
+    def opens(self, tx: Tx, project_id: str) -> bool:
+        """Return whether the caller may view anything of a project, or work with its destinations."""
         grants = self.grants(tx)
-        return grants is None or permissions.permits(grants, Permission.VIEW, project_id)
+        return grants is None or any(permissions.permits(grants, each, project_id) for each in permissions.OPENING)
 
     def reaches(self, project_id: str) -> bool:
         """Return whether the caller has a role in a project: else it is not there."""

@@ -10,7 +10,10 @@ from ..errors import NotAllowed
 
 
 class Permission(StrEnum):
-    VIEW = "view"
+    VIEW = "view"  # the three that follow, and all else that is read
+    VIEW_PROFILES = "view-profiles"
+    VIEW_SEGMENTS = "view-segments"
+    VIEW_DESTINATIONS = "view-destinations"
     MANAGE_CONNECTIONS = "manage-connections"
     MANAGE_SHARES = "manage-shares"
     SHARE_SEGMENTS = "share-segments"  # with other projects of the node
@@ -23,6 +26,8 @@ class Permission(StrEnum):
     ADMINISTER = "administer"
 
 
+VIEWS = frozenset({Permission.VIEW_PROFILES, Permission.VIEW_SEGMENTS, Permission.VIEW_DESTINATIONS})
+OPENING = VIEWS | {Permission.MANAGE_DESTINATIONS, Permission.ACTIVATE_DESTINATIONS}  # one of them opens a project
 WHOLE_SIGHT = frozenset({Permission.ADMINISTER, Permission.AUDIT})  # who has one could lift a limit, or read around it
 
 
@@ -70,7 +75,7 @@ READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes th
 _C, _S = Permission.MANAGE_CONNECTIONS, Permission.MANAGE_SHARES
 _D, _G = Permission.MANAGE_DATA, Permission.MANAGE_GOVERNANCE
 _T = Permission.MANAGE_DESTINATIONS
-_ACTIVATE = frozenset({_T, Permission.ACTIVATE_DESTINATIONS, Permission.VIEW})
+_ACTIVATE = VIEWS | {_T, Permission.ACTIVATE_DESTINATIONS}
 
 # None: the node's own work, which a letter, an exchange or a job asks for. Of a set, every permission is needed.
 ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
@@ -88,15 +93,23 @@ ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "dataset.delete": _D,
     "dataset.drop-field": _D,
     "destination.activate": _ACTIVATE,
+    "destination.alerts": Permission.VIEW_DESTINATIONS,
     "destination.check": _T,
+    "destination.connect": _T,
     "destination.create": _T,
     "destination.deactivate": _ACTIVATE,
     "destination.delete": _T,
+    "destination.edit": _T,
     "destination.pause": _T,
+    "destination.program": Permission.ADMINISTER,  # to name a program that the node runs
+    "destination.preview": VIEWS,
+    "destination.preview-unmasked": VIEWS | {Permission.EXPORT},
     "destination.replay": _T,
     "destination.resume": _T,
+    "destination.rotate": _T,
     "destination.send": None,
     "destination.sync": _T,
+    "destination.view": Permission.VIEW_DESTINATIONS,
     "estimate.answer": None,
     "feed.ask": None,
     "feed.check": None,
@@ -121,6 +134,7 @@ ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "node.backup": Permission.ADMINISTER,
     "node.doctor": Permission.ADMINISTER,
     "node.init": Permission.ADMINISTER,
+    "node.mail": Permission.ADMINISTER,
     "node.passphrase": Permission.ADMINISTER,
     "node.rotate-key": Permission.ADMINISTER,
     "node.restore": None,  # by the operator, who has the files: nobody can have signed in
@@ -154,6 +168,7 @@ ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "profile.import": _D,
     "profile.readmit": _D,
     "profile.take-over": _D,
+    "profile.view": Permission.VIEW_PROFILES,
     "project.create": Permission.ADMINISTER,
     "project.leave-out": _G,
     "project.resume": _S,
@@ -166,11 +181,13 @@ ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "segment.evaluate": _D,
     "segment.export": Permission.EXPORT,
     "segment.follow": None,
+    "segment.rename": _D,
     "segment.share": Permission.SHARE_SEGMENTS,
     "segment.shared": None,
     "segment.unshare": Permission.SHARE_SEGMENTS,
     "segment.unshared": None,
     "segment.update": _D,
+    "segment.view": Permission.VIEW_SEGMENTS,
     "user.create": Permission.ADMINISTER,
     "user.deny": Permission.ADMINISTER,
     "user.grant": Permission.ADMINISTER,
@@ -186,6 +203,7 @@ OWN_WORK = ("exchange.", "letter.")  # how the names of more acts of the node's 
 JOBS: Mapping[str, str] = {  # the act that submitting a job of this kind is
     "destination": "destination.sync",
     "estimate": "feed.estimate",
+    "mail": "node.mail",
     "release": "feed.sync",
     "wanted": "feed.run",
 }
@@ -199,9 +217,13 @@ class PermissionDenied(NotAllowed):
     def __init__(self, user: str, act: str, missing: Sequence[Permission], project: str | None) -> None:
         self.missing, self.permission = tuple(missing), missing[0]
         where = f"project {project}" if project else "the whole node"
-        role = next(role.name for role in READY_MADE.values() if role.permissions.issuperset(missing))
+        role = next(role.name for role in READY_MADE.values() if _whole(role.permissions).issuperset(missing))
         arguments = {"name": user, "role": role, **({"project": project} if project else {})}
-        what = f"the permission {missing[0]}" if len(missing) == 1 else f"the permissions {' and '.join(missing)}"
+        what = (
+            f"the permission {missing[0]}"
+            if len(missing) == 1
+            else f"the permissions {', '.join(missing[:-1])} and {missing[-1]}"
+        )
         super().__init__(
             f"{user} may not do {act}: it needs {what} for {where}",
             hint="ask an administrator for a role that has it"
@@ -222,8 +244,25 @@ def permits(grants: Grants, permission: Permission, project_id: str | None) -> b
 
     Where sight is limited none gives one of WHOLE_SIGHT.
     """
-    given = any(permission in grant.role.permissions for grant in _there(grants, project_id))
+    given = permission in _whole(each for grant in _there(grants, project_id) for each in grant.role.permissions)
     return given and not (permission in WHOLE_SIGHT and _is_limited(grants, project_id))
+
+
+def missing(grants: Grants, needed: Iterable[Permission], project_id: str | None) -> list[Permission]:
+    """Return every one of some permissions that roles do not give in a project; of VIEW only what is missing of it."""
+    found = {each for each in needed if not permits(grants, each, project_id)}
+    views = {each for each in VIEWS if not permits(grants, each, project_id)}
+    if Permission.VIEW in found and views != VIEWS:
+        found = found - {Permission.VIEW} | views
+    return sorted(found)
+
+
+def _whole(permissions: Iterable[Permission]) -> set[Permission]:
+    """Return permissions with those that they stand for: VIEW is the same as all of VIEWS."""
+    found = set(permissions)
+    if Permission.VIEW in found or found >= VIEWS:
+        found |= {Permission.VIEW, *VIEWS}
+    return found
 
 
 def without_sight(grants: Grants) -> set[tuple[Permission, str | None]]:
@@ -251,29 +290,35 @@ def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
             return f"the permission {permission}"
     limit = cleared(grants, project_id)
     narrower = limit is None or (role.labels is not None and role.labels <= limit)
-    return None if narrower or Permission.VIEW not in role.permissions else "the sight of other labels"
+    return None if narrower or VIEWS.isdisjoint(_whole(role.permissions)) else "the sight of other labels"
 
 
 def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
-    """Return the labels that may be seen in a project, by the roles that let it be viewed; None: every label."""
-    found: set[str] = set()
-    for grant in _there(grants, project_id):
-        if Permission.VIEW in grant.role.permissions:
-            if grant.role.labels is None:
-                return None
-            found |= grant.role.labels
-    return frozenset(found)
+    """Return the labels that may be seen in a project, by the roles that let it be viewed; None: every label.
+
+    A label has to be cleared for each of VIEWS that roles give.
+    """
+    views, limit = _sight(grants, project_id)
+    return limit if views else frozenset()
+
+
+def _sight(grants: Grants, project_id: str | None) -> tuple[bool, frozenset[str] | None]:
+    """Return whether roles let a project be viewed at all, and the labels that then may be seen, None for every one."""
+    views, limit = False, None
+    for view in VIEWS:
+        labels = [grant.role.labels for grant in _there(grants, project_id) if view in _whole(grant.role.permissions)]
+        views = views or bool(labels)
+        if labels and None not in labels:
+            cleared = frozenset[str]().union(*filter(None, labels))
+            limit = cleared if limit is None else limit & cleared
+    return views, limit
 
 
 def _is_limited(grants: Grants, project_id: str | None) -> bool:
     """Return whether all roles that let a project be viewed show some labels only; of the node, whether that is so of it
     or of a project."""
     places = {project_id} if project_id is not None else {None, *(grant.project_id for grant in grants)}
-    for place in places:
-        views = [grant.role for grant in _there(grants, place) if Permission.VIEW in grant.role.permissions]
-        if views and all(role.labels is not None for role in views):
-            return True
-    return False
+    return any(_sight(grants, place)[1] is not None for place in places)
 
 
 def clears(cleared: frozenset[str] | None, labels: Iterable[str]) -> bool:

@@ -231,18 +231,27 @@ class Scope:
         return below(self.home.path / "data", self.id)
 
     @contextmanager
-    def read(self, tx: Tx | None = None) -> Iterator[Tx]:
+    def read(self, tx: Tx | None = None, *, act: str = "project.view") -> Iterator[Tx]:
         """Look at one state of the rows: that of `tx` where one is given; see Home.read.
 
-        Raises NotFound where the caller may not view the project: who holds a Scope may have lost the role since, or never
-        had it.
+        Raises NotFound where the caller may not open the project, and PermissionDenied where they may not do `act`, the kind
+        of viewing: who holds a Scope may have lost the role since, or never had it.
         """
         with self.home.read(tx) as reading:
-            if tx is None and not self.home.guard.views(reading, self.id):
-                raise NotFound(
-                    f"there is no project {self.name!r}", hint="see which there are", remedy=Remedy("project.list")
-                )
+            if tx is None:
+                if not self.home.guard.opens(reading, self.id):
+                    raise NotFound(
+                        f"there is no project {self.name!r}", hint="see which there are", remedy=Remedy("project.list")
+                    )
+                self.home.guard.check(reading, act, self.id)
             yield reading
+
+    def require_opening(self) -> None:
+        """Refuse a caller who may view nothing of the project, nor work with its destinations."""
+        with self.home.read() as tx:
+            opens = self.home.guard.opens(tx, self.id)
+        if not opens:
+            self.require("project.view", self.name)
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:

@@ -21,6 +21,7 @@ from psi.errors import Remedy
 
 from ..access.audit import RESTORE, date
 from ..access.scope import Home
+from ..destinations import upkeep
 from ..errors import AlreadyExists, NotAllowed
 from ..feeds.runs import RunState
 from ..operations.alerts import AlertKind, Alerts
@@ -161,6 +162,8 @@ def _set_right(home: Home, made: int, source: Path) -> Document:
             .values(state=RunState.FAILED, changed=now)
         )
         tx.execute(update(jobs).where(jobs.c.state.in_(OPEN)).values(state=JobState.FAILED, error=reason, changed=now))
+        upkeep.disable_programs(tx)
+        upkeep.number_afresh(tx, passed)
         key_epochs.end_all_after_restore(home, tx, days=passed // DAY)
         for scope in scopes:
             text = f"on hold since a restore from a backup of {date(made)}: nothing is shared or answered"

@@ -17,25 +17,26 @@ from ..people import datasets
 from ..segments import references
 from ..storage.database import Tx
 from ..storage.records import Document, Documents
-from ..storage.tables import activations, batches, destinations
-from . import codes, counts, due, kinds, sending
+from ..storage.tables import activations, destinations
+from . import audiences, documents, due, kinds, rotation, sending
+from . import mapping as mapped
 from .desired import check_leaves
-from .kinds import Delivered, Gone, Outcome
 from .members import evaluate_received
+from .overview import Overview, sees
 from .records import (
     PROFILE_ID,
+    RESTORED,
     Activation,
     ActivationStatus,
-    BatchRow,
-    BatchState,
     Destination,
     DestinationStatus,
     activations_of,
-    batches_where,
     by_id,
-    no_destination,
+    change,
     stored,
 )
+
+BRAKE = 50  # per cent of a segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,24 +47,13 @@ class Created:
     secret: str | None = field(repr=False)
 
 
-class Destinations:
+class Destinations(Overview):
     """The places that a project's segments go to."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
 
     @staticmethod
     def kinds() -> Documents:
-        """Return each kind with its settings."""
-        found = ((name, kinds.kind(name)) for name in kinds.KINDS)
-        return [
-            {
-                "kind": name,
-                "text": each.text,
-                "settings": [{"name": one.name, "needed": one.needed, "text": one.text} for one in each.settings],
-            }
-            for name, each in found
-        ]
+        """Return each kind with its settings; of a plug-in that does not work, why."""
+        return kinds.described()
 
     def create(
         self,
@@ -75,49 +65,86 @@ class Destinations:
         uses: Sequence[str] = (),
         description: str = "",
         secret: bytes | None = None,
+        brake: int = BRAKE,
     ) -> Created:
         """Add a destination that gets members by `identity`, their own ids or a namespace, for some marketing uses.
 
-        Without `uses` it is for all of them. Raises InvalidInput for settings that its kind cannot work with.
+        Without `uses` it is for all of them. `brake` is as in `edit`. Raises InvalidInput for settings that its kind cannot
+        work with.
         """
         detail: Document = {"kind": kind[:40], "uses": sorted(set(uses))[:20]}
         with self._scope.act("destination.create", name[:100], detail=detail) as tx:
             check_name(name, "destination")
+            self._check_program(tx, kind)
             kept = kinds.checked(kind, settings)
             chosen = self._identity(tx, identity)
             detail["identity"] = chosen
             shared = kinds.kind(kind).secret(secret, self._scope.home.random)
-            if any(each.name == name for each in stored(self._scope, tx)):
-                raise AlreadyExists(f"there is a destination {name!r} already", hint="choose another name")
-            values: Document = {"id": self._scope.home.new_id(), "project_id": self._scope.id, "name": name}
-            values |= {"kind": kind, "description": description, "settings": kept, "identity": chosen}
-            values |= {
-                "uses": _uses(uses),
-                "status": DestinationStatus.ACTIVE,
-                "messages": 0,
-                "created": self._scope.home.now(),
-            }
-            values["secret"] = None if shared is None else self._scope.home.keys.wrap(shared, sending.SECRET)
-            tx.execute(destinations.insert().values(**values))
-        return Created(
-            destination=self.show(name), secret=shared.decode() if shared is not None and secret is None else None
-        )
+            about = {"kind": kind, "description": description, "settings": kept, "identity": chosen, "name": name}
+            self._add(tx, {**about, "brake": checked_brake(brake)}, uses, shared)
+            made = documents.whole(self._scope, tx, self._get(tx, name))
+        return Created(destination=made, secret=shared.decode() if shared is not None and secret is None else None)
+
+    def edit(
+        self,
+        name: str,
+        settings: Mapping[str, str] | None = None,
+        *,
+        description: str | None = None,
+        brake: int | None = None,
+    ) -> Document:
+        """Change what is given, of the settings those that may change; an empty one goes.
+
+        A run that would remove more than `brake` per cent of a segment waits for a person. What waits after a failure is
+        tried again at once where settings change.
+        """
+        given = {"description": description, "brake": None if brake is None else checked_brake(brake)}
+        changed: Document = {key: value for key, value in given.items() if value is not None}
+        detail = {**changed, "settings": sorted(settings)} if settings else dict(changed)
+        with self._scope.act("destination.edit", name, detail=detail) as tx:
+            found = self._seen_whole(tx, name)
+            self._check_kept(found)
+            if settings:
+                changed |= {"settings": kinds.changed(found.kind, found.settings, settings), "next_attempt": None}
+            if changed:
+                self._change(tx, found, **changed)
+            return documents.whole(self._scope, tx, self._get(tx, name))
+
+    def rotate(self, name: str, secret: bytes | None = None) -> str | None:
+        """Give a destination another secret, and return one that was made for it; what signs does so with both for a day."""
+        with self._scope.act("destination.rotate", name) as tx:
+            found = self._seen_whole(tx, name)
+            self._check_kept(found)
+            self._check_program(tx, found.kind)
+            made = rotation.rotate(self._scope, tx, found, secret)
+        return made.decode() if secret is None else None
 
     def check(self, name: str) -> Document:
         """Send what has no change in it, and return whether it arrived, else why not."""
         with self._scope.act("destination.check", name) as tx:
             found = self._get(tx, name)
-        keys = self._scope.home.keys
-        secret = None if found.secret is None else keys.unwrap(found.secret, sending.SECRET)
-        target = kinds.kind(found.kind).open(self._scope.home, found.settings, secret)
         try:
-            outcome = target.check(self._scope.home.now())
-        finally:
-            target.close()
-        return _outcome(outcome)
+            target = rotation.opened(self._scope, found)
+            try:
+                return documents.outcome(target.check(self._scope.home.now()))
+            finally:
+                target.close()
+        except kinds.Unusable as error:
+            return {"arrived": False, "code": error.reason, "reason": str(error)}
 
-    def activate(self, name: str, segments: Sequence[str], progress: Progress = no_progress) -> Document:
+    def activate(
+        self,
+        name: str,
+        segments: Sequence[str],
+        progress: Progress = no_progress,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        audience_id: str | None = None,
+    ) -> Document:
         """Send segments to a destination from now on: all members first, then what changes.
+
+        `mapping` has by field of the target the attribute that goes there ("dataset.column", or a column that one dataset
+        has); a segment that it gets already can be given another one.
 
         Raises PolicyViolation where a label or a partner forbids one of the destination's uses, and NotAllowed where nobody
         has chosen a consent model.
@@ -133,11 +160,13 @@ class Destinations:
             self._check_kept(found)
             Consents(self._scope).require_model(tx)
             there = {each.segment: each for each in activations_of(tx, found)}
+            kept = detail["mapping"] = mapped.checked(self._scope, tx, found, mapping or {})
+            called = audiences.checked_id(found, audience_id, len(segments))
             for segment in dict.fromkeys(segments):
                 references.pick(self._scope, tx, segment)
                 Visibility(self._scope, tx).check_use([segment], *found.uses)
-                check_leaves(self._scope, tx, found, segment)
-                self._activate(tx, found, segment, there.get(segment))
+                check_leaves(self._scope, tx, found, segment, kept.values())
+                self._activate(tx, found, segment, there.get(segment), {"mapping": kept, "external_id": called})
         return self.sync(name, progress)
 
     def deactivate(
@@ -164,6 +193,7 @@ class Destinations:
         with self._scope.act("destination.pause", name) as tx:
             found = self._get(tx, name)
             self._check_kept(found)
+            self._check_restored(tx, found)
             self._change(tx, found, status=DestinationStatus.PAUSED, reason=None)
 
     def resume(self, name: str, progress: Progress = no_progress) -> Document:
@@ -171,6 +201,7 @@ class Destinations:
         with self._scope.act("destination.resume", name) as tx:
             found = self._seen_whole(tx, name)
             self._check_kept(found)
+            self._check_restored(tx, found)
             self._change(tx, found, status=DestinationStatus.ACTIVE, reason=None, next_attempt=None)
         return self.sync(name, progress)
 
@@ -179,6 +210,7 @@ class Destinations:
         status = ActivationStatus.LEFT if leave else ActivationStatus.LEAVING
         with self._scope.act("destination.delete", name, detail={"leave": leave}) as tx:
             found = self._seen_whole(tx, name)
+            self._check_restored(tx, found)
             for each in activations_of(tx, found):
                 self._set(tx, each, status=status, replay=True)
             self._change(tx, found, status=DestinationStatus.DELETING, reason=None, next_attempt=None)
@@ -193,59 +225,40 @@ class Destinations:
                     self._set(tx, each, replay=True)
         return self.sync(name, progress)
 
-    def sync(self, name: str, progress: Progress = no_progress) -> Document:
-        """Send what is due now, here or in the service; return how many messages arrived, and what waits."""
-        with self._scope.read() as tx:
+    def sync(self, name: str, progress: Progress = no_progress, *, yes: bool = False) -> Document:
+        """Send what is due now, here or in the service; return how many messages arrived, and what did not. `yes` lets go
+        what the brake holds."""
+        scope, detail = self._scope, Document(yes=True)
+        with scope.act("destination.sync", name, detail=detail) if yes else scope.read(act="destination.view") as tx:
             found = self._seen_whole(tx, name)
+            held = [each for each in activations_of(tx, found) if yes and each.held]
+            for each in held:
+                self._set(tx, each, released=True)
+            detail["segments"] = {each.segment: each.held for each in held}
         sent, more = 0, True
         while more:
             result = Jobs(self._scope.home).run(sending.JOB, due.parameters(found), self._scope, progress)
             sent, more = sent + result["sent"], result["more"]
-        with self._scope.read() as tx:
-            left = by_id(self._scope, tx, found.id)
-            waiting = 0 if left is None else sum(each.changes for each in self._waiting(tx, left))
-        return {"name": name, "sent": sent, "waiting": waiting, "status": "deleted" if left is None else left.status}
+        with self._scope.read(act="destination.view") as tx:
+            return documents.run(self._scope, tx, name, sent, by_id(self._scope, tx, found.id))
 
-    def all(self) -> Documents:
-        """Return the destinations that are there for the caller, by name."""
-        with self._scope.read() as tx:
-            return [self._document(tx, each) for each in stored(self._scope, tx) if self._sees(tx, each)]
+    def _add(self, tx: Tx, values: Document, uses: Sequence[str], secret: bytes | None) -> None:
+        if any(each.name == values["name"] for each in stored(self._scope, tx)):
+            raise AlreadyExists(f"there is a destination {values['name']!r} already", hint="choose another name")
+        home = self._scope.home
+        made = {"id": home.new_id(), "project_id": self._scope.id, "messages": 0, "created": home.now()}
+        made |= {
+            "uses": _uses(uses),
+            "status": DestinationStatus.ACTIVE,
+            "secret": rotation.wrapped(self._scope, secret),
+        }
+        tx.execute(destinations.insert().values(**values, **made))
 
-    def show(self, name: str) -> Document:
-        """Return a destination, what it gets, and how much of that is there; never its secret."""
-        with self._scope.read() as tx:
-            found = self._get(tx, name)
-            limited = Visibility(self._scope, tx).limited
-            gets = [_activation(each, counted=not limited) for each in activations_of(tx, found)]
-            return {**self._document(tx, found), "segments": gets}
-
-    def runs(self, name: str, segment: str | None = None) -> Documents:
-        """Return what became of changes, an hour a row: those received are those activated, excluded, failed and waiting."""
-        with self._scope.read() as tx:
-            return counts.by_hour(tx, self._seen_whole(tx, name), None if segment is None else [segment])
-
-    def errors(self, name: str) -> Documents:
-        """Return the batches that failed for good, or wait after a failure, newest first, each with the reason."""
-        with self._scope.read() as tx:
-            found = self._seen_whole(tx, name)
-            failed = (batches.c.destination_id == found.id, batches.c.code.is_not(None))
-            rows = batches_where(tx, *failed, batches.c.state.in_((BatchState.FAILED, BatchState.WAITING)))
-            return [
-                {
-                    "message": f"msg_{each.id}",
-                    "segment": each.segment,
-                    "at": each.changed,
-                    "state": each.state,
-                    "changes": each.changes,
-                    "attempts": each.attempts,
-                    "code": each.code,
-                    "reason": codes.reason(each.code or ""),
-                }
-                for each in reversed(rows)
-            ]
-
-    def _activate(self, tx: Tx, found: Destination, segment: str, there: Activation | None) -> None:
+    def _activate(self, tx: Tx, found: Destination, segment: str, there: Activation | None, given: Document) -> None:
         if there is not None and there.status is ActivationStatus.ACTIVE:
+            if given["mapping"] and given["mapping"] != there.mapping:
+                self._set(tx, there, mapping=given["mapping"])
+                return
             raise AlreadyExists(
                 f"destination {found.name} gets segment {segment} already",
                 hint="look at it",
@@ -259,27 +272,18 @@ class Destinations:
             )
         values: Document = {"id": self._scope.home.new_id(), "destination_id": found.id, "segment": segment}
         values |= {"status": ActivationStatus.ACTIVE, "revision": 0, "basis": "", "checked": "", "replay": False}
-        values |= {"present": 0, "failed": 0, "created": self._scope.home.now()}
+        values |= {"present": 0, "failed": 0, "created": self._scope.home.now(), **given}
         tx.execute(activations.insert().values(**values))
 
-    def _get(self, tx: Tx, name: str) -> Destination:
-        for each in stored(self._scope, tx):
-            if each.name == name and self._sees(tx, each):
-                return each
-        raise no_destination(name)
+    def _check_program(self, tx: Tx, kind: str) -> None:
+        """Refuse a kind whose settings and secret run code here, unless an administrator of the node asks."""
+        if kind in kinds.ADMINISTERED:
+            self._scope.home.guard.check(tx, "destination.program", None)
 
-    def _sees(self, tx: Tx, found: Destination) -> bool:
-        return _sees(self._scope, tx, found)
-
-    def _seen_whole(self, tx: Tx, name: str) -> Destination:
-        """Return a destination; refuse a caller who is limited by labels: what is sent, and how much, is of all people."""
-        found = self._get(tx, name)
-        if Visibility(self._scope, tx).limited:
-            raise NotAllowed(
-                "a destination gets members, and counts them, whether your roles let you see them or not",
-                hint="ask somebody whose roles are not limited to labels",
-            )
-        return found
+    def _check_restored(self, tx: Tx, found: Destination) -> None:
+        """Refuse to let a program of a backup run, unless an administrator of the node has looked at it."""
+        if found.reason == RESTORED:
+            self._check_program(tx, found.kind)
 
     def _check_kept(self, found: Destination) -> None:
         if found.status is DestinationStatus.DELETING:
@@ -300,60 +304,50 @@ class Destinations:
             )
         return chosen
 
-    def _waiting(self, tx: Tx, found: Destination) -> list[BatchRow]:
-        return batches_where(tx, batches.c.destination_id == found.id, batches.c.state == BatchState.WAITING)
-
-    def _document(self, tx: Tx, found: Destination) -> Document:
-        gets = activations_of(tx, found)
-        counted: dict[str, int | None] = {
-            "present": sum(each.present for each in gets),
-            "failed": sum(each.failed for each in gets),
-            "waiting": sum(each.changes for each in self._waiting(tx, found)),
-        }
-        if Visibility(self._scope, tx).limited:  # they are of all people
-            counted = dict.fromkeys(counted)
-        return {
-            "name": found.name,
-            "kind": found.kind,
-            "description": found.description,
-            "status": found.status,
-            "reason": None if found.reason is None else codes.reason(found.reason),
-            "settings": found.settings,
-            "identity": found.identity,
-            "uses": found.uses,
-            "gets": [each.segment for each in gets],
-            **counted,
-            "next_attempt": sending.wait_until(self._scope, found),
-            "created": found.created,
-        }
-
     def _set(self, tx: Tx, found: Activation, **values: object) -> None:
         tx.execute(activations.update().where(activations.c.id == found.id).values(**values))
 
     def _change(self, tx: Tx, found: Destination, **values: object) -> None:
-        tx.execute(destinations.update().where(destinations.c.id == found.id).values(**values))
+        change(tx, found.id, **values)
 
 
 def check_not_sent(scope: Scope, tx: Tx, segment: str) -> None:
     """Raise NotAllowed if a destination gets a segment of ours."""
-    gets = [each for each in stored(scope, tx) if segment in (one.segment for one in activations_of(tx, each))]
-    if not gets:
+    _check_nowhere(scope, tx, segment, _getting(scope, tx, segment), f"gets segment {segment}")
+
+
+def renamed(scope: Scope, tx: Tx, name: str, new: str) -> None:
+    """Note that a segment of ours has another name; targets are told with the next run.
+
+    Raises NotAllowed where a target knows it by its name alone: who leaves under the new one would stay there under the old.
+    """
+    by_name = [each for each in _getting(scope, tx, name) if not kinds.follows_names(each.kind, each.settings)]
+    _check_nowhere(scope, tx, name, by_name, f"knows segment {name} by its name alone")
+    audiences.renamed(scope, tx, name, new)
+
+
+def _getting(scope: Scope, tx: Tx, segment: str) -> list[Destination]:
+    return [each for each in stored(scope, tx) if segment in (one.segment for one in activations_of(tx, each))]
+
+
+def _check_nowhere(scope: Scope, tx: Tx, segment: str, found: Sequence[Destination], does: str) -> None:
+    if not found:
         return
-    shown = next((each.name for each in gets if _sees(scope, tx, each)), None)
+    shown = next((each.name for each in found if sees(scope, tx, each)), None)
     if shown is None:
-        raise NotAllowed(
-            f"a destination that you may not see gets segment {segment}", hint="ask somebody who may to end that first"
-        )
+        raise NotAllowed(f"a destination that you may not see {does}", hint="ask somebody who may to end that first")
     raise NotAllowed(
-        f"destination {shown} gets segment {segment}",
+        f"destination {shown} {does}",
         hint="end that first",
         remedy=Remedy("destination.deactivate", {"name": shown, "segments": [segment]}),
     )
 
 
-def _sees(scope: Scope, tx: Tx, found: Destination) -> bool:
-    """Return whether a destination is there for the caller: they may see all that it gets."""
-    return Visibility(scope, tx).sees_use([each.segment for each in activations_of(tx, found)], *found.uses)
+def checked_brake(brake: int) -> int:
+    """Return a brake; raises InvalidInput."""
+    if not 0 <= brake <= 100:
+        raise InvalidInput("a brake is a number of per cent, 0 to 100", hint="100 lets every run go")
+    return brake
 
 
 def _uses(uses: Sequence[str]) -> list[str]:
@@ -364,25 +358,3 @@ def _uses(uses: Sequence[str]) -> list[str]:
                 "a destination cannot share a segment with a partner", hint="a feed does", remedy=Remedy("feed.create")
             )
     return sorted(set(uses)) or list(FILE_USES)
-
-
-def _activation(found: Activation, *, counted: bool) -> Document:
-    return {
-        "segment": found.segment,
-        "status": found.status,
-        "present": found.present if counted else None,
-        "failed": found.failed if counted else None,
-        "stopped": None if found.stopped is None else codes.reason(found.stopped),
-        "activated": found.created,
-        "confirmed": found.confirmed,
-    }
-
-
-def _outcome(outcome: Outcome) -> Document:
-    match outcome:
-        case Delivered():
-            return {"arrived": True, "code": None, "reason": None}
-        case Gone(code):
-            return {"arrived": False, "code": code, "reason": codes.reason(code)}
-        case _:
-            return {"arrived": False, "code": outcome.code, "reason": codes.reason(outcome.code)}

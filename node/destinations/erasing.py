@@ -12,6 +12,7 @@ from ..people import suppressions
 from ..storage.database import Tx
 from . import at_target, changes
 from .changes import Listed, State
+from .primaries import NAMESPACES, PRIMARY, keyed
 from .records import PROFILE_ID, activations_of, file_of, stored
 
 Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]  # sorted, by namespace with its rule, and the ids
@@ -21,11 +22,9 @@ def kept(scope: Scope, tx: Tx, kinds: Kinds) -> dict[str, int]:
     """Return by destination how many of some people it has, or may have."""
     found = {}
     for destination in stored(scope, tx):
-        kind = suppressions.ID if destination.identity == PROFILE_ID else destination.identity
-        given = kinds.get(kind)
-        if given is None:
+        values = _sought(destination.identity, kinds)
+        if values is None or destination.is_connection:  # its solutions have them
             continue
-        values = given if isinstance(given, Values) else Values.of(sorted(given.tolist()))
         sought = Listed(values, np.full(len(values), State.PRESENT, np.uint8))
         names = {name for each in activations_of(tx, destination) for name in (each.file, each.pending) if name}
         found[destination.name] = max(
@@ -36,3 +35,12 @@ def kept(scope: Scope, tx: Tx, kinds: Kinds) -> dict[str, int]:
             default=0,
         )
     return found
+
+
+def _sought(identity: str, kinds: Kinds) -> Values | None:
+    """Return people as a destination knows them, sorted; None where it cannot know any."""
+    if identity == PRIMARY:
+        there = [(each, values) for each in NAMESPACES if isinstance(values := kinds.get(each), Values)]
+        return Values.join([keyed(each, values) for each, values in there]) if there else None
+    given = kinds.get(suppressions.ID if identity == PROFILE_ID else identity)
+    return given if given is None or isinstance(given, Values) else Values.of(sorted(given.tolist()))

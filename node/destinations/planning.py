@@ -1,101 +1,68 @@
 """A revision of what a destination gets of a segment: the difference, as sealed batches on disk before a byte leaves."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-import msgpack
 import numpy as np
-from sqlalchemy import ColumnElement
 
-from psi.values import U8, Bools, Indices, Values
+from psi.errors import Remedy
+from psi.values import U8, Indices, Values
 
 from ..access.scope import NothingDone, Scope
-from ..errors import NotFound
-from ..segments.segments import Segments
 from ..storage.database import Tx
 from ..storage.records import Document
-from ..storage.spool import FileSpool
-from ..storage.tables import activations, batches, destinations
-from . import at_target, changes, counts, desired, kinds
+from ..storage.tables import HOUR, activations, batches, destinations
+from . import at_target, changes, counts, desired, joining, kinds, removals, watching
+from .aggregation import Aggregation
 from .at_target import AtTarget
-from .changes import Act, Change, Entries
-from .codes import EXCLUDED
+from .brake import Brake, Hold, alert
+from .changes import Act, Change, Digests, Entries
+from .codes import EXCLUDED, reason
 from .counts import Outcome
-from .desired import Desired
-from .members import evaluate_received
-from .records import Activation, BatchRow, BatchState, Destination, batches_of, file_of, spool_of
-
-BODY, ACTS = "body", "acts"  # what the spool has of a batch, by its number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """What a batch says: `places` are those of its identities in the pending file, `before` their states until then."""
-
-    places: Indices
-    acts: U8
-    before: U8
-    labels: tuple[str, ...]
-
-    def encode(self) -> bytes:
-        arrays = [self.places.astype("<u8").tobytes(), self.acts.tobytes(), self.before.tobytes()]
-        packed: bytes = msgpack.packb([*arrays, self.labels])
-        return packed
-
-    @classmethod
-    def decode(cls, content: bytes) -> "Sent":
-        places, acts, before, labels = msgpack.unpackb(content)
-        return cls(
-            places=np.frombuffer(places, "<u8").astype(np.intp),
-            acts=np.frombuffer(acts, np.uint8),
-            before=np.frombuffer(before, np.uint8),
-            labels=tuple(labels),
-        )
-
-    def holds(self, now: U8, labels: tuple[str, ...]) -> bool:
-        """Return whether it is still what should be said; `now` are the states that are wanted of the pending file."""
-        return self.labels == labels and bool(changes.holds(self.acts, now[self.places]).all())
+from .desired import Basis, Desired
+from .joining import Joined, Times
+from .mapping import Cells
+from .records import Activation, ActivationStatus, BatchState, Destination, file_of, spool_of
+from .settling import ACTS, BODY, Sent, as_read, evaluate, forget
 
 
-def is_due(scope: Scope, tx: Tx, destination: Destination, activation: Activation) -> bool:
-    """Return whether a new revision has to be planned: none is under way, and what the last was decided from has changed."""
-    if activation.pending is not None:
-        return False
-    return activation.replay or desired.basis(scope, tx, destination, activation) != activation.basis
+def is_asked_for(activation: Activation, now: int) -> bool:
+    """Return whether a revision is due though nothing has changed: a replay, a person's yes, or removals that failed."""
+    return activation.replay or (activation.released and activation.held > 0) or removals.are_due(activation, now)
 
 
-def evaluate(scope: Scope, destination: Destination, activation: Activation) -> None:
-    """Evaluate what a decision reads of received segments, whose times may be over."""
-    try:
-        evaluate_received(scope, activation.segment, destination.uses)
-    except NotFound:  # a partner took it back: what reads it has no members then
-        Segments(scope).evaluate_all()
+def plan(scope: Scope, destination: Destination, activation: Activation) -> str:
+    """Begin the next revision of an activation; return the digest of what it was decided from.
 
-
-def plan(scope: Scope, destination: Destination, activation: Activation) -> bool:
-    """Begin the next revision of an activation; return whether anything has to be sent.
-
-    Everything is on disk before the rows say so: a kill leaves files that nobody names.
+    Everything is on disk before the rows say so: a kill leaves files that nobody names. Where changes of the last one still
+    wait for others, this one takes them over.
     """
     evaluate(scope, destination, activation)
     with scope.read() as tx:
         wanted = desired.decide(scope, tx, destination, activation)
-        basis = desired.basis(scope, tx, destination, activation)
-    planner = _Planner(scope, destination, activation, wanted)
-    before = at_target.opened(None if activation.file is None else file_of(scope, activation.file))
-    name = scope.home.new_id()
-    width = max(at_target.width_of(before), at_target.width_of(wanted.entries))
-    at_target.write(file_of(scope, name), width, planner.parts(before))
+        basis = Basis(scope, tx).of(destination, activation)
+    taken = None if activation.pending is None else joining.joined(scope, activation)
+    if activation.pending is not None and taken is None:
+        return basis
+    before = activation if taken is None else taken.before
+    planner = _planned(scope, destination, before, wanted, taken)
+    held = planner.brake.removals if planner.brake.hold is Hold.ON else 0
     detail: Document = {"segment": activation.segment, "revision": planner.revision, **planner.size()}
-    values = {"basis": basis, "checked": basis, "revision": planner.revision, "replay": False, "pending": name}
-    values |= {"stopped": wanted.stopped}
-    mine = _as_read(activation)
+    values: Document = {} if taken is None else {**taken.values}
+    values |= {"basis": basis, "checked": basis, "revision": planner.revision, "replay": False, "pending": planner.name}
+    values |= {"stopped": wanted.stopped, "held": held, "released": False}
+    if planner.again:
+        values |= removals.said(scope.home.now())
+    mine = as_read(activation)
     if not planner.rows:
         with scope.begin() as tx:
             if tx.execute(activations.update().where(*mine).values(**values)).rowcount:
                 planner.count(tx)
-        return False
+                if taken is not None:
+                    taken.end(scope, tx, activation)
+                alert(scope, tx, destination, activation, held)
+        return basis
     with scope.act("destination.send", destination.name, detail=detail) as tx:
         if not tx.execute(activations.update().where(*mine).values(**values)).rowcount:
             raise NothingDone
@@ -103,75 +70,244 @@ def plan(scope: Scope, destination: Destination, activation: Activation) -> bool
         messages = {"messages": destinations.c.messages + len(planner.rows)}
         tx.execute(destinations.update().where(destinations.c.id == destination.id).values(**messages))
         planner.count(tx)
-    return True
+        if taken is not None:
+            taken.end(scope, tx, activation)
+        alert(scope, tx, destination, activation, held)
+    return basis
 
 
-def _as_read(activation: Activation) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of a row that nobody has changed since: a process that slept may have lost its job."""
-    rows = activations.c
-    return rows.id == activation.id, rows.revision == activation.revision, rows.pending == activation.pending
+def _planned(
+    scope: Scope, destination: Destination, activation: Activation, wanted: Desired, taken: Joined | None
+) -> "_Planner":
+    """Return a revision whose files are written: one that the brake lets go, or without what it holds, and with the
+    removals that failed if others are due. A person's yes is to as many as were held then, and to no more."""
+    now, hold = scope.home.now(), Hold.OFF
+    again = removals.are_due(activation, now)
+    allowed = activation.held if activation.released else 0
+    if wanted.brakes and activation.file is not None:
+        hold = Hold.ON if activation.held else Hold.COUNT
+    while True:
+        may_stay = _may_stay(scope, destination, activation) if hold is Hold.ON else np.zeros(0, np.uint8)
+        brake = Brake(scope, destination, hold, may_stay)
+        planner = _Planner(scope, destination, activation, wanted, _Run(brake, again, taken))
+        planner.write()
+        over = planner.brake.is_over and planner.brake.removals > allowed
+        if hold is not Hold.OFF and over != (hold is Hold.ON):
+            hold = Hold.ON if hold is Hold.COUNT else Hold.OFF
+        elif not again and planner.size()["removes"] and removals.may_join(activation, now):
+            again = True
+        else:
+            return planner
+        planner.discard()
+
+
+def _may_stay(scope: Scope, destination: Destination, activation: Activation) -> U8:
+    """Return the state that each who is at the target would have as a member, uint8 (n,)."""
+    assert activation.file is not None
+    with scope.read() as tx:
+        everyone = desired.everyone(scope, tx, destination, activation)
+    return changes.states_of(everyone, AtTarget(file_of(scope, activation.file)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What is said of some identities; the attributes by field, for who is added."""
+
+    values: Values
+    acts: U8
+    before: U8
+    places: Indices
+    digests: Digests
+    digests_before: Digests
+    noticed: Times
+    attributes: dict[str, Cells] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.acts)
+
+    def part(self, rows: slice) -> "_Said":
+        return _Said(
+            values=self.values.part(rows),
+            attributes={name: cells[rows] for name, cells in self.attributes.items()},
+            **{name: getattr(self, name)[rows] for name in _ARRAYS},
+        )
+
+    def of(self, act: Act) -> "_Said":
+        """Return the additions, or the removals, alone."""
+        kept = self.acts == act
+        return _Said(
+            values=self.values.take(kept),
+            attributes={name: cells[kept] for name, cells in self.attributes.items()},
+            **{name: getattr(self, name)[kept] for name in _ARRAYS},
+        )
+
+    @classmethod
+    def join(cls, parts: "Sequence[_Said]") -> "_Said":
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            values=Values.join([each.values for each in parts]),
+            attributes={
+                name: np.concatenate([each.attributes[name] for each in parts]) for name in parts[0].attributes
+            },
+            **{name: np.concatenate([getattr(each, name) for each in parts]) for name in _ARRAYS},
+        )
+
+
+_ARRAYS = ("acts", "before", "places", "digests", "digests_before", "noticed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a revision is written under: the brake, whether removals that failed are said again, and what it takes over."""
+
+    brake: Brake
+    again: bool
+    taken: Joined | None
 
 
 class _Planner:
     """Writes the batches of one revision while its pending file is being written."""
 
-    def __init__(self, scope: Scope, destination: Destination, activation: Activation, wanted: Desired) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        destination: Destination,
+        activation: Activation,
+        wanted: Desired,
+        run: _Run,
+    ) -> None:
         self._scope, self._destination, self._activation, self._wanted = scope, destination, activation, wanted
+        self.brake, self.again = run.brake, run.again
+        self._first = 0 if run.taken is None else run.taken.number
+        self._carried = joining.NONE if run.taken is None else run.taken.carried
+        self._still = np.zeros(len(self._carried.acts), bool)  # which of them are said by this revision
+        self.name = scope.home.new_id()
         self.revision = activation.revision + 1
         self.rows: list[Document] = []
         self._now = scope.home.now()
-        self._kind = kinds.kind(destination.kind)
-        self._target = self._kind.open(scope.home, destination.settings, None)
+        kind = kinds.kind(destination.kind)
+        self._aggregation = Aggregation.of(destination.settings, kind.limit)
+        if activation.status is ActivationStatus.LEAVING:
+            self._aggregation = replace(self._aggregation, age=0)
+        self._target = kind.open(scope.home, destination.settings, None)
         self._spool = spool_of(scope, activation)
         self._excluded = dict.fromkeys(EXCLUDED, 0)
-        self._said: list[tuple[Values, U8, U8, Indices]] = []  # what the next batch will say
-        self._waiting = 0
+        self._said: dict[int, list[_Said]] = {}  # what the next batch of each group will say
 
-    def parts(self, before: Entries) -> Iterator[tuple[Values, U8]]:
+    def write(self) -> None:
+        """Write the pending file, and the batches."""
+        file = self._activation.file
+        before = at_target.opened(None if file is None else file_of(self._scope, file))
+        width = max(at_target.width_of(before), at_target.width_of(self._wanted.entries))
+        mapped = self._wanted.mapped is not None
+        try:
+            at_target.write(file_of(self._scope, self.name), width, self._parts(before), mapped=mapped)
+        finally:
+            self._target.close()
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        file_of(self._scope, self.name).unlink()
+        forget(self._spool, self._first)
+
+    def _parts(self, before: Entries) -> Iterator[tuple[Values, U8, Digests]]:
         """Yield the entries of the pending file: all that is known afterwards, and all of whom something is said."""
         written = 0
         for change in changes.difference(self._wanted.entries, before):
-            acts = change.acts(replay=self._activation.replay)
-            after = change.said(acts)
+            acts = change.acts(replay=self._activation.replay, removals=self.again)
+            carried = self._carried.places(change.values)
+            acts = np.where(carried < 0, acts, change.acts(replay=True))
+            held = self.brake.held(change, acts) & (carried < 0)
+            acts[held] = Act.NOTHING
+            after = np.where(held, change.before, change.said(acts))
             for state, count in change.newly_excluded().items():
                 self._excluded[state] += count
             kept = (after != changes.State.ABSENT) | (acts != Act.NOTHING)
-            self._say(change, acts, kept, written)
+            self._say(change, acts, written + np.cumsum(kept) - 1, carried)
             written += int(kept.sum())
-            yield change.values.take(kept), after[kept]
-        while self._waiting:
-            self._write(self._waiting)
-        self._target.close()
+            digests = np.where(held, change.digests_before, change.digests)
+            yield change.values.take(kept), after[kept], digests[kept]
+        for group in sorted(self._said, key=lambda each: min(int(part.noticed.min()) for part in self._said[each])):
+            self._write(group)
 
     def size(self) -> Document:
         return {name: sum(row[name] for row in self.rows) for name in ("adds", "removes")}
 
     def count(self, tx: Tx) -> None:
-        """Count what was noticed: changes that wait, and people who must stay away."""
-        of = counts.Noticed(self._destination.id, self._activation.segment, self._now)
-        counts.add(self._scope, tx, of, Outcome.WAITING, sum(self.size().values()))
+        """Count what was noticed: changes that wait, or could not be put into bytes, and people who must stay away."""
+        segment, codes = self._activation.segment, {row["code"] for row in self.rows} - {None}
+        found = Counter[tuple[str, int]]()
+        for row in self.rows:
+            for hour, count in row["hours"] or [(row["created"], row["adds"] + row["removes"])]:
+                found[row["code"] or "", hour // HOUR * HOUR] += count
+        for (code, hour), count in found.items():
+            of = counts.Noticed(self._destination.id, segment, hour)
+            counts.add(self._scope, tx, of, Outcome.FAILED if code else Outcome.WAITING, count, code)
+        self._carried.count(self._scope, tx, self._destination, segment, self._still)
+        if codes:
+            what = f"gets no message of some changes of {segment}: {', '.join(map(reason, sorted(codes)))}"
+            remedy = Remedy("destination.errors", {"name": self._destination.name})
+            watching.failed(self._scope, tx, self._destination, what, remedy)
+        of = counts.Noticed(self._destination.id, segment, self._now)
         for state, count in self._excluded.items():
             counts.add(self._scope, tx, of, Outcome.EXCLUDED, count, EXCLUDED[state])
+        watching.planned(self._scope, tx, self._destination, self._now, started=bool(self.rows))
 
-    def _say(self, change: Change, acts: U8, kept: Bools, written: int) -> None:
-        places = np.cumsum(kept) - 1 + written
-        said = acts != Act.NOTHING
-        if said.any():
-            self._said.append((change.values.take(said), acts[said], change.before[said], places[said]))
-            self._waiting += int(said.sum())
-        while self._waiting >= self._kind.limit:
-            self._write(self._kind.limit)
+    def _say(self, change: Change, acts: U8, places: Indices, carried: Indices) -> None:
+        """Take in what is said of some identities; `places` are those in the pending file, `carried` those among changes
+        that have waited."""
+        noticed = np.full(len(acts), self._now)
+        still = np.flatnonzero(carried >= 0)
+        still = still[self._carried.acts[carried[still]] == acts[still]]
+        noticed[still] = self._carried.noticed[carried[still]]
+        self._still[carried[still]] = True
+        for group in np.unique(acts[acts != Act.NOTHING]).tolist() if self._aggregation.by_status else [0]:
+            said = acts == group if group else acts != Act.NOTHING
+            if not said.any():
+                continue
+            waiting = self._said.setdefault(group, [])
+            waiting.append(
+                _Said(
+                    values=change.values.take(said),
+                    acts=acts[said],
+                    before=change.before[said],
+                    places=places[said],
+                    digests=change.digests[said],
+                    digests_before=change.digests_before[said],
+                    noticed=noticed[said],
+                    attributes=self._attributes(acts[said], change.origins[said]),
+                )
+            )
+            while sum(map(len, self._said.get(group, ()))) >= self._aggregation.limit:
+                self._write(group)
 
-    def _write(self, size: int) -> None:
-        """Seal the next batch: its body, and what it says of which places."""
-        values = Values.join([each[0] for each in self._said])
-        acts, before, places = (np.concatenate([each[part] for each in self._said]) for part in (1, 2, 3))
-        size = min(size, len(values))
-        rest = slice(size, len(values))
-        self._said = [(values.part(rest), acts[rest], before[rest], places[rest])] if size < len(values) else []
-        self._waiting = len(values) - size
-        acts, before, places = acts[:size], before[:size], places[:size]
-        number = len(self.rows)
+    def _attributes(self, acts: U8, origins: Indices) -> dict[str, Cells]:
+        """Return by field what is said of whom is added; of all others nothing leaves."""
+        if self._wanted.mapped is None:
+            return {}
+        adds = acts == Act.ADD
+        found = self._wanted.mapped.cells(self._wanted.profiles[origins[adds]])
+        whole = {name: np.full(len(acts), None, object) for name in found}
+        for name, cells in found.items():
+            whole[name][adds] = cells
+        return whole
+
+    def _write(self, group: int) -> None:
+        """Seal the next batch of a group; where nothing can be made of it, its removals go without the additions."""
+        waiting, size = _Said.join(self._said.pop(group)), self._aggregation.limit
+        said, rest = waiting.part(slice(0, size)), waiting.part(slice(size, len(waiting)))
+        if len(rest):
+            self._said[group] = [rest]
+        if not self._seal(said, failing=not np.ptp(said.acts)):
+            for act in (Act.ADD, Act.REMOVE):
+                self._seal(said.of(act))
+
+    def _seal(self, said: _Said, *, failing: bool = True) -> bool:
+        """Seal a batch: its body, and what it says of which places. One that cannot be put into bytes has failed; if that is
+        not `failing`, nothing is kept of it and False is returned."""
+        number, noticed = self._first + len(self.rows), int(said.noticed.min())
+        hours = joining.hours(said.noticed)
         batch = kinds.Batch(
             id=self._scope.home.new_id(),  # a home that was restored plans other batches under the same numbers
             at=self._now,
@@ -182,12 +318,22 @@ class _Planner:
             identity=self._destination.identity,
             revision=self.revision,
             number=number,
-            values=values.part(slice(0, size)),
-            acts=acts,
+            sequence=self._destination.messages + len(self.rows) + 1,
+            values=said.values,
+            acts=said.acts,
+            attributes={name: cells.tolist() for name, cells in said.attributes.items()},
+            external_id=self._activation.external_id,
         )
-        self._spool[BODY, number] = self._target.encode(batch)
-        self._spool[ACTS, number] = Sent(places=places, acts=acts, before=before, labels=self._wanted.labels).encode()
-        adds = int((acts == Act.ADD).sum())
+        code = None
+        try:
+            self._spool[BODY, number] = self._target.encode(batch)
+        except kinds.NotEncoded as error:
+            if not failing:
+                return False
+            code = error.code
+        sent = {name: getattr(said, name) for name in _ARRAYS}
+        self._spool[ACTS, number] = Sent(labels=self._wanted.labels, **sent).encode()
+        adds = int((said.acts == Act.ADD).sum())
         self.rows.append(
             {
                 "id": batch.id,
@@ -196,100 +342,16 @@ class _Planner:
                 "segment": self._activation.segment,
                 "revision": self.revision,
                 "number": number,
-                "sequence": self._destination.messages + number + 1,
+                "sequence": batch.sequence,
                 "adds": adds,
-                "removes": size - adds,
-                "state": BatchState.WAITING,
+                "removes": len(said) - adds,
+                "state": BatchState.WAITING if code is None else BatchState.FAILED,
                 "attempts": 0,
-                "created": self._now,
+                "code": code,
+                "not_before": self._aggregation.until(noticed, len(said)),
+                "hours": hours if len(hours) > 1 else None,
+                "created": noticed,
                 "changed": self._now,
             }
         )
-
-
-def check_again(scope: Scope, destination: Destination, activation: Activation) -> None:
-    """Take back the batches that no longer say what is wanted: what they said is decided anew by the next revision."""
-    assert activation.pending is not None
-    evaluate(scope, destination, activation)
-    with scope.read() as tx:
-        wanted = desired.decide(scope, tx, destination, activation)
-        basis = desired.basis(scope, tx, destination, activation)
-        waiting = [each for each in batches_of(tx, activation) if each.state is BatchState.WAITING]
-    now = changes.states_of(wanted.entries, AtTarget(file_of(scope, activation.pending)))
-    spool = spool_of(scope, activation)
-    untrue = [each for each in waiting if not Sent.decode(spool[ACTS, each.number]).holds(now, wanted.labels)]
-    with scope.begin() as tx:
-        for batch in untrue:
-            settle(scope, tx, destination, batch, BatchState.SUPERSEDED, "superseded")
-        tx.execute(activations.update().where(activations.c.id == activation.id).values(checked=basis))
-
-
-def settle(
-    scope: Scope, tx: Tx, destination: Destination, batch: BatchRow, state: BatchState, code: str | None
-) -> None:
-    """Note what became of a batch, and of the changes in it."""
-    to = {
-        BatchState.DELIVERED: Outcome.ACTIVATED,
-        BatchState.FAILED: Outcome.FAILED,
-        BatchState.SUPERSEDED: Outcome.EXCLUDED,
-    }[state]
-    mine = (batches.c.id == batch.id, batches.c.state == BatchState.WAITING)
-    changed = {"state": state, "code": code, "changed": scope.home.now()}
-    if tx.execute(batches.update().where(*mine).values(**changed)).rowcount:
-        counts.move(
-            scope, tx, counts.Noticed(destination.id, batch.segment, batch.created), batch.changes, to, code or ""
-        )
-
-
-def finish(scope: Scope, activation: Activation) -> None:
-    """End a revision of which no batch waits: the file of who is at the target says what was delivered, and what not."""
-    assert activation.pending is not None
-    with scope.read() as tx:
-        done = batches_of(tx, activation)
-    pending = AtTarget(file_of(scope, activation.pending))
-    states, spool = pending.states(), spool_of(scope, activation)
-    for batch in done:
-        if batch.state is not BatchState.DELIVERED:
-            sent = Sent.decode(spool[ACTS, batch.number])
-            states[sent.places] = _after(batch, sent)
-    there = int(((states >= changes.State.PRESENT) & (states < changes.State.CONSENT)).sum())
-    failed = int(((states == changes.State.UNADDED) | (states == changes.State.UNREMOVED)).sum())
-    name = _kept(scope, activation.pending, pending, states)
-    values: Document = {"file": name, "pending": None, "present": there - failed, "failed": failed}
-    if done and all(batch.state is BatchState.DELIVERED for batch in done):
-        values["confirmed"] = scope.home.now()
-    if any(batch.state is BatchState.SUPERSEDED for batch in done):
-        values["basis"] = ""  # the next revision decides anew what they said
-    with scope.begin() as tx:
-        if not tx.execute(activations.update().where(*_as_read(activation)).values(**values)).rowcount:
-            return
-        kept = batches.c.state == BatchState.FAILED
-        tx.execute(batches.delete().where(batches.c.activation_id == activation.id, ~kept))
-        for old in {activation.file, activation.pending} - {name, None}:
-            scope.home.database.afterwards(file_of(scope, str(old)).unlink)
-        scope.home.database.afterwards(partial(_forget, spool))
-
-
-def _kept(scope: Scope, name: str, pending: AtTarget, states: U8) -> str | None:
-    """Return the name of a file with these states; None where nobody is left."""
-    if not (states != changes.State.ABSENT).any():
-        return None
-    if np.array_equal(states, pending.states()) and (states != changes.State.ABSENT).all():
-        return name
-    name = scope.home.new_id()
-    at_target.rewrite(file_of(scope, name), pending, states)
-    return name
-
-
-def _after(batch: BatchRow, sent: Sent) -> U8:
-    """Return the states that a batch leaves which was not delivered."""
-    if batch.state is BatchState.FAILED:
-        return changes.failed(sent.acts)
-    if batch.attempts:
-        return np.full(len(sent.acts), changes.State.UNKNOWN, np.uint8)
-    return sent.before
-
-
-def _forget(spool: FileSpool) -> None:
-    for chunk in list(spool):
-        del spool[chunk]
+        return True

@@ -1,10 +1,10 @@
 """The rows of destinations: where segments go, which ones, and the batches on their way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 
 from psi.errors import Remedy
 
@@ -18,6 +18,8 @@ from ..storage.tables import activations, batches, destinations
 
 FOLDER = "destinations"  # in the project's data directory
 SPOOL = ".batches"
+EXPERIENCE_CLOUD = "experience-cloud"  # the kind that has solutions
+RESTORED = "restored"  # the code of a destination whose program came from a backup
 PROFILE_ID = "id"  # the identity of a destination that gets the project's own ids
 
 
@@ -42,6 +44,7 @@ class BatchState(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     SUPERSEDED = "superseded"  # what it says was no longer true before it arrived
+    ACCEPTED = "accepted"  # delivered in a revision that is over, and the target is not ready with it yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +56,24 @@ class Destination:
     kind: str
     description: str
     settings: Document
-    secret: bytes | None
+    secret: bytes | None = field(repr=False)
     identity: str
     uses: list[str]
     status: DestinationStatus
     reason: str | None
     next_attempt: int | None
     messages: int
+    part_of: str | None
+    brake: int
+    old_secret: bytes | None = field(repr=False)
+    old_secret_ends: int | None
+    delay_alerted: int | None
     created: int
+
+    @property
+    def is_connection(self) -> bool:
+        """Whether it sends nothing itself: its solutions do, each a destination that is part of it."""
+        return self.kind == EXPERIENCE_CLOUD and self.part_of is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,14 @@ class Activation:
     present: int
     failed: int
     stopped: str | None
+    mapping: dict[str, str]
+    external_id: str | None
+    audience: str | None
+    unremoved: int
+    again: int | None
+    said_again: int | None
+    held: int
+    released: bool
     created: int
     confirmed: int | None
 
@@ -99,12 +120,23 @@ class BatchRow:
     state: BatchState
     attempts: int
     code: str | None
+    not_before: int | None
+    hours: list[tuple[int, int]] | None
+    answer: bytes | None
+    sent: int | None
+    handle: bytes | None
+    ready: int | None
     created: int
     changed: int
 
     @property
     def changes(self) -> int:
         return self.adds + self.removes
+
+    @property
+    def noticed(self) -> list[tuple[int, int]]:
+        """When its changes were noticed, and how many of them then."""
+        return [(self.created, self.changes)] if self.hours is None else self.hours
 
 
 def stored(scope: Scope, tx: Tx) -> list[Destination]:
@@ -119,6 +151,16 @@ def by_id(scope: Scope, tx: Tx, destination_id: str) -> Destination | None:
     return None if row is None else record(Destination, row)
 
 
+def change(tx: Tx, destination_id: str, **values: object) -> None:
+    """Change columns of a destination."""
+    tx.execute(destinations.update().where(destinations.c.id == destination_id).values(**values))
+
+
+def parts_of(scope: Scope, tx: Tx, destination: Destination) -> list[Destination]:
+    """Return the solutions of a connection by name."""
+    return [each for each in stored(scope, tx) if each.part_of == destination.id]
+
+
 def activations_of(tx: Tx, destination: Destination) -> list[Activation]:
     """Return what a destination gets, by segment."""
     query = select(activations).where(activations.c.destination_id == destination.id)
@@ -131,9 +173,22 @@ def batches_where(tx: Tx, *conditions: ColumnElement[bool]) -> list[BatchRow]:
     return [record(BatchRow, row) for row in tx.execute(rows)]
 
 
+def count_waiting(tx: Tx, destination: Destination) -> int:
+    """Return how many changes wait in all batches of a destination."""
+    mine = (batches.c.destination_id == destination.id, batches.c.state == BatchState.WAITING)
+    return int(tx.scalar(select(func.sum(batches.c.adds + batches.c.removes)).where(*mine)) or 0)
+
+
 def batches_of(tx: Tx, activation: Activation) -> list[BatchRow]:
     """Return the batches of an activation's present revision."""
     return batches_where(tx, *_of_revision(activation))
+
+
+def delivered_of(tx: Tx, destination: Destination) -> dict[str, int]:
+    """Return by activation how many batches of its present revision were delivered."""
+    mine = (batches.c.destination_id == destination.id, batches.c.state == BatchState.DELIVERED)
+    query = select(batches.c.activation_id, func.count()).where(*mine).group_by(batches.c.activation_id)
+    return {activation_id: int(count) for activation_id, count in tx.execute(query)}
 
 
 def first_waiting(tx: Tx, activation: Activation) -> BatchRow | None:
@@ -145,6 +200,14 @@ def first_waiting(tx: Tx, activation: Activation) -> BatchRow | None:
 
 def _of_revision(activation: Activation) -> tuple[ColumnElement[bool], ...]:
     return batches.c.activation_id == activation.id, batches.c.revision == activation.revision
+
+
+def ahead(at: int | None, now: int, most: int) -> int | None:
+    """Return a time that is still to come, None where it is not.
+
+    Nothing is put off by more than `most` seconds: a time that is further away was noted before the clock jumped back.
+    """
+    return at if at is not None and now < at <= now + most else None
 
 
 def file_of(scope: Scope, name: str) -> Path:

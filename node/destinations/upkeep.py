@@ -10,10 +10,13 @@ from ..storage.database import Tx
 from ..storage.spool import destroy
 from ..storage.tables import DAY, activations, batches, destinations
 from ..storage.temporary import is_old
-from . import counts
-from .records import FOLDER, SPOOL, BatchState, stored
+from . import counts, latency, rotation
+from .kinds import ADMINISTERED
+from .records import FOLDER, RESTORED, SPOOL, BatchState, DestinationStatus, stored
 
 KEPT_SECONDS = 30 * DAY  # a batch that failed
+A_SECOND = 100  # messages: more than a destination sends in one
+MOST_MORE = 10**8  # of a column that has 32 bits
 COUNTED_SECONDS = 365 * DAY  # the counts of an hour
 
 
@@ -25,11 +28,26 @@ def forget_old(scope: Scope) -> None:
             old = (batches.c.destination_id == each.id, batches.c.changed < now - KEPT_SECONDS)
             tx.execute(batches.delete().where(*old, batches.c.state == BatchState.FAILED))
             counts.forget(tx, each.id, now - COUNTED_SECONDS)
+            latency.forget(tx, each.id, now - COUNTED_SECONDS)
+        rotation.wipe_old(scope, tx)
         named = set(_named(scope, tx))
     directory = scope.data_directory / FOLDER
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name not in named and is_old(path):  # a new one may be of a revision that is being planned
             _remove(path)
+
+
+def disable_programs(tx: Tx) -> None:
+    """Let no program of a restored home run by itself: its rows may have been written to do harm."""
+    programs = destinations.c.kind.in_(sorted(ADMINISTERED))
+    tx.execute(destinations.update().where(programs).values(status=DestinationStatus.DISABLED, reason=RESTORED))
+
+
+def number_afresh(tx: Tx, passed: int) -> None:
+    """Have messages of a restored home come after all that were sent since its backup, `passed` seconds ago: targets tell by
+    the number what is newest of a person."""
+    more = min(passed * A_SECOND, MOST_MORE)
+    tx.execute(destinations.update().values(messages=destinations.c.messages + more))
 
 
 def _named(scope: Scope, tx: Tx) -> Iterator[str]:

@@ -16,6 +16,7 @@ from psi.values import Values
 
 from ..access.scope import NothingDone, Scope
 from ..destinations import due as destinations
+from ..destinations import erasing as at_destinations
 from ..errors import InvalidInput, NotAllowed, NotFound
 from ..feeds.local import evaluations as local
 from ..feeds.receiving import erasing as receiving
@@ -61,13 +62,14 @@ class Erasure:
         return {"profiles": len(profiles), "unknown": unknown}
 
     def profiles(self, people: People, *, may_return: bool = False, prove: bool = False) -> Document:
-        """Erase people, and queue a run of each feed: partners get the exit at once.
+        """Erase people, and queue a run of each feed and destination: partners get the exit at once, as do `destinations`.
 
         `may_return`: the next import may bring them back. With `prove` the outcome lists where they were, and that they are
         no more. Raises NotFound where they are nobody's, NotAllowed for a caller who is limited by labels.
         """
         detail: Document = {}
         before: Documents = []
+        there: list[str] = []
         with self._scope.act("profile.erase", "profiles", detail=detail) as tx:
             self._check_sight(tx)
             draft = Draft(self._scope, tx)
@@ -82,12 +84,14 @@ class Erasure:
                 before = proof.places(self._scope, tx, traces)
             if not profiles:
                 raise NothingDone
+            there = sorted(name for name, found in at_destinations.kept(self._scope, tx, traces.kinds).items() if found)
             detail |= {"profiles": len(profiles), "unknown": unknown, "may_return": may_return}
             if not may_return:
                 suppressions.add(self._scope, tx, traces.kinds)
             removal.take_out(draft, profiles)
             commit(self._scope, tx, draft, profiles)
-        document: Document = {"profiles": len(profiles), "unknown": unknown, "may_return": may_return, "runs": []}
+        document: Document = {"profiles": len(profiles), "unknown": unknown, "may_return": may_return}
+        document |= {"runs": [], "destinations": there}
         if profiles:
             document["runs"] = follow_up(self._scope)
         if prove:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -11,6 +12,7 @@ from psi.values import SLICE, U8, Bools, Indices, Rows, Values, sort_keys
 
 from ..inputs.normalise import MAX_OPAQUE, rule
 from ..storage.cache import Cache, OpenRows
+from ..storage.files import let_go
 from ..storage.parts import Parts
 from ..storage.sorted_files import Block, texts
 from ..storage.views import View
@@ -22,9 +24,7 @@ class KeptPrf:
     """F of identities of one namespace, under a name in a cache: sorted rows (see Parts) by the identities' sort keys."""
 
     def __init__(self, cache: Cache, name: str, namespace: str) -> None:
-        width = rule(namespace).width
-        key = sort_keys(Values(np.empty((0, width), np.uint8))).shape[1] if width else MAX_OPAQUE + 1
-        self._parts = Parts(cache, name, key=key, columns={"prf": PRF_BYTES})
+        self._parts = Parts(cache, name, key=key_bytes(namespace), columns={"prf": PRF_BYTES})
         if not self._parts.stamp() and cache.has(name):
             self._take_over(cache, name)
 
@@ -46,13 +46,7 @@ class KeptPrf:
 
         `going` hears of the number before, if it is any.
         """
-
-        def keep(keys: U8) -> Bools:
-            kept, near = np.zeros(len(keys), bool), _near(known, keys)
-            kept[match(keys, sort_keys(near))[0]] = True
-            return kept
-
-        return self._parts.retain(keep, going)
+        return self._parts.retain(partial(among, known), going)
 
     def found(self) -> None:
         """Note that nothing is missing, whatever was lost."""
@@ -126,13 +120,29 @@ class OpenPrf:
         return self._view.blocks()
 
 
+def key_bytes(namespace: str) -> int:
+    """Return how wide the sort keys of a namespace's identities are."""
+    width = rule(namespace).width
+    return sort_keys(Values(np.empty((0, width), np.uint8))).shape[1] if width else MAX_OPAQUE + 1
+
+
+def among(known: Values, keys: U8) -> Bools:
+    """Return which sort keys, which ascend, are those of one of some sorted identities."""
+    found = np.zeros(len(keys), bool)
+    found[match(keys, sort_keys(_near(known, keys)))[0]] = True
+    return found
+
+
 def _blocks(values: Values, prf: Rows) -> Iterator[Block]:
     for start, part in _slices(values):
         yield Block(sort_keys(part), {"prf": prf[start : start + SLICE]})
 
 
 def _slices(values: Values) -> Iterator[tuple[int, Values]]:
-    return ((start, values.part(slice(start, start + SLICE))) for start in range(0, len(values), SLICE))
+    for start in range(0, len(values), SLICE):
+        part = values.part(slice(start, start + SLICE))
+        yield start, part
+        let_go(part.rows)
 
 
 def _near(values: Values, keys: U8) -> Values:

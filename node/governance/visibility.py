@@ -20,7 +20,8 @@ from ..errors import AlreadyExists, NotAllowed, NotFound
 from ..people import datasets
 from ..people.consent import AsSeen
 from ..people.datasets import Field, FieldKind
-from ..people.named import people_of
+from ..people.identity_rows import ProfileNumbers
+from ..people.named import people_of, profiles_of
 from ..people.snapshots import Snapshot, no_profile
 from ..storage.database import Tx
 from .lineage import Lineage, Place, PlaceKind, place_of, places_of
@@ -113,11 +114,9 @@ class Visibility:
         seen[self.people(snapshot).to_array()] = True
         return np.where(seen[found], found, -1)
 
-    def added(self, snapshot: Snapshot, numbers: npt.NDArray[np.int64]) -> dict[str, int]:
+    def added(self, snapshot: Snapshot, numbers: ProfileNumbers) -> dict[str, int]:
         """Return how many of the profiles of an import are new to the caller, and how many were there before."""
-        having = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
-        having[numbers] = True
-        found = BitMap(np.flatnonzero(having).astype(np.uint32))
+        found = profiles_of(numbers)
         updated = len(found & self.people(snapshot))
         return {"profiles_added": len(found) - updated, "profiles_updated": updated}
 
@@ -235,3 +234,9 @@ def no_segment(name: str) -> NotFound:
             remedy=Remedy("segment.create", {"rule": name[:80]}),
         )
     return NotFound(f"there is no segment {name[:80]!r}", hint="look at the segments", remedy=Remedy("segment.list"))
+
+
+def unlimited(scope: Scope, tx: Tx, user: str, permission: permissions.Permission) -> bool:
+    """Return whether a user, who need not be the caller, has a permission in the project and is limited by no label."""
+    grants = scope.home.guard.grants_of(tx, user)
+    return permissions.permits(grants, permission, scope.id) and permissions.cleared(grants, scope.id) is None

@@ -16,7 +16,7 @@ from ..inputs.raw_values import MAX_KEPT, KeptColumn, refuse_personal_name
 from ..people.consent import AsSeen, Noted, Word, Words
 from ..people.datasets import Field, FieldKind
 from ..people.drafts import MAX_ID, Draft
-from ..people.identity_rows import IdentityRows
+from ..people.identity_rows import IdentityRows, ProfileNumbers
 from ..people.suppressions import ID, NOBODY, REASON, RETURN, Suppressions
 from .records import Export, Extent, Namespace, Person
 
@@ -167,7 +167,7 @@ class Arrivals:
             )
         return segments
 
-    def identities(self, source: int, numbers: Numbers) -> dict[str, IdentityRows]:
+    def identities(self, source: int, numbers: ProfileNumbers) -> dict[str, IdentityRows]:
         """Return each namespace's identities, sorted, for profiles by these numbers."""
         found: dict[str, IdentityRows] = {}
         for part in self._parts:
@@ -185,12 +185,12 @@ class Arrivals:
         self.accepted = {name: len(rows) for name, rows in found.items()}
         return found
 
-    def members(self, segment: str, numbers: Numbers) -> tuple[BitMap, BitMap]:
+    def members(self, segment: str, numbers: ProfileNumbers) -> tuple[BitMap, BitMap]:
         """Return the profiles that are said to be in a segment, and those that are said to be out of it."""
         inside, outside = self.segments[segment]
         return BitMap(numbers[inside].astype(np.uint32)), BitMap(numbers[outside].astype(np.uint32))
 
-    def silent(self, numbers: Numbers, count: int) -> BitMap:
+    def silent(self, numbers: ProfileNumbers, count: int) -> BitMap:
         """Return the profiles that are in no segment but those that the export names for them."""
         if self.export.extent is Extent.WHOLE:
             return BitMap(range(count))
@@ -199,7 +199,7 @@ class Arrivals:
         rows = [row for row, person in enumerate(self._people) if person.segments is not None]
         return BitMap(numbers[rows].astype(np.uint32))
 
-    def note_consent(self, draft: Draft, numbers: Numbers, seen: AsSeen | None) -> Noted:
+    def note_consent(self, draft: Draft, numbers: ProfileNumbers, seen: AsSeen | None) -> Noted:
         """Note what people said, for all of them and by namespace."""
         spoken: dict[tuple[int, str | None], list[tuple[int, Word]]] = {}
         for row, person in enumerate(self._people):

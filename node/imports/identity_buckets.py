@@ -1,17 +1,18 @@
 """A namespace's identities put in order a part after the other, so that they are never in memory all at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap
 
-from psi.values import U8, Indices, Values
+from psi.values import SLICE, U8, Indices, Values
 
+from ..compute.aside import Aside, Buckets
 from ..people.identity_rows import IdentityRows, ProfileNumbers
-from .kept_values import Aside, KeptValues
 
 BUCKETS = 64  # by the first bits of a value
 WORTH_IT = 1 << 18  # identities; fewer are sorted in memory
@@ -19,78 +20,101 @@ WORTH_IT = 1 << 18  # identities; fewer are sorted in memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnRows:
-    """A column's identities in the order of its rows: the profile of each, and how early in its profile it stands."""
+    """A column's identities in some rows, those at `places` of all: the profile of each, and how early in it each stands."""
 
-    values: KeptValues
+    values: Values
     profiles: ProfileNumbers
     ranks: npt.NDArray[np.uint16]
+    places: npt.NDArray[np.uint32]
 
-    def rows(self, values: Values, source: int, where: Indices | slice = slice(None)) -> IdentityRows:
-        """Return identity rows of some values, those at `where`, which a dataset gave."""
-        profiles = self.profiles[where]
-        sources = np.full(len(profiles), source, np.uint16)
-        return IdentityRows(values=values, profiles=profiles, sources=sources, ranks=self.ranks[where])
+    def rows(self, source: int) -> IdentityRows:
+        """Return them as identity rows, which a dataset gave."""
+        sources = np.full(len(self.profiles), source, np.uint16)
+        return IdentityRows(values=self.values, profiles=self.profiles, sources=sources, ranks=self.ranks)
+
+    @classmethod
+    def join(cls, parts: Sequence["ColumnRows"]) -> "ColumnRows":
+        return cls(
+            values=Values.join(each.values for each in parts),
+            profiles=np.concatenate([np.zeros(0, np.uint32), *(each.profiles for each in parts)]),
+            ranks=np.concatenate([np.zeros(0, np.uint16), *(each.ranks for each in parts)]),
+            places=np.concatenate([np.zeros(0, np.uint32), *(each.places for each in parts)]),
+        )
 
 
 class IdentityBuckets:
     """The identities of columns of one namespace, all values of one width, as `IdentityRows.sort` and `sorted` arrange them.
 
-    `repeated` are for each column the places of those that repeat one of their profile.
+    `repeated` are for each column the rows whose identity repeats one of their profile: there once `parts` were.
     """
 
-    def __init__(self, columns: Sequence[ColumnRows], source: int, folder: Path) -> None:
-        self._source, self._columns = source, columns
-        self._aside, self._sorted = Aside(folder), Aside(folder)
-        self._buckets: list[tuple[int, dict[str, tuple[int, np.dtype[Any]]]]] = []  # rows, and each array's number
-        self.repeated: list[list[Indices]] = [[np.zeros(0, np.intp)] for _ in columns]
-        given = [self._split(each.values) for each in columns]
-        for bucket in range(BUCKETS):
-            self._sort([each[bucket] for each in given])
-
-    def __len__(self) -> int:
-        return sum(count for count, _ in self._buckets)
-
-    def _split(self, values: KeptValues) -> list[list[tuple[int, int, int]]]:
-        """Put a column's values aside by bucket, with their places."""
-        found: list[list[tuple[int, int, int]]] = [[] for _ in range(BUCKETS)]
-        start = 0
-        for part in values.parts():
-            first = part.rows[:, 0] // (256 // BUCKETS)
-            order = np.argsort(first, kind="stable")
-            ends = np.cumsum(np.bincount(first, minlength=BUCKETS))
-            for bucket, where in enumerate(np.split(order, ends[:-1])):
-                if len(where):
-                    places = (start + where).astype(np.uint32).view(np.uint8)
-                    rows = np.take(part.rows, where, axis=0)
-                    found[bucket].append((rows.shape[1], self._aside.put(rows), self._aside.put(places)))
-            start += len(part)
-        return found
-
-    def _sort(self, given: Sequence[Sequence[tuple[int, int, int]]]) -> None:
-        joined: IdentityRows | None = None
-        for column, pieces in enumerate(given):
-            if pieces:
-                values = np.concatenate([self._aside.get(rows).reshape(-1, width) for width, rows, _ in pieces])
-                places = np.concatenate([self._aside.get(each).view(np.uint32) for *_, each in pieces]).astype(np.intp)
-                unique, left_out = self._columns[column].rows(Values(values), self._source, places).sort()
-                self.repeated[column].append(places[left_out])
-                joined = unique if joined is None else joined.join(unique).sorted()
-        if joined is not None:
-            arrays = {kind: (self._put(array), array.dtype) for kind, array in joined.columns().items()}
-            self._buckets.append((len(joined), arrays))
-
-    def _put(self, array: npt.NDArray[Any]) -> int:
-        flat: U8 = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return self._sorted.put(flat)
+    def __init__(self, columns: Sequence[Iterable[ColumnRows]], source: int, folder: Path) -> None:
+        self._source = source
+        self.repeated = [BitMap() for _ in columns]
+        aside = Aside(folder)
+        self._given = [Buckets(aside, BUCKETS) for _ in columns]
+        for column, buckets in zip(columns, self._given, strict=True):
+            for part in column:
+                if len(part.profiles):
+                    numbers = part.values.rows[:, 0] // np.uint8(256 // BUCKETS)
+                    arrays: dict[str, npt.NDArray[Any]] = {"rows": part.values.rows, "profiles": part.profiles}
+                    buckets.split(numbers, arrays | {"ranks": part.ranks, "places": part.places})
 
     @property
-    def kinds(self) -> Sequence[str]:
-        """The names of the arrays, as `IdentityRows.columns` has them."""
-        return list(self._buckets[0][1])
+    def edges(self) -> npt.NDArray[np.bytes_]:
+        """The first bytes of the values at which parts begin, all but the first."""
+        return np.array([bytes([first]) for first in range(256 // BUCKETS, 256, 256 // BUCKETS)], np.bytes_)
 
-    def blocks(self, kind: str) -> Iterator[npt.NDArray[Any]]:
-        """Yield an array of all identities, in order."""
-        for count, arrays in self._buckets:
-            number, dtype = arrays[kind]
-            flat: npt.NDArray[Any] = self._sorted.get(number).view(dtype)
-            yield flat.reshape(count, -1) if kind == "rows" else flat
+    def parts(self) -> Iterator[IdentityRows]:
+        return map(self._sorted, range(BUCKETS))
+
+    def _sorted(self, bucket: int) -> IdentityRows:
+        found = IdentityRows.none()
+        for column, buckets in enumerate(self._given):
+            given = buckets[bucket]
+            if len(given):
+                part = ColumnRows(
+                    values=Values(given.joined("rows")),
+                    profiles=given.joined("profiles"),
+                    ranks=given.joined("ranks"),
+                    places=given.joined("places"),
+                )
+                unique, left_out = part.rows(self._source).sort()
+                self.repeated[column] |= BitMap(part.places[left_out])
+                found = found.join(unique).sorted() if len(found) else unique
+        return found
+
+
+class Occurrences:
+    """How many rows of each profile came before, 255 at most."""
+
+    def __init__(self, profiles: int) -> None:
+        self._counts = np.zeros(profiles, np.uint8)
+        self._last = np.zeros(profiles, np.uint16)
+
+    def take(self, profiles: ProfileNumbers) -> U8:
+        """Return for each of the rows that follow how many of its profile came before."""
+        found = np.zeros(len(profiles), np.uint8)
+        for start in range(0, len(profiles), SLICE):
+            part = profiles[start : start + SLICE]
+            before = self._counts[part].astype(np.uint32)
+            places = np.arange(len(part), dtype=np.uint16)
+            self._last[part] = places
+            other = self._last[part] != places
+            if other.any():
+                several = np.flatnonzero(np.isin(part, part[other]))
+                before[several] += _earlier(part[several])
+            found[start : start + SLICE] = np.minimum(before, 255)
+            self._counts[part] = np.minimum(before + 1, 255)
+        return found
+
+
+def _earlier(profiles: ProfileNumbers) -> npt.NDArray[np.uint32]:
+    """Return how many of the same profile stand before each."""
+    order = np.argsort(profiles, kind="stable")
+    first = np.ones(len(order), bool)
+    first[1:] = profiles[order][1:] != profiles[order][:-1]
+    starts: Indices = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    found = np.empty(len(order), np.uint32)
+    found[order] = np.arange(len(order)) - starts
+    return found

@@ -4,7 +4,7 @@ The report counts and gives line numbers, never values.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,7 +20,7 @@ from ..inputs.normalise import Form, Normalised, Reason, Rule, check_region, nor
 from ..inputs.raw_values import KeptColumn
 from ..inputs.reasons import seen
 from ..inputs.sources import Batch, ReadProgress, Source
-from ..people.identity_rows import begins
+from ..people.identity_rows import ProfileNumbers, begins
 from ..storage.records import Document
 
 LINES_SHOWN = 100  # line numbers per reason in a report
@@ -39,16 +39,35 @@ def tally(lines: Sequence[int]) -> Tally:
     return Tally(count=len(lines), lines=sorted(lines)[:LINES_SHOWN])
 
 
-def repeated(profiles: npt.NDArray[np.int64], lines: npt.NDArray[np.int64]) -> Tally | None:
-    """Return the lines of rows whose profile an earlier row has too, None where there are none."""
-    count = int(profiles.max(initial=-1)) + 1
+def repeated(profiles: ProfileNumbers, lines: Sequence[npt.NDArray[np.integer[Any]]]) -> Tally | None:
+    """Return the lines of rows whose profile an earlier row has too, None where there are none; `lines` are in parts."""
+    count = int(profiles.max(initial=0)) + 1
     having = np.zeros(count, bool)
     having[profiles] = True
     if np.count_nonzero(having) == len(profiles):
         return None
-    first = np.full(count, np.iinfo(np.int64).max)
-    np.minimum.at(first, profiles, lines)
-    return tally(lines[lines != first[profiles]].tolist())
+    kind = np.uint32 if all(int(each.max(initial=0)) < 1 << 32 for each in lines) else np.int64
+    first = np.full(count, np.iinfo(kind).max, kind)
+    for mine, part in _beside(profiles, lines):
+        np.minimum.at(first, mine, part.astype(kind))
+    found, shown = 0, np.zeros(0, kind)
+    for mine, part in _beside(profiles, lines):
+        again = part[part != first[mine]]
+        found += len(again)
+        shown = np.sort(np.concatenate([shown, again.astype(kind)]))[:LINES_SHOWN]
+    return Tally(count=found, lines=shown.tolist())
+
+
+def _beside(
+    profiles: ProfileNumbers, lines: Sequence[npt.NDArray[np.integer[Any]]]
+) -> Iterator[tuple[ProfileNumbers, npt.NDArray[np.integer[Any]]]]:
+    """Yield profiles and lines of the same rows, some at a time."""
+    done = 0
+    for part in lines:
+        for start in range(0, len(part), SLICE):
+            some = part[start : start + SLICE]
+            yield profiles[done : done + len(some)], some
+            done += len(some)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +154,7 @@ class ReadColumn:
     def rule(self) -> Rule:
         return self.spec.rule
 
-    def count(self, reasons: U8, looks: U8, lines: npt.NDArray[np.int64]) -> None:
+    def count(self, reasons: U8, looks: U8, lines: npt.NDArray[np.integer[Any]]) -> None:
         """Count some rows; `lines` are theirs, ascending."""
         found = seen(reasons, looks)
         self.forms += found.forms
@@ -183,11 +202,13 @@ class Reading:
         """Note that rows which were read are rejected after all."""
         self.left_out += rows
 
-    def take_known(self, outcomes: U8, lines: npt.NDArray[np.int64]) -> None:
+    def take_known(self, outcomes: U8, lines: npt.NDArray[np.integer[Any]]) -> None:
         """Count rows that are known, by what became of the identity in each column: the reason, and above what it looked like."""
         self.rows += len(lines)
-        for place, column in enumerate(self.columns):
-            column.count(outcomes[:, place] & np.uint8(15), outcomes[:, place] >> np.uint8(4) & np.uint8(7), lines)
+        for start in range(0, len(lines), SLICE):
+            part, beside = outcomes[start : start + SLICE], lines[start : start + SLICE]
+            for place, column in enumerate(self.columns):
+                column.count(part[:, place] & np.uint8(15), part[:, place] >> np.uint8(4) & np.uint8(7), beside)
 
     def take(self, batch: Batch, *, sample: bool = True) -> list[ReadColumn]:
         """Normalise a batch's identities; each column's `normalised` has a row per row of the batch."""

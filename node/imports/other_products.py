@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap
 
 from ..access.scope import Scope
@@ -27,7 +26,9 @@ from ..people import known_lines
 from ..people.changes import announce
 from ..people.datasets import check_dataset, fields_of, record_fields
 from ..people.drafts import Draft
+from ..people.identity_rows import ProfileNumbers
 from ..people.named import note
+from ..people.numbering import GivenIds
 from ..people.suppressions import Suppressions
 from ..segments import column_types
 from ..segments.lists import Lists
@@ -112,7 +113,7 @@ def take_over(
         given = called.of(arrived.segments)
         Lists(scope).check_open(tx, given.values(), brought, into)
         known_lines.forget(draft, dataset)
-        numbers = draft.add_profiles(arrived.ids)
+        numbers = draft.add_profiles(GivenIds(arrived.ids))
         note(draft, dataset, numbers)
         touched = np.zeros(draft.content.count, bool)
         touched[numbers] = True
@@ -121,7 +122,7 @@ def take_over(
         visibility.check_import(dataset, arrived.fields(fields_of(scope, tx, dataset)))
         noted = arrived.note_consent(draft, numbers, visibility.as_seen(draft.base))
         if export.attributes:
-            attributes_of.lay_over(draft, dataset, numbers, arrived.attributes)
+            attributes_of.lay_over(draft, dataset, numbers, list(arrived.attributes), [arrived.attributes])
         _record_fields(scope, tx, dataset, arrived)
         segments = _lay_over_lists(draft, dataset, arrived, numbers, given)
         draft.publish()
@@ -131,7 +132,7 @@ def take_over(
             consents_changed=noted.changed,
             withdrawals_kept=noted.withdrawals_kept,
             segments=segments,
-            repeated=repeated(numbers, arrived.lines),
+            repeated=repeated(numbers, [arrived.lines]),
             outdated=column_types.outdated(scope, tx, draft.snapshot.attributes, dataset),
         )
         detail |= {"records": report.records, "accepted": report.accepted, "segments": len(segments)}
@@ -152,7 +153,7 @@ def _record_fields(scope: Scope, tx: Tx, dataset: str, arrived: Arrivals) -> Non
 
 
 def _lay_over_lists(
-    draft: Draft, dataset: str, arrived: Arrivals, numbers: npt.NDArray[np.int64], given: Mapping[str, str]
+    draft: Draft, dataset: str, arrived: Arrivals, numbers: ProfileNumbers, given: Mapping[str, str]
 ) -> list[TakenSegment]:
     """Write the members of an export's lists, whose names are `given` by the product's id.
 

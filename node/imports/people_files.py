@@ -4,13 +4,12 @@ Raw e-mail addresses and phone numbers never get past this file: an identity col
 has them is refused. Of a file's lines a keyed digest is kept, so that one which comes again is read only in part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
-
-from psi.values import Indices
+from pyroaring import BitMap
 
 from ..access.scope import Scope
 from ..governance.governance import Governance
@@ -24,15 +23,16 @@ from ..people import consent, known_lines
 from ..people.consent import UNDATED, AsSeen, Noted, Words
 from ..people.datasets import Field, FieldKind, check_dataset, record_fields
 from ..people.drafts import Draft
-from ..people.identity_rows import IdentityRows
+from ..people.identity_rows import IdentityRows, ProfileNumbers
+from ..people.known_lines import KnownLines
 from ..people.named import note
 from ..people.suppressions import Suppressions
 from ..segments import column_types
 from ..storage.records import Document
-from .identity_buckets import WORTH_IT, ColumnRows, IdentityBuckets
+from .identity_buckets import WORTH_IT, ColumnRows, IdentityBuckets, Occurrences
 from .identity_columns import ImportReport, repeated
-from .people_rows import Before, PeopleFile, PeopleRows
-from .recognition import Numbers
+from .kept_rows import Numbers, having
+from .people_rows import AGAIN, Before, PeopleFile, PeopleRows
 
 
 def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = None) -> ImportReport:
@@ -57,7 +57,7 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
     with Governance(scope).act("profile.import", file.dataset, place, detail=detail) as tx:
         suppressions.check_current(scope, tx)
         draft = Draft(scope, tx)
-        if rows.known is not None and rows.known[0] != draft.content.known_lines.get(file.dataset):
+        if rows.known is not None and rows.known != draft.content.known_lines.get(file.dataset):
             rows = _read(file, suppressions, before, now, progress)  # another import came in between
         visibility = Visibility(scope, tx)
         visibility.check_import(file.dataset, _fields(rows))
@@ -68,8 +68,8 @@ def import_file(scope: Scope, file: PeopleFile, progress: ReadProgress | None = 
         draft.publish()
         report = rows.reading.report(
             rows.repeated,
-            rows.kept,
-            repeated=repeated(said, np.concatenate([rows.lines, rows.again.lines])),
+            rows.as_they_are,
+            repeated=repeated(said, [*rows.kept.parts("lines"), rows.again.lines]),
             outdated=column_types.outdated(scope, tx, draft.snapshot.attributes, file.dataset),
             **visibility.added(draft.base, said),
             consents_changed=noted.changed,
@@ -99,81 +99,116 @@ def _read_changed(
     return None
 
 
-def _lay_over(draft: Draft, rows: PeopleRows) -> Numbers:
+def _lay_over(draft: Draft, rows: PeopleRows) -> ProfileNumbers:
     """Put all but consent of the rows that were read into the draft; returns the number of the profile of each."""
     dataset = rows.file.dataset
-    if not len(rows.ids):
+    if not len(rows.kept):
         rows.repeated = {each.spec.column: rows.repeated_before(at) for at, each in enumerate(rows.reading.columns)}
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.uint32)
     numbers = draft.add_profiles(rows.ids)
-    rows.ids = np.zeros(0, np.bytes_)
     note(draft, dataset, numbers)
     touched = np.zeros(draft.content.count, bool)
     touched[numbers] = True
     again = _merge_identities(draft, rows, numbers, touched)
     if rows.attributes:
-        attributes_of.lay_over(draft, dataset, numbers, rows.texts)
-    lines = rows.lines_to_know(numbers, again)
-    if lines is None:
-        known_lines.forget(draft, dataset)
+        attributes_of.lay_over(draft, dataset, numbers, rows.attributes, rows.kept.texts())
+    if rows.stamp and not rows.source.joins_lines:
+        lines = _lines_to_know(rows, numbers, again)
+        known_lines.replace(draft, dataset, rows.stamp, touched, lines, len(rows.kept))
     else:
-        known_lines.replace(draft, dataset, rows.stamp, touched, lines)
+        known_lines.forget(draft, dataset)
     return numbers
 
 
+def _lines_to_know(rows: PeopleRows, numbers: ProfileNumbers, again: Sequence[BitMap]) -> Iterator[KnownLines]:
+    """Yield the lines that were read and can be known again. `again` are by column the rows whose profile has the same
+    identity before."""
+    doubts, doubtful = rows.doubtful(), np.zeros(0, bool)
+    if len(doubts):
+        doubtful = np.zeros(int(numbers.max()) + 1, bool)
+        for part, lines in _with_lines(rows, numbers):
+            doubtful[part[np.isin(lines, doubts)]] = True
+    kept, start = rows.kept, 0
+    columns = (kept.parts(name) for name in ("digests", "lines", "outcomes", "at"))
+    for digests, lines, given, at in zip(*columns, strict=True):
+        profiles, outcomes = numbers[start : start + len(lines)], given.copy()
+        for column, repeating in enumerate(again):
+            here = BitMap(repeating & BitMap(range(start, start + len(lines)))).to_array()
+            outcomes[np.array(here, np.int64) - start, column] |= np.uint8(1 << AGAIN)
+        found = KnownLines(
+            digests=digests,
+            profiles=profiles,
+            lines=lines.astype(np.uint32),
+            outcomes=outcomes,
+            at=at if rows.basis is not None else None,
+        )
+        yield found.take(~doubtful[profiles]) if len(doubts) else found
+        start += len(lines)
+
+
+def _with_lines(rows: PeopleRows, numbers: ProfileNumbers) -> Iterator[tuple[ProfileNumbers, Numbers]]:
+    """Yield the profiles of the rows that were read with their lines, some at a time."""
+    start = 0
+    for lines in rows.kept.parts("lines"):
+        yield numbers[start : start + len(lines)], lines
+        start += len(lines)
+
+
 def _merge_identities(
-    draft: Draft, rows: PeopleRows, numbers: Numbers, touched: npt.NDArray[np.bool_]
-) -> list[Indices]:
+    draft: Draft, rows: PeopleRows, numbers: ProfileNumbers, touched: npt.NDArray[np.bool_]
+) -> list[BitMap]:
     """Put every namespace's identities into the draft; returns for each column the rows that repeat one of their profile."""
     dataset, source = rows.file.dataset, draft.source(rows.file.dataset)
-    again = [np.zeros(0, np.intp) for _ in rows.reading.columns]
-    namespaces = [each.rule.id for each in rows.reading.columns]
-    for namespace in dict.fromkeys(namespaces):  # one after the other: they are large
-        places = [place for place, each in enumerate(namespaces) if each == namespace]
+    again = [BitMap() for _ in rows.reading.columns]
+    namespaces = [each.rule for each in rows.reading.columns]
+    for rule in dict.fromkeys(namespaces):  # one after the other: they are large
+        places = [place for place, each in enumerate(namespaces) if each == rule]
         columns = [_of_column(rows, place, numbers) for place in places]
-        values = [each.values for each in columns]
-        if (
-            all(each.alike for each in values)
-            and sum(map(len, values)) > WORTH_IT
-            and namespace not in draft.base.namespaces
-        ):
+        if rule.width and sum(map(rows.kept.count, places)) > WORTH_IT:
             buckets = IdentityBuckets(columns, source, draft.base.directory)
-            draft.write_identities(namespace, touched, buckets)
-            left_out = [np.concatenate(each) for each in buckets.repeated]
+            draft.merge_identities(rule.id, dataset, touched, buckets)
+            left_out = buckets.repeated
             del buckets
         else:
             given, left_out = _sorted(columns, source)
-            draft.replace_identities(namespace, dataset, touched, given)
+            draft.replace_identities(rule.id, dataset, touched, given)
             del given
         for place, repeating in zip(places, left_out, strict=True):
-            again[place] = rows.having(place)[repeating]
+            again[place] = repeating
             rows.repeated[rows.reading.columns[place].spec.column] = len(repeating) + rows.repeated_before(place)
     return again
 
 
-def _of_column(rows: PeopleRows, place: int, numbers: Numbers) -> ColumnRows:
-    profiles = numbers[rows.having(place)].astype(np.uint32)
-    first = 0 if rows.reading.columns[place].spec.primary else (place + 1) << 8
-    ranks = first + np.minimum(_occurrence(profiles), 255).astype(np.uint16)
-    return ColumnRows(values=rows.values(place), profiles=profiles, ranks=ranks)
+def _of_column(rows: PeopleRows, column: int, numbers: ProfileNumbers) -> Iterator[ColumnRows]:
+    """Yield the identities of a column, a batch after the other."""
+    first = 0 if rows.reading.columns[column].spec.primary else (column + 1) << 8
+    before, start = Occurrences(int(numbers.max(initial=0)) + 1), 0
+    for outcomes, values in zip(rows.kept.parts("outcomes"), rows.kept.values(column), strict=True):
+        places = (start + np.flatnonzero(having(outcomes, column))).astype(np.uint32)
+        profiles = numbers[places]
+        ranks = first + before.take(profiles).astype(np.uint16)
+        yield ColumnRows(values=values, profiles=profiles, ranks=ranks, places=places)
+        start += len(outcomes)
 
 
-def _sorted(columns: Sequence[ColumnRows], source: int) -> tuple[IdentityRows, list[Indices]]:
-    """Return the identities of columns of one namespace, sorted, and for each column those that repeat one of their profile."""
+def _sorted(columns: Sequence[Iterable[ColumnRows]], source: int) -> tuple[IdentityRows, list[BitMap]]:
+    """Return the identities of columns of one namespace, sorted, and for each column the rows that repeat one of their
+    profile."""
     given, again = IdentityRows.none(), []
     for column in columns:
-        unique, left_out = column.rows(column.values.all(), source).sort()
-        again.append(left_out)
+        joined = ColumnRows.join(list(column))
+        unique, left_out = joined.rows(source).sort()
+        again.append(BitMap(joined.places[left_out]))
         given = given.join(unique).sorted() if len(given) else unique
     return given, again
 
 
-def _note_consent(draft: Draft, rows: PeopleRows, numbers: Numbers, seen: AsSeen | None) -> Noted:
+def _note_consent(draft: Draft, rows: PeopleRows, numbers: ProfileNumbers, seen: AsSeen | None) -> Noted:
     """Put what people said into the draft, those of lines that were not read too: who says no again says it now."""
     if rows.says is None:
         return Noted(changed=0, withdrawals_kept=0)
-    codes = np.concatenate([rows.outcomes[:, -1], rows.again.outcomes[:, -1]])
-    at = np.concatenate([rows.at, rows.again.at])
+    codes = np.concatenate([*(each[:, -1].copy() for each in rows.kept.parts("outcomes")), rows.again.outcomes[:, -1]])
+    at = np.concatenate([*rows.kept.parts("at"), rows.again.at])
     spoke = np.flatnonzero(codes)
     basis = UNDATED if rows.basis is None or not len(spoke) else int(draft.bases([rows.basis])[0])
     numbers, words = (
@@ -196,18 +231,3 @@ def _fields(rows: PeopleRows) -> dict[str, Field]:
     wanted |= {each.spec.column: Field(FieldKind.IDENTITY, each.rule.id) for each in rows.reading.columns}
     identity = wanted.get(rows.file.id_column)
     return wanted | {rows.file.id_column: Field(FieldKind.ID, identity.rule if identity else None)}
-
-
-def _occurrence(profiles: npt.NDArray[np.uint32]) -> npt.NDArray[np.integer]:
-    """Return how many rows of the same profile came before each row."""
-    having = np.zeros(int(profiles.max(initial=0)) + 1, bool)
-    having[profiles] = True
-    if np.count_nonzero(having) == len(profiles):
-        return np.zeros(len(profiles), np.uint8)
-    order = np.argsort(profiles, kind="stable")
-    first = np.ones(len(order), bool)
-    first[1:] = profiles[order][1:] != profiles[order][:-1]
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-    found = np.empty(len(order), np.intp)
-    found[order] = np.arange(len(order)) - starts
-    return found

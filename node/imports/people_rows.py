@@ -9,15 +9,17 @@ import importlib.metadata
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from psi.errors import Remedy
-from psi.values import U8, Bools, Indices, Values
+from psi.values import U8, Bools
 
 from ..access.scope import Scope
 from ..errors import Failure, InvalidInput
@@ -25,25 +27,24 @@ from ..inputs.normalise import Normalised, check_region, encode
 from ..inputs.physical_lines import Unwieldy
 from ..inputs.queries import Query
 from ..inputs.raw_values import MAX_KEPT, SAMPLED_LINES, KeptColumn, too_long
-from ..inputs.reasons import Reason
 from ..inputs.sources import Batch, ReadProgress, Source
 from ..inputs.text_columns import Lines
 from ..people import known_lines
 from ..people.datasets import folded
 from ..people.drafts import MAX_ID
-from ..people.identity_rows import as_values
+from ..people.identity_rows import ProfileNumbers
 from ..people.known_lines import KnownLines
 from ..people.manifests import LineFiles
-from ..people.snapshots import NUMBER, Snapshot
+from ..people.snapshots import NUMBER, Snapshot, reopened
 from ..people.suppressions import ID, REASON, RETURN, Suppressions
 from .consent_files import ConsentColumns, Said
 from .identity_columns import IdentityColumn, Reading
-from .kept_values import Aside, KeptValues
-from .recognition import Numbers, Recognition
+from .kept_rows import KeptRows, Numbers, RowPart
+from .recognition import Recognition
 from .tcf import NEEDED, Needed
 
 FORMAT = 1  # goes up where a line comes to say something else than before
-_LOOK, _AGAIN = 4, 7  # where in an outcome stand what an identity looked like, and whether its profile had it before
+_LOOK, AGAIN = 4, 7  # where in an outcome stand what an identity looked like, and whether its profile had it before
 MAX_LINES = 1 << 31
 
 
@@ -99,25 +100,17 @@ class Again:
     """Rows that came before and were not read: the line of each, its profile, and what it gave, uint8 (n, columns + 1): of
     each identity column, and last what it says about consent."""
 
-    lines: Numbers
-    profiles: Numbers
+    lines: npt.NDArray[np.uint32]
+    profiles: ProfileNumbers
     outcomes: U8
     at: Numbers
 
 
-class _Parts:
-    """What batches gave, a row for each row that was taken."""
-
-    def __init__(self, aside: Aside) -> None:
-        self.ids, self.lines, self.outcomes, self.digests = (KeptValues(aside) for _ in range(4))
-        self.at: list[Numbers] = [np.zeros(0, np.int64)]
-
-    def all_ids(self) -> npt.NDArray[np.bytes_]:
-        rows = self.ids.all().rows
-        return rows.view(f"S{rows.shape[1]}").ravel() if len(rows) else np.zeros(0, "S1")
-
-    def all_lines(self) -> Numbers:
-        return self.lines.all().rows.reshape(-1).view(np.int64)
+def _opened(snapshot: Snapshot, files: LineFiles) -> KnownLines:
+    try:
+        return KnownLines.open(snapshot, files)
+    except Failure:  # damaged, or deleted meanwhile
+        raise Unwieldy from None
 
 
 def _state(path: Path | str | Query) -> tuple[int, ...]:
@@ -134,7 +127,7 @@ def _state(path: Path | str | Query) -> tuple[int, ...]:
 class PeopleRows:
     """What a file's rows give: those that were read, and beside them those that came before and need not be read.
 
-    `values` has for each identity column the values, in the order of the rows that have one.
+    `kept` are the rows that were read, in the order of their lines.
     """
 
     def __init__(self, file: PeopleFile, suppressions: Suppressions, before: Before) -> None:
@@ -148,27 +141,23 @@ class PeopleRows:
                 f"column {personal[0]!r} has personal identities: it cannot be kept as an attribute",
                 hint="leave it out of the attributes",
             )
-        names = list(map(folded, self.attributes))
+        spelled = list(map(folded, self.attributes))
         for name in self.attributes:
-            if names.count(folded(name)) > 1 or name == NUMBER:
+            if spelled.count(folded(name)) > 1 or name == NUMBER:
                 raise InvalidInput(f"attribute {name!r} has a name like another", hint="rename that column")
         wanted = [file.id_column, *(each.column for each in file.identities), *self.attributes]
         self.source = Source.open(file.path, [*wanted, *(self.says.names if self.says else [])])
         self.reading = Reading(self.source, file.identities, region)
-        self._aside = Aside(before.snapshot.directory)
-        self._columns = [KeptValues(self._aside) for _ in file.identities]
-        self.texts: dict[str, list[str]] = {name: [] for name in self.attributes}
+        self.kept = KeptRows(before.snapshot.directory)
         hashed = {each.column for each in file.identities if each.rule.hashed}
-        kept = dict.fromkeys([file.id_column, *self.attributes])
-        self.kept = [KeptColumn(name, region) for name in kept if name not in hashed]
+        names = dict.fromkeys([file.id_column, *self.attributes])
+        self.as_they_are = [KeptColumn(name, region) for name in names if name not in hashed]
         self.stamp = file.stamp(self.source) if self.source.has_lines else ""
-        self.known: tuple[LineFiles, KnownLines] | None = None
-        self._parts = _Parts(self._aside)
-        self._rows = 0
+        self.known: LineFiles | None = None  # of which some lines were not read
         self.repeated: dict[str, int] = {}  # by identity column, the rows that repeat one of their profile
         self.again = Again(
-            lines=np.zeros(0, np.int64),
-            profiles=np.zeros(0, np.int64),
+            lines=np.zeros(0, np.uint32),
+            profiles=np.zeros(0, np.uint32),
             outcomes=np.zeros((0, 1 + len(file.identities)), np.uint8),
             at=np.zeros(0, np.int64),
         )
@@ -180,8 +169,8 @@ class PeopleRows:
 
     def read(self, now: int, progress: ReadProgress | None) -> None:
         """Read all rows; raises InvalidInput where none can be taken, or raw personal data would stay raw."""
-        self._take(self.source.batches(progress), now)
-        self._end(now)
+        self._take(self.kept, self.source.batches(progress), now)
+        self._end()
 
     def read_changed(self, now: int, progress: ReadProgress | None) -> None:
         """Read what came not before, or with other lines of its profile; raises Unwieldy where all has to be read."""
@@ -189,45 +178,62 @@ class PeopleRows:
         if files is None or files.stamp != self.stamp or files.made > now:
             raise Unwieldy
         snapshot = self._before.snapshot
+        opened, before = partial(_opened, snapshot, files), _state(self.file.path)
         try:
-            known = KnownLines.open(snapshot, files)
-        except Failure:
+            found = Recognition.of(
+                self.source, opened, key=self._before.key, count=snapshot.profile_count, progress=progress
+            )
+        except Failure:  # the file cannot be read: reading all of it says what there is to say
             raise Unwieldy from None
-        self.known = files, known
-        before = _state(self.file.path)
-        found = Recognition.of(
-            self.source, known, key=self._before.key, count=snapshot.profile_count, progress=progress
-        )
+        self.known = files
         self._sample()
-        self._take(self.source.batches_of(found.unread()), now, sample=False)
+        self._take(self.kept, self.source.batches_of(found.unread()), now, sample=False)
         try:
-            numbers = snapshot.numbers(self._parts.all_ids())
+            ids = reopened(snapshot)
+            numbers = [each[each >= 0] for each in map(ids.numbers, self.kept.parts("ids"))]
+            del ids
         except Failure:  # somebody was erased meanwhile
             raise Unwieldy from None
-        self._take(self.source.batches_of(found.unread_of(numbers[numbers >= 0])), now, sample=False)
+        others = KeptRows(snapshot.directory)
+        unread = found.unread_of(np.concatenate([np.zeros(0, np.int64), *numbers]))
+        self._take(others, self.source.batches_of(unread), now, sample=False)
+        self.kept = self.kept.with_others(others)
         if _state(self.file.path) != before:  # written or replaced meanwhile: not all was read of the same file
             raise Unwieldy
         lines, rows = found.read_before()
+        del found
+        known = opened()
         self.again = Again(
             lines=lines,
-            profiles=np.take(known.profiles, rows).astype(np.int64),
+            profiles=np.take(known.profiles, rows),
             outcomes=np.take(known.outcomes, rows, axis=0),
-            at=np.full(len(rows), now) if known.at is None else np.take(known.at, rows),
+            at=self._at(known, rows, now),
         )
+        del known, rows
         self.reading.take_known(self.again.outcomes, lines)
-        self._end(now)
+        self._end()
+
+    def _at(self, known: KnownLines, rows: npt.NDArray[np.int32], now: int) -> Numbers:
+        """Return when the words in known lines were said."""
+        if self.says is None:
+            return np.zeros(0, np.int64)
+        return np.full(len(rows), now) if known.at is None else np.take(known.at, rows)
 
     def _sample(self) -> None:
         """Look at the first lines as `read` does, of which most are not read."""
-        kept = [*self.kept, *(each.kept for each in self.reading.columns if each.kept is not None)]
+        kept = self._looked_at()
         if not any(column.region for column in kept):
             return
-        source = Source.open(self.file.path, self.source.columns)
+        source = replace(self.source, rejected=defaultdict(list))
         for batch in source.batches_of(np.arange(1, SAMPLED_LINES + 1)):
             for column in kept:
                 column.sample(batch.columns[column.name], batch.lines)
 
-    def _take(self, batches: Iterable[Batch], now: int, *, sample: bool = True) -> None:
+    def _looked_at(self) -> list[KeptColumn]:
+        """Return all columns whose values are kept as they are."""
+        return [*self.as_they_are, *(each.kept for each in self.reading.columns if each.kept is not None)]
+
+    def _take(self, kept: KeptRows, batches: Iterable[Batch], now: int, *, sample: bool = True) -> None:
         hashed = (each for each in self.reading.columns if each.rule.hashed)
         hashed_id = next((each for each in hashed if each.spec.column == self.file.id_column), None)
         for batch in batches:
@@ -235,17 +241,20 @@ class PeopleRows:
             found = _ids(batch.columns[self.file.id_column], hashed_id.normalised if hashed_id else None)
             said = self.says.read(batch, now) if self.says else None
             good = self._good(batch, found, said)
-            self._parts.ids.append(as_values(found[good]))
-            self._parts.lines.append(Values(batch.lines[good].view(np.uint8).reshape(-1, 8)))
-            if said:
-                self._parts.at.append(said.at[good])
-            if self.stamp:
-                self._note_lines(batch, good)
-            self._parts.outcomes.append(Values(self._outcomes(good, said)))
-            self._rows += int(good.sum())
-            for column, parts in zip(self.reading.columns, self._columns, strict=True):
-                parts.append(column.normalised.values.take(column.normalised.keep & good))
-            self._keep_texts(batch, good, sample=sample)
+            columns = [each.normalised for each in self.reading.columns]
+            for column in self.as_they_are:
+                column.look(batch.columns[column.name], batch.lines, sample=sample)
+            kept.append(
+                RowPart(
+                    ids=found[good],
+                    lines=batch.lines[good],
+                    outcomes=self._outcomes(good, said),
+                    at=said.at[good] if said else np.zeros(0, np.int64),
+                    digests=self._digests(batch, good),
+                    values=[each.values.take(each.keep & good) for each in columns],
+                    texts={name: _taken(batch.columns[name], good) for name in self.attributes},
+                )
+            )
 
     def _outcomes(self, good: Bools, said: Said | None) -> U8:
         """Return what became of each identity of the rows that are taken, and what these say."""
@@ -253,19 +262,17 @@ class PeopleRows:
         outcomes = [each.reasons | (each.looks << np.uint8(_LOOK)) for each in columns]
         return np.stack([*outcomes, said.codes if said else np.zeros(len(good), np.uint8)], axis=1)[good]
 
-    def _note_lines(self, batch: Batch, good: Bools) -> None:
-        if self.source.joins_lines or batch.lines[-1] > MAX_LINES:
+    def _digests(self, batch: Batch, good: Bools) -> U8:
+        """Return the digests of the lines of rows that are taken, none where lines cannot be known."""
+        if not self.stamp or self.source.joins_lines or batch.lines[-1] > MAX_LINES:
             self.stamp = ""
-            self._parts.digests = KeptValues(self._aside)
-            return
-        kept = np.flatnonzero(good).tolist()
-        records = batch.records if len(kept) == len(good) else [batch.records[row] for row in kept]
-        self._parts.digests.append(Values(known_lines.digests(self._before.key, Lines.join(records))))
+            return np.zeros((0, known_lines.WIDTH), np.uint8)
+        return known_lines.digests(self._before.key, Lines.join(_taken(batch.records, good)))
 
-    def _end(self, now: int) -> None:
-        """Look at the file as a whole, and put its rows together, in the order of their lines."""
+    def _end(self) -> None:
+        """Look at the file as a whole."""
         self.reading.check()
-        if not self._rows + len(self.again.lines):
+        if not len(self.kept) + len(self.again.lines):
             rejected = self.source.rejected
             reasons = [reason for reason, lines in rejected.items() if lines]
             refused = f"no row of {self.source.name} could be taken: {', '.join(reasons)}"
@@ -275,38 +282,8 @@ class PeopleRows:
                 refused,
                 hint="check which columns have the ids and the consent; consent is y, n, p, u, dy, dn or a legal basis",
             )
-        for each in self.kept:
+        for each in self.as_they_are:
             each.end()
-        parts, width = self._parts, len(self.reading.columns) + 1
-        self.ids, self.lines, self._digests = parts.all_ids(), parts.all_lines(), parts.digests
-        self.at = np.concatenate(parts.at) if self.says else np.full(0, now, np.int64)
-        self.outcomes = parts.outcomes.all().rows.reshape(-1, width)
-        self._parts = _Parts(self._aside)
-        if (self.lines[1:] < self.lines[:-1]).any():
-            self._arrange()
-
-    def _arrange(self) -> None:
-        order = np.argsort(self.lines)
-        place = np.empty(len(order), np.intp)
-        place[order] = np.arange(len(order))
-        for column, parts in enumerate(self._columns):
-            arranged = parts.all().take(np.argsort(place[self.having(column)]))
-            self._columns[column] = KeptValues(self._aside)
-            self._columns[column].append(arranged)
-        self.ids, self.lines, self.outcomes = self.ids[order], self.lines[order], self.outcomes[order]
-        self.at = self.at[order] if self.says else self.at
-        if self.stamp:
-            arranged, self._digests = self._digests.all().take(order), KeptValues(self._aside)
-            self._digests.append(arranged)
-        self.texts = {name: [texts[row] for row in order.tolist()] for name, texts in self.texts.items()}
-
-    def values(self, column: int) -> KeptValues:
-        """Return the identities in a column."""
-        return self._columns[column]
-
-    def having(self, column: int) -> Indices:
-        """Return the rows that have an identity in a column."""
-        return np.flatnonzero((self.outcomes[:, column] & np.uint8(15)) == Reason.KEPT)
 
     def _good(self, batch: Batch, ids: npt.NDArray[np.bytes_], said: Said | None) -> Bools:
         """Return which rows of a batch can be taken; counts the others."""
@@ -332,42 +309,36 @@ class PeopleRows:
             found |= self.suppressions.has(column.rule.id, column.normalised.values) & column.normalised.keep
         return found
 
-    def _keep_texts(self, batch: Batch, good: Bools, *, sample: bool) -> None:
-        """Keep the attributes of the rows that are taken; raises InvalidInput for personal data in any row."""
-        kept = np.flatnonzero(good).tolist()
-        for column in self.kept:
-            column.look(batch.columns[column.name], batch.lines, sample=sample)
-        for name, texts in self.texts.items():
-            found = batch.columns[name]
-            texts += found if len(kept) == len(good) else [found[row] for row in kept]
+    def doubtful(self) -> Numbers:
+        """Return lines that may have personal data which is kept as it is: these are never known again."""
+        doubts = [lines for column in self._looked_at() for lines in column.doubts.values()]
+        return np.concatenate([np.zeros(0, np.int64), *(np.array(each, np.int64) for each in doubts)])
 
-    def lines_to_know(self, numbers: Numbers, repeated: Sequence[Indices]) -> KnownLines | None:
-        """Return the lines that were read and can be known again, for profiles by these numbers.
-
-        `repeated` are for each identity column the rows whose profile had the same one before. None where no line of
-        such a file can be known.
-        """
-        if not self.stamp or self.source.joins_lines:
-            return None
-        for column, rows in enumerate(repeated):
-            self.outcomes[rows, column] |= np.uint8(1 << _AGAIN)
-        kept_columns = [*self.kept, *(each.kept for each in self.reading.columns if each.kept is not None)]
-        doubts = [lines for column in kept_columns for lines in column.doubts.values()]
-        lines = KnownLines(
-            digests=self._digests.all().rows,
-            profiles=numbers.astype(np.uint32),
-            lines=self.lines.astype(np.uint32),
-            outcomes=self.outcomes,
-            at=self.at if self.basis is not None else None,
-        )
-        if not doubts:
-            return lines
-        doubtful = numbers[np.isin(self.lines, np.concatenate([np.array(each, np.int64) for each in doubts]))]
-        return lines.take(~np.isin(numbers, doubtful))
+    @property
+    def ids(self) -> "_KeptIds":
+        """The ids of the rows that were read."""
+        return _KeptIds(self.kept)
 
     def repeated_before(self, column: int) -> int:
         """Return in how many of the rows that were not read an identity column repeats what its profile had before."""
-        return int(np.count_nonzero(self.again.outcomes[:, column] >> _AGAIN))
+        return int(np.count_nonzero(self.again.outcomes[:, column] >> AGAIN))
+
+
+class _KeptIds:
+    def __init__(self, rows: KeptRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def parts(self) -> Iterator[npt.NDArray[np.bytes_]]:
+        return self._rows.parts("ids")
+
+
+def _taken(texts: list[str], good: Bools) -> list[str]:
+    """Return those of some texts that are taken."""
+    kept = np.flatnonzero(good).tolist()
+    return texts if len(kept) == len(good) else [texts[row] for row in kept]
 
 
 def _ids(texts: list[str], identity: Normalised | None) -> npt.NDArray[np.bytes_]:

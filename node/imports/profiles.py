@@ -113,7 +113,7 @@ class Profiles:
 
     def count(self) -> Document:
         """Return how many profiles there are, and per namespace identities and profiles that have one."""
-        with self._scope.read() as tx:
+        with self._scope.read(act="profile.view") as tx:
             visibility, snapshot = Visibility(self._scope, tx), Snapshot.open(self._scope, tx)
             people, namespaces = visibility.people(snapshot), {}
             for name in snapshot.namespaces:
@@ -128,7 +128,7 @@ class Profiles:
     def show(self, profile: str) -> Document:
         """Return one profile: its identities as they are stored (hashes in hex), consent, attributes, and the segments that
         it is in: ours, received, and shared by other projects."""
-        with self._scope.read() as tx:
+        with self._scope.read(act="profile.view") as tx:
             visibility = Visibility(self._scope, tx)
             snapshot = Snapshot.open(self._scope, tx)
             number = visibility.number(snapshot, profile)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,18 @@ class Lines:
     def sha256(self, where: Indices) -> U8:
         """Return the hashes of the texts at `where`, uint8 (n, 32)."""
         return kernel.sha256(self.data, self.starts[where], self.ends[where])
+
+
+def pack(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], U8]:
+    """Return the characters of each text, and the bytes of all; `unpack` returns the texts."""
+    lengths = np.fromiter(map(len, texts), np.uint32, len(texts))
+    return lengths, np.frombuffer("".join(texts).encode("utf-8", "surrogatepass"), np.uint8)
+
+
+def unpack(lengths: npt.NDArray[np.uint32], data: U8) -> list[str]:
+    """Return the texts that `pack` was given."""
+    text, ends = data.tobytes().decode("utf-8", "surrogatepass"), np.cumsum(lengths, dtype=np.int64).tolist()
+    return [text[start:end] for start, end in pairwise([0, *ends])]
 
 
 def _windows(data: bytes, width: int) -> U8:

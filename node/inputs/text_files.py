@@ -75,7 +75,9 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _count(path: Path) -> tuple[int, int]:
-    """Return how many bytes of a file are not UTF-8, and how many characters beyond ASCII are."""
+    """Return how many bytes of a file are not UTF-8, and how many characters beyond ASCII are, if it has such bytes."""
+    if _is_utf8(path):
+        return 0, 0
     bad = good = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     with explained(path), open_file(path) as file:
@@ -88,6 +90,24 @@ def _count(path: Path) -> tuple[int, int]:
             good += int(np.count_nonzero(beyond >= _FIRST_OF_SEVERAL))
             bad += len(text) - int(np.count_nonzero((beyond & 0xC0) != 0x80))
     return bad + len(decoder.getstate()[0]), good
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether a file is UTF-8, looking only at bytes beyond ASCII, and at the one behind each."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with explained(path), open_file(path) as file:
+        while block := file.read(BLOCK):
+            if block.isascii() and not decoder.getstate()[0]:
+                continue
+            given = np.frombuffer(block, np.uint8)
+            beyond = given >= 0x80
+            looked_at = np.ones(len(given), bool)
+            np.logical_or(beyond[1:], beyond[:-1], out=looked_at[1:])
+            try:
+                decoder.decode(given[np.flatnonzero(looked_at)].tobytes())
+            except UnicodeDecodeError:
+                return False
+    return not decoder.getstate()[0]
 
 
 @contextmanager

@@ -31,7 +31,12 @@ class AlertKind(StrEnum):
     CONNECTION_DECLINED = "connection_declined"
     CONNECTION_REQUEST = "connection_request"
     DECISION_DIFFERS = "decision_differs"
+    DESTINATION_BRAKED = "destination_braked"
+    DESTINATION_DELAYED = "destination_delayed"
     DESTINATION_FAILED = "destination_failed"
+    DESTINATION_SKIPPED = "destination_skipped"
+    DESTINATION_STARTED = "destination_started"
+    DESTINATION_SUCCEEDED = "destination_succeeded"
     DISCONNECTED = "disconnected"
     FEED_CHANGED = "feed_changed"
     FEED_DECLINED = "feed_declined"
@@ -47,6 +52,7 @@ class AlertKind(StrEnum):
     KEY_CHANGED = "key_changed"
     KEY_REPLACED = "key_replaced"  # by the partner itself
     LETTERS_STUCK = "letters_stuck"
+    MAIL_FAILED = "mail_failed"
     ON_HOLD = "on_hold"
     ORGANISATION_RENAMED = "organisation_renamed"
     OVERLAP_JUMP = "overlap_jump"
@@ -78,6 +84,7 @@ NAMELESS = frozenset(  # the kinds that name no feed and no segment: a caller wh
         AlertKind.KEY_CHANGED,
         AlertKind.KEY_REPLACED,
         AlertKind.LETTERS_STUCK,
+        AlertKind.MAIL_FAILED,
         AlertKind.ORGANISATION_RENAMED,
         AlertKind.PREFLIGHT,
         AlertKind.RESTORED,

@@ -5,9 +5,8 @@ phone of a household would be released although one member said no.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,13 @@ from pyroaring import BitMap
 
 from psi.hashing import length_prefixed
 from psi.join import match
-from psi.values import U8, Bools, Indices, Values, sort_keys
+from psi.values import SLICE, U8, Bools, Indices, Values, sort_keys
 
-from . import consent
-
-if TYPE_CHECKING:
-    from .snapshots import Snapshot
+from . import consent, held
+from .identity_rows import begins
+from .snapshots import Identities, Snapshot, noted_codes
+from .taken_values import Taken, numbers_of
+from .touched import SEARCHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Audience:
 
 
 def audience(
-    snapshot: "Snapshot",
+    snapshot: Snapshot,
     namespace: str,
     members: Sequence[BitMap],
     *,
@@ -86,10 +86,39 @@ def audience(
 
     `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
     """
+    everyone = members_in(snapshot, namespace, members, model=model, qualified=qualified)
+    if isinstance(everyone.values, Taken):
+        everyone = replace(everyone, values=everyone.values.copied())
+    if not len(everyone.values):
+        return everyone
+    match left_out:
+        case consent.LeftOut.NOBODY:
+            kept = everyone.segments.any(axis=0)
+        case consent.LeftOut.OPTED_OUT:
+            kept = everyone.segments.any(axis=0) & ~opted_out(snapshot, namespace)
+        case consent.LeftOut.UNCONSENTED:
+            everyone = everyone.as_one()
+            kept = everyone.segments.any(axis=0) & everyone.consented
+    return everyone.take(np.asarray(kept))
+
+
+def members_in(
+    snapshot: Snapshot,
+    namespace: str,
+    members: Sequence[BitMap],
+    *,
+    model: str,
+    qualified: Sequence[BitMap | None] = (),
+) -> Audience:
+    """Return all distinct identities in `namespace`, with those segments that their holders are members of.
+
+    They are copied when some are asked for (see Taken).
+    """
     given = snapshot.identities(namespace)
-    values, starts = snapshot.distinct(namespace)
+    starts = np.flatnonzero(begins(given.values))
+    values = Taken(given.values, None if len(starts) == len(given) else starts)
     if not len(starts):
-        return Audience(values=values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
+        return Audience(values=given.values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
     rows = np.zeros((len(members), len(given.profiles)), bool)
     for row, segment in zip(rows, members, strict=True):
         row[:] = _mask(segment, snapshot.profile_count)[given.profiles]
@@ -100,51 +129,66 @@ def audience(
         for row, each in zip(met, qualified, strict=True):
             if each is not None:
                 row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[given.profiles], starts)
-    everyone = Audience(
-        values=values, segments=segments, consented=consented(snapshot, namespace, model), qualified=met
+    return Audience(
+        values=values, segments=segments, consented=_consented(snapshot, given, starts, model), qualified=met
     )
-    match left_out:
-        case consent.LeftOut.NOBODY:
-            kept = segments.any(axis=0)
-        case consent.LeftOut.OPTED_OUT:
-            kept = segments.any(axis=0) & ~opted_out(snapshot, namespace)
-        case consent.LeftOut.UNCONSENTED:
-            everyone = everyone.as_one()
-            kept = segments.any(axis=0) & everyone.consented
-    return everyone.take(np.asarray(kept))
 
 
-def opted_out(snapshot: "Snapshot", namespace: str) -> Bools:
+def opted_out(snapshot: Snapshot, namespace: str) -> Bools:
     """Return which of the distinct identities in `namespace` one of the profiles that have it said no for."""
-    given = snapshot.identities(namespace)
-    _, starts = snapshot.distinct(namespace)
-    if not len(starts):
-        return np.zeros(0, bool)
-    out = consent.opted_out(snapshot.profile_consent[given.profiles], given.consent)
-    return np.asarray(np.logical_or.reduceat(out, starts))
+    rows, codes = snapshot.rows(namespace), noted_codes(snapshot, namespace)
+    first = begins(rows.values)
+    out = np.zeros(np.count_nonzero(first), bool)
+    for part, places in _places_of(first):
+        profiles = rows.profiles[part]
+        out[places[consent.opted_out(snapshot.profile_consent[profiles], codes[profiles])]] = True
+    return out
 
 
-def consented(snapshot: "Snapshot", namespace: str, model: str) -> Bools:
+def _places_of(first: Bools) -> Iterator[tuple[slice, Indices]]:
+    """Yield some rows at a time, and the place of each row's identity among the distinct ones; `first` of its rows begin it."""
+    count = 0
+    for start in range(0, len(first), SLICE):
+        part = slice(start, start + SLICE)
+        places = np.cumsum(first[part]) + (count - 1)
+        yield part, places
+        count = int(places[-1]) + 1
+
+
+def consented(snapshot: Snapshot, namespace: str, model: str) -> Bools:
     """Return which of the distinct identities in `namespace` may be shared: every profile that has one may be."""
     given = snapshot.identities(namespace)
-    _, starts = snapshot.distinct(namespace)
+    return _consented(snapshot, given, np.flatnonzero(begins(given.values)), model)
+
+
+def _consented(snapshot: Snapshot, given: Identities, starts: Indices, model: str) -> Bools:
     if not len(starts):
         return np.zeros(0, bool)
     allowed = consent.may_share(model, snapshot.profile_consent[given.profiles], given.consent)
     return np.asarray(np.logical_and.reduceat(allowed, starts))
 
 
-def universe(snapshot: "Snapshot", namespace: str) -> tuple[Values, Indices]:
-    """Return the distinct identities to match against, and their places among the snapshot's distinct ones.
+def universe(snapshot: Snapshot, namespace: str) -> tuple[Values, Bools]:
+    """Return the distinct identities to match against, and which of the snapshot's distinct ones they are.
 
-    Those of people who have opted out are left out, whatever the consent model.
+    Those of people who have opted out are left out, whatever the consent model. The identities are copied when some are
+    asked for (see Taken).
     """
-    values, _ = snapshot.distinct(namespace)
-    kept = np.flatnonzero(~opted_out(snapshot, namespace))
-    return values if len(kept) == len(values) else values.take(kept), kept
+    values, kept = snapshot.rows(namespace).values, ~opted_out(snapshot, namespace)
+    matched = begins(values)
+    if len(kept) == len(matched) and kept.all():
+        return values, kept
+    return Taken(values, numbers_of(within(matched, kept))), kept
 
 
-def stamp(snapshot: "Snapshot", namespace: str) -> bytes:
+def within(mask: Bools, chosen: Bools) -> Bools:
+    """Return where a mask, bool (n,), is true and `chosen`, bool of as many as are true in it, is so too."""
+    found = np.zeros_like(mask)
+    found[mask] = chosen
+    return found
+
+
+def stamp(snapshot: Snapshot, namespace: str) -> bytes:
     """Return a digest of what `universe` and `holders` read of a namespace, 32 bytes: while it is the same, so are they.
 
     Files of a snapshot never change, so their names stand for them.
@@ -155,20 +199,25 @@ def stamp(snapshot: "Snapshot", namespace: str) -> bytes:
     return hashlib.sha256(length_prefixed(namespace.encode(), *(name.encode() for name in names))).digest()
 
 
-def holders(snapshot: "Snapshot", namespace: str, places: Indices) -> BitMap:
-    """Return the profiles that have one of the distinct identities at `places`."""
-    given = snapshot.identities(namespace)
-    _, starts = snapshot.distinct(namespace)
-    wanted = np.zeros(len(starts), bool)
+def holders(snapshot: Snapshot, namespace: str, places: Indices | Bools) -> BitMap:
+    """Return the profiles that have one of some of the distinct identities: those at places, or of a mask."""
+    rows, found = snapshot.rows(namespace), BitMap()
+    first = begins(rows.values)
+    wanted = np.zeros(np.count_nonzero(first), bool)
     wanted[places] = True
-    lengths = np.diff(np.append(starts, len(given.profiles)))
-    return BitMap(given.profiles[np.repeat(wanted, lengths)])
+    for part, here in _places_of(first):
+        found |= BitMap(rows.profiles[part][wanted[here]])
+    return found
 
 
-def known(snapshot: "Snapshot", namespace: str, values: Values) -> Bools:
+def known(snapshot: Snapshot, namespace: str, values: Values) -> Bools:
     """Return which identities, sorted and without repetition, somebody has in a snapshot."""
-    mask = np.zeros(len(values), bool)
-    mask[match(sort_keys(values), sort_keys(snapshot.distinct(namespace)[0]))[0]] = True
+    mask, rows = np.zeros(len(values), bool), snapshot.rows(namespace)
+    if len(values) * SEARCHED > len(rows):
+        there = snapshot.distinct(namespace)[0]
+    else:
+        there = held.holders_of(snapshot, namespace, values).values
+    mask[match(sort_keys(values), sort_keys(there))[0]] = True
     return mask
 
 

@@ -111,7 +111,7 @@ class Noted:
     withdrawals_kept: int
 
 
-def may_change(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Bools:
+def may_change(kept: Words, profiles: npt.NDArray[np.integer[Any]], words: Words) -> Bools:
     """Return which words `merge` could make something of: those of profiles one of whose words is not what is kept.
 
     An undated word says again what is kept if its code is that, and no no.
@@ -152,7 +152,7 @@ class _Then(IntEnum):
     STRICTER = 4  # the stricter of both, at the later of both times, with the basis of the dated one
 
 
-def merge(kept: Words, profiles: npt.NDArray[np.int64], words: Words) -> Noted:
+def merge(kept: Words, profiles: npt.NDArray[np.integer[Any]], words: Words) -> Noted:
     """Write words into those kept for profiles, in place.
 
     The newer word wins, of two at the same time the stricter; the same word at the same time may add its basis. This is

@@ -17,19 +17,23 @@ import numpy.typing as npt
 from pyroaring import BitMap
 from sqlalchemy import select
 
-from psi.join import order_of
-from psi.values import Bools
+from psi.engine import blocks
+from psi.values import SLICE, Bools
 
 from ..access.scope import Scope
+from ..compute.aside import Aside, KeptArrays
 from ..errors import InvalidInput
 from ..storage import tables
 from ..storage.database import Tx
 from ..storage.files import below, write_atomically
+from ..storage.sorted_files import texts
 from . import consent
-from .identity_rows import IdentityRows, as_values, begins
+from .identity_rows import IdentityRows, ProfileNumbers, begins
 from .manifests import IdentityFiles, Manifest
+from .numbering import IdParts, Numbering
 from .snapshots import NOTED, Snapshot
-from .splicing import Splice, before, places_of
+from .splicing import Column, Splice, Survey, Table
+from .stored_columns import identity_columns
 from .touched import MOST_GENERATIONS, Touched, few
 
 KEPT_GENERATIONS = 8  # so many newer ones may come while a reader uses a pinned snapshot
@@ -38,12 +42,12 @@ MAX_BASES = 1_000  # different ones in a project: more would say something about
 
 
 class SortedIdentities(Protocol):
-    """Identity rows as `IdentityRows.sorted` arranges them, in blocks: the arrays of its `columns` by their `kinds`."""
+    """Identities by the first bytes of their values: one part before each of the `edges`, which ascend, and one behind."""
 
-    def __len__(self) -> int: ...
     @property
-    def kinds(self) -> Sequence[str]: ...
-    def blocks(self, kind: str, /) -> Iterator[npt.NDArray[Any]]: ...
+    def edges(self) -> npt.NDArray[np.bytes_]: ...
+    def parts(self) -> Iterator[IdentityRows]:
+        """Yield each part, as `IdentityRows.sorted` arranges it."""
 
 
 @dataclass(slots=True)
@@ -69,15 +73,18 @@ class Draft:
         """Write an array and return the file's name."""
         return self._save(kind, array, array.shape, iter([array]))
 
-    def splice(self, kind: str, splice: Splice, old: npt.NDArray[Any], new: npt.NDArray[Any]) -> str:
+    def save_kept(self, kind: str, arrays: KeptArrays) -> str:
+        """Write an array that is kept in parts, of which there is at least one, and return the file's name."""
+        first = arrays.get(0, kind)
+        return self._save(kind, first, (arrays.rows(kind), *first.shape[1:]), arrays.parts(kind))
+
+    def splice(self, kind: str, splice: Splice, old: Column, new: npt.NDArray[Any]) -> str:
         """Write a column of a table that others are put into, and return the file's name; both are of one type."""
         return self._save(
             kind, old, (splice.count, *old.shape[1:]), splice.blocks(old, new.astype(old.dtype, copy=False))
         )
 
-    def _save(
-        self, kind: str, like: npt.NDArray[Any], shape: tuple[int, ...], blocks: Iterator[npt.NDArray[Any]]
-    ) -> str:
+    def _save(self, kind: str, like: Column, shape: tuple[int, ...], blocks: Iterator[npt.NDArray[Any]]) -> str:
         header = BytesIO()
         about = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(header, about)
@@ -94,38 +101,34 @@ class Draft:
     def _name(self, kind: str) -> str:
         return f"{self.scope.home.random(8).hex()}-{kind}"
 
-    def add_profiles(self, ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    def add_profiles(self, ids: IdParts) -> ProfileNumbers:
         """Return the number of each id; new ids get the next numbers, in order of first appearance."""
-        arranged = order_of(as_values(ids))
-        first = begins(as_values(ids), by=arranged)
-        if not self.base.profile_count and first.all():
-            self._save_profiles(ids, arranged, new=len(ids))
-            return np.arange(len(ids))
-        appearance = arranged[first]  # of each distinct id, in order of ids, the row where it stands first
-        numbers = self.base.numbers(ids[appearance])
-        unknown = numbers < 0
-        appears = np.zeros(len(ids), bool)
-        appears[appearance[unknown]] = True
-        numbers[unknown] = self.base.profile_count - 1 + np.cumsum(appears)[appearance[unknown]]
-        new = np.flatnonzero(appears)
-        if len(new):
-            known = np.concatenate([self.base.profile_ids, ids[new]]) if self.base.profile_count else ids[new]
-            in_order = order_of(as_values(known)) if self.base.profile_count else numbers  # then all ids are new
-            self._save_profiles(known, in_order, new=len(new))
-        found = np.empty(len(ids), np.int64)
-        found[arranged] = numbers[np.cumsum(first) - 1]
-        return found
+        found = Numbering(self.base, ids)
+        if found.new:
+            self._save_profiles(found)
+        return found.numbers
 
-    def _save_profiles(self, ids: npt.NDArray[np.bytes_], order: npt.NDArray[np.int64], *, new: int) -> None:
-        """Replace the ids of profiles, the last of which are new: these have said nothing."""
-        self.touched.add(BitMap(range(len(ids) - new, len(ids))))
-        self.change(count=len(ids), ids=self.save("ids", ids), order=self.save("order", order.astype(np.uint32)))
-        said, nothing = self.base.said(), consent.Words.nothing(new)
-        self.save_consent(consent.Words.join([said, nothing]) if len(said.codes) else nothing)
+    def _save_profiles(self, found: Numbering) -> None:
+        """Put new profiles behind those that there are: they have said nothing."""
+        base, count = self.base, self.base.profile_count + found.new
+        self.touched.add(BitMap(range(base.profile_count, count)))
+        self.change(
+            count=count,
+            ids=self._save("ids", np.zeros(0, found.type), (count,), found.ids()),
+            order=self._save("order", np.zeros(0, np.uint32), (count,), found.order()),
+            consent=self._lengthened("consent", base.profile_consent, count),
+            consent_at=self._lengthened("consent_at", base.profile_consent_at, count),
+            consent_basis=self._lengthened("consent_basis", base.profile_consent_basis, count),
+        )
+
+    def _lengthened(self, kind: str, old: npt.NDArray[Any], count: int) -> str:
+        """Write a column for so many profiles, with nothing for those that are new."""
+        new = (np.zeros(min(SLICE, count - start), old.dtype) for start in range(len(old), count, SLICE))
+        return self._save(kind, old, (count,), chain(blocks(old, SLICE), new))
 
     def note_consent(
         self,
-        profiles: npt.NDArray[np.int64],
+        profiles: npt.NDArray[np.integer[Any]],
         words: consent.Words,
         namespace: str | None = None,
         *,
@@ -201,45 +204,64 @@ class Draft:
 
     def replace_identities(self, namespace: str, dataset: str, touched: Bools, given: IdentityRows) -> None:
         """Replace a dataset's rows for the touched profiles by `given` (sorted); those of other datasets stay."""
-        old = self.base.rows(namespace)
-        stays = (old.sources != self.source(dataset)) | ~touched[old.profiles]
-        if few(np.flatnonzero(touched), self.content.count) is None:
-            self.touched.everybody()
-        else:
-            self.touched.add(BitMap(old.take(~stays).join(given).alone().profiles))
-        if not stays.any():
+        columns, source = identity_columns(self.base, namespace), self.source(dataset)
+        if not columns:
+            self._touch(touched, given)
             return self.set_identities(namespace, given, repeated=False)
-        if not len(given) and stays.all():
+
+        def stays(block: Table) -> Bools:
+            return np.asarray((block["sources"] != source) | ~touched[block["profiles"]], bool)
+
+        old = Survey.of(columns, "rows", given.values.rows, stays)
+        gone, alike = IdentityRows.of_columns(old.gone), IdentityRows.of_columns(old.alike)
+        self._touch(touched, gone.join(given).alone())
+        if not (old.kept.any() or len(alike)):
+            return self.set_identities(namespace, given, repeated=False)
+        if not (len(given) or len(gone)):
             return None
-        alike = places_of(old.values.rows, given.values.rows)
-        new = old.take(alike[stays[alike]]).join(given).sorted().packed_as(old)
+        new = alike.join(given).sorted().packed_as(alike)
         if new is None:
-            merged = old.take(stays).join(given).sorted()
+            rows = self.base.rows(namespace)
+            merged = rows.take((rows.sources != source) | ~touched[rows.profiles]).join(given).sorted()
             return self.set_identities(namespace, merged, repeated=not begins(merged.values, merged.profiles).all())
-        stays[alike] = False
-        splice, was = Splice(kept=stays, before=before(old.values.rows, new.values.rows)), old.columns()
-        names = {kind: self.splice(kind, splice, was[kind], column) for kind, column in new.columns().items()}
+        splice = old.splice(new.values.rows)
+        names = {kind: self.splice(kind, splice, columns[kind], column) for kind, column in new.columns().items()}
         repeated = self.base.content.identities[namespace].repeated or not begins(new.values, new.profiles).all()
         self.change(identities={**self.content.identities, namespace: IdentityFiles(**names, repeated=repeated)})
         return None
 
-    def write_identities(self, namespace: str, touched: Bools, given: SortedIdentities) -> None:
-        """Write the rows of a namespace that had none, all given by one dataset, for the touched profiles."""
-        self._touch(touched)
-        names = {}
-        for kind in given.kinds:
-            blocks = given.blocks(kind)
-            first = next(blocks)
-            names[kind] = self._save(kind, first, (len(given), *first.shape[1:]), chain([first], blocks))
-        files = IdentityFiles(**names, repeated=False)
-        self.change(identities={**self.content.identities, namespace: files})
-
-    def _touch(self, touched: Bools) -> None:
-        profiles = np.flatnonzero(touched)
-        if few(profiles, self.content.count) is None:
+    def _touch(self, touched: Bools, rows: IdentityRows) -> None:
+        """Note whom it touches that an import of the touched profiles changes rows: everybody if these are many."""
+        if few(range(int(np.count_nonzero(touched))), self.content.count) is None:
             self.touched.everybody()
         else:
-            self.touched.add(BitMap(profiles.astype(np.uint32)))
+            self.touched.add(BitMap(rows.profiles))
+
+    def merge_identities(self, namespace: str, dataset: str, touched: Bools, given: SortedIdentities) -> None:
+        """Do what `replace_identities` does, with a part of the identities after the other; all values are of one width."""
+        old, source, written = self.base.rows(namespace), self.source(dataset), KeptArrays(Aside(self.base.directory))
+        self._touch(touched, IdentityRows.none())
+        edges = np.searchsorted(texts(old.values.rows), given.edges).tolist() if len(old) else [0] * len(given.edges)
+        repeated = False
+        for low, high, rows in zip([0, *edges], [*edges, len(old)], given.parts(), strict=True):
+            if high > low:
+                there = old.part(slice(low, high))
+                stays = (there.sources != source) | ~touched[there.profiles]
+                self._touch(touched, there.take(~stays).join(rows).alone())
+                rows = there.take(stays).join(rows).sorted() if stays.any() else rows
+                repeated |= bool(stays.any()) and not begins(rows.values, rows.profiles).all()
+            else:
+                self._touch(touched, rows)
+            if len(rows):
+                written.append(rows.columns())
+        self._set_identities(namespace, written, repeated=repeated)
+
+    def _set_identities(self, namespace: str, written: KeptArrays, *, repeated: bool) -> None:
+        identities = {name: files for name, files in self.content.identities.items() if name != namespace}
+        if len(written):
+            names = {kind: self.save_kept(kind, written) for kind in ("rows", "profiles", "sources", "ranks")}
+            identities[namespace] = IdentityFiles(**names, repeated=repeated)
+        self.change(identities=identities)
 
     def set_identities(self, namespace: str, rows: IdentityRows, *, repeated: bool) -> None:
         """Replace a namespace's rows, which are sorted; without a row the namespace goes. The caller notes whom it touched."""

@@ -1,5 +1,6 @@
 """Identities as rows: sorted, joined, each once. Pure; files are read in snapshots.py and written in drafts.py."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from psi.join import arrange, order_of, prefixes
-from psi.values import SLICE, Bools, Indices, Values
+from psi.values import SLICE, U8, Bools, Indices, Values
+
+from ..storage.files import let_go
 
 ProfileNumbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
 
@@ -39,6 +42,15 @@ class IdentityRows:
             profiles=self.profiles[indices],
             sources=self.sources[indices],
             ranks=self.ranks[indices],
+        )
+
+    def part(self, rows: slice) -> "IdentityRows":
+        """Return consecutive rows; they are not copied."""
+        return IdentityRows(
+            values=self.values.part(rows),
+            profiles=self.profiles[rows],
+            sources=self.sources[rows],
+            ranks=self.ranks[rows],
         )
 
     def join(self, other: "IdentityRows") -> "IdentityRows":
@@ -87,6 +99,12 @@ class IdentityRows:
         }
         return columns if self.values.lengths is None else columns | {"lengths": self.values.lengths}
 
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, npt.NDArray[Any]]) -> "IdentityRows":
+        """Return the rows of which `columns` gave the arrays."""
+        values = Values(columns["rows"], columns.get("lengths"))
+        return cls(values=values, profiles=columns["profiles"], sources=columns["sources"], ranks=columns["ranks"])
+
     def packed_as(self, other: "IdentityRows") -> "IdentityRows | None":
         """Return the same rows with values as wide as the other's; None where the other's are not wide enough."""
         missing = other.values.rows.shape[1] - self.values.rows.shape[1]
@@ -111,16 +129,29 @@ def as_values(ids: npt.NDArray[np.bytes_]) -> Values:
 def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None) -> Bools:
     """Return which rows, sorted by value or taken in the order `by`, differ from the row before."""
     first = np.ones(len(values), bool)
-    beginnings = prefixes(values.rows)
-    if by is not None:
-        beginnings = beginnings[by]
-    same = np.flatnonzero(beginnings[1:] == beginnings[:-1])
+    same = _alike(values.rows) if by is None else _alike_by(values.rows, by)
     before, row = (same, same + 1) if by is None else (by[same], by[same + 1])
     equal = np.empty(len(row), np.bool_)
     for start in range(0, len(row), SLICE):
         one, other = (np.take(values.rows, each[start : start + SLICE], axis=0) for each in (row, before))
         equal[start : start + SLICE] = (one == other).all(axis=1)
+        let_go(values.rows)
     for column in columns if values.lengths is None else (values.lengths, *columns):
         equal &= column[row] == column[before]
     first[same[equal] + 1] = False
     return first
+
+
+def _alike(rows: U8) -> Indices:
+    """Return the rows that begin as the next one does; rows of a mapped file do not stay in memory."""
+    same = [np.empty(0, np.intp)]
+    for start in range(0, len(rows), SLICE):
+        part = prefixes(rows[start : start + SLICE + 1])
+        same.append(start + np.flatnonzero(part[1:] == part[:-1]))
+        let_go(rows)
+    return np.concatenate(same)
+
+
+def _alike_by(rows: U8, order: Indices) -> Indices:
+    beginnings = prefixes(rows)[order]
+    return np.flatnonzero(beginnings[1:] == beginnings[:-1])

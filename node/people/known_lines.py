@@ -5,7 +5,7 @@ a line may have been without the secret of the home.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,25 @@ from pyroaring import BitMap
 
 from psi import kernel
 from psi.join import join_order, match
-from psi.values import U8, Bools, Indices, Values
+from psi.values import SLICE, U8, Bools, Indices, Values
 
 from ..access.scope import Scope
+from ..compute.aside import Aside, Buckets, KeptArrays
 from ..inputs.text_columns import Lines
 from ..storage.database import Tx
+from ..storage.sorted_files import texts
 from .identity_rows import begins
 from .manifests import LineFiles
 from .snapshots import Snapshot, load
-from .splicing import Splice, before, places_of
+from .splicing import Survey
+from .stored_columns import StoredColumn
 
 if TYPE_CHECKING:
     from .drafts import Draft
 
 WIDTH = 16  # bytes of a digest
+BUCKETS = 64  # by the first bits of a digest
+WORTH_IT = 1 << 18  # lines; fewer are put in order at once
 
 
 def key(scope: Scope, tx: Tx) -> bytes:
@@ -61,16 +66,7 @@ class KnownLines:
 
     @classmethod
     def open(cls, snapshot: Snapshot, files: LineFiles) -> "KnownLines":
-        names = ("digests", "profiles", "lines", "outcomes", "at")
-        given = {name: getattr(files, name) for name in names}
-        return cls(**{name: load(snapshot, file) for name, file in given.items() if file is not None})
-
-    @property
-    def first(self) -> npt.NDArray[np.int32]:
-        """The first row that has the digest of each row."""
-        rows = np.arange(len(self), dtype=np.int32)
-        rows[~begins(Values(self.digests))] = 0
-        return np.maximum.accumulate(rows)
+        return cls(**{name: load(snapshot, file) for name, file in _files(files).items()})
 
     def find(self, digests: U8) -> npt.NDArray[np.int32]:
         """Return the first row that has each digest, -1 where none has."""
@@ -81,10 +77,21 @@ class KnownLines:
         return found
 
     def by_line(self) -> npt.NDArray[np.int32]:
-        """Return the row of each line by its number, -1 where none is known; of high numbers among few lines, nothing."""
-        rows = np.full(min(int(self.lines.max(initial=0)) + 1, 4 * len(self) + (1 << 16)), -1, np.int32)
-        here = np.flatnonzero(self.lines < len(rows))
-        rows[self.lines[here]] = here
+        """Return the first row with the digest of each line, by the line's number, -1 where none is known; of high numbers
+        among few lines, nothing.
+        """
+        highest = max((int(self.lines[part].max()) for part in _parts(len(self))), default=0)
+        rows = np.full(min(highest + 1, 4 * len(self) + (1 << 16)), -1, np.int32)
+        first, before = 0, np.zeros((1, WIDTH), np.uint8)
+        for part in _parts(len(self)):
+            digests, lines = self.digests[part], self.lines[part]
+            begin = begins(Values(digests))
+            begin[:1] = (digests[:1] != before).any() or part.start == 0
+            firsts = np.where(begin, part.start + np.arange(len(lines)), first)
+            np.maximum.accumulate(firsts, out=firsts)
+            here = np.flatnonzero(lines < len(rows))
+            rows[lines[here]] = firsts[here]
+            first, before = int(firsts[-1]), digests[-1:]
         return rows
 
     def take(self, where: Indices | Bools) -> "KnownLines":
@@ -97,9 +104,15 @@ class KnownLines:
         """The permutation that sorts the lines."""
         return join_order(self.digests, self.lines)
 
-    def join(self, other: "KnownLines") -> "KnownLines":
-        mine, others = self.columns(), other.columns()
-        return KnownLines(**{name: np.concatenate([mine[name], others[name]]) for name in mine})
+    def part(self, rows: slice) -> "KnownLines":
+        """Return consecutive lines; they are not copied."""
+        return KnownLines(**{name: column[rows] for name, column in self.columns().items()})
+
+    @classmethod
+    def joined(cls, parts: "Sequence[KnownLines]") -> "KnownLines":
+        """Return the lines of all parts, of which there is at least one."""
+        columns = [each.columns() for each in parts]
+        return cls(**{name: np.concatenate([each[name] for each in columns]) for name in columns[0]})
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         columns: dict[str, npt.NDArray[Any]] = {
@@ -111,25 +124,68 @@ class KnownLines:
         return columns if self.at is None else columns | {"at": self.at}
 
 
-def replace(draft: "Draft", dataset: str, stamp: str, profiles: Bools, given: KnownLines) -> None:
-    """Name lines in place of those that some profiles, bool (count,), had; all others go if they have another stamp."""
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + SLICE) for start in range(0, count, SLICE))
+
+
+def _files(files: LineFiles) -> dict[str, str]:
+    given = {name: getattr(files, name) for name in ("digests", "profiles", "lines", "outcomes", "at")}
+    return {name: file for name, file in given.items() if file is not None}
+
+
+def _stored(snapshot: Snapshot, files: LineFiles) -> dict[str, StoredColumn]:
+    return {name: StoredColumn(snapshot, file) for name, file in _files(files).items()}
+
+
+def replace(draft: "Draft", dataset: str, stamp: str, profiles: Bools, parts: Iterable[KnownLines], count: int) -> None:
+    """Name lines in place of those that some profiles, bool (count,), had; all others go if they have another stamp.
+
+    The new ones come in parts, `count` in all at most.
+    """
     files = draft.content.known_lines.get(dataset)
-    order = given.order
-    if files is None or files.stamp != stamp:
-        columns = given.columns().items()  # one after the other: they are large
-        return _name(draft, dataset, stamp, {kind: draft.save(kind, np.take(each, order, 0)) for kind, each in columns})
-    new = given.take(order)
-    old = KnownLines.open(draft.snapshot, files)
-    stays = ~profiles[old.profiles]
-    if not len(new) and stays.all():
+    same = files is not None and files.stamp == stamp
+    if count > WORTH_IT:
+        old = KnownLines.open(draft.snapshot, files) if files is not None and same else None
+        return _merge(draft, dataset, stamp, profiles, parts, old)
+    given = KnownLines.joined(list(parts))
+    new = given.take(given.order)
+    if files is None or not same:
+        columns = new.columns().items()
+        return _name(draft, dataset, stamp, {kind: draft.save(kind, each) for kind, each in columns})
+    stored = _stored(draft.snapshot, files)
+    before = Survey.of(stored, "digests", new.digests, lambda block: ~profiles[block["profiles"]])
+    if not (len(new) or len(before.gone["profiles"])):
         return None
-    alike = places_of(old.digests, new.digests)
-    new = old.take(alike[stays[alike]]).join(new)
+    new = KnownLines.joined([KnownLines(**before.alike), new])
     new = new.take(new.order)
-    stays[alike] = False
-    splice, was = Splice(kept=stays, before=before(old.digests, new.digests)), old.columns()
-    names = {kind: draft.splice(kind, splice, was[kind], column) for kind, column in new.columns().items()}
+    splice = before.splice(new.digests)
+    names = {kind: draft.splice(kind, splice, stored[kind], column) for kind, column in new.columns().items()}
     return _name(draft, dataset, stamp, names)
+
+
+def _merge(
+    draft: "Draft", dataset: str, stamp: str, profiles: Bools, parts: Iterable[KnownLines], old: KnownLines | None
+) -> None:
+    """Do what `replace` does, with a part of the lines after the other, by the first bits of their digests."""
+    aside = Aside(draft.base.directory)
+    buckets, written = Buckets(aside, BUCKETS), KeptArrays(aside)
+    for part in parts:
+        buckets.split(part.digests[:, 0] // np.uint8(256 // BUCKETS), part.columns())
+    begins = [bytes([first]) for first in range(256 // BUCKETS, 256, 256 // BUCKETS)]
+    edges = [0, *([0] * len(begins) if old is None else np.searchsorted(texts(old.digests), begins).tolist())]
+    edges.append(0 if old is None else len(old))
+    for bucket, given in enumerate(buckets):
+        found = []
+        if old is not None and edges[bucket + 1] > edges[bucket]:
+            there = old.part(slice(edges[bucket], edges[bucket + 1]))
+            found.append(there.take(~profiles[there.profiles]))
+        if len(given):
+            found.append(KnownLines(**given.all()))
+        if found:
+            lines = KnownLines.joined(found)
+            written.append(lines.take(lines.order).columns())
+    names = {kind: draft.save_kept(kind, written) for kind in written.names}
+    return _name(draft, dataset, stamp, names) if names else forget(draft, dataset)
 
 
 def take_out(draft: "Draft", gone: Bools) -> None:

@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from psi.values import SLICE
+
 from ..inputs.sql import quoted
+from .identity_rows import ProfileNumbers
 from .snapshots import NUMBER, Snapshot
 
 if TYPE_CHECKING:
@@ -32,12 +35,20 @@ def people_of(snapshot: Snapshot, dataset: str) -> BitMap:
     return found
 
 
-def note(draft: "Draft", dataset: str, numbers: npt.NDArray[np.int64]) -> None:
+def note(draft: "Draft", dataset: str, numbers: ProfileNumbers) -> None:
     """Note that a dataset names some profiles, beside those that it named before."""
-    having = np.zeros(draft.content.count, bool)
-    having[numbers] = True
-    found = people_of(draft.base, dataset) | BitMap(np.flatnonzero(having).astype(np.uint32))
+    found = people_of(draft.base, dataset) | profiles_of(numbers)
     draft.change(named={**draft.content.named, dataset: draft.save_bytes("named.roaring", found.serialize())})
+
+
+def profiles_of(numbers: ProfileNumbers) -> BitMap:
+    """Return the profiles of some rows, in whatever order."""
+    having = np.zeros(int(numbers.max(initial=0)) + 1, bool)
+    having[numbers] = True
+    found = BitMap()
+    for start in range(0, len(having), SLICE):
+        found |= BitMap((start + np.flatnonzero(having[start : start + SLICE])).astype(np.uint32))
+    return found
 
 
 def with_attributes(snapshot: Snapshot, dataset: str) -> npt.NDArray[np.uint32]:

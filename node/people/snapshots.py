@@ -24,6 +24,8 @@ from .manifests import Manifest
 
 QUIET_SECONDS = 1  # what follows a change waits until the data has not changed for so long
 PATIENCE_SECONDS = 10  # but no longer than this
+KNOWN_FILES = 256  # of which this process remembers something
+_ONE_TO_ONE: dict[tuple[Path, str], bool] = {}
 NUMBER = "#"  # the column of attribute files with profile numbers
 NOTED = np.dtype(  # consent of a profile's identities in a namespace
     [("profile", "<u4"), ("code", "u1"), ("at", "<i8"), ("basis", "<u2")]
@@ -117,7 +119,8 @@ class Snapshot:
         if not len(known) or not len(ids):
             return np.full(len(ids), -1, np.int64)
         order = self.profile_order
-        places = np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)
+        sought = ids.astype(known.dtype, copy=False)  # for longer ones all that are known would be copied
+        places = np.minimum(np.searchsorted(known, sought, sorter=order), len(known) - 1)
         found = order[places].astype(np.int64)
         return np.where((known[found] == ids) & (ids != b""), found, -1)  # an erased profile's id is empty
 
@@ -140,10 +143,9 @@ class Snapshot:
         rows = self.rows(namespace)
         if self._is_repeated(namespace):
             rows = rows.take(np.flatnonzero(begins(rows.values, rows.profiles)))
-        codes = np.zeros(self.profile_count, np.uint8)
-        noted = self.noted(namespace)
-        codes[noted["profile"]] = noted["code"]
-        return Identities(values=rows.values, profiles=rows.profiles, consent=codes[rows.profiles])
+        return Identities(
+            values=rows.values, profiles=rows.profiles, consent=noted_codes(self, namespace)[rows.profiles]
+        )
 
     def starts(self, namespace: str) -> Indices:
         """Return where each distinct value begins in `identities(namespace)`, for `reduceat` over the profiles that have it."""
@@ -160,16 +162,21 @@ class Snapshot:
 
         That is the one marked so at import, else the first given.
         """
-        best = np.full(self.profile_count, np.iinfo(np.int64).max, np.int64)
-        for place, name in enumerate(self.namespaces):
-            rows = self.rows(name)
-            np.minimum.at(best, rows.profiles, rows.key(place))
         rows = self.rows(namespace)
-        primary = best[rows.profiles] == rows.key(self.namespaces.index(namespace)) if len(rows) else []
+        primary = self._primaries[rows.profiles] == rows.key(self.namespaces.index(namespace)) if len(rows) else []
         mask = np.asarray(primary, bool)
         if self._is_repeated(namespace):
             mask = np.logical_or.reduceat(mask, np.flatnonzero(begins(rows.values, rows.profiles)))
         return mask
+
+    @cached_property
+    def _primaries(self) -> npt.NDArray[np.int64]:
+        """The key of each profile's primary identity, int64 (n,)."""
+        best = np.full(self.profile_count, np.iinfo(np.int64).max, np.int64)
+        for place, name in enumerate(self.namespaces):
+            rows = self.rows(name)
+            np.minimum.at(best, rows.profiles, rows.key(place))
+        return best
 
     def given_outside(self, namespace: str, sources: Sequence[int]) -> Bools:
         """Return for each row of `identities(namespace)` whether a dataset other than these gave it."""
@@ -243,12 +250,37 @@ class Snapshot:
         return load(self, name) if name else np.zeros(0, dtype)
 
 
+def noted_codes(snapshot: Snapshot, namespace: str) -> U8:
+    """Return by the number of a profile the consent noted for its identities in one namespace, uint8 (n,)."""
+    codes, noted = np.zeros(snapshot.profile_count, np.uint8), snapshot.noted(namespace)
+    codes[noted["profile"]] = noted["code"]
+    return codes
+
+
+def one_to_one(snapshot: Snapshot, namespace: str) -> IdentityRows | None:
+    """Return one namespace's identities as they are stored, if no two rows have the same value; else None."""
+    rows, files = snapshot.rows(namespace), snapshot.content.identities.get(namespace)
+    if files is None:
+        return None
+    known = (snapshot.directory, files.rows)  # files never change
+    if known not in _ONE_TO_ONE:
+        if len(_ONE_TO_ONE) >= KNOWN_FILES:
+            _ONE_TO_ONE.clear()
+        _ONE_TO_ONE[known] = bool(begins(rows.values).all())
+    return rows if _ONE_TO_ONE[known] else None
+
+
+def reopened(snapshot: Snapshot) -> Snapshot:
+    """Return the same generation with no file mapped yet: what was read of one stays in memory as long as it is."""
+    return Snapshot(snapshot.directory, snapshot.generation, snapshot.content)
+
+
 def load(snapshot: Snapshot, name: str) -> npt.NDArray[Any]:
     """Return the array in a file of a generation, mapped into memory."""
     try:
         return np.load(below(snapshot.directory, name), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except (OSError, ValueError, EOFError) as error:
-        raise _missing(snapshot, name) from error
+        raise missing(snapshot, name) from error
 
 
 def bitmap(snapshot: Snapshot, name: str | None) -> BitMap:
@@ -256,10 +288,10 @@ def bitmap(snapshot: Snapshot, name: str | None) -> BitMap:
     try:
         return BitMap.deserialize(below(snapshot.directory, name).read_bytes()) if name else BitMap()
     except (OSError, ValueError, IndexError) as error:
-        raise _missing(snapshot, name) from error
+        raise missing(snapshot, name) from error
 
 
-def _missing(snapshot: Snapshot, name: str | None) -> Failure:
+def missing(snapshot: Snapshot, name: str | None) -> Failure:
     return Failure(
         f"the data file {name} of generation {snapshot.generation} is missing or damaged, or people were erased meanwhile",
         hint="run the command again; if it stays so, restore the home from a backup",

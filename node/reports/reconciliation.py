@@ -25,7 +25,7 @@ from ..feeds.receiving.join import open_chain
 from ..feeds.receiving.membership_files import MembershipFiles
 from ..feeds.receiving.received import Received
 from ..feeds.runs import SentRun
-from ..feeds.sending import revisions
+from ..feeds.sending import kept_content
 from ..feeds.sending.feeds import Feeds
 from ..feeds.states import RecipientStatus
 from ..governance.governance import Governance
@@ -177,7 +177,7 @@ def _contents(scope: Scope, connection: Connection, last: SentRun) -> dict[str, 
         epoch = key_epochs.running(scope, tx, connection)
     if epoch is None or epoch.number != last.report.epoch:
         return {}
-    kept = revisions.load(cache_of(scope, connection, epoch), last.id)
+    kept = kept_content.whole(cache_of(scope, connection, epoch), last.id)
     return {namespace: content.values for namespace, content in kept.items()}
 
 
@@ -207,9 +207,9 @@ def _received(scope: Scope, name: str, partner: str | None) -> Document:
         if epoch is not None and chain and chain[-1].epoch == epoch.number and namespace in chain[-1].records:
             with evaluations.known(scope, connection, epoch, namespace, snapshot) as known:
                 bitmaps, opened = open_chain(scope, chain, namespace, known, then)
-            here = seen[namespace][known.places_in_snapshot]
+            here = seen[namespace][known.in_snapshot]
             matched = np.flatnonzero(bitmaps.any(axis=1) & here)
-            people |= audiences.holders(snapshot, namespace, known.places_in_snapshot[matched])
+            people |= audiences.holders(snapshot, namespace, np.flatnonzero(known.in_snapshot)[matched])
             numbers |= {
                 "not_asked": universe - int(here.sum()),
                 "matched": len(matched),

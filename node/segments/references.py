@@ -92,6 +92,7 @@ WITH_RULES: dict[str, Callable[[Scope, Tx], "Iterable[tuple[str, Tree]]"]] = {}
 USED_BY: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises NotAllowed if a segment of ours is needed there
 ELSEWHERE: dict[str, Callable[[Scope, Tx, str], None]] = {}  # raises UsedElsewhere if other projects use it
 CHANGED: dict[str, Callable[[Scope, Tx, str], None]] = {}  # called with a segment that has another rule; may refuse it
+RENAMED: dict[str, Callable[[Scope, Tx, str, str], None]] = {}  # called with a segment's name and its new one
 DELETED: dict[str, Callable[[Scope, Tx, str], None]] = {}  # called before its row goes
 REFRESH: dict[str, Callable[[Scope], object]] = {}  # brings up to date what rules and feeds read from elsewhere
 
@@ -156,10 +157,11 @@ def check_visible(scope: Scope, tx: Tx, references: Iterable[str]) -> None:
             raise KINDS[place.kind](scope).missing(place.target)
 
 
-def check_unused(scope: Scope, tx: Tx, segment: str) -> None:
-    """Raise NotAllowed if another room needs a segment of ours."""
-    for check in USED_BY.values():
-        check(scope, tx, segment)
+def check_unused(scope: Scope, tx: Tx, segment: str, *, but: Collection[str] = ()) -> None:
+    """Raise NotAllowed if another room needs a segment of ours, `but` for some."""
+    for noun, check in USED_BY.items():
+        if noun not in but:
+            check(scope, tx, segment)
 
 
 def check_not_elsewhere(scope: Scope, tx: Tx, segment: str) -> None:

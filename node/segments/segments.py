@@ -189,24 +189,24 @@ class Segments:
 
     def all(self) -> list[Segment]:
         """Return the project's segments by name."""
-        with self._scope.read() as tx:
+        with self._scope.read(act="segment.view") as tx:
             hidden = Visibility(self._scope, tx).hidden_segments()
             return records.seen(self._scope, tx, [each for each in stored(self._scope, tx) if each.name not in hidden])
 
     def show(self, name: str, tx: Tx | None = None) -> Segment:
         """Return a segment; raises NotFound."""
-        with self._scope.read(tx) as tx:
+        with self._scope.read(tx, act="segment.view") as tx:
             return records.seen(self._scope, tx, [self._get(tx, name)])[0]
 
     def pickable(self) -> list[Picked]:
         """Return what can be named where a segment is: ours, and what other projects share with this one."""
-        with self._scope.read() as tx:
+        with self._scope.read(act="segment.view") as tx:
             return references.pickable(self._scope, tx)
 
     def members(self, name: str, snapshot: Snapshot | None = None) -> BitMap:
         """Return the profile numbers of a segment as last evaluated, in a pinned snapshot or the newest, of the profiles
         that are there for the caller."""
-        with self._scope.read() as tx:
+        with self._scope.read(act="segment.view") as tx:
             segment = references.pick(self._scope, tx, name)
             snapshot = snapshot or Snapshot.open(self._scope, tx)
             return Visibility(self._scope, tx).narrowed(snapshot, snapshot.members(segment.id))
@@ -220,15 +220,41 @@ class Segments:
             except Gone:
                 return BitMap()
 
+    def rename(self, name: str, new: str) -> Segment:
+        """Give a segment another name; destinations that get it follow. Refused where a rule, a consent policy, a feed or
+        another project names it, or where a target knows it by its name alone."""
+        with self._scope.act("segment.rename", name, detail={"to": new[:100]}) as tx:
+            segment = self._get(tx, name)
+            if is_shared(check_name(new, "segment")):
+                raise InvalidName(f"{new[:80]!r} is how another project's segment is named", hint=_OTHER)
+            if find(self._scope, tx, new) is not None:
+                raise AlreadyExists(f"there is a segment {new!r} already", hint="choose another name")
+            self._check_not_composed(tx, name)
+            references.check_unused(self._scope, tx, name, but=references.RENAMED)
+            references.check_not_elsewhere(self._scope, tx, name)
+            for act in references.RENAMED.values():
+                act(self._scope, tx, name, new)
+            before, after = (Place(kind=PlaceKind.SEGMENT, target=each) for each in (name, new))
+            Labels(self._scope).pass_on(tx, before, after)
+            Labels(self._scope).forget(tx, before)
+            change(tx, segment, name=new)
+            draft = Draft(self._scope, tx)
+            draft.forget_list(name)
+            draft.publish()
+            return records.seen(self._scope, tx, [self._get(tx, new)])[0]
+
+    def _check_not_composed(self, tx: Tx, name: str) -> None:
+        users = [each.name for each in stored(self._scope, tx) if name in own(each.uses)]
+        if users:
+            shown = sorted(set(users) - Visibility(self._scope, tx).hidden_segments()) or ["others"]
+            raise NotAllowed(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
+
     def delete(self, name: str, *, anyway: bool = False) -> None:
         """Delete a segment; refused while another one is composed of it, a consent policy reads it or a feed shares it, and
         where other projects use it, unless it is meant `anyway`."""
         with self._scope.act("segment.delete", name) as tx:
             segment = self._get(tx, name)
-            users = [each.name for each in stored(self._scope, tx) if name in own(each.uses)]
-            if users:
-                shown = sorted(set(users) - Visibility(self._scope, tx).hidden_segments()) or ["others"]
-                raise NotAllowed(f"segment {name} is used by {', '.join(shown)}", hint="delete those first")
+            self._check_not_composed(tx, name)
             references.check_unused(self._scope, tx, name)
             if not anyway:
                 references.check_not_elsewhere(self._scope, tx, name)

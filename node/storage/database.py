@@ -25,7 +25,9 @@ Tx = Connection  # what a transaction, or a consistent look, sees and changes th
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('vesica'), hashtext(current_schema()))"
 BUSY_SECONDS = 30  # how long an act waits for another one's transaction
 _BESIDE = 1 << 16  # bytes of room, below which one that cannot be opened may be for want of it
-_PATIENCE_SECONDS = 1  # of what makes others wait, and can be done later
+_PATIENCE_SECONDS = (
+    2  # of what makes others wait, and can be done later; PostgreSQL takes 1 to send its own cleaning away
+)
 
 
 class Database:

@@ -1,6 +1,18 @@
 """The tables of destinations; see tables.py."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Integer, LargeBinary, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+)
 
 from .columns import identifier, metadata, of, time
 
@@ -21,6 +33,11 @@ destinations = Table(
     Column("reason", String(32)),  # the code for which it was disabled
     Column("next_attempt", BigInteger),  # before it nothing is sent: the last one failed
     Column("messages", Integer, nullable=False),  # how many were ever made
+    Column("part_of", String(32)),  # of a solution, the connection whose one it is
+    Column("brake", Integer, nullable=False, server_default="50"),  # per cent of a segment that may leave at once
+    Column("old_secret", LargeBinary),  # wrapped; signs too until it ends
+    time("old_secret_ends", nullable=True),
+    time("delay_alerted", nullable=True),  # when it was last said that changes wait too long
     time("created"),
     UniqueConstraint("project_id", "name"),
 )
@@ -42,6 +59,16 @@ activations = Table(  # a segment that a destination gets
     Column("present", Integer, nullable=False),
     Column("failed", Integer, nullable=False),  # identities
     Column("stopped", String(32)),  # the code for which nobody may leave
+    Column(
+        "mapping", JSON, nullable=False, server_default="{}"
+    ),  # by field at the target, the attribute ("dataset.column") that it gets
+    Column("external_id", String(255)),  # what the target calls the segment
+    Column("audience", String(63)),  # the name by which it was asked to make it; none: it was not asked
+    Column("unremoved", Integer, nullable=False, server_default="0"),  # of those that failed: removals
+    time("again", nullable=True),  # when removals that failed are said again by themselves
+    time("said_again", nullable=True),  # when they last were
+    Column("held", Integer, nullable=False, server_default="0"),  # removals that the brake holds
+    Column("released", Boolean, nullable=False, server_default=false()),  # a person said yes to them
     time("created"),
     time("confirmed", nullable=True),  # when the last revision was delivered whole
     UniqueConstraint("destination_id", "segment"),
@@ -60,9 +87,15 @@ batches = Table(  # its id is that of its message
     Column("sequence", Integer, nullable=False),  # among all of the destination, in the order in which they are sent
     Column("adds", Integer, nullable=False),
     Column("removes", Integer, nullable=False),
-    Column("state", String(12), nullable=False),  # waiting, delivered, failed, superseded
+    Column("state", String(12), nullable=False),  # waiting, delivered, failed, superseded, accepted
     Column("attempts", Integer, nullable=False),
     Column("code", String(32)),  # of the last attempt
+    time("not_before", nullable=True),  # until when it waits for other changes
+    Column("hours", JSON),  # how many of its changes were noticed in which hour, where it is not one
+    Column("answer", LargeBinary),  # wrapped: how the target's answer to it began, without what looks like data
+    time("sent", nullable=True),  # when the last attempt began
+    Column("handle", LargeBinary),  # wrapped: where to ask whether the target is ready
+    time("ready", nullable=True),  # when to ask; without a handle: when the target was ready
     time("created"),
     time("changed"),
 )
@@ -79,4 +112,31 @@ deliveries = Table(  # what became of changes, by the hour in which they were no
     Column("code", String(32), nullable=False),
     Column("count", Integer, nullable=False),
     UniqueConstraint("destination_id", "segment", "hour", "outcome", "code"),
+)
+
+# written by destinations
+latencies = Table(  # how long delivered changes took, by the hour in which they were noticed
+    "latencies",
+    metadata,
+    identifier(),
+    of("destination"),
+    Column("segment", String(63), nullable=False),
+    time("hour"),
+    Column("stage", String(12), nullable=False),  # qualified, sent, confirmed, ready
+    Column("seconds", Integer, nullable=False),  # since they qualified, in three digits
+    Column("count", Integer, nullable=False),
+    time("last"),  # when the last of them came so far
+    UniqueConstraint("destination_id", "segment", "hour", "stage", "seconds"),
+)
+
+# written by destinations
+subscriptions = Table(  # who wants to hear what of a destination
+    "subscriptions",
+    metadata,
+    identifier(),
+    of("destination"),
+    Column("user_name", String(63), nullable=False),  # empty: the operator of a node without users
+    Column("kinds", JSON, nullable=False),
+    Column("mail", String(254)),
+    UniqueConstraint("destination_id", "user_name"),
 )

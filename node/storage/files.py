@@ -1,15 +1,22 @@
 """Files that survive a kill: written beside, synced, renamed, and the directory synced. They are their owner's alone."""
 
 import errno
+import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DiskFull, Failure
 from . import temporary
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+COPIED = 1 << 20  # bytes at once
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,6 +63,21 @@ def put(made: Path, path: Path) -> None:
         sync_directory(path.parent)
     except OSError as error:
         raise failure_of(error, path) from error
+
+
+def link(path: Path, other: Path) -> None:
+    """Give a file another name in the same directory, durably; where a file system has no second names, a copy.
+
+    Raises FileNotFoundError where it is gone, else as `write_atomically` does.
+    """
+    try:
+        os.link(path, other)
+        sync_directory(other.parent)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:
+        with path.open("rb") as file:
+            write_atomically(other, iter(partial(file.read, COPIED), b""))
 
 
 def make_directory(path: Path) -> None:
@@ -109,3 +131,12 @@ def failure_of(error: OSError, path: Path) -> Failure:
     if error.errno in _NO_SPACE:
         return DiskFull(f"no space left to write {path}", hint="make room on that disk and run the command again")
     return Failure(f"cannot write {path}: {error.strerror}", hint="check that the directory exists and is yours")
+
+
+def let_go(array: "npt.NDArray[Any]") -> None:
+    """Let what was read of a mapped file go from memory; it is read again where it is needed. Nothing else changes."""
+    base: Any = array
+    while hasattr(base, "base"):  # an array, of another or of a map
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)

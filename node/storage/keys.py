@@ -6,6 +6,7 @@ master key: one file, so that a new key and the statement about it are there tog
 ever part of a repr or an error.
 """
 
+import hmac
 import os
 from collections.abc import Callable
 from functools import cached_property
@@ -57,6 +58,10 @@ class Keys:
                 "a stored secret does not open with this home's master key",
                 hint="restore keys/ and the database from the same backup",
             ) from error
+
+    def derive(self, label: bytes) -> bytes:
+        """Return a key of this home for one purpose, 32 bytes; `label` names it and its version."""
+        return hmac.digest(self._master, label, "sha256")
 
     def sign(self, message: bytes) -> bytes:
         """Return the node's Ed25519 signature, 64 bytes."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -17,7 +18,7 @@ from psi.values import U8, Bools
 
 from ..errors import Failure
 from .cache import Cache
-from .files import beside, put
+from .files import beside, link, put
 from .sorted_files import Block, Sealing, Shape, SortedFile
 from .views import Listed, View
 
@@ -49,10 +50,24 @@ class Parts:
     """
 
     def __init__(
-        self, cache: Cache, name: str, *, key: int, columns: Mapping[str, int], empty: str | None = None
+        self,
+        cache: Cache,
+        name: str,
+        *,
+        key: int,
+        columns: Mapping[str, int],
+        empty: str | None = None,
+        kind: str | None = None,
     ) -> None:
+        """Rows of one `kind` (the name, if none is given) may begin with the files of each other."""
         self.shape, self._empty = Shape(key, columns), empty
-        self._cache, self._name = cache, name
+        self._cache, self._name, self._kind = cache, name, name if kind is None else kind
+
+    @staticmethod
+    def shape_of(cache: Cache, name: str) -> Shape | None:
+        """Return the shape of the rows under a name, None where there are none."""
+        said = _said(cache, name)
+        return None if said is None else Shape(said["shape"][0], dict(said["shape"][1]))
 
     @contextmanager
     def open(self) -> Iterator[View]:
@@ -101,6 +116,20 @@ class Parts:
                 self._cache.drop(self._name)
             self._sweep()
         return gone
+
+    def begin_with(self, others: "Parts") -> None:
+        """Have the rows of others of the same kind and shape, without a copy: their files get a name more.
+
+        Raises Failure where these are going.
+        """
+        with self._cache.locked():
+            listed = others._listed()
+            try:
+                for salt, _ in listed.files:
+                    link(others._path(salt), self._path(salt))
+            except FileNotFoundError as error:
+                raise Failure("a file of the cache cannot be read any more", hint="run it again") from error
+            self._save(replace(listed, stamp=self._cache.random(STAMP)))
 
     def drop(self) -> None:
         """Delete everything."""
@@ -190,12 +219,12 @@ class Parts:
 
     def _made(self, files: ExitStack, blocks: Iterable[Block]) -> tuple[Path, bytes, int]:
         """Write a file that has no name yet; return where it is, its salt, and how many rows it has."""
-        sealing = Sealing(self._cache, self._name, self.shape)
+        sealing = Sealing(self._cache, self._kind, self.shape)
         path = files.enter_context(beside(self._path(sealing.salt), sealing.pieces(blocks)))
         return path, sealing.salt, sealing.count
 
     def _reread(self, files: ExitStack, path: Path) -> Iterator[Block]:
-        stored = SortedFile.open(self._cache, path, self._name)
+        stored = SortedFile.open(self._cache, path, self._kind)
         files.callback(stored.close)
         return stored.blocks()
 
@@ -223,18 +252,15 @@ class Parts:
             return sum(map(len, view.blocks(keys_only=True)))
 
     def _file(self, files: ExitStack, salt: bytes) -> SortedFile:
-        stored = SortedFile.open(self._cache, self._path(salt), self._name)
+        stored = SortedFile.open(self._cache, self._path(salt), self._kind)
         files.callback(stored.close)
         if stored.salt != salt or stored.shape != self.shape:
             raise InvalidTag
         return stored
 
     def _listed(self) -> Listed:
-        stored = self._cache.load(self._name, only=("list",))
-        if not stored:
-            return Listed()
-        said = msgpack.unpackb(stored["list"].tobytes(), use_list=False)
-        return Listed(**said["list"]) if said["shape"] == self._shape() else Listed()
+        said = _said(self._cache, self._name)
+        return Listed(**said["list"]) if said is not None and said["shape"] == self._shape() else Listed()
 
     def _save(self, listed: Listed) -> None:
         said = msgpack.packb({"list": asdict(listed), "shape": self._shape()})
@@ -254,6 +280,12 @@ class Parts:
 
     def _path(self, salt: bytes) -> Path:
         return self._cache.path(self._file_name(salt))
+
+
+def _said(cache: Cache, name: str) -> dict[str, Any] | None:
+    """Return the list that a name has, as it was saved."""
+    stored = cache.load(name, only=("list",))
+    return msgpack.unpackb(stored["list"].tobytes(), use_list=False) if stored else None
 
 
 class _Change:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from psi.engine import blocks
-from psi.values import SLICE, Rows
+from psi.values import SLICE, U8, Rows
+
+from .files import let_go
 
 
 def packed(arrays: Mapping[str, Rows]) -> Iterator[bytes]:
@@ -22,6 +24,21 @@ def packed(arrays: Mapping[str, Rows]) -> Iterator[bytes]:
                     member.write(np.ascontiguousarray(block).data)
                     yield from sink.taken()
     yield from sink.taken()
+
+
+class Passing:
+    """Rows of a mapped file, uint8 (n, width), copied some at a time: what was read does not stay in memory."""
+
+    def __init__(self, mapped: Rows) -> None:
+        self._mapped = mapped
+
+    def __len__(self) -> int:
+        return len(self._mapped)
+
+    def __getitem__(self, rows: slice) -> U8:
+        found = self._mapped[rows].copy()
+        let_go(self._mapped[:])
+        return found
 
 
 class _Sink(io.RawIOBase):

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from psi.join import match
-from psi.values import U8, Indices
+from psi.values import U8, Bools, Indices
 
 from .cache import SALT, TAG, Cache
 
@@ -26,6 +26,7 @@ PIECE = 1 << 14  # bytes of the keys of one piece, and rows of it at least
 LEAST_ROWS = 64
 OPENED = 1 << 22  # bytes of pieces that a search has open at once
 ROWS = 1 << 14  # that are read at once
+BUCKETS = 1 << 12  # of rows, by the first bits of their keys
 _END = 8  # bytes that say how long the end is
 _KEYS = ""  # the name of the keys among the columns
 
@@ -131,11 +132,12 @@ class SortedFile:
     def __len__(self) -> int:
         return int(self._count)
 
-    def blocks(self, *, keys_only: bool = False, rows: int = ROWS) -> Iterator[Block]:
-        """Yield all rows, some at a time."""
+    def blocks(self, *, keys_only: bool = False, rows: int = ROWS, within: Bools | None = None) -> Iterator[Block]:
+        """Yield all rows, some at a time; `within` some buckets, bool (BUCKETS,), those and others near them."""
         names, step = [] if keys_only else list(self.shape.columns), max(1, rows // self._rows)
-        for start in range(0, len(self._firsts), step):
-            keys, *columns = self._load(range(start, min(start + step, len(self._firsts))), [_KEYS, *names])
+        pieces = range(len(self._firsts)) if within is None else self._reaching(within)
+        for start in range(0, len(pieces), step):
+            keys, *columns = self._load(pieces[start : start + step], [_KEYS, *names])
             yield Block(keys, dict(zip(names, columns, strict=True)))
 
     def find(self, keys: U8, names: Collection[str]) -> tuple[Indices, Block]:
@@ -150,6 +152,11 @@ class SortedFile:
             places.append(here + first)
             found.append(rows)
         return np.concatenate(places), Block.join([each for each in found if len(each)] or found[:1])
+
+    def _reaching(self, buckets: Bools) -> list[int]:
+        """Return the pieces that may have rows of some buckets."""
+        until, firsts = np.append(0, np.cumsum(buckets)), buckets_of(self._firsts)
+        return np.flatnonzero(until[np.append(firsts[1:], BUCKETS - 1) + 1] > until[firsts]).tolist()
 
     def _where(self, keys: U8) -> tuple[Indices, Indices]:
         """Return the pieces where keys may lie, and at which of the keys each begins: one edge more than pieces."""
@@ -213,6 +220,11 @@ def _begins(rows: int, widths: Sequence[int]) -> list[int]:
 def texts(keys: U8) -> npt.NDArray[np.bytes_]:
     """Return keys as numpy compares them, in the order of their bytes: bytes (n,)."""
     return np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").reshape(-1)
+
+
+def buckets_of(keys: U8) -> Indices:
+    """Return the bucket of each key, 0 to 4,095; those of keys in order ascend."""
+    return (keys[:, 0].astype(np.intp) << 4) | (keys[:, 1] >> 4)
 
 
 def _cut(blocks: Iterable[Block], size: int) -> Iterator[Block]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from .columns import DAY, HOUR, identifier, metadata, of, time
-from .destination_tables import activations, batches, deliveries, destinations
+from .destination_tables import activations, batches, deliveries, destinations, latencies, subscriptions
 from .partner_tables import (
     agreements,
     answers,
@@ -69,8 +69,10 @@ __all__ = [
     "jobs",
     "label_uses",
     "labels",
+    "latencies",
     "ledger",
     "letters",
+    "mails",
     "manifests",
     "memberships",
     "metadata",
@@ -82,6 +84,7 @@ __all__ = [
     "runs",
     "segments",
     "shares",
+    "subscriptions",
     "suppressions",
     "tokens",
     "universes",
@@ -285,6 +288,21 @@ jobs = Table(
     Column("error", JSON),
     time("created"),
     time("changed"),
+)
+
+# written by destinations
+mails = Table(  # alerts on their way to a person
+    "mails",
+    metadata,
+    identifier(),
+    of("project"),
+    Column("user_name", String(63), nullable=False),  # empty: the operator of a node without users
+    Column("address", String(254), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("state", String(12), nullable=False),  # waiting, sent, failed
+    Column("attempts", Integer, nullable=False),
+    time("next_attempt"),
+    time("created"),
 )
 
 # written by access

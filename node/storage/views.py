@@ -1,6 +1,6 @@
 """Rows of a base and its parts as they were at one moment: single ones by their keys, or all in order."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from psi.join import join_order
 from psi.values import U8, Bools, Indices
 
 from ..errors import Failure
-from .sorted_files import ROWS, Block, Shape, SortedFile, texts
+from .sorted_files import ROWS, Block, Shape, SortedFile, buckets_of, texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +95,25 @@ class View:
             places, block = places[lasting], block.take(np.flatnonzero(lasting))
         return places, Block(block.keys, {name: block.columns[name] for name in columns})
 
-    def blocks(self, *, keys_only: bool = False, rows: int = ROWS, first: int = 0) -> Iterator[Block]:
+    def blocks(
+        self,
+        *,
+        keys_only: bool = False,
+        rows: int = ROWS,
+        first: int = 0,
+        within: Bools | None = None,
+        over: Iterable[Block] = (),
+    ) -> Iterator[Block]:
         """Yield all rows in the order of their keys, some at a time; `first` is the place of the oldest file to be read.
 
-        Rows that stand for none are left out where all files are read.
+        Rows that stand for none are left out where all files are read. With `within` come those of some buckets, bool
+        (BUCKETS,), alone. Rows that are laid `over` the others take the place of those of the same keys.
         """
         bare = keys_only and self._empty is None
-        for block in _merged([self._rows(file, bare, rows) for file in self._files[first:]]):
+        files = (self._rows(file, bare, rows, within) for file in self._files[first:])
+        for block in _merged([*files, iter(over)]):
+            if within is not None and not (inside := within[buckets_of(block.keys)]).all():
+                block = block.take(np.flatnonzero(inside))
             if self._empty is not None and not first and not (lasting := self.lasting(block)).all():
                 block = block.take(np.flatnonzero(lasting))
             if len(block):
@@ -111,9 +123,9 @@ class View:
         """Return which rows do not stand for none."""
         return np.ones(len(block), bool) if self._empty is None else np.asarray(block.columns[self._empty].any(axis=1))
 
-    def _rows(self, file: SortedFile, keys_only: bool, rows: int) -> Iterator[Block]:
+    def _rows(self, file: SortedFile, keys_only: bool, rows: int, within: Bools | None) -> Iterator[Block]:
         try:
-            yield from file.blocks(keys_only=keys_only, rows=rows)
+            yield from file.blocks(keys_only=keys_only, rows=rows, within=within)
         except InvalidTag:
             self._lost(file)
 

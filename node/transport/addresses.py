@@ -109,6 +109,11 @@ def range_of(address: IPAddress) -> Range:
     return Range.PUBLIC if address.is_global else Range.PRIVATE
 
 
+def is_private(address: str) -> bool:
+    """Return whether an IP address is in a network of one's own, or on this machine."""
+    return range_of(ipaddress.ip_address(address)) in (Range.PRIVATE, Range.LOOPBACK)
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT or [IPv6]:PORT; raises InvalidInput."""
     host, found, port = address.rpartition(":")

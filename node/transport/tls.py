@@ -10,11 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
+
+from ..errors import InvalidInput
+from ..homes import check_input
 
 CERTIFICATE_SECONDS = 90 * 86_400  # nobody checks it, since the key is pinned; short, so that renewal is exercised
 RENEW_SECONDS = CERTIFICATE_SECONDS // 3
@@ -150,6 +154,22 @@ def web_context(authorities: str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=authorities)
     context.sslsocket_class = BoundedSocket
     return context
+
+
+def trusting(authorities: str) -> ssl.SSLContext:
+    """Return such a context for the authorities in a PEM file; raises InvalidInput where it has none."""
+    try:
+        return web_context(authorities)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidInput(f"{authorities} has no certificates of authorities", hint="name a PEM file") from error
+
+
+def checked_authorities(path: str) -> str:
+    """Return the whole path of a PEM file of authorities; raises InvalidInput."""
+    check_input(path)
+    found = str(Path(path).absolute())
+    trusting(found)
+    return found
 
 
 def _public_key(certificate: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """The long checks (`make assure`), first of the curve kernel: each prints one line, and the first that fails ends the run.
 
-    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing|kills|months|changes]
+    python tests/assure/assure.py [--elements 100000] [--only bounds|sanitizers|secrets|agreement|timing|kills|months|changes|
+        weeks]
 
 bounds      a build that compares every limb with its bound runs the tests
 sanitizers  AddressSanitizer and UndefinedBehaviorSanitizer run the tests
@@ -10,6 +11,7 @@ timing      Welch's t between a fixed scalar and random ones, for every backend 
 kills       either node, or both, die at 100 seeded places of runs and edits; `make test` takes 6 of them
 months      a month between three organisations, from five seeds; `make test` takes one
 changes     random changes on both sides of a feed, from twelve seeds; `make test` takes one
+weeks       a week of destinations that fail and processes that are killed, from six seeds of 60 steps; `make test` takes one of 5
 
 The first three need gcc and valgrind with its headers.
 """
@@ -105,12 +107,16 @@ def changes(directory: Path, elements: int) -> str:
     return nodes("tests/node/feeds/test_random_changes.py", VESICA_CHANGES=" ".join(map(str, range(1, 13))))
 
 
+def weeks(directory: Path, elements: int) -> str:
+    return nodes("tests/node/test_week.py", VESICA_WEEKS="1 2 3 4 5 6", VESICA_STEPS="60")
+
+
 def nodes(file: str, **environment: str) -> str:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "3", "-p", "no:cacheprovider", file]
     return last_line(run(*command, **environment))
 
 
-CHECKS = (bounds, sanitizers, secrets, agreement, timing, kills, months, changes)
+CHECKS = (bounds, sanitizers, secrets, agreement, timing, kills, months, changes, weeks)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ SHOWN = {
     "refused": {"message": "a label forbids it"},
     "estimates": [],
     "members": [],
+    "destinations": [],
     "learned": {},
     "wrong": [],
 }

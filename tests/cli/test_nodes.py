@@ -389,6 +389,8 @@ def test_the_demo() -> None:
     assert set(document) >= {"terms", "estimates", "members", "learned"}
     assert document["terms"]["minimum_segment"] == 20
     assert [row["equal"] for row in document["members"]] == [True] * 3
+    assert [(row["kind"], row["equal"]) for row in document["destinations"]] == [("file", True), ("webhook", True)]
+    assert all(row["count"] > 100 for row in document["destinations"])
     assert all(row["count"] == row["expected_count"] for row in document["members"])
     assert sum(row["count"] > 20 for row in document["members"]) == 2
     assert {row["status"] for row in document["estimates"]} <= {"ok", "below_minimum"}  # so few people: noise decides

@@ -133,6 +133,7 @@ DO = {  # where the protocol gives no hint
     "invalid_tags": "ask the partner which software it runs, and keep the audit record",
     "invalid_token": "ask an administrator for a new token: `vesica user token`",
     "key_retired": "restore a newer backup, or replace the key and connect again; nobody else may have the old key",
+    "kind_unusable": "install the package that its message names, then `vesica destination resume`",
     "local_protocol": "read its message",
     "no_base": "nothing: the sender sends a full revision",
     "no_caller": "report it: it is a fault in this software",

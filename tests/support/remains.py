@@ -85,6 +85,9 @@ def _arrays(cache: Cache, name: str) -> Iterator[tuple[str, Any]]:
     if not part:
         yield from (cache.load(name) or {}).items()
         return
+    if beginning.startswith("content "):  # runs share files
+        kind, _, namespace = beginning.split(" ")
+        beginning = f"{kind} {namespace}"
     file = SortedFile.open(cache, cache.path(name), beginning)
     for block in file.blocks():
         yield from {"rows": block.keys, **block.columns}.items()

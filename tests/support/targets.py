@@ -1,8 +1,6 @@
 """What stands at the other end of a destination in tests: folders that are read, and HTTPS servers."""
 
 import csv
-import datetime
-import ipaddress
 import json
 import socket
 import ssl
@@ -15,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import killer
+import numpy as np
 from clock import Clock
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from cli.receiver import write_certificate
+from node.destinations.changes import Act
+from node.destinations.kinds import Batch
 from node.imports.identity_columns import IdentityColumn
 from node.node import Node
 from node.project import Project
+from psi.values import Values
 
+AT = 1_800_000_000  # of the changes in `batch`
+EMAIL_COLUMN = IdentityColumn.parse("email=email_sha256:raw")
 RECEIVER = str(Path(__file__).with_name("webhook_receiver.py"))
 
 
@@ -42,30 +43,9 @@ class Certificate:
 
 
 def certificate(folder: Path, name: str = "localhost") -> Certificate:
-    """Write a certificate for `name`, and for 127.0.0.1 if that is localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    names: list[x509.GeneralName] = [x509.DNSName(name)]
-    if name == "localhost":
-        names.append(x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")))
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    """Write a certificate for `name`, and for two addresses of loopback if that is localhost."""
     found = Certificate(folder / f"{name}.pem", folder / f"{name}.key")
-    found.chain.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    found.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    write_certificate(found.chain, found.key, name, ["127.0.0.1", "127.0.0.2"] if name == "localhost" else [])
     return found
 
 
@@ -73,8 +53,37 @@ def people(project: Project, folder: Path, count: int, dataset: str = "crm") -> 
     """Import people p0, p1, ... with an e-mail each; `orders` of p0 is 0, of p1 is 1, and so on."""
     file = folder / f"{dataset}.csv"
     file.write_text("id,orders,email\n" + "".join(f"p{n},{n},p{n}@x.com\n" for n in range(count)))
-    email = IdentityColumn.parse("email=email_sha256:raw")
-    project.profiles.import_(file, dataset=dataset, id_column="id", identities=[email], attributes=["orders"])
+    project.profiles.import_(file, dataset=dataset, id_column="id", identities=[EMAIL_COLUMN], attributes=["orders"])
+
+
+def prepared(project: Project, folder: Path, count: int, **rules: str) -> Project:
+    """Import people into a project, who may leave unless they say no, and make a segment by each rule."""
+    people(project, folder, count)
+    project.consent.set_model("opt-out")
+    for name, rule in rules.items():
+        project.segments.create(name, rule=rule)
+    return project
+
+
+def names(*numbers: int) -> set[str]:
+    """Return the ids of some people."""
+    return {f"p{number}" for number in numbers}
+
+
+def batch(*identities: str, identity: str = "id", **attributes: str) -> Batch:
+    """Return a batch that adds the first of some identities, with attributes, and removes the others."""
+    return Batch(
+        id="1", at=AT, destination="d", segment="s", segment_id="i", labels=(), identity=identity, revision=1, number=0,
+        sequence=1, values=Values.of([each.encode() for each in identities]),
+        acts=np.array([Act.ADD, *[Act.REMOVE] * (len(identities) - 1)], np.uint8),
+        attributes={name: [text, *[None] * (len(identities) - 1)] for name, text in attributes.items()},
+    )  # fmt: skip
+
+
+def project_on_loopback(home: Path, now: Callable[[], int], folder: Path) -> Project:
+    """Return a project with the people p0 to p7, all in segment s, of a node that may call loopback."""
+    node = Node.create(home, "Fern", address="127.0.0.1:8470", now=now)
+    return prepared(node.project(), folder, 8, s="orders >= 0")
 
 
 class Folder:
@@ -97,6 +106,13 @@ class Folder:
                     else:
                         self.members.discard(row["identity"])
         return set(self.members)
+
+
+def folder_out(project: Project, path: Path, **settings: str) -> Folder:
+    """Make a folder "out" the destination of that name, for analytics by the project's own ids."""
+    folder = Folder(path / "out")
+    project.destinations.create("out", "file", {"folder": str(folder.path), **settings}, uses=["analytics"])
+    return folder
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """A segment that one project lets another one of the node use, as its row is typed, and whether it may be used now."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, insert, select, update
@@ -74,6 +75,7 @@ class Share:
         return Scope(home, self.project_id, self.project_name)
 
 
+@cache  # it takes longer to make than to run
 def _query() -> Select[Any]:
     source, user = projects.alias("source"), projects.alias("user")
     columns = (

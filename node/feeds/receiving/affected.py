@@ -16,11 +16,12 @@ from psi.values import U8, Indices, Rows, Values
 
 from ...access.scope import Scope
 from ...errors import Failure
-from ...people import audiences, held, snapshots
+from ...people import held
 from ...people.snapshots import Snapshot
 from ...people.touched import few, touched_since
 from ...storage.database import Tx
 from .basis import Basis
+from .covered import before_now
 from .join import Join, Members, has
 from .membership_files import Membership, MembershipFiles, Sealed
 
@@ -69,12 +70,7 @@ def by_all(join: Join, tx: Tx, basis: Basis, kept: Collection[Membership], new: 
 
 def by_people(scope: Scope, tx: Tx, basis: Basis, snapshot: Snapshot) -> BitMap | None:
     """Return the profiles that changes of our own people concern since a basis; None where that may be anybody."""
-    same = (
-        each
-        for each in snapshots.kept(scope, tx)
-        if all(audiences.stamp(each, namespace) == stamp for namespace, stamp in basis.people.items())
-    )
-    before = next(same, None)
+    before = before_now(scope, tx, basis.people)
     touched = None if before is None else touched_since(snapshot, before.generation)
     if before is None or not touched:
         return touched

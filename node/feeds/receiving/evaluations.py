@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from cryptography.exceptions import InvalidTag
 
 from protocol.errors import RemoteProtocolError
 from protocol.evaluation import EvaluateReceiver, Evaluation, EvaluationTally
@@ -16,41 +17,39 @@ from protocol.exchange import Opening, Role
 from protocol.states import Kind, Part
 from psi.join import union
 from psi.keys import Purpose
-from psi.values import U8, Indices, Values
+from psi.values import SLICE, U8, Bools, Values
 
 from ...access.scope import Scope
 from ...compute.engines import engine_of
 from ...errors import Failure
 from ...exchanges import http
-from ...exchanges.channels import BLOCK_ROWS, Channel, cache_of, epoch_of, namespace_of, running_epoch
+from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, running_epoch
 from ...exchanges.handlers import Handler, PreparedRole, Subject
-from ...exchanges.kept_prf import KeptPrf
+from ...exchanges.kept_prf import KeptPrf, OpenPrf
 from ...exchanges.opening import Plan, run_exchange
 from ...exchanges.records import inputs_in_use
 from ...operations.jobs import Progress
 from ...partners.connections import Connection, peer_keys
 from ...people import audiences
 from ...people.snapshots import Snapshot
-from ...storage.cache import Cache, Epoch
+from ...storage.cache import Cache, Epoch, OpenRows
 from ...storage.database import Tx
 from .. import versions
-from . import received_feeds
+from . import covered, received_feeds
 from .received_feeds import ReceivedStatus
-
-PARTS = 16  # at most: each part is looked for in all records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What a receiver has of one namespace: F(y) of present identities.
 
-    `places_in_snapshot` (n,) are their places among the snapshot's distinct identities. `parts` gives F in the same
-    order, uint8 (m, 64) at a time: all of it would take more memory than everything else. `stamp` is that of F as it is
-    kept, empty where there is none; `lost` says that some of what came cannot be read any more.
+    `in_snapshot` is which of the snapshot's distinct identities they are, n of them. `parts` gives F in the same order,
+    uint8 (m, 64) at a time: all of it would take more memory than everything else. `stamp` is that of F as it is kept,
+    empty where there is none; `lost` says that some of what came cannot be read any more.
     """
 
     stamp: bytes
-    places_in_snapshot: Indices
+    in_snapshot: Bools
     public: bytes
     missing: Values
     lost: bool
@@ -71,14 +70,14 @@ def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, sn
         missing = have.missing(values) if len(have) else np.ones(len(values), bool)
         found = values
         if missing.any():
-            found, in_snapshot = values.take(~missing), in_snapshot[~missing]
+            found = values.take(~missing)
+            in_snapshot = audiences.within(in_snapshot, ~missing)
         elif have.lost:
             stored.found()
 
         def parts() -> Iterator[U8]:
-            size = BLOCK_ROWS * max(1, -(-len(found) // (BLOCK_ROWS * PARTS)))
-            for start in range(0, len(found), size):
-                part = found.part(slice(start, start + size))
+            for start in range(0, len(found), SLICE):
+                part = found.part(slice(start, start + SLICE))
                 places, prf = have.find(part)
                 if len(places) != len(part):
                     raise Failure(
@@ -89,7 +88,7 @@ def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, sn
 
         yield Known(
             stamp=have.stamp,
-            places_in_snapshot=in_snapshot,
+            in_snapshot=in_snapshot,
             public=have.public,
             missing=values.take(missing),
             lost=have.lost > 0,
@@ -100,14 +99,8 @@ def known(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, sn
 def missing(scope: Scope, connection: Connection, epoch: Epoch, namespace: str, snapshot: Snapshot) -> bool:
     """Return whether there are identities that may be matched now and whose F has not come in this epoch."""
     cache, stored = cache_of(scope, connection, epoch), kept(scope, connection, epoch, namespace)
-    if _covers(cache, namespace, stored.stamp(), snapshot):
-        return False
-    values, _ = audiences.universe(snapshot, namespace)
     with stored.open() as have:
-        lacks = not have.has(values)
-        if not lacks:
-            _note_covered(cache, namespace, have.stamp, snapshot)
-        return lacks
+        return len(covered.missing(scope, cache, namespace, snapshot, have)) > 0
 
 
 def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) -> EvaluationTally:
@@ -119,9 +112,7 @@ def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) ->
     cache, pending = cache_of(scope, connection, epoch), Values.of([])
     with kept(scope, connection, epoch, namespace).open() as have:
         for name in cache.names(asked_file(namespace)):
-            asked = cache.load(name)
-            values = Values.of([]) if asked is None else Values.of_arrays(asked)
-            waiting = values.take(have.missing(values))
+            waiting = _waiting(cache, name, have)
             if not len(waiting):
                 cache.drop(name)
             pending = union([pending, waiting])
@@ -131,6 +122,21 @@ def tally(scope: Scope, connection: Connection, epoch: Epoch, namespace: str) ->
             evaluated=len(have),
             unsure=len(pending) + have.lost + (0 if forgotten is None else int(forgotten["count"])),
         )
+
+
+def _waiting(cache: Cache, name: str, have: OpenPrf) -> Values:
+    """Return the identities in a file of those asked for whose F has not come; none where it cannot be read."""
+    waiting = list[Values]()
+    try:
+        with cache.open(name) as stored:
+            count, lengths = stored.lengths()["rows"], stored.load(only=("lengths",))
+            rows = OpenRows(stored, "rows", count)
+            for part in (slice(start, start + SLICE) for start in range(0, count, SLICE)):
+                asked = Values.of_arrays({"rows": rows[part]} | {key: each[part] for key, each in lengths.items()})
+                waiting.append(asked.take(have.missing(asked)))
+    except (FileNotFoundError, InvalidTag):
+        return Values.of([])
+    return Values.join(waiting)
 
 
 def forget(cache: Cache, namespace: str, count: int) -> None:
@@ -176,28 +182,16 @@ def _to_ask(
 ) -> tuple[Values, bytes]:
     """Return the identities whose F is still to be asked for, and the key that made what has come.
 
-    Where there are none nothing is read but F's stamp.
+    Where few people changed since F had all, nothing is read but these.
     """
     cache, stored = cache_of(scope, connection, epoch), kept(scope, connection, epoch, namespace)
     with stored.open() as have:
-        if _covers(cache, namespace, have.stamp, snapshot):
-            return Values.of([]), have.public
-    with known(scope, connection, epoch, namespace, snapshot) as now:
-        if not len(now.missing):
-            _note_covered(cache, namespace, now.stamp, snapshot)
-        return now.missing, now.public
-
-
-def _covers(cache: Cache, namespace: str, stamp: bytes, snapshot: Snapshot) -> bool:
-    """Return whether it was noted that F as it is kept has all the identities of a snapshot that may be matched."""
-    noted = cache.load(f"covered {namespace}") if stamp else None
-    return noted is not None and noted["stamp"].tobytes() == audiences.stamp(snapshot, namespace) + stamp
-
-
-def _note_covered(cache: Cache, namespace: str, stamp: bytes, snapshot: Snapshot) -> None:
-    if stamp:
-        content = np.frombuffer(audiences.stamp(snapshot, namespace) + stamp, np.uint8)
-        cache.save(f"covered {namespace}", stamp=content)
+        found, public, lost = covered.missing(scope, cache, namespace, snapshot, have), have.public, have.lost
+        if len(found):
+            covered.note_asked(cache, namespace, snapshot, have.stamp, found.digest())
+    if lost and not len(found):
+        stored.found()
+    return found, public
 
 
 def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, values: Values) -> None:
@@ -243,6 +237,8 @@ def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, eva
     with stored.open() as have:
         after = have.stamp if len(have) == count else b""  # others changed it too
     if len(evaluation.values):
+        cache = cache_of(scope, connection, epoch)
+        covered.note_come(cache, namespace, evaluation.values.digest(), before=before, after=after)
         new = New(namespace=namespace, values=evaluation.values, prf=evaluation.prf, before=before, after=after)
         joining.join_new(scope, connection, new)
         _sweep_if_erased(scope, connection, epoch, namespace, evaluation.values)

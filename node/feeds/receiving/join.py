@@ -23,6 +23,7 @@ from ...people import audiences
 from ...people.snapshots import Snapshot
 from ...storage.cache import Cache, Epoch
 from ...storage.database import Tx
+from ...storage.row_files import Passing
 from .. import versions
 from . import evaluations, received_feeds
 from .membership_files import Chain
@@ -126,9 +127,10 @@ def open_chain(
 ) -> tuple[U8, Bools]:
     """Return the bitmap of each of our identities, uint8 (n, width), and for which of them a record ever opened."""
     revisions = [
-        Revision(records=each.records[namespace], version=each.version, revision=each.revision) for each in chain
+        Revision(records=Passing(each.records[namespace]), version=each.version, revision=each.revision)
+        for each in chain
     ]
-    count = len(known.places_in_snapshot)
+    count = int(np.count_nonzero(known.in_snapshot))
     return engine_of(scope.home).open(revisions, known.parts, count, feed=definition.feed, width=definition.width)
 
 
@@ -145,7 +147,8 @@ def whole(join: Join, had: Callable[[str], bool]) -> "tuple[Members, dict[str, b
             bitmaps, _ = open_chain(join.scope, join.chain, namespace, known, join.of_run)
             stamps[namespace] = known.stamp
             for segment, position in positions.items():
-                members = known.places_in_snapshot[np.flatnonzero(has(bitmaps, position))]
-                if len(members):
-                    found[segment] |= audiences.holders(join.snapshot, namespace, members)
+                members = has(bitmaps, position)
+                if members.any():
+                    wanted = audiences.within(known.in_snapshot, members)
+                    found[segment] |= audiences.holders(join.snapshot, namespace, wanted)
     return found, stamps

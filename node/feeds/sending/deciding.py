@@ -5,28 +5,34 @@ decide of everybody, about the identities that a touched profile has in one of t
 digest. Once a day everybody is decided of too, and that counts.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pyroaring import BitMap
 
 from protocol.feed import Definition
-from psi.join import match, union
+from psi.join import union
 from psi.values import Values, sort_keys
 
 from ...access.scope import Scope
 from ...errors import Failure
 from ...exchanges.channels import cache_of
+from ...exchanges.kept_prf import key_bytes
 from ...partners import key_epochs
 from ...partners.connections import Connection
-from ...people.snapshots import Snapshot, stored_generation
+from ...people.audiences import Audience
+from ...people.snapshots import ErasedMeanwhile, Snapshot, stored_generation
 from ...people.touched import SomeIdentities, held, touched_since
+from ...storage.cache import Cache
 from ...storage.database import Tx
 from ...storage.ids import stored_id
 from ...storage.tables import DAY
 from .. import versions
 from ..runs import Counts, SentRun
 from . import revisions, selection
+from .kept_content import Digests, KeptContent, digest, in_order, kept, nothing
 from .revisions import Content, Contents
 from .selection import Selection, select_members
 from .standing import last_run
@@ -34,17 +40,61 @@ from .standing import last_run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What may leave. `changes` are those since the run `last`, where they were found on the way; None where they are so many
-    that a full revision is simpler.
+    """What may leave: `whole` where it was decided of everybody, else what the run `last` has with some `changes`.
 
     `counts` is what the next decision goes on from; `differs` that it did not come out as everybody's does.
     """
 
-    selection: Selection
     counts: Counts
+    small_segments: list[str]
+    digests: Digests
+    whole: Contents | None = None
     last: str | None = None
-    changes: Contents | None = None
+    changes: Contents = field(default_factory=dict)
     differs: bool = False
+
+    @property
+    def namespaces(self) -> list[str]:
+        return sorted(self.digests)
+
+    @property
+    def few(self) -> bool:
+        """Whether the changes are less than half of all: else a full revision is simpler."""
+        return 2 * sum(len(each.values) for each in self.changes.values()) < self.counts.sent
+
+    def content(self, cache: Cache) -> Contents:
+        """Return all that may leave; raises Failure where the run that it follows from is gone from the cache."""
+        if self.whole is not None:
+            return self.whole
+        assert self.last is not None
+        found, last = {}, kept(cache, self.last)
+        for namespace, changes in self.changes.items():
+            if namespace not in last:
+                raise Failure("the last run is not in the cache any more", hint="run it again")
+            with last[namespace].open() as before:
+                found[namespace] = before.whole(changes)
+        if sum(len(each.values) for each in found.values()) != self.counts.sent:
+            raise Failure("the last run is not in the cache as it was", hint="run it again")
+        return found
+
+    def keep(self, cache: Cache, run_id: str, width: int) -> None:
+        """Keep the content of a run that has bitmaps of so many bytes; raises ErasedMeanwhile where the last one's is not as
+        it was."""
+        coming = {name: KeptContent(cache, run_id, name, width) for name in self.digests}
+        if self.whole is not None:
+            for name, content in self.whole.items():
+                coming[name].save(content, self.digests[name])
+            return
+        assert self.last is not None
+        last, count = kept(cache, self.last), 0
+        if last.keys() != coming.keys():
+            raise ErasedMeanwhile()
+        for name, changes in self.changes.items():
+            coming[name].follow(last[name], changes, self.digests[name])
+            with coming[name].open() as now:
+                count += len(now)
+        if count != self.counts.sent:
+            raise ErasedMeanwhile()
 
 
 def decide_members(
@@ -57,12 +107,15 @@ def decide_members(
     now = scope.home.now()
     if found is not None and abs(now - found.counts.whole) < DAY:  # a clock may be set back
         return found
-    whole = select_members(scope, connection, definition, snapshot, model, tx=tx)
-    return Decided(
-        selection=whole,
-        counts=_counts(whole, beside, now),
-        differs=found is not None and not _equal(found.selection, whole),
+    selected = select_members(scope, connection, definition, snapshot, model, tx=tx)
+    whole = revisions.of(selected, definition.width)
+    decided = Decided(
+        counts=_counts(selected, beside, now),
+        small_segments=selected.small_segments,
+        digests=in_order(whole),
+        whole=whole,
     )
+    return decided if found is None else replace(decided, differs=not _equal(found, decided))
 
 
 def _counts(found: Selection, beside: str, whole: int) -> Counts:
@@ -76,28 +129,25 @@ def _counts(found: Selection, beside: str, whole: int) -> Counts:
     )
 
 
-def _equal(one: Selection, other: Selection) -> bool:
-    def numbers(each: Selection) -> list[object]:
-        return [each.considered, each.unconsented, each.small, each.small_segments, dict(each.allowed)]
-
-    return numbers(one) == numbers(other) and all(
-        _alike(one.audiences[name].values, audience.values)
-        and np.array_equal(one.audiences[name].segments, audience.segments)
-        for name, audience in other.audiences.items()
-    )
+def _equal(one: Decided, other: Decided) -> bool:
+    same = replace(one.counts, whole=other.counts.whole) == other.counts and one.small_segments == other.small_segments
+    return same and all(np.array_equal(one.digests[name], digests) for name, digests in other.digests.items())
 
 
-def _alike(one: Values, other: Values) -> bool:
-    return len(one) == len(other) and (not len(one) or np.array_equal(sort_keys(one), sort_keys(other)))
+def _alike(one: Content, other: Content) -> bool:
+    if not len(one.values) and not len(other.values):  # nobody's rows say nothing about the width
+        return True
+    return np.array_equal(sort_keys(one.values), sort_keys(other.values)) and np.array_equal(one.bitmaps, other.bitmaps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Last:
-    """The run that a partner took last, its content, and the generation that this was decided from."""
+    """The run that a partner took last, what is kept of it, and the generation that this was decided from."""
 
     run: SentRun
     counts: Counts
-    contents: Contents
+    contents: Mapping[str, KeptContent]
+    digests: Digests
     snapshot: Snapshot
     minimum: int  # of identities in a segment
 
@@ -113,13 +163,14 @@ def _last(scope: Scope, connection: Connection, definition: Definition, beside: 
     if counts.beside != beside:
         return None
     snapshot = stored_generation(scope, tx, run.report.generation)
-    contents = revisions.load(cache_of(scope, connection, epoch), run.id)
+    contents = kept(cache_of(scope, connection, epoch), run.id)
     if snapshot is None or contents.keys() != set(versions.matched_by(definition, connection)):
         return None
-    if sum(len(each.values) for each in contents.values()) != counts.sent:
-        return None  # somebody of it was erased, and may be back
+    digests = {name: found for name, each in contents.items() if (found := each.digests()) is not None}
+    if digests.keys() != contents.keys() or digest(digests, definition, epoch).hex() != run.report.content:
+        return None  # somebody of it was erased, and may be back; or it is not what is kept
     minimum = selection.minimum_of(connection)
-    return _Last(run=run, counts=counts, contents=contents, snapshot=snapshot, minimum=minimum)
+    return _Last(run=run, counts=counts, contents=contents, digests=digests, snapshot=snapshot, minimum=minimum)
 
 
 def _since_last(
@@ -136,8 +187,21 @@ def _since_last(
             selection.found_in(scope, SomeIdentities.having(each, values), names, model, tx=tx)
             for each in (last.snapshot, snapshot)
         )
-    except Failure:  # people were erased meanwhile, and the files of the generation before are gone
+        return _decided(last, definition, values, before, now)
+    except (
+        Failure
+    ):  # people were erased meanwhile, and the files of the generation before, or of the last run, are gone
         return None
+
+
+Found = dict[str, Audience]  # by namespace
+
+
+def _decided(
+    last: _Last, definition: Definition, values: Mapping[str, Values], before: Found, now: Found
+) -> Decided | None:
+    """Choose of some identities, as they were `before` and are `now`, and lay that over the last run."""
+    names = [segment.name for segment in definition.segments]
     allowed = {
         name: [
             had - was + each
@@ -157,48 +221,43 @@ def _since_last(
 def _values_of(last: _Last, snapshot: Snapshot, touched: BitMap) -> dict[str, Values] | None:
     """Return the identities that touched profiles have now, or had at the last run; None where these do not compare."""
     values = {}
-    for namespace, content in last.contents.items():
+    for namespace in last.contents:
         both = [each.rows(namespace) for each in (last.snapshot, snapshot)]
-        compared = [content.values, *(rows.values for rows in both)]
-        if len({sort_keys(each.part(slice(1))).shape[1] for each in compared if len(each)}) > 1:
+        if any(sort_keys(rows.values.part(slice(1))).shape[1] != key_bytes(namespace) for rows in both if len(rows)):
             return None
         parts = [rows.values.take(held(rows.profiles, touched)) for rows in both if len(rows)]
-        values[namespace] = union(parts) if parts else content.values.part(slice(0))
+        values[namespace] = union(parts) if parts else nothing(namespace)
     return values
 
 
 def _laid_over(
-    last: _Last, definition: Definition, values: dict[str, Values], were: Selection, are: Selection
+    last: _Last, definition: Definition, values: Mapping[str, Values], were: Selection, are: Selection
 ) -> Decided | None:
     """Lay what is decided now of some identities over the last run's content.
 
     None where that content is not what would have been decided of them then.
     """
-    audiences, changes = {}, {}
+    changes, digests, counts = {}, {}, last.counts
     before, now = (revisions.of(each, definition.width) for each in (were, are))
-    for namespace, content in last.contents.items():
-        places = match(sort_keys(content.values), sort_keys(values[namespace]))[0]
-        had = Content(values=content.values.take(places), bitmaps=content.bitmaps[places])
-        if not _alike(had.values, before[namespace].values) or not np.array_equal(
-            had.bitmaps, before[namespace].bitmaps
-        ):
+    with ExitStack() as files:
+        contents = {name: files.enter_context(each.open()) for name, each in last.contents.items()}
+        if sum(map(len, contents.values())) != counts.sent:
             return None
-        changes[namespace] = now[namespace].since(had)
-        laid = content.replaced(places, now[namespace]) if len(changes[namespace].values) else content
-        audiences[namespace] = laid.audience(len(definition.segments))
-    counts = last.counts
-    found = Selection(
-        audiences=audiences,
-        considered=counts.considered - were.considered + are.considered,
-        unconsented=counts.unconsented - were.unconsented + are.unconsented,
-        small=counts.small - were.small + are.small,
-        small_segments=are.small_segments,
-        allowed=are.allowed,
-    )
-    few = 2 * sum(len(each.values) for each in changes.values()) < found.sent
+        for namespace, content in contents.items():
+            if not _alike(content.find(values[namespace]), before[namespace]):
+                return None
+            changes[namespace] = now[namespace].since(before[namespace])
+            digests[namespace] = content.digests(last.digests[namespace], changes[namespace])
     return Decided(
-        selection=found,
-        counts=_counts(found, counts.beside, counts.whole),
+        counts=replace(
+            counts,
+            considered=counts.considered - were.considered + are.considered,
+            unconsented=counts.unconsented - were.unconsented + are.unconsented,
+            small=counts.small - were.small + are.small,
+            allowed=dict(are.allowed),
+        ),
+        small_segments=are.small_segments,
+        digests=digests,
         last=last.run.id,
-        changes=changes if few else None,
+        changes=changes,
     )

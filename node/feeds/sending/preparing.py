@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -30,11 +29,10 @@ from ...storage.database import Tx
 from ...storage.records import Document
 from .. import runs, versions
 from ..runs import Run, RunReport, RunState, SentRun
-from . import erasing, evaluations, recipients, revisions
+from . import erasing, evaluations, kept_content, recipients, revisions
 from . import selection as selections
 from .deciding import Decided, decide_members
 from .recipients import Feed
-from .selection import Selection
 from .standing import alerting, check, is_as_prepared, last_run, lasts
 
 
@@ -55,27 +53,17 @@ class Release:
     inputs: str = ""
 
     @property
-    def selection(self) -> Selection:
-        return self.decided.selection
-
-    @property
     def counts(self) -> Document | None:
         """The numbers that the next decision goes on from."""
         return asdict(self.decided.counts) if self.inputs else None
 
-    @cached_property
-    def content(self) -> revisions.Contents:
-        return revisions.of(self.selection, self.definition.width)
-
-    @cached_property
-    def _digests(self) -> dict[int, bytes]:
-        return {}
+    def content(self, epoch: Epoch) -> revisions.Contents:
+        """Return all that may leave; raises Failure where the epoch that it was decided in is over, or a file is gone."""
+        return self.decided.content(cache_of(self.scope, self.connection, epoch))
 
     def digest(self, epoch: Epoch) -> bytes:
-        """Return `Selection.digest` in an epoch, computed once."""
-        if epoch.number not in self._digests:
-            self._digests[epoch.number] = self.selection.digest(self.definition, epoch)
-        return self._digests[epoch.number]
+        """Return what tells this content from others in an epoch, 32 bytes."""
+        return kept_content.digest(self.decided.digests, self.definition, epoch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +147,7 @@ def prf_ahead(release: Release) -> Ahead:
         epoch = key_epochs.current(release.scope, tx, release.connection)
         last = last_run(tx, release.connection.id, release.feed.id)
     changes, few = _changes(release, last, epoch), {}
-    for namespace, content in (release.content if changes is None else changes).items():
+    for namespace, content in (release.content(epoch) if changes is None else changes).items():
         with evaluations.prf_of(release.scope, release.connection, namespace, epoch, content.values) as prf:
             if len(prf) <= BLOCK_ROWS:
                 few[namespace] = prf[:]
@@ -226,14 +214,13 @@ def prepare(release: Release, progress: Progress, ahead: Ahead | None = None) ->
     if ahead is None or (ahead.epoch, ahead.last) != (coming.epoch.number, last):
         changes = _changes(release, coming.last, coming.epoch)
         ahead = Ahead(epoch=coming.epoch.number, last=last, changes=changes, prf={})
-    now, changes = release.content, ahead.changes
-    base = None if changes is None else coming.last
+    base = None if ahead.changes is None else coming.last
     erased = {} if base is None else revisions.gone(_cache(release, coming.epoch), base.id)
     sealed = _sealed(release, coming, ahead, erased, progress)
     run = _run(release, coming, base, sum(map(len, sealed.values())))
     cache = _cache(release, coming.epoch)
     _drop_old(release.scope, release.connection, cache)
-    revisions.save(cache, run.id, now)
+    release.decided.keep(cache, run.id, release.definition.width)
     cache.save(f"run {run.id}", **{name.replace("/", "|"): saved(rows) for name, rows in sealed.items()})
     with release.scope.begin() as tx:
         runs.keep(tx, run)
@@ -290,8 +277,9 @@ def _changes(release: Release, last: SentRun | None, epoch: Epoch) -> revisions.
     if last.report.changes_since >= runs.FULL_AFTER:
         return None
     if release.decided.last == last.id:
-        return release.decided.changes
-    return revisions.since(revisions.load(cache_of(release.scope, release.connection, epoch), last.id), release.content)
+        return release.decided.changes if release.decided.few else None
+    before = kept_content.whole(cache_of(release.scope, release.connection, epoch), last.id)
+    return revisions.since(before, release.content(epoch))
 
 
 def _sealed(
@@ -300,7 +288,7 @@ def _sealed(
     """Return the records of each namespace, which only F of the same identity opens; all-zero ones for the `erased`."""
     sealed: dict[str, Place] = {}
     scope, connection, definition = release.scope, release.connection, release.definition
-    contents = release.content if ahead.changes is None else ahead.changes
+    contents = release.content(coming.epoch) if ahead.changes is None else ahead.changes
     for place, (namespace, each) in enumerate(contents.items()):
         progress(f"seal {namespace}", place + 1, len(contents))
         with ExitStack() as files:
@@ -321,13 +309,13 @@ def _sealed(
 
 def _run(release: Release, coming: _Next, base: SentRun | None, records: int) -> SentRun:
     """Return the row of a run that is made ready; its changes are added to `base`, if there is one."""
-    selection, now = release.selection, release.scope.home.now()
+    counts, now = release.decided.counts, release.scope.home.now()
     report = RunReport(
-        considered=selection.considered,
-        without_consent=selection.unconsented,
-        in_small_segments_only=selection.small,
-        sent=selection.sent,
-        small_segments=selection.small_segments,
+        considered=counts.considered,
+        without_consent=counts.unconsented,
+        in_small_segments_only=counts.small,
+        sent=counts.sent,
+        small_segments=release.decided.small_segments,
         records=records,
         changed_at=coming.changed_at,
         generation=release.snapshot.generation,

@@ -123,7 +123,7 @@ def _call(release: Release, progress: Progress) -> SentRun | None:
     scope, connection = release.scope, release.connection
     with ThreadPoolExecutor(1, thread_name_prefix="prf") as pool:
         own = pool.submit(copy_context().run, preparing.prf_ahead, release)
-        for namespace in release.selection.audiences:
+        for namespace in release.decided.namespaces:
             evaluations.run(scope, connection, namespace, progress)
         ahead = own.result()
     sent = _send_unfinished(release, progress)
@@ -149,7 +149,7 @@ def _wait_for_call(release: Release, progress: Progress) -> None:
         if prepared is not None:  # the receiver evaluates first
             requests = [Wanted(kind=Kind.RELEASE, subject=_subject(prepared))]
         else:
-            requests = [Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in release.selection.audiences]
+            requests = [Wanted(kind=Kind.EVALUATE, subject={"namespace": each}) for each in release.decided.namespaces]
             attempts.ended(scope, tx, connection, release.feed.id)
         for request in requests:
             Letters(scope).send_once(tx, connection.id, "exchange.wanted", request)

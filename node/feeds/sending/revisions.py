@@ -5,14 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from psi.join import distinct, match, order_of
-from psi.values import U8, Bools, Indices, Values, sort_keys
+from psi.values import U8, Values, sort_keys
 
-from ...people.audiences import Audience
 from ...storage.cache import Cache
-from ...storage.sorted_files import texts
 from .selection import Selection
 
-KINDS = ("run", "manifest", "content", "gone")  # of files that a run has in the cache; its id follows
+KINDS = ("run", "manifest", "content", "digests", "gone")  # of files that a run has in the cache; its id follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +30,6 @@ class Content:
         bitmaps = np.concatenate([self.bitmaps[changed], np.zeros_like(before.bitmaps[gone])])
         arrangement = order_of(values)
         return Content(values=values.take(arrangement), bitmaps=bitmaps[arrangement])
-
-    def replaced(self, places: Indices, by: "Content") -> "Content":
-        """Return the same with others, sorted and none of them here, in place of what is at some places."""
-        stays = np.delete(np.arange(len(self.values)), places)
-        joined = Values.join([self.values, by.values])
-        known, new = np.split(texts(sort_keys(joined)), [len(self.values)])
-        order = np.insert(stays, np.searchsorted(known[stays], new), np.arange(len(known), len(known) + len(new)))
-        return Content(values=joined.take(order), bitmaps=np.concatenate([self.bitmaps, by.bitmaps])[order])
-
-    def audience(self, segments: int) -> Audience:
-        """Return the identities with the segments that they may leave in."""
-        bits = np.unpackbits(self.bitmaps, axis=1, count=segments)
-        return Audience(
-            values=self.values,
-            segments=np.ascontiguousarray(bits.T).view(np.bool_),
-            consented=np.ones(len(self.values), np.bool_),
-        )
 
 
 Contents = dict[str, Content]  # by namespace
@@ -83,25 +64,7 @@ def gone(cache: Cache, run_id: str) -> Gone:
     return found
 
 
-def forget(cache: Cache, run_id: str, namespace: str, kept: Bools, prf: U8) -> None:
-    """Take identities out of a revision that is kept, and keep F of them instead."""
-    content = load(cache, run_id)[namespace]
+def keep_gone(cache: Cache, run_id: str, namespace: str, prf: U8) -> None:
+    """Keep F of people who are erased from a revision, beside that of those who were before."""
     before = gone(cache, run_id).get(namespace, prf[:0])
     cache.save(f"gone {run_id} {namespace}", prf=distinct(np.concatenate([before, prf])))
-    cache.save(f"content {run_id} {namespace}", **content.values.take(kept).arrays(), bitmaps=content.bitmaps[kept])
-
-
-def save(cache: Cache, run_id: str, contents: Contents) -> None:
-    for namespace, content in contents.items():
-        cache.save(f"content {run_id} {namespace}", **content.values.arrays(), bitmaps=content.bitmaps)
-
-
-def load(cache: Cache, run_id: str) -> Contents:
-    """Return what was saved, empty if it was deleted."""
-    contents = {}
-    for name in cache.names(f"content {run_id} "):
-        stored = cache.load(name)
-        if stored is not None:
-            bitmaps = stored["bitmaps"].astype(np.uint8, copy=False)
-            contents[name.split(" ", 2)[2]] = Content(values=Values.of_arrays(stored), bitmaps=bitmaps)
-    return contents

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from protocol.feed import Definition
-from psi.hashing import length_prefixed
 from psi.values import Bools
 
 from ...access.scope import Scope
@@ -20,11 +19,10 @@ from ...people.snapshots import Snapshot
 from ...people.touched import SomeIdentities
 from ...segments import evaluation
 from ...segments.segments import Segments
-from ...storage.cache import Epoch
 from ...storage.database import Tx
 from .. import versions
 
-FORMAT = 1  # counts up when another selection is made from the same
+FORMAT = 2  # counts up when another selection is made from the same, or what is kept of it changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +40,6 @@ class Selection:
     small_segments: list[str]
     allowed: Mapping[str, list[int]] = field(default_factory=dict)
     """By namespace, in each segment, how many identities may leave if it is large enough."""
-
-    def digest(self, definition: Definition, epoch: Epoch) -> bytes:
-        """Return a digest of what a run releases, 32 bytes: where it is the same as at the last run, nothing has changed."""
-        parts = [definition.digest(), str(epoch.number).encode()]
-        for namespace, audience in sorted(self.audiences.items()):
-            parts += [namespace.encode(), audience.values.digest(), audience.segments.tobytes()]
-        return hashlib.sha256(length_prefixed(*parts)).digest()
 
     @property
     def sent(self) -> int:
@@ -99,10 +90,11 @@ def select_members(
     names = [segment.name for segment in definition.segments]
     members = [Segments(scope).all_members(name, snapshot, tx) for name in names]
     qualified = ConsentPolicies(scope).qualified(names, snapshot, tx=tx)
-    found = {
-        each: audiences.audience(snapshot, each, members, model=model, qualified=qualified)
+    everyone = {
+        each: audiences.members_in(snapshot, each, members, model=model, qualified=qualified)
         for each in versions.matched_by(definition, connection)
     }
+    found = {name: audience.take(np.asarray(audience.segments.any(axis=0))) for name, audience in everyone.items()}
     return choose(found, names, minimum=minimum_of(connection))
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection
 
-HEAD = "0005"
+HEAD = "0006"
 
 
 def upgrade(connection: Connection, *, to: str = HEAD) -> None:

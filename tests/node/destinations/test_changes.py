@@ -111,6 +111,35 @@ def test_what_failed_is_noted_by_what_was_tried(act: Act) -> None:
     assert changes.failed(np.array([act], np.uint8)).tolist() == [noted]
 
 
+@given(
+    st.dictionaries(IDENTITIES, st.integers(0, 2)), st.dictionaries(IDENTITIES, st.integers(0, 2)), st.integers(1, 4)
+)
+def test_who_is_there_is_said_again_where_the_attributes_are_others(
+    wanted: dict[bytes, int], known: dict[bytes, int], size: int
+) -> None:
+    ours, theirs = (marked(each) for each in (wanted, known))
+    acts: dict[bytes, int] = {}
+    for each in changes.difference(ours, theirs, size=size):
+        acts |= {each.values[place]: act for place, act in enumerate(each.acts().tolist())}
+        for place, origin in enumerate(each.origins.tolist()):
+            assert (origin < 0) == (each.values[place] not in wanted)
+            assert origin < 0 or ours.values[origin] == each.values[place]
+    assert {value for value, act in acts.items() if act == Act.ADD} == {
+        value for value, digest in wanted.items() if known.get(value) != digest
+    }
+    states, digests = changes.wanted_of(ours, theirs, size=size)
+    for place in range(len(theirs)):
+        digest = wanted.get(theirs.values[place])
+        assert (states[place], digests[place]) == ((State.ABSENT, 0) if digest is None else (State.PRESENT, digest))
+
+
+def marked(digests: dict[bytes, int]) -> Listed:
+    """Return identities that are present, with a digest of their attributes each."""
+    there = entries(dict.fromkeys(digests, State.PRESENT))
+    order = [digests[there.values[place]] for place in range(len(there))]
+    return Listed(there.values, there.states, np.array(order, np.uint64))
+
+
 def test_who_must_stay_away_is_counted_when_they_come_and_not_again() -> None:
     wanted = {b"a": State.CONSENT, b"b": State.LABEL, b"c": State.PRESENT, b"d": State.CONSENT}
     (new,) = changes.difference(entries(wanted), entries({b"d": State.PRESENT, b"b": State.CONSENT}))

@@ -10,12 +10,13 @@ from callers import crew, signed_in
 from clock import Clock
 from sides import EMAIL, Pair, Person
 from sqlalchemy import select
-from targets import Folder, people
+from targets import Folder, folder_out, names, people
 
 from node.access.permissions import PermissionDenied
-from node.destinations import due, folders, kinds, planning, sending, upkeep
+from node.destinations import due, kinds, planning, sending, upkeep
 from node.destinations.at_target import AtTarget
 from node.destinations.kinds import Later, Refused
+from node.destinations.targets import folders
 from node.errors import AlreadyExists, InvalidInput, InvalidName, NotAllowed, NotFound
 from node.governance.lineage import PlaceKind
 from node.governance.violations import PolicyViolation
@@ -26,27 +27,6 @@ from node.project import Project
 from node.storage.tables import activations, destinations
 from node.transport.addresses import split_address
 from psi.errors import VesicaError
-
-
-@pytest.fixture
-def project(node: Node, tmp_path: Path) -> Project:
-    project = node.project()
-    people(project, tmp_path, 12)
-    project.consent.set_model("opt-out")
-    project.segments.create("s", rule="orders >= 4")
-    return project
-
-
-@pytest.fixture
-def folder(project: Project, tmp_path: Path) -> Folder:
-    """A folder that is destination "out" for analytics by the project's own ids."""
-    folder = Folder(tmp_path / "out")
-    project.destinations.create("out", "file", {"folder": str(folder.path)}, uses=["analytics"])
-    return folder
-
-
-def names(*numbers: int) -> set[str]:
-    return {f"p{number}" for number in numbers}
 
 
 def hour(project: Project, name: str = "out") -> dict[str, int]:
@@ -225,11 +205,38 @@ def test_pausing_sends_nothing_and_resuming_only_the_difference(project: Project
     project.destinations.pause("out")
     project.consent.set("p4", "n")
     project.segments.update("s", rule="orders >= 5")
-    assert project.destinations.sync("out") == {"name": "out", "sent": 0, "waiting": 0, "status": "paused"}
+    done = {"name": "out", "sent": 0, "waiting": 0, "failed": 0, "held": 0, "next_attempt": None, "status": "paused"}
+    assert project.destinations.sync("out") == done
     assert folder.look() == names(*range(4, 12))
     project.destinations.resume("out")
     assert folder.look() == names(*range(5, 12))
     assert len(folder.changes) == 8 + 1
+
+
+def test_a_row_that_was_written_to_do_harm_costs_itself(project: Project, folder: Folder, tmp_path: Path) -> None:
+    other = Folder(tmp_path / "other")
+    project.destinations.create("aaa", "file", {"folder": str(other.path)}, uses=["analytics"])
+    project.destinations.activate("aaa", ["s"])
+    project.destinations.activate("out", ["s"])
+    with project.scope.home.begin() as tx:
+        tx.execute(destinations.update().where(destinations.c.name == "aaa").values(settings=7))
+    project.consent.set("p4", "n")
+    assert due.submit_due(project.scope) is None
+    project.sync()
+    assert folder.look() == names(*range(5, 12))
+
+
+def test_a_segment_is_not_renamed_where_a_target_knows_it_by_its_name(project: Project, folder: Folder) -> None:
+    project.destinations.activate("out", ["s"])
+    with pytest.raises(NotAllowed, match="destination out knows segment s by its name alone"):
+        project.segments.rename("s", "t")  # who withdraws then would be removed from t, and stay in s
+    project.consent.set("p4", "n")
+    project.destinations.sync("out")
+    assert folder.look() == names(*range(5, 12))
+    project.destinations.deactivate("out", ["s"])
+    project.segments.rename("s", "t")
+    project.destinations.activate("out", ["t"])
+    assert folder.look() == names(*range(5, 12))
 
 
 def test_a_folder_that_is_away_is_tried_again_and_then_fails_until_a_replay(
@@ -408,8 +415,7 @@ def test_a_profile_id_goes_out_as_it_was_given(node: Node, tmp_path: Path) -> No
     project.profiles.import_(tmp_path / "odd.csv", dataset="odd", id_column="id", identities=[], attributes=["x"])
     project.consent.set_model("opt-out")
     project.segments.create("odd", rule="x = 1")
-    folder = Folder(tmp_path / "out")
-    project.destinations.create("out", "file", {"folder": str(folder.path)}, uses=["analytics"])
+    folder = folder_out(project, tmp_path)
     project.destinations.activate("out", ["odd"])
     assert folder.look() == set(ids) == {each.decode() for each in Snapshot.open(project.scope).profile_ids.tolist()}
 
@@ -477,6 +483,8 @@ def test_a_backup_brings_back_who_is_at_the_target(
         restored.destinations.sync("out")
     assert folder.look() == names(*range(5, 12))
     assert len(folder.changes) == 8 + 1
+    last = max(each.name for each in folder.path.iterdir())
+    assert int(last[:10]) > 100  # after all that may have been sent since the backup
 
 
 def test_what_is_old_is_forgotten_and_what_a_kill_left_is_deleted(
@@ -551,3 +559,40 @@ def test_a_partners_restricted_use_refuses_a_destination_and_so_does_the_partner
     pair.globe.post()
     globe.destinations.sync("out")
     assert folder.look() == set()  # what a partner takes back is removed there too
+
+
+def test_what_says_where_a_target_is_stays_and_other_settings_change(
+    project: Project, folder: Folder, clock: Clock, tmp_path: Path
+) -> None:
+    project.destinations.activate("out", ["s"])
+    changed = project.destinations.edit("out", {"format": "jsonl", "age": "400"}, description="the shop")
+    assert changed["settings"] == {"folder": str(folder.path), "format": "jsonl", "age": "400", "size": "10000"}
+    changed = project.destinations.edit("out", {"age": "", "size": ""})
+    assert changed["settings"] == {"folder": str(folder.path), "format": "jsonl"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for wrong in ({"folder": str(elsewhere)}, {"format": "pdf"}, {"colour": "red"}, {"size": "7"}):
+        with pytest.raises(InvalidInput):
+            project.destinations.edit("out", wrong)
+    assert project.destinations.show("out")["settings"] == changed["settings"]
+    before = set(folder.path.iterdir())
+    project.consent.set("p4", "n")
+    project.destinations.sync("out")
+    (file,) = set(folder.path.iterdir()) - before
+    assert file.suffix == ".jsonl"
+
+
+def test_what_failed_is_no_error_any_more_once_a_replay_brought_it(
+    project: Project, folder: Folder, clock: Clock
+) -> None:
+    folder.path.rmdir()
+    project.destinations.activate("out", ["s"])
+    for seconds in (15, 30):
+        clock.advance(seconds=seconds)
+        project.destinations.sync("out")
+    assert [each["changes"] for each in project.destinations.errors("out")] == [8]
+    folder.path.mkdir()
+    project.destinations.replay("out")
+    assert folder.look() == names(*range(4, 12))
+    assert project.destinations.errors("out") == []
+    assert [each["changes"] for each in project.destinations.dead("out")] == [8]

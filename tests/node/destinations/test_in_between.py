@@ -2,41 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from clock import Clock
 from sharing import people as persons
 from sides import EMAIL, Pair
 from sqlalchemy import select
-from targets import Folder, people
+from targets import Folder, folder_out, names, people
 
-from node.destinations import folders, kinds, planning
+from node.destinations import kinds, planning, sending, settling
 from node.destinations.kinds import Delivered, Later, Refused
 from node.destinations.records import Activation, activations_of, stored
+from node.destinations.targets import folders
 from node.errors import Failure, NotAllowed
 from node.node import Node
 from node.project import Project
 from node.storage.tables import activations, batches, connections
-
-
-@pytest.fixture
-def project(node: Node, tmp_path: Path) -> Project:
-    project = node.project()
-    people(project, tmp_path, 12)
-    project.consent.set_model("opt-out")
-    project.segments.create("s", rule="orders >= 4")
-    return project
-
-
-@pytest.fixture
-def folder(project: Project, tmp_path: Path) -> Folder:
-    folder = Folder(tmp_path / "out")
-    project.destinations.create("out", "file", {"folder": str(folder.path)}, uses=["analytics"])
-    return folder
-
-
-def names(*numbers: int) -> set[str]:
-    return {f"p{number}" for number in numbers}
 
 
 def test_a_message_of_a_restored_home_has_no_id_that_said_something_else(
@@ -95,6 +77,46 @@ def test_nothing_more_is_sent_of_a_segment_that_is_left_meanwhile(
     assert project.destinations.show("out")["segments"] == []
 
 
+def test_who_withdraws_between_two_messages_of_one_turn_is_in_none_that_follows(
+    project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(folders.FOLDER), "limit", 2)
+    send, sent = folders.FolderTarget.send, list[kinds.Message]()
+
+    def withdrawing(target: folders.FolderTarget, message: kinds.Message) -> kinds.Outcome:
+        if not sent:
+            project.consent.set("p9", "n")
+        sent.append(message)
+        return send(target, message)
+
+    monkeypatch.setattr(folders.FolderTarget, "send", withdrawing)
+    project.destinations.activate("out", ["s"])
+    assert folder.look() == names(*range(4, 9), 10, 11)
+    assert ("realized", "p9") not in folder.changes
+
+
+def test_who_withdraws_from_one_segment_does_not_wait_for_all_of_another(
+    project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.segments.create("t", rule="orders < 4")
+    project.destinations.activate("out", ["t"])
+    monkeypatch.setattr(type(folders.FOLDER), "limit", 1)
+    send = folders.FolderTarget.send
+    sent: list[str] = []
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: 4.0 * len(sent)))  # each takes four seconds
+
+    def withdrawing(target: folders.FolderTarget, message: kinds.Message) -> kinds.Outcome:
+        if not sent:
+            project.consent.set("p1", "n")
+        sent.append(message.segment)
+        return send(target, message)
+
+    monkeypatch.setattr(folders.FolderTarget, "send", withdrawing)
+    project.destinations.activate("out", ["s"])
+    assert sent == ["s"] * 3 + ["t"] + ["s"] * 5
+    assert folder.look() == names(*range(12)) - names(1)
+
+
 def test_a_process_that_slept_ends_and_plans_no_revision_of_another(
     project: Project, folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +141,7 @@ def test_a_process_that_slept_ends_and_plans_no_revision_of_another(
     project.segments.update("s", rule="orders >= 3")
     waiting()
     before = _rows(project)
-    planning.finish(project.scope, old)
+    settling.finish(project.scope, old)
     planning.plan(project.scope, destination, replace(old, file=None))
     assert _rows(project) == before
 
@@ -210,8 +232,7 @@ def test_either_database_says_who_is_there(either_node: Node, tmp_path: Path) ->
     people(project, tmp_path, 6)
     project.consent.set_model("opt-out")
     project.segments.create("s", rule="orders >= 2")
-    folder = Folder(tmp_path / "out")
-    project.destinations.create("out", "file", {"folder": str(folder.path)}, uses=["analytics"])
+    folder = folder_out(project, tmp_path)
     project.destinations.activate("out", ["s"])
     project.consent.set("p3", "n")
     project.destinations.sync("out")

@@ -8,7 +8,7 @@ import mortals
 import pytest
 import targets
 from clock import Clock
-from targets import Folder, people
+from targets import Folder, prepared
 
 from node.node import Node
 from node.project import Project
@@ -18,7 +18,7 @@ PLACES = 200  # more than an act passes
 Act = Callable[[Project], object]
 
 
-def killed_everywhere(tmp_path: Path, act: Act, check: Callable[[Folder], None]) -> int:
+def killed_everywhere(tmp_path: Path, act: Act, check: Callable[[Folder], None], later: int = 60) -> int:
     """Do an act on copies of a home, killed at one place after the other, then let it go on; return how many there were."""
     mortals.warm()
     before = {file.name for file in (tmp_path / "out").iterdir()}
@@ -30,7 +30,7 @@ def killed_everywhere(tmp_path: Path, act: Act, check: Callable[[Folder], None])
         process.join()
         assert process.exitcode in (0, mortals.KILLED)
         written = {file: file.read_bytes() for file in folder.path.iterdir() if not file.name.startswith(".")}
-        with Node.open(home, now=Clock(NOW + 60)) as node:
+        with Node.open(home, now=Clock(NOW + later)) as node:
             act(node.project())  # as a person does who saw nothing
             node.project().destinations.sync("out")
             for file, content in written.items():  # a message that is written again is the same
@@ -54,10 +54,7 @@ def home(tmp_path: Path) -> Path:
     home = tmp_path / "home"
     Folder(tmp_path / "out")
     with Node.create(home, "Fern", now=Clock(NOW)) as node:
-        project = node.project()
-        people(project, tmp_path, 6)
-        project.consent.set_model("opt-out")
-        project.segments.create("s", rule="orders >= 2")
+        project = prepared(node.project(), tmp_path, 6, s="orders >= 2")
         project.destinations.create("out", "file", {"folder": str(tmp_path / "out")}, uses=["analytics"])
     return home
 
@@ -92,3 +89,20 @@ def test_a_deactivation(home: Path, tmp_path: Path) -> None:
         assert len(folder.changes) == 4 + 4
 
     assert killed_everywhere(tmp_path, targets.deactivate, check) > 10
+
+
+def test_a_change_that_joins_those_that_wait(home: Path, tmp_path: Path) -> None:
+    with Node.open(home, now=Clock(NOW)) as node:
+        project = node.project()
+        project.destinations.delete("out")
+        settings = {"folder": str(tmp_path / "out"), "age": "301", "size": "1000"}
+        project.destinations.create("out", "file", settings, uses=["analytics"])
+        targets.activate(project)
+        project.consent.set("p3", "n")
+        project.segments.update("s", rule="orders >= 1")
+
+    def check(folder: Folder) -> None:
+        assert folder.look() == {"p1", "p2", "p4", "p5"}
+        assert len(folder.changes) == 4
+
+    assert killed_everywhere(tmp_path, targets.sync, check, later=301) > 10

@@ -125,7 +125,7 @@ def test_what_is_kept_to_tell_a_partner_goes_once_it_knows(pair: Pair) -> None:
         "calling node.exchanges.records:end_all 1",
         "called node.feeds.receiving.erasing:sweep 1",
         "called node.feeds.sending.evaluations:forget 1",
-        "called node.feeds.sending.revisions:forget 1",
+        "called node.feeds.sending.revisions:keep_gone 1",
         "called node.feeds.sending.erasing:sweep 1",
     ],
 )

@@ -11,21 +11,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sides import EMAIL, PHONE, SMALL_TERMS, Pair, Side
 
+from node.access.scope import Scope
 from node.erasure.erasure import People
-from node.feeds.receiving import joining, received_feeds
+from node.exchanges.channels import cache_of
+from node.exchanges.kept_prf import OpenPrf
+from node.feeds.receiving import covered, joining, received_feeds
 from node.feeds.receiving.membership_files import MembershipFiles
-from node.feeds.sending import preparing
+from node.feeds.sending import preparing, revisions
 from node.feeds.sending.deciding import Decided, decide_members
+from node.feeds.sending.kept_content import in_order
 from node.feeds.sending.selection import select_members
 from node.imports.identity_columns import IdentityColumn
+from node.partners import key_epochs
 from node.partners.key_epochs import rotate
+from node.people.audiences import universe
 from node.people.drafts import KEPT_GENERATIONS
-from node.storage.cache import Epoch
+from node.people.snapshots import Snapshot
+from node.storage.cache import Cache
 from node.storage.database import Tx
 from node.storage.tables import DAY
+from psi.values import Values
 
 SEEDS = [int(seed) for seed in os.environ.get("VESICA_CHANGES", "1").split()]
 STEPS = 26
@@ -289,14 +298,32 @@ def test_after_random_changes_the_members_are_those_of_a_plain_join(
     def decided(*about: Any, tx: Tx) -> Decided:
         nonlocal of_few
         found, whole = decide_members(*about, tx=tx), select_members(*about, tx=tx)
-        definition, epoch = about[2], Epoch(number=1, secret=b"")
-        assert found.selection.digest(definition, epoch) == whole.digest(definition, epoch), done
-        for name in ("considered", "unconsented", "small", "small_segments", "allowed"):
-            assert getattr(found.selection, name) == getattr(whole, name), done
+        scope, connection, definition = about[:3]
+        expected = revisions.of(whole, definition.width)
+        for namespace, digests in in_order(expected).items():
+            assert np.array_equal(found.digests[namespace], digests), done
+        if found.last is not None:
+            content = found.content(cache_of(scope, connection, key_epochs.current(scope, tx, connection)))
+            for namespace, each in expected.items():
+                assert content[namespace].values.equals(each.values), done
+                assert np.array_equal(content[namespace].bitmaps, each.bitmaps), done
+        for name in ("considered", "unconsented", "small", "allowed", "sent"):
+            assert getattr(found.counts, name) == getattr(whole, name), done
+        assert found.small_segments == whole.small_segments, done
         assert not found.differs
         of_few += found.last is not None
         return found
 
+    def missing(scope: Scope, cache: Cache, namespace: str, snapshot: Snapshot, have: OpenPrf) -> Values:
+        found, all_ = of_touched(scope, cache, namespace, snapshot, have), universe(snapshot, namespace)[0]
+        expected = all_.take(have.missing(all_))
+        assert [found[place] for place in range(len(found))] == [expected[place] for place in range(len(expected))], (
+            done
+        )
+        return found
+
+    of_touched = covered.missing
+    monkeypatch.setattr(covered, "missing", missing)
     monkeypatch.setattr(preparing, "decide_members", decided)
     play, done = Play(pair, seed), list[str]()
     play.begin()

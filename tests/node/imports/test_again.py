@@ -22,7 +22,8 @@ from node.imports.recognition import Recognition
 from node.inputs import physical_lines
 from node.inputs.text_columns import Lines
 from node.node import Node
-from node.people import known_lines, splicing
+from node.people import attributes, known_lines, numbering, splicing
+from node.people.drafts import KEPT_GENERATIONS
 from node.people.snapshots import Snapshot
 from node.project import Project
 
@@ -127,7 +128,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @contextmanager
 def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Read all of a file, and put it in order at once."""
     with monkeypatch.context() as patched:
+        for module in (people_files, known_lines, numbering):
+            patched.setattr(module, "WORTH_IT", 1 << 18)
+        patched.setattr(attributes, "PROFILES", 1 << 17)
         patched.setattr(people_files, "_read_changed", lambda *_: None)
         yield
 
@@ -156,7 +161,9 @@ def test_a_file_that_comes_again_gives_what_reading_all_of_it_gives(
     monkeypatch.setattr(splicing, "SLICE", random.choice((4, 1 << 16)))
     sizes = Random(seed)
     monkeypatch.setattr(scratch, "IN_MEMORY_BYTES", sizes.choice((0, 500, 1 << 24)))
-    monkeypatch.setattr(people_files, "WORTH_IT", sizes.choice((0, 1 << 18)))
+    for module in (people_files, known_lines, numbering):  # whether parts are put in order one after the other
+        monkeypatch.setattr(module, "WORTH_IT", sizes.choice((0, 1 << 18)))
+    monkeypatch.setattr(attributes, "PROFILES", sizes.choice((4, 1 << 17)))
     monkeypatch.setattr(recognition, "_WAITING", sizes.choice((2, 1 << 14)))
     ours, theirs = node.create_project("changed"), node.create_project("whole")
     for project in (ours, theirs):
@@ -294,6 +301,28 @@ def test_an_import_that_comes_in_between_makes_the_file_read_whole(
     with counted(monkeypatch) as again:
         load(CSV)
     assert again == [40]
+
+
+@pytest.mark.feature("ID8")
+def test_a_file_is_read_whole_where_what_is_known_of_its_lines_is_gone_meanwhile(
+    load: Load, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(CSV)
+    read_before = Recognition.read_before
+
+    def gone(self: Recognition) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(people_files, "_read_changed", lambda *_: None)
+            load(CSV.replace("p5@", "q5@"), "other.csv")
+        for number in range(KEPT_GENERATIONS):
+            project.consent.set("c1", "ny"[number % 2])
+        return read_before(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recognition, "read_before", gone)
+        load(CSV)
+    found = Snapshot.open(project.scope).identities("email_sha256/lc-v1").values
+    assert sha256(b"p5@x.com").digest() in [found[row] for row in range(len(found))]
 
 
 @pytest.mark.feature("ID8")

@@ -31,8 +31,9 @@ def test_an_identity_is_consented_if_every_profile_that_has_it_may_be_shared(hou
 
 
 def test_who_opted_out_is_in_no_universe(household: Snapshot) -> None:
-    values, places = universe(household, LOYALTY)
-    assert (named(values), places.tolist()) == ([b"b", b"c"], [1, 2])
+    values, kept = universe(household, LOYALTY)
+    assert (named(values), kept.tolist()) == ([b"b", b"c"], [False, True, True])
+    assert holders(household, LOYALTY, kept) == BitMap([2, 3])
     assert holders(household, LOYALTY, np.array([0, 2])) == BitMap([0, 1, 3])
 
 

@@ -114,7 +114,8 @@ def test_a_hostile_row_costs_no_file_and_shows_none(node: Node, tmp_path: Path, 
     victim.write_text("mine")
     name = str(victim) if absolute else os.path.relpath(victim, node.project().scope.data_directory)
     make_hostile(node, tmp_path, name)
-    for _ in range(10):  # after eight generations the files of the first are deleted
+    for number in range(10):  # after eight generations the files of the first are deleted
+        (tmp_path / "crm.csv").write_text(f"id\n{number + 3}\n")
         with pytest.raises(Failure, match="names a file"):
             node.project().profiles.import_(tmp_path / "crm.csv", dataset="crm", id_column="id", identities=[])
     with pytest.raises(Failure, match="names a file"):

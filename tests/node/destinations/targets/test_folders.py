@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from node.destinations.folders import FOLDER, FolderTarget
 from node.destinations.kinds import Delivered, Later, Message
+from node.destinations.targets.folders import FOLDER, FolderTarget
 from node.errors import Failure
 from node.node import Node
 from node.storage import temporary

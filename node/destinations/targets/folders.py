@@ -1,44 +1,35 @@
-"""A folder as a destination: each batch is a file of changes, CSV or JSON lines, in order of their names.
+"""A folder as a destination: each batch is a file of changes, in order of their names.
 
 A batch that is written again has the same name and the same bytes: whoever notes the names has each change once.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Failure, InvalidInput
-from ..homes import check_outside
-from ..storage.csv_text import csv_text
-from ..storage.files import below, write_atomically
-from ..storage.temporary import remove_leftovers_of
-from . import identity_texts
-from .changes import Act
-from .kinds import Batch, Delivered, Later, Message, Outcome, Setting, Settings
+from ...errors import Failure, InvalidInput
+from ...homes import check_outside
+from ...storage.files import below, write_atomically
+from ...storage.temporary import remove_leftovers_of
+from ..kinds import Batch, Delivered, Later, Message, Outcome, Setting, Settings
+from . import formats
 
 if TYPE_CHECKING:
-    from ..access.scope import Home
-
-FORMATS = ("csv", "jsonl")
-HEADER = ("namespace", "identity", "segment", "status", "at")
-STATUS = {Act.ADD: "realized", Act.REMOVE: "exited"}
+    from ...access.scope import Home
 
 
 class _Folder:
     text = "a folder that gets a file for each batch of changes, for the node's account alone to read"
     settings = (
         Setting(name="folder", text="the folder, which has to exist, such as /srv/audiences", needed=True),
-        Setting(name="format", text="csv, which is the default, or jsonl"),
+        formats.SETTING,
     )
     limit = 100_000
+    reserved_fields = formats.HEADER
 
     def checked(self, settings: Settings) -> dict[str, str]:
-        form = settings.get("format", FORMATS[0])
-        if form not in FORMATS:
-            raise InvalidInput(f"there is no format {form[:20]!r}", hint=f"the formats are {', '.join(FORMATS)}")
+        form = formats.checked(settings)
         folder = Path(settings["folder"]).absolute()
         check_outside(folder)
         if not folder.is_dir():
@@ -75,16 +66,7 @@ class FolderTarget:
         return outcome
 
     def encode(self, batch: Batch) -> bytes:
-        at = time(batch.at)
-        name = identity_texts.namespace(batch.identity)
-        texts = identity_texts.texts(batch.values, batch.identity)
-        rows = (
-            (name, text, batch.segment, STATUS[Act(act)], at)
-            for text, act in zip(texts, batch.acts.tolist(), strict=True)
-        )
-        if self._format == "csv":
-            return csv_text(HEADER, rows).encode()
-        return "".join(f"{json.dumps(dict(zip(HEADER, row, strict=True)))}\n" for row in rows).encode()
+        return formats.encode(batch, self._format)
 
     def send(self, message: Message) -> Outcome:
         name = f"{message.sequence:010}-{message.segment}-{message.id}.{self._format}"
@@ -102,8 +84,3 @@ class FolderTarget:
         except (Failure, InvalidInput):
             return Later("folder")
         return Delivered()
-
-
-def time(at: int) -> str:
-    """Return Unix seconds as RFC 3339, UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,25 +2,31 @@
 
 import base64
 import socket
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 
+import jsonschema
 import pytest
 import targets
 from clock import Clock, RealClock
 from pytest_httpserver import HTTPServer
-from standardwebhooks import Webhook
-from targets import Certificate
+from sqlalchemy import select
+from standardwebhooks import Webhook, WebhookVerificationError
+from svix.webhooks import Webhook as SvixWebhook
+from svix.webhooks import WebhookVerificationError as SvixVerificationError
+from targets import Certificate, project_on_loopback
 from werkzeug import Request, Response
 
-from node.destinations import webhooks
+from node.destinations import upkeep
 from node.destinations.kinds import Delivered, Gone, Later, Message, Refused
-from node.destinations.webhooks import WebhookTarget, outcome_of, signed
-from node.errors import InvalidInput
+from node.destinations.targets import https, payload, webhooks
+from node.destinations.targets.https import outcome_of
+from node.destinations.targets.webhooks import WebhookTarget, signed
+from node.errors import InvalidInput, NotAllowed
 from node.node import Node
-from node.project import Project
+from node.storage.tables import destinations
 from node.transport.addresses import AllowedAddresses
 
 KEY = bytes(range(32))
@@ -28,33 +34,11 @@ MESSAGE = Message(id="msg_1", segment="s", sequence=1, body=b'{"a":1}', now=1_80
 HERE = AllowedAddresses(loopback=True)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return targets.certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def web(certificate: Certificate) -> Iterator[HTTPServer]:
-    server = HTTPServer(host="127.0.0.1", ssl_context=certificate.context())
-    server.start()
-    yield server
-    server.stop()
-
-
 def target(url: str, certificate: Certificate, allowed: AllowedAddresses = HERE) -> WebhookTarget:
     return WebhookTarget({"url": url, "authorities": str(certificate.chain)}, allowed, KEY)
 
 
-def project_on_loopback(home: Path, now: Callable[[], int], folder: Path) -> Project:
-    """Return a project with the people p0 to p7, all in segment s, of a node that may call loopback."""
-    node = Node.create(home, "Fern", address="127.0.0.1:8470", now=now)
-    project = node.project()
-    targets.people(project, folder, 8)
-    project.consent.set_model("opt-out")
-    project.segments.create("s", rule="orders >= 0")
-    return project
-
-
+@pytest.mark.feature("EC1")
 @pytest.mark.feature("EC14")
 def test_a_receiver_with_the_library_of_the_specification_has_the_members(
     tmp_path: Path, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
@@ -83,6 +67,7 @@ def test_a_receiver_with_the_library_of_the_specification_has_the_members(
     assert all(len(each) == 1 for each in bodies.values())
     changes = [body for (body,) in bodies.values() if body["type"] == "segment.members.changed"]
     for body in changes:
+        jsonschema.validate(body, payload.schema())
         data = body["data"]
         assert isinstance(data, dict)
         assert data["segments"] == {segment: {"name": "s", "labels": [] if body is not changes[-1] else ["C3"]}}
@@ -161,18 +146,8 @@ def test_an_address_that_no_name_server_can_be_asked_for_is_refused_at_once(host
     ("address", "host"),
     [("[2001:db8::1]", "[2001:db8::1]"), ("[2001:db8::1]:8443", "[2001:db8::1]:8443"), ("A.com:443", "a.com")],
 )
-def test_the_host_header_is_the_host_as_the_address_has_it(
-    address: str, host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[dict[str, str]] = []
-
-    def tried(_target: WebhookTarget, _message: Message, headers: dict[str, str]) -> Delivered:
-        seen.append(headers)
-        return Delivered()
-
-    monkeypatch.setattr(WebhookTarget, "_tried", tried)
-    WebhookTarget({"url": f"https://{address}/"}, HERE, KEY).send(MESSAGE)
-    assert seen[0]["host"] == host
+def test_the_host_header_is_the_host_as_the_address_has_it(address: str, host: str) -> None:
+    assert https.WebServer(f"https://{address}/", HERE).host == host
 
 
 @pytest.mark.parametrize(
@@ -292,7 +267,7 @@ def _endless_head(connection: socket.socket) -> None:
 def test_an_answer_that_is_slow_half_or_huge_is_judged_by_its_status(
     certificate: Certificate, script: targets.Script, outcome: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(https, "TIMEOUT_SECONDS", 1.0)
     with targets.scripted(certificate, script) as url:
         assert target(url, certificate).send(MESSAGE) == outcome
 
@@ -354,3 +329,65 @@ def test_a_file_that_has_no_authorities_is_refused(node: Node, tmp_path: Path) -
             node.project().destinations.create(
                 "hook", "webhook", {"url": "https://x.example/", "authorities": str(path)}
             )
+
+
+def test_a_secret_that_is_replaced_signs_too_for_a_day(
+    tmp_path: Path, clock: Clock, web: HTTPServer, certificate: Certificate
+) -> None:
+    project = project_on_loopback(tmp_path / "home", RealClock(), tmp_path)
+    now = project.scope.home.now
+    assert isinstance(now, RealClock)
+    web.expect_request("/hook").respond_with_data()
+    settings = {"url": web.url_for("/hook"), "authorities": str(certificate.chain)}
+    old = project.destinations.create("hook", "webhook", settings, uses=["analytics"]).secret
+    new = project.destinations.rotate("hook")
+    assert old is not None
+    assert new is not None
+
+    def verified(secret: str) -> bool:
+        project.destinations.check("hook")
+        request = web.log[-1][0]
+        headers = {key.lower(): value for key, value in request.headers.items()}
+        found = set()
+        for library, error in ((Webhook, WebhookVerificationError), (SvixWebhook, SvixVerificationError)):
+            with suppress(error):
+                library(secret).verify(request.data.decode(), headers)
+                found.add(library)
+        assert found in (set(), {Webhook, SvixWebhook})
+        return bool(found)
+
+    assert (verified(old), verified(new)) == (True, True)
+    signatures = web.log[-1][0].headers["webhook-signature"].split(" ")
+    assert [each.split(",")[0] for each in signatures] == ["v1", "v1"]
+    kept = b"".join(each.read_bytes() for each in (tmp_path / "home").rglob("*") if each.is_file())
+    assert base64.b64decode(new.removeprefix("whsec_")) not in kept
+    before = now.now
+    now.advance(days=-2)  # a clock that jumps back forgets nothing
+    upkeep.forget_old(project.scope)
+    now.now = before
+    assert verified(old)
+    with project.scope.begin() as tx:
+        tx.execute(destinations.update().values(old_secret_ends=now()))
+    assert (verified(old), verified(new)) == (False, True)
+    upkeep.forget_old(project.scope)
+    with project.scope.read() as tx:
+        assert tx.scalar(select(destinations.c.old_secret)) is None
+    project.destinations.create("files", "file", {"folder": str(tmp_path)}, uses=["analytics"])
+    with pytest.raises(NotAllowed, match="no secret"):
+        project.destinations.rotate("files")
+    project.scope.home.close()
+
+
+def _refusing(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 422 No\r\n\r\nwhy not: ")
+    with suppress(OSError):
+        for _ in range(1_000):
+            connection.sendall(b"x" * 1_000_000)
+
+
+def test_the_beginning_of_an_answer_that_refuses_is_read(certificate: Certificate) -> None:
+    with targets.scripted(certificate, _refusing) as url:
+        outcome = target(url, certificate).send(MESSAGE)
+    assert isinstance(outcome, Refused)
+    assert outcome.answer.startswith("why not: xxx")
+    assert len(outcome.answer) == https.BEGINNING
