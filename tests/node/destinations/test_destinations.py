@@ -239,6 +239,15 @@ def test_a_segment_is_not_renamed_where_a_target_knows_it_by_its_name(project: P
     assert folder.look() == names(*range(5, 12))
 
 
+def failed(project: Project, folder: Folder, clock: Clock) -> None:
+    """Let a first export fail three times."""
+    folder.path.rmdir()
+    project.destinations.activate("out", ["s"])
+    for seconds in (15, 30):
+        clock.advance(seconds=seconds)
+        project.destinations.sync("out")
+
+
 def test_a_folder_that_is_away_is_tried_again_and_then_fails_until_a_replay(
     project: Project, folder: Folder, clock: Clock
 ) -> None:
@@ -490,11 +499,7 @@ def test_a_backup_brings_back_who_is_at_the_target(
 def test_what_is_old_is_forgotten_and_what_a_kill_left_is_deleted(
     project: Project, folder: Folder, clock: Clock
 ) -> None:
-    folder.path.rmdir()
-    project.destinations.activate("out", ["s"])
-    for seconds in (15, 30):
-        clock.advance(seconds=seconds)
-        project.destinations.sync("out")
+    failed(project, folder, clock)
     left = project.scope.data_directory / "destinations" / ("0" * 32)
     left.write_bytes(b"x")
     os.utime(left, (0, 0))
@@ -585,11 +590,7 @@ def test_what_says_where_a_target_is_stays_and_other_settings_change(
 def test_what_failed_is_no_error_any_more_once_a_replay_brought_it(
     project: Project, folder: Folder, clock: Clock
 ) -> None:
-    folder.path.rmdir()
-    project.destinations.activate("out", ["s"])
-    for seconds in (15, 30):
-        clock.advance(seconds=seconds)
-        project.destinations.sync("out")
+    failed(project, folder, clock)
     assert [each["changes"] for each in project.destinations.errors("out")] == [8]
     folder.path.mkdir()
     project.destinations.replay("out")
