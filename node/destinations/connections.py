@@ -88,17 +88,8 @@ class Connections(Destinations):
     ) -> Document:
         """Change what is given, see Destinations.edit; a brake that of each solution."""
         with self._scope.home.read() as tx:
-            parts = self._named_parts(tx, name)
-            solution = any(each.name == name and each.part_of is not None for each in stored(self._scope, tx))
-        if settings and (parts is not None or solution):
-            with self._scope.refusals("destination.edit", name):
-                self._scope.require("destination.edit", name)
-                raise NotAllowed(
-                    "the settings of a solution cannot be changed",
-                    hint="delete the solution, and connect it again",
-                    remedy=Remedy("destination.connect", {"name": name.partition(".")[0]}),
-                )
-        for each in parts or [] if brake is not None else []:
+            parts = [] if brake is None or settings else self._named_parts(tx, name) or []
+        for each in parts:
             super().edit(each, brake=brake)
         return super().edit(name, settings, description=description, brake=brake)
 

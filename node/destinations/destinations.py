@@ -104,6 +104,12 @@ class Destinations(Overview):
         with self._scope.act("destination.edit", name, detail=detail) as tx:
             found = self._seen_whole(tx, name)
             self._check_kept(found)
+            if settings and (found.is_connection or found.part_of is not None):
+                raise NotAllowed(
+                    "the settings of a solution cannot be changed",
+                    hint="delete the solution, and connect it again",
+                    remedy=Remedy("destination.connect", {"name": name.partition(".")[0]}),
+                )
             if settings:
                 changed |= {"settings": kinds.changed(found.kind, found.settings, settings), "next_attempt": None}
             if changed:
