@@ -51,12 +51,13 @@ class Side(demo.Side):
 class Service:
     """A side's service as a child process, behind a relay."""
 
-    def __init__(self, side: Side, port: int, pinned: int | None) -> None:
+    def __init__(self, side: Side, port: int, pinned: int | None, *, curve: bool = True) -> None:
         self._process = subprocess.Popen(
             [
                 *([] if pinned is None else ["taskset", "-c", str(pinned)]),
                 *(sys.executable, "-m", "benchmarks.served"),
                 *("--listen", f"127.0.0.1:{port}", "--home", str(side.home)),
+                *(() if curve else ("--stand-in",)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -92,8 +93,12 @@ class Service:
 class TwoNodes:
     """A retailer that asks and sends, a publisher that answers and receives; one namespace, two segments."""
 
-    def __init__(self, n: int, folder: Path, *, pin: bool, change: float = 0.0) -> None:
-        """`change` is the part of the sender's people and of the receiver's that is new in a second release."""
+    def __init__(self, n: int, folder: Path, *, pin: bool, change: float = 0.0, curve: bool = True) -> None:
+        """`change` is the part of the sender's people and of the receiver's that is new in a second release.
+
+        Without the curve hashes take its place (stand_in.py).
+        """
+        self._curve = curve
         self._n, self._folder, self._pin, self._change = n, folder, pin, change
         self._sender, self._receiver = (Side(name, folder, show=False) for name in ("retailer", "publisher"))
         self._sides = {"sender": self._sender, "receiver": self._receiver}
@@ -109,7 +114,8 @@ class TwoNodes:
         self._load()
         pins = (0, 1) if self._pin else (None, None)
         self._services = {
-            name: Service(side, ports[name], pin) for (name, side), pin in zip(self._sides.items(), pins, strict=True)
+            name: Service(side, ports[name], pin, curve=self._curve)
+            for (name, side), pin in zip(self._sides.items(), pins, strict=True)
         }
         try:
             self._connect()

@@ -32,6 +32,7 @@ def cli() -> None:
 
 
 for each in (
+    destination_reports.show,
     destination_reports.preview,
     destination_reports.runs,
     destination_reports.errors,
@@ -73,13 +74,7 @@ def kinds(ctx: "Context") -> None:
     metavar="N",
     help=f"Your own ids, or a namespace {options.NAMESPACES}.",
 )
-@click.option(
-    "--use",
-    "uses",
-    multiple=True,
-    metavar="USE",
-    help=f"What it is for: {options.FILE_USES}; all of them unless given.",
-)
+@options.USES
 @click.option("--description", default="", metavar="TEXT", help="What it is, in words.")
 @SECRET
 @click.option("--brake", default=50, show_default=True, metavar="N", help=BRAKE)
@@ -102,7 +97,10 @@ def create(
     destination needs no settings; each solution that is named has a token in the secret, or all have one.
 
     Every kind takes group=status, for messages that have additions or removals alone, and either max_users_per_request=N
-    or age=SECONDS with size=N: then changes wait until N do, or the first has waited so long.
+    or age=SECONDS (301 to 3600) with size=N (changes, 1000 to 10000): then changes wait until N do, or the first has waited
+    so long.
+
+    A destination is checked at once, as 'check' does, unless its receiver needs the new secret first.
 
     \b
     Example: vesica destination create crm --kind webhook url=https://crm.example.com/vesica --use analytics
@@ -112,12 +110,22 @@ def create(
     created = ctx.project().destinations.create(
         name, kind, pairs, identity=identity, uses=uses, description=description, secret=given, brake=brake
     )
-    document = {**created.destination, "secret": created.secret}
+    is_ready = created.secret is None and created.destination.get("solutions") != []
+    checked = ctx.project().destinations.check(name) if is_ready else None
+    document = {**created.destination, "secret": created.secret, "check": checked}
 
     def show() -> None:
         output.echo(f"destination {name} is there")
+        again = remedies.command("destination.check", name=name)
         if created.secret is not None:
             output.echo(f"its secret, shown once: {created.secret}")
+            output.say(f"Once its receiver knows the secret: {again}")
+        elif checked is None:
+            output.say(f"Give it solutions: {remedies.command('destination.connect', name=name)}")
+        else:
+            _say_checked(name, checked)
+            if not checked["arrived"]:
+                output.say(f"Mend that, then: {again}")
 
     output.emit(ctx, document, show)
 
@@ -125,11 +133,9 @@ def create(
 @cli.command()
 @NAME
 @click.argument("settings", nargs=-1, required=True, metavar="SOLUTION=URL...", help="Solutions with their addresses.")
-@click.option(
-    "--secret", required=True, metavar="FILE", help='A file with SOLUTION=TOKEN a line, or "-" for standard input.'
-)
+@click.option("--secret", metavar="FILE", help='A file with SOLUTION=TOKEN a line, or "-" for standard input.')
 @click.pass_obj
-def connect(ctx: "Context", name: str, settings: tuple[str, ...], secret: str) -> None:
+def connect(ctx: "Context", name: str, settings: tuple[str, ...], secret: str | None) -> None:
     """Add solutions to an experience-cloud destination; activate segments again to send them there too.
 
     Each solution is a destination of its own by the name NAME.SOLUTION, to pause, look at or delete alone.
@@ -137,7 +143,8 @@ def connect(ctx: "Context", name: str, settings: tuple[str, ...], secret: str) -
     \b
     Example: vesica destination connect cloud target=https://in.example.com/target --secret tokens.txt
     """
-    found = ctx.project().destinations.connect(name, dict(_pair(each) for each in settings), inputs.secret(secret))
+    tokens = None if secret is None else inputs.secret(secret)  # none for this project's own audience-manager=here
+    found = ctx.project().destinations.connect(name, dict(_pair(each) for each in settings), tokens)
     names = [each["name"] for each in found["solutions"]]
     output.emit(ctx, found, lambda: output.echo(f"{name} has {', '.join(names)}"))
 
@@ -152,12 +159,14 @@ def edit(ctx: "Context", name: str, settings: tuple[str, ...], description: str 
     """Change a destination.
 
     Of the settings those can change that do not say where the target is, nor what it calls things: authorities,
-    template, required, format, access_key_id, age, size, max_users_per_request, group.
+    template, required, format, access_key_id, age, size, max_users_per_request, group. Without any, nothing is changed.
 
     \b
     Example: vesica destination edit crm authorities=ca.pem --brake 80
     """
     pairs = dict(_pair(each) for each in settings)
+    if not pairs and description is None and brake is None:
+        raise click.UsageError("nothing is changed: give KEY=VALUE, --description or --brake.")
     changed = ctx.project().destinations.edit(name, pairs, description=description, brake=brake)
     output.emit(ctx, changed, lambda: output.echo(f"changed destination {name}"))
 
@@ -192,12 +201,7 @@ def check(click_ctx: click.Context, name: str) -> None:
     ctx: Context = click_ctx.obj
     found = ctx.project().destinations.check(name)
 
-    def show() -> None:
-        for each in found.get("solutions", [{"name": name, **found}]):
-            takes = "takes messages" if each["arrived"] else f"takes none: {each['reason']} ({each['code']})"
-            output.say(f"{each['name']} {takes}")
-
-    output.emit(ctx, {"name": name, **found}, show)
+    output.emit(ctx, {"name": name, **found}, lambda: _say_checked(name, found))
     click_ctx.exit(0 if found["arrived"] else 1)
 
 
@@ -252,7 +256,10 @@ def deactivate(ctx: "Context", name: str, segments: tuple[str, ...], leave: bool
 @NAME
 @click.pass_obj
 def pause(ctx: "Context", name: str) -> None:
-    """Send nothing for now, withdrawals neither; what changes meanwhile is sent with 'resume'."""
+    """Send nothing for now, withdrawals and erasures neither; what changes meanwhile is sent with 'resume'.
+
+    Erased people stay at its target until then, as 'show' says; the removals of a segment that is deactivated leave at once.
+    """
     ctx.project().destinations.pause(name)
     output.emit(ctx, {"name": name, "status": "paused"}, lambda: output.echo(f"{name} is paused"))
 
@@ -276,17 +283,25 @@ def replay(ctx: "Context", name: str) -> None:
 
 
 @cli.command()
-@NAME
+@click.argument(
+    "name", nargs=-1, required=True, metavar="NAME...", help="Destinations; 'vesica destination list' shows them."
+)
 @click.option("--yes", is_flag=True, help="Also what the brake holds: removals of most of a segment at once.")
 @click.pass_obj
-def sync(ctx: "Context", name: str, yes: bool) -> None:
-    """Send what is due now; a running service does it by itself.
+def sync(ctx: "Context", name: tuple[str, ...], yes: bool) -> None:
+    """Send what is due now; a running service does it by itself. With --json several destinations give a list.
 
     A run that would remove more than half of a segment, and more than 1,000, waits for --yes; see 'vesica destination show'.
     Who withdraws, is erased or may not be sent by a label is removed all the same.
     """
     with output.progress(ctx) as progress:
-        _sent(ctx, ctx.project().destinations.sync(name, progress, yes=yes))
+        done = [ctx.project().destinations.sync(each, progress, yes=yes) for each in dict.fromkeys(name)]
+
+        def show() -> None:
+            for each in done:
+                _say_sent(each)
+
+        output.emit(ctx, done[0] if len(done) == 1 else done, show)
 
 
 @cli.command()
@@ -299,7 +314,7 @@ def delete(ctx: "Context", name: str, leave: bool, yes: bool) -> None:
     what = "the members stay there" if leave else "all its members are removed there first"
     output.confirm(ctx, f"Delete destination {name}? {what[0].upper()}{what[1:]}.", yes=yes)
     with output.progress(ctx) as progress:
-        _sent(ctx, ctx.project().destinations.delete(name, leave=leave, progress=progress))
+        _sent(ctx, ctx.project().destinations.delete(name, leave=leave, progress=progress), deleting=True)
 
 
 @cli.command("list")
@@ -308,70 +323,45 @@ def list_(ctx: "Context") -> None:
     """List the destinations."""
     rows = ctx.project().destinations.all()
     names = ("name", "kind", "status", "gets", "present", "waiting", "failed")
-    cells = ([row[name] for name in names] for row in rows)
+    cells = ([_cell(row, name) for name in names] for row in rows)
     output.emit(ctx, rows, lambda: output.table(names, cells, empty="no destinations"))
 
 
-@cli.command()
-@NAME
-@click.pass_obj
-def show(ctx: "Context", name: str) -> None:
-    """Show a destination, what it gets, and how many identities are there."""
-    found = ctx.project().destinations.show(name)
-
-    def lines() -> None:
-        times = ("created", "next_attempt")
-        left_out = ("segments", "gets", "solutions")
-        output.lines(
-            (output.words(key), output.time(value) if key in times else value)
-            for key, value in found.items()
-            if key not in left_out and value not in (None, "")
-        )
-        if "solutions" in found:
-            names = ("name", "status", "gets", "present", "waiting", "failed", "reason")
-            cells = ([each[name] for name in names] for each in found["solutions"])
-            output.table(("solution", *names[1:]), cells, empty="no solutions")
-            return
-        rows = (
-            [
-                row["segment"],
-                row["status"],
-                row["present"],
-                row["failed"],
-                row["held"],
-                output.time(row["confirmed"]),
-                row["stopped"],
-                ", ".join(f"{field}={attribute}" for field, attribute in (row["mapping"] or {}).items()),
-            ]
-            for row in found["segments"]
-        )
-        heads = ("segment", "status", "present", "failed", "held", "confirmed", "nothing is sent because", "mapped")
-        output.table(heads, rows, empty="no segments")
-
-    output.emit(ctx, found, lines)
+def _sent(ctx: "Context", done: dict[str, Any], *, deleting: bool = False) -> None:
+    output.emit(ctx, done, lambda: _say_sent(done, deleting=deleting))
 
 
-def _sent(ctx: "Context", done: dict[str, Any]) -> None:
-    def show() -> None:
-        name, waiting, failed, held = done["name"], done["waiting"], done["failed"], done["held"]
-        parts = ["1 message arrived" if done["sent"] == 1 else f"{done['sent']:,} messages arrived"]
-        if waiting:
-            parts.append("1 change waits" if waiting == 1 else f"{waiting:,} changes wait")
-        if failed:
-            parts.append("1 change failed" if failed == 1 else f"{failed:,} changes failed")
-        output.echo(f"{name}: {', '.join(parts)}; it is {_STATUSES.get(done['status'], done['status'])}")
-        if failed or done["next_attempt"]:
-            again = f"; the next attempt is at {output.time(done['next_attempt'])}" if done["next_attempt"] else ""
-            output.say(f"Why: {remedies.command('destination.errors', name=name)}{again}")
-        if held:
-            yes = remedies.command("destination.sync", name=name, yes=True)
-            removals = "1 removal" if held == 1 else f"{held:,} removals"
-            output.say(f"The brake holds {removals}. If they are meant: {yes}")
-        if failed and done["status"] == "deleting":
-            leave = remedies.command("destination.delete", name=name, leave=True)
-            output.say(f"The target may have them, so they are said again once a day. To give them up: {leave}")
+def _say_sent(done: dict[str, Any], *, deleting: bool = False) -> None:
+    name, waiting, failed, held = done["name"], done["waiting"], done["failed"], done["held"]
+    parts = ["1 message arrived" if done["sent"] == 1 else f"{done['sent']:,} messages arrived"]
+    if waiting:
+        parts.append("1 change waits" if waiting == 1 else f"{waiting:,} changes wait")
+    if failed:
+        parts.append("1 change failed" if failed == 1 else f"{failed:,} changes failed")
+    output.echo(f"{name}: {', '.join(parts)}; it is {_STATUSES.get(done['status'], done['status'])}")
+    disabled = done["status"] == "disabled"
+    if failed or done["next_attempt"] or disabled:
+        again = f"; the next attempt is at {output.time(done['next_attempt'])}" if done["next_attempt"] else ""
+        output.say(f"Why: {remedies.command('destination.errors', name=name)}{again}")
+    if held:
+        yes = remedies.command("destination.sync", name=name, yes=True)
+        removals = "1 removal" if held == 1 else f"{held:,} removals"
+        output.say(f"The brake holds {removals}. If they are meant: {yes}")
+    if disabled:
+        output.say(f"Mend that, then: {remedies.command('destination.resume', name=name)}")
+    if deleting and (failed or disabled):
+        leave = remedies.command("destination.delete", name=name, leave=True)
+        output.say(f"The target may have members still. To give them up: {leave}")
 
-    output.emit(ctx, done, show)
+
+def _say_checked(name: str, found: dict[str, Any]) -> None:
+    for each in found.get("solutions", [{"name": name, **found}]):
+        takes = "takes messages" if each["arrived"] else f"takes none: {each['reason']} ({each['code']})"
+        output.say(f"{each['name']} {takes}")
+
+
+def _cell(row: dict[str, Any], name: str) -> Any:
+    return f"{row['kind']}, the older sharing" if name == "kind" and row["of_all"] else row[name]
 
 
 def _pair(text: str, noun: str = "setting", form: str = "KEY=VALUE") -> tuple[str, str]:

@@ -9,6 +9,7 @@ from . import output
 if TYPE_CHECKING:
     from .main import Context
 
+_SHOWN = {"erased": "erased people still there"}
 NAME = click.argument("name", help="The destination; 'vesica destination list' shows them.")
 
 
@@ -141,3 +142,42 @@ def alerts(
         output.echo(f"mailed to {found['mail']}" if found["mail"] else "not mailed")
 
     output.emit(ctx, found, show)
+
+
+@click.command()
+@NAME
+@click.pass_obj
+def show(ctx: "Context", name: str) -> None:
+    """Show a destination, what it gets, and how many identities are there."""
+    found = ctx.project().destinations.show(name)
+
+    def lines() -> None:
+        times = ("created", "next_attempt")
+        left_out = ("segments", "gets", "solutions")
+        output.lines(
+            (_SHOWN.get(key, output.words(key)), output.time(value) if key in times else value)
+            for key, value in found.items()
+            if key not in left_out and value not in (None, "") and (key, value) != ("erased", 0)
+        )
+        if "solutions" in found:
+            names = ("name", "status", "gets", "present", "waiting", "failed", "reason")
+            cells = ([each[name] for name in names] for each in found["solutions"])
+            output.table(("solution", *names[1:]), cells, empty="no solutions")
+            return
+        rows = (
+            [
+                row["segment"],
+                row["status"],
+                row["present"],
+                row["failed"],
+                row["held"],
+                output.time(row["confirmed"]),
+                row["stopped"],
+                ", ".join(f"{field}={attribute}" for field, attribute in (row["mapping"] or {}).items()),
+            ]
+            for row in found["segments"]
+        )
+        heads = ("segment", "status", "present", "failed", "held", "confirmed", "nothing is sent because", "mapped")
+        output.table(heads, rows, empty="no segments")
+
+    output.emit(ctx, found, lines)

@@ -1,6 +1,6 @@
 """The commands that take people out for good, and let them return: a part of `vesica profile`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +36,13 @@ def _number(count: int, one: str, several: str) -> str:
     return f"{count:,} {one if count == 1 else several}"
 
 
+def _found(document: Mapping[str, Any]) -> str:
+    """Say how many profiles there are, and visitors of the Audience Manager side if there are any."""
+    profiles = _number(document["profiles"], "profile", "profiles")
+    visitors = document["visitors"]
+    return f"{profiles} and {_number(visitors, 'visitor', 'visitors')}" if visitors else profiles
+
+
 def _meant(ids: tuple[str, ...], file: str | None, identities: tuple[str, ...], region: str | None) -> "People":
     from node.erasure.erasure import People
 
@@ -62,11 +69,11 @@ def erase(ctx: "Context", /, *, allow_return: bool, prove: bool, yes: bool, **wh
     erasure = ctx.project().erasure
     if not yes:
         found = erasure.find(people)
-        output.confirm(ctx, f"Erase {_number(found['profiles'], 'profile', 'profiles')} for good?", yes=False)
+        output.confirm(ctx, f"Erase {_found(found)} for good?", yes=False)
     done = erasure.profiles(people, may_return=allow_return, prove=prove)
 
     def table() -> None:
-        output.echo(f"erased {_number(done['profiles'], 'profile', 'profiles')}")
+        output.echo(f"erased {_found(done)}")
         if done["unknown"]:
             output.echo(f"{_number(done['unknown'], 'id or identity', 'ids or identities')} of nobody here")
         if done["runs"]:

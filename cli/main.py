@@ -29,6 +29,7 @@ GROUPS = (
     "label",
     "policy",
     "segment",
+    "audience",
     "destination",
     "partner",
     "feed",

@@ -187,7 +187,8 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
     too, so every project is on hold: nothing is shared and no estimate is asked for or answered until you say 'vesica
     project resume'. Import consent again, revoke and disconnect again, before that. Tokens of users and Connect IDs have
     ended. What partners used up since is not known: no partner evaluates anything until you say 'vesica partner allow',
-    and estimates that they ask for are refused for a window.
+    and estimates that they ask for are refused for a window. Every destination is disabled until you say 'vesica destination
+    resume': look at where each one sends first.
 
     \b
     Example: vesica node restore /backups/fern-monday.tar --home /srv/fern
@@ -202,6 +203,9 @@ def restore(ctx: "Context", source: str, database: str | None) -> None:
         if document["to_notify"]:
             output.echo(f"They hear of it once the service runs, or by: {remedies.command('node.sync')}")
         output.echo(f"What was done since then is gone, withdrawals too: {HOLD}")
+        if document["destinations_disabled"]:
+            resume = remedies.command("destination.resume", name="NAME")
+            output.echo(f"Nothing is sent to a destination before you have looked at it: {resume}")
         again = f"{remedies.command('user.reset', name='NAME')}, {remedies.command('partner.id')}"
         output.echo(f"Connect IDs and the tokens of users have ended: {again}")
         # Where several projects are on hold, a name alone does not say whose partner it is.

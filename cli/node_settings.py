@@ -26,6 +26,15 @@ NEW = "VESICA_NEW_PASSPHRASE"
     default=None,
     help="Whether partners may be called at addresses of a private network that they name themselves.",
 )
+@click.option(
+    "--audience-listen", metavar="HOST:PORT", help="Where programs of yours send signals, such as 127.0.0.1:8490."
+)
+@click.option("--no-audience-listen", is_flag=True, help="Nothing listens for them.")
+@click.option(
+    "--audience-certificate",
+    metavar="FILE",
+    help='The certificate of that address and its key in one PEM file; "" is none. Beyond this machine it needs one.',
+)
 @click.pass_obj
 def set_(
     ctx: "Context",
@@ -36,27 +45,36 @@ def set_(
     no_address: bool,
     proxy: bool | None,
     private_addresses: bool | None,
+    audience_listen: str | None,
+    no_audience_listen: bool,
+    audience_certificate: str | None,
 ) -> None:
     """Show the settings, or change some; partners hear of another name or address, and connections stay.
 
     A partner uses a new address once this node's key has answered there. Let the old address answer too until then: 'vesica
-    partner show' says whether letters wait. The service takes the changes up by itself, but for --listen.
+    partner show' says whether letters wait. The service takes the changes up by itself, but for what it listens on.
+
+    Programs that send signals for the Audience Manager side need the token of a user with the permission receive-audience.
 
     \b
     Example: vesica node set --address vesica.fern.example:8470
     """
     if no_address and address is not None:
         raise click.UsageError("--address and --no-address contradict each other")
+    if no_audience_listen and audience_listen is not None:
+        raise click.UsageError("--audience-listen and --no-audience-listen contradict each other")
     document = ctx.node().set(
         organisation=organisation,
         listen=listen,
         address="" if no_address else address,
         proxy=proxy,
         private_addresses=private_addresses,
+        audience_listen="" if no_audience_listen else audience_listen,
+        audience_certificate=audience_certificate,
     )
 
     def text() -> None:
-        names = ("organisation", "listen", "address", "proxy", "private_addresses")
+        names = ("organisation", "listen", "address", "proxy", "private_addresses", "audience_listen")
         output.lines((output.words(name), "none" if document[name] == "" else document[name]) for name in names)
         if document["told"]:
             output.echo(

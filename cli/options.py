@@ -30,6 +30,13 @@ class Time(click.DateTime):
             self.fail(f"{value!r} is no such time: write {such}", param, ctx)
 
 
+USES = click.option(
+    "--use",
+    "uses",
+    multiple=True,
+    metavar="USE",
+    help=f"What it is for: {FILE_USES}; all of them unless given.",
+)
 FORCE = click.option("--force", is_flag=True, help="Replace the file if there is one.")
 RESULT = 'a new file, a special one such as a pipe, or "-" for standard output'
 

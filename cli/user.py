@@ -16,7 +16,7 @@ DAYS = click.option("--days", default=90, show_default=True, metavar="N", help="
 
 ROLE = (
     "What the user may do: viewer, connections, shares, projects, data, governance, exporter, destination-manager, "
-    "activator, auditor, administrator, or a role of your own."
+    "activator, audience-manager, audience-receiver, auditor, administrator, or a role of your own."
 )
 NAME = click.argument("name", help="The user; 'vesica user list' shows them.")
 

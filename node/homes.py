@@ -31,6 +31,13 @@ def check_input(path: Path | str) -> None:
         raise _inside(path)
 
 
+def check_file(path: Path | str) -> None:
+    """Raise InvalidInput for what `check_input` refuses, and for a pipe or a device, which may never end."""
+    check_input(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InvalidInput(f"{path} is no file", hint="name a file")
+
+
 def _files(home: Path) -> Iterator[os.stat_result]:
     for folder, _, names in os.walk(home):
         for name in names:

@@ -204,11 +204,14 @@ class Node:
         address: str | None = None,
         proxy: bool | None = None,
         private_addresses: bool | None = None,
+        audience_listen: str | None = None,
+        audience_certificate: str | None = None,
     ) -> Document:
         """Change settings; partners are told of another name or address by a letter, and of nothing else.
 
         Returns all settings, who is told, and whether a running service has to be started again for them.
         """
+        from .audiencemanager import listener
         from .partners import details
 
         given: Document = {
@@ -217,6 +220,8 @@ class Node:
             "address": address,
             "proxy": proxy,
             "private_addresses": private_addresses,
+            "audience_listen": audience_listen,
+            "audience_certificate": audience_certificate,
         }
         detail: Document = {}
         told: list[str] = []
@@ -226,6 +231,8 @@ class Node:
             split_address(after.listen)
             if after.address:
                 check_address(after.address)
+            if after.audience_listen:
+                listener.check(after)
             detail |= {name: value for name, value in asdict(after).items() if value != getattr(before, name)}
             if not detail:
                 raise NothingDone
@@ -233,7 +240,11 @@ class Node:
                 told = details.announce(self.home, tx, details.of(after))
             after.save(self.home.path)
         settings = {name: value for name, value in asdict(after).items() if name not in ("database", "mail")}
-        return {**settings, "told": told, "restart": "listen" in detail and serving(self.home.path)}
+        return {
+            **settings,
+            "told": told,
+            "restart": any("listen" in name or "certificate" in name for name in detail) and serving(self.home.path),
+        }
 
     @cached_property
     def mail_server(self) -> "MailServers":

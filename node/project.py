@@ -14,6 +14,7 @@ from .storage.records import Document
 if TYPE_CHECKING:
     from protocol.agreement import Terms
 
+    from .audiencemanager.audience import Audience
     from .consent.consent_policies import ConsentPolicies
     from .consent.consents import Consents
     from .destinations.connections import Connections
@@ -37,72 +38,11 @@ if TYPE_CHECKING:
     from .segments.segments import Segments
 
 
-class Project:
-    """An isolated data space of a node, and the nouns in it: what can change is read when it is asked for."""
+class Doors:
+    """The nouns of a project: the door of each room, opened when it is first asked for."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.id = scope.id
-        self.name = scope.name
-
-    @property
-    def terms(self) -> "Terms":
-        """What this project asks of every new agreement."""
-        return self.scope.terms
-
-    def set_terms(self, **changes: Any) -> "Terms":
-        """Change the terms of agreements to come; those made stay. Values may be text: "1/20", "none".
-
-        Raises InvalidInput for a term that does not exist, LocalProtocolError for a value out of range.
-        """
-        from protocol.agreement import Terms
-
-        defaults = Terms().as_dict()
-        with self.scope.act(
-            "project.terms", self.name, detail={name: str(value) for name, value in changes.items()}
-        ) as tx:
-            terms = _changed(self.scope.row(tx).terms, changes)
-            kept = {name: value for name, value in terms.as_dict().items() if value != defaults[name]}
-            self.scope.change(tx, terms=kept)
-        return terms
-
-    @property
-    def left_out(self) -> "LeftOut":
-        """Who is left out of the estimates that this project asks for."""
-        from .people.consent import LeftOut
-
-        return LeftOut(self.scope.row().left_out)
-
-    def leave_out(self, left_out: "LeftOut | str") -> None:
-        """Choose who is left out of the estimates that this project asks for: neither their points nor their number leave."""
-        from .people.consent import check_left_out
-
-        with self.scope.act("project.leave-out", self.name, detail={"left_out": str(left_out)[:20]}) as tx:
-            self.scope.change(tx, left_out=check_left_out(left_out))
-
-    def resume(self) -> None:
-        """Let a restored project go on: its feeds run, estimates are asked for and answered.
-
-        That is a person's decision, after what was done since the backup has been done again.
-        """
-        from .operations.alerts import AlertKind
-
-        with self.scope.act("project.resume", self.name) as tx:
-            if not self.scope.row(tx).on_hold:
-                raise NotAllowed(
-                    f"project {self.name} is not on hold",
-                    hint="look at it",
-                    remedy=Remedy("project.show", {"name": self.name}),
-                )
-            self.scope.change(tx, resumed=self.scope.home.now())
-            self.alerts.settle(tx, AlertKind.ON_HOLD, "on hold ")
-
-    def sync(self, progress: "Progress | None" = None) -> Document:
-        """Deliver, fetch, sweep and run what is queued in this project, unless a service does; see `wiring.sync`."""
-        from .wiring import sync
-
-        self.scope.require("feed.sync", self.name)
-        return sync(self.scope.home, [self.scope], progress)
 
     @cached_property
     def profiles(self) -> "Profiles":
@@ -189,6 +129,12 @@ class Project:
         return Sharing(self.scope)
 
     @cached_property
+    def audience(self) -> "Audience":
+        from .audiencemanager.audience import Audience
+
+        return Audience(self.scope)
+
+    @cached_property
     def files(self) -> "Files":
         from .destinations.files import Files
 
@@ -217,6 +163,74 @@ class Project:
         from .operations.alerts import Alerts
 
         return Alerts(self.scope)
+
+
+class Project(Doors):
+    """An isolated data space of a node, and the nouns in it: what can change is read when it is asked for."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self.id = scope.id
+        self.name = scope.name
+
+    @property
+    def terms(self) -> "Terms":
+        """What this project asks of every new agreement."""
+        return self.scope.terms
+
+    def set_terms(self, **changes: Any) -> "Terms":
+        """Change the terms of agreements to come; those made stay. Values may be text: "1/20", "none".
+
+        Raises InvalidInput for a term that does not exist, LocalProtocolError for a value out of range.
+        """
+        from protocol.agreement import Terms
+
+        defaults = Terms().as_dict()
+        with self.scope.act(
+            "project.terms", self.name, detail={name: str(value) for name, value in changes.items()}
+        ) as tx:
+            terms = _changed(self.scope.row(tx).terms, changes)
+            kept = {name: value for name, value in terms.as_dict().items() if value != defaults[name]}
+            self.scope.change(tx, terms=kept)
+        return terms
+
+    @property
+    def left_out(self) -> "LeftOut":
+        """Who is left out of the estimates that this project asks for."""
+        from .people.consent import LeftOut
+
+        return LeftOut(self.scope.row().left_out)
+
+    def leave_out(self, left_out: "LeftOut | str") -> None:
+        """Choose who is left out of the estimates that this project asks for: neither their points nor their number leave."""
+        from .people.consent import check_left_out
+
+        with self.scope.act("project.leave-out", self.name, detail={"left_out": str(left_out)[:20]}) as tx:
+            self.scope.change(tx, left_out=check_left_out(left_out))
+
+    def resume(self) -> None:
+        """Let a restored project go on: its feeds run, estimates are asked for and answered.
+
+        That is a person's decision, after what was done since the backup has been done again.
+        """
+        from .operations.alerts import AlertKind
+
+        with self.scope.act("project.resume", self.name) as tx:
+            if not self.scope.row(tx).on_hold:
+                raise NotAllowed(
+                    f"project {self.name} is not on hold",
+                    hint="look at it",
+                    remedy=Remedy("project.show", {"name": self.name}),
+                )
+            self.scope.change(tx, resumed=self.scope.home.now())
+            self.alerts.settle(tx, AlertKind.ON_HOLD, "on hold ")
+
+    def sync(self, progress: "Progress | None" = None) -> Document:
+        """Deliver, fetch, sweep and run what is queued in this project, unless a service does; see `wiring.sync`."""
+        from .wiring import sync
+
+        self.scope.require("feed.sync", self.name)
+        return sync(self.scope.home, [self.scope], progress)
 
 
 def terms_with(project: Project, **changes: Any) -> "Terms":

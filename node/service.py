@@ -17,6 +17,9 @@ from psi.errors import VesicaError
 
 from . import log
 from .access.scope import Home
+from .audiencemanager import following as imports
+from .audiencemanager import listener
+from .compute import heap
 from .destinations import due as destinations
 from .destinations import mails, watching
 from .errors import Failure, NotAllowed, UnknownCaller
@@ -66,11 +69,13 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
         key = home.keys.signing_key  # raises WrongPassphrase before anything is done
         log.show(logging.INFO)
         home.guard.expect_callers()
+        heap.keep_little()
         gc.freeze()  # what was imported stays: the collector need not look at it again
         home.guard.as_itself(sweep)(home)
         bound = bind(listen or home.config.listen)
         context = tls.server_context(key, home.now())
-        endpoint = server(answering(home), context, proxy=home.config.proxy)
+        programs = listener.opened(home)
+        endpoint = server(answering(home), context, proxy=home.config.proxy, part=1 if programs is None else 2)
         stop = threading.Event()
 
         work: list[Callable[[], None]] = [
@@ -80,6 +85,9 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
         ]
         work += [lambda: run_jobs(home, stop)] * JOB_WORKERS
         threads = [threading.Thread(target=home.guard.as_itself(each), daemon=True) for each in work]
+        if programs is not None:
+            threads.append(threading.Thread(target=programs.run, daemon=True))
+            log.info("listening for programs", address=programs.address)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, endpoint.handle_exit)  # a signal that comes before the server runs ends it too
         with home.bell.serving():
@@ -91,6 +99,8 @@ def serve(home: Home, listen: str | None = None, *, ready: Callable[[str], None]
                 endpoint.run(sockets=[bound])
             finally:
                 stop.set()
+                if programs is not None:
+                    programs.stop()
                 home.bell.ring()
                 deadline = time.monotonic() + STOP_SECONDS
                 for thread in threads:
@@ -138,7 +148,7 @@ class Schedule:
                 if isinstance(error, Failure):
                     raise
                 log.warning("rules cannot be evaluated", project=scope.name, code=error.code)
-            times.append(local.follow(scope, settling=True))
+            times += [imports.follow(scope, settling=True), local.follow(scope, settling=True)]
             times += [due.submit_due(scope), destinations.submit_due(scope), new_people.ask_for_new(scope, self._asked)]
             times += [watching.alert_delays(scope), mails.submit_due(scope)]
         return min((each for each in times if each is not None), default=None)

@@ -48,6 +48,17 @@ JOBS = {
     "estimate": "feeds.estimates.asking:run",
     "wanted": "exchanges.requests:run",
 }
+PROGRAMS = {  # what programs of the operator call: who answers, and a body's most bytes
+    "POST /audiences": ("audiencemanager.platform_messages:answer", 8 << 20),
+    "GET /profile/{source}/{id}": ("audiencemanager.customer_data:profile", 0),
+}
+SIGNALS = {  # the same for what is applied in groups, in a module that has the form of its refusals
+    "GET /event": ("audiencemanager.dcs:answer", 0),
+    "POST /event": ("audiencemanager.dcs:answer", 32_768),
+    "GET /event/s2s/{stream}": ("audiencemanager.dcs:answer", 0),
+    "POST /event/s2s/{stream}": ("audiencemanager.dcs:answer", 32_768),
+    "POST /stream/{stream}": ("audiencemanager.customer_data:stream", 102_400),
+}
 EXCHANGES = {  # by kind and our part
     ("count", "asker"): "feeds.estimates.callers:ASKER",
     ("count", "answerer"): "feeds.estimates.answering:ANSWERER",
@@ -60,24 +71,35 @@ OUTGOING = {"feed": "feeds.sending.outgoing:OutgoingFeeds"}
 INCOMING = {
     "received": "feeds.receiving.references:ReceivedSegments",
     "shared": "feeds.local.references:SharedSegments",
+    "trait": "audiencemanager.imported_references:ImportedTraits",
+    "audience": "audiencemanager.imported_references:ImportedSegments",
 }
 NARROWING = {"consent-policy": "consent.consent_policies:narrowings"}
 REFERENCES = {
     "segment": "segments.records:OwnSegments",
     "received": "feeds.receiving.references:ReceivedSegments",
     "shared": "feeds.local.references:SharedSegments",
+    "trait": "audiencemanager.imported_references:ImportedTraits",
+    "audience": "audiencemanager.imported_references:ImportedSegments",
 }
 RULES = {"segment": "segments.records:rules_seen", "consent policy": "consent.consent_policies:conditions"}
 SEGMENT_USED_BY = {
     "consent policies": "consent.consent_policies:check_not_read",
-    "destinations": "destinations.destinations:check_not_sent",
+    "destinations": "destinations.segments_sent:check_not_sent",
     "feeds": "feeds.sending.outgoing:check_not_shared",
 }
 SEGMENT_USED_ELSEWHERE = {"other projects": "feeds.local.uses:check_unused"}
 SEGMENT_CHANGED = {"other projects": "feeds.local.cycles:check"}
-SEGMENT_RENAMED = {"destinations": "destinations.destinations:renamed"}
-SEGMENT_DELETED = {"other projects": "feeds.local.sharing:deleted"}
-SEGMENTS_FROM_ELSEWHERE = {"other projects": "feeds.local.evaluations:follow"}
+SEGMENT_RENAMED = {"destinations": "destinations.segments_sent:renamed"}
+SEGMENT_DELETED = {
+    "other projects": "feeds.local.sharing:deleted",
+    "older sharing": "destinations.older_sharing:deleted",
+}
+SEGMENTS_FROM_ELSEWHERE = {
+    "Audience Manager side": "audiencemanager.following:follow",
+    "other projects": "feeds.local.evaluations:follow",
+}
+AUDIENCE_MAPPED = {"destinations": "destinations.segments_sent:audience_mappings"}
 NAMED = {"partner": "partners.connections:is_named"}
 ENDED = (
     "feeds.sending.partner_hooks:ended",
@@ -96,6 +118,7 @@ REACHED = ("feeds.sending.attempts:reachable",)
 TAKES = ("feeds.receiving.partner_hooks:takes",)
 MAY_LEAVE = {"feed.purged": "feeds.receiving.partner_hooks:files_are_gone"}
 PEOPLE_CHANGED = {
+    "Audience Manager side": "audiencemanager.following:follow",
     "received feeds": "feeds.receiving.joining:join_all",
     "other projects": "feeds.local.evaluations:follow_from",
 }
@@ -112,10 +135,12 @@ UPKEEP_OF_A_PROJECT = (
     "feeds.receiving.comparison:compare",
     "partners.audit_heads:send",  # partners are sent, once a day, where our audit log ends
     "partners.stuck_letters:alert_waiting",
+    "audiencemanager.following:follow",
     "feeds.local.evaluations:follow",
     "people.drafts:remove_leftovers",
     "erasure.sweeping:finish",
     "feeds.sending.due:alert_overdue",
+    "audiencemanager.trait_members:drop_expired",
     "destinations.upkeep:forget_old",
     "destinations.watching:alert_delays",
     "destinations.mails:forget_old",
@@ -128,6 +153,8 @@ UPKEEP_OF_A_PROJECT = (
 def wire() -> None:
     """Fill the tables of handlers."""
     from .access import users
+    from .audiencemanager import hooks as audience
+    from .audiencemanager import routes
     from .exchanges import handlers as exchanges
     from .governance import ports
     from .governance.lineage import PlaceKind
@@ -145,6 +172,11 @@ def wire() -> None:
     partners.REACHED.extend(map(late, REACHED))
     partners.TAKES.extend(map(late, TAKES))
     partners.MAY_LEAVE.update({kind: late(name) for kind, name in MAY_LEAVE.items()})
+    for path, (name, most) in PROGRAMS.items():
+        routes.ROUTES[path] = routes.Route(handler=late(name), most=most)
+    for path, (name, most) in SIGNALS.items():
+        form = late(name.partition(":")[0] + ":refusal")
+        routes.ROUTES[path] = routes.Route(prompt=late(name), most=most, refused=form)
     jobs.HANDLERS.update({kind: late(name) for kind, name in JOBS.items()})
     ports.OUTGOING.update({PlaceKind(kind): late(name) for kind, name in OUTGOING.items()})
     ports.INCOMING.update({PlaceKind(kind): late(name) for kind, name in INCOMING.items()})
@@ -159,6 +191,7 @@ def wire() -> None:
         (references.REFRESH, SEGMENTS_FROM_ELSEWHERE),
     ):
         table.update({room: late(name) for room, name in found.items()})
+    audience.MAPPED.update({room: late(name) for room, name in AUDIENCE_MAPPED.items()})
     references.WITH_RULES.update({noun: late(name) for noun, name in RULES.items()})
     changes.CHANGED.update({name: late(hook) for name, hook in PEOPLE_CHANGED.items()})
     exchanges.KINDS.update({key: partial(resolve_name, f"{__package__}.{name}") for key, name in EXCHANGES.items()})

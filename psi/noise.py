@@ -17,8 +17,8 @@ import numpy as np
 
 from . import kernel
 from .hashing import NOISE_LABEL, SAMPLE_LABEL, length_prefixed, number
-from .join import join_order
-from .values import Indices, Values
+from .join import join_order, prefixes
+from .values import SLICE, Indices, Values
 
 CONFIDENCE = Fraction(19, 20)
 NORMAL_QUANTILE = Fraction(49, 25)  # 1.96: 95 % of a normal distribution lie within so many standard deviations
@@ -120,8 +120,18 @@ def sample(values: Values, key: bytes, limit: int) -> Indices:
     """
     if len(values) <= limit:
         return np.arange(len(values))
-    hashes = kernel.digests(length_prefixed(SAMPLE_LABEL, key), values, size=16)
-    return np.sort(join_order(hashes)[:limit])
+    label = length_prefixed(SAMPLE_LABEL, key)
+    lowest, places = np.empty((0, 16), np.uint8), np.empty(0, np.intp)
+    for start in range(0, len(values), SLICE):
+        hashes = kernel.digests(label, values.part(slice(start, start + SLICE)), size=16)
+        here = np.arange(start, start + len(hashes))
+        if len(places) == limit:
+            low = prefixes(hashes) <= prefixes(lowest[-1:])
+            hashes, here = hashes[low], here[low]
+        lowest, places = np.concatenate([lowest, hashes]), np.concatenate([places, here])
+        order = join_order(lowest)[:limit]
+        lowest, places = lowest[order], places[order]
+    return np.sort(places)
 
 
 def _tail_of_one(p: Decimal, h: int) -> Decimal:

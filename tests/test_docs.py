@@ -192,6 +192,23 @@ def test_projects_share_segments_as_the_readme_tells(
     assert Path("out.csv").read_text() == "id,visits\napp3,6\napp4,8\napp5,10\n"
 
 
+def test_the_audience_manager_side_works_as_the_readme_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run every line of the section as it stands, and say yes where it asks."""
+    section = (ROOT / "README.md").read_text().partition("\n## The Audience Manager side\n")[2].partition("\n## ")[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VESICA_HOME", "fern")
+    monkeypatch.setattr(sys, "stdin", Agreeing())
+    for line in FENCE.findall(section)[0][1].splitlines():
+        if line.startswith("printf "):
+            subprocess.run(["sh", "-c", line], check=True)
+            continue
+        capsys.readouterr()
+        assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr())
+    assert ["size", "1"] in [row.split() for row in capsys.readouterr().out.splitlines()]
+
+
 RECEIVE = (
     "import sys; from cli import demo; demo.RECEIVER_PORT = int(sys.argv.pop(1)); from cli.main import main; main()"
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 NODE = Path(__file__).parents[1] / "node"
 ROOMS = [
     "storage", "access", "operations", "transport", "inputs", "compute", "people", "governance", "segments", "imports", "consent",
-    "destinations", "destinations/targets", "partners", "exchanges", "feeds", "feeds/estimates", "feeds/receiving",
-    "feeds/sending", "feeds/local", "adhoc", "backup", "erasure", "reports",
+    "audiencemanager", "destinations", "destinations/targets", "partners", "exchanges", "feeds", "feeds/estimates",
+    "feeds/receiving", "feeds/sending", "feeds/local", "adhoc", "backup", "erasure", "reports",
 ]  # fmt: skip
 APART = ("feeds/sending", "feeds/receiving")  # neither uses the other
 WITHOUT = {  # these know no home, no row and no project, though they stand above
@@ -22,7 +22,7 @@ DOORS = {  # what hangs on a project or a node, and where it lives: a use throug
     "profiles": "imports", "segments": "segments", "consent": "consent", "consent_policies": "consent",
     "labels": "governance", "policies": "governance", "governance": "governance", "partners": "partners",
     "letters": "partners", "feeds": "feeds/sending", "received": "feeds/receiving", "memberships": "feeds/receiving",
-    "files": "destinations", "destinations": "destinations", "sharing": "feeds/local",
+    "audience": "audiencemanager", "files": "destinations", "destinations": "destinations", "sharing": "feeds/local",
     "erasure": "erasure", "datasets": "erasure", "alerts": "operations",
     "jobs": "operations", "users": "access", "roles": "access", "reports": "reports",
 }  # fmt: skip

@@ -13,6 +13,7 @@ SCHEMAS = (
     "tables",
     "partner_tables",
     "destination_tables",
+    "audience_tables",
 )  # modules of storage/: the comment above a table names the room that writes it
 VERBS = {"insert", "update", "delete"}
 EVERY = "backup"  # a restored home may need any row set right

@@ -198,6 +198,11 @@ class Guard:
         grants = self.grants(tx)
         return None if grants is None else permissions.cleared(grants, project_id)
 
+    def sources(self, tx: Tx, permission: Permission, project_id: str) -> frozenset[int] | None:
+        """Return the data sources for which the caller has a permission in a project, by number; None: every one."""
+        grants = self.grants(tx)
+        return None if grants is None else permissions.sources(grants, permission, project_id)
+
     def limited(self, tx: Tx, project_id: str) -> bool:
         """Return whether there are labels that the caller may not see in a project."""
         return self.cleared(tx, project_id) is not None

@@ -22,22 +22,47 @@ class Permission(StrEnum):
     EXPORT = "export"
     MANAGE_DESTINATIONS = "manage-destinations"
     ACTIVATE_DESTINATIONS = "activate-destinations"
+    MANAGE_AUDIENCE = "manage-audience"  # sources, folders, traits and segments of the Audience Manager side
+    RECEIVE_AUDIENCE = "receive-audience"  # signals that arrive there
     AUDIT = "audit"
     ADMINISTER = "administer"
 
 
 VIEWS = frozenset({Permission.VIEW_PROFILES, Permission.VIEW_SEGMENTS, Permission.VIEW_DESTINATIONS})
-OPENING = VIEWS | {Permission.MANAGE_DESTINATIONS, Permission.ACTIVATE_DESTINATIONS}  # one of them opens a project
+_AUDIENCE = frozenset({Permission.MANAGE_AUDIENCE, Permission.RECEIVE_AUDIENCE})
+OPENING = VIEWS | _AUDIENCE | {Permission.MANAGE_DESTINATIONS, Permission.ACTIVATE_DESTINATIONS}  # one opens a project
+OF_SOURCES = _AUDIENCE | {Permission.VIEW_SEGMENTS}  # what a role may have for some data sources alone
 WHOLE_SIGHT = frozenset({Permission.ADMINISTER, Permission.AUDIT})  # who has one could lift a limit, or read around it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A set of permissions. `labels` are those that it lets a user see; None: every label."""
+    """A set of permissions. `labels` are those that it lets a user see, None: every label; `sources` are the numbers of
+    the data sources of the Audience Manager side that it is for, None: every one, as a wildcard there."""
 
     name: str
     permissions: frozenset[Permission]
     labels: frozenset[str] | None = None
+    sources: frozenset[int] | None = None
+
+    @property
+    def wildcards(self) -> list[str]:
+        """What it lets do with all data sources, in the words of Audience Manager."""
+        given = _whole(self.permissions)
+        return [] if self.sources is not None else [name for name, needed in WILDCARDS.items() if needed <= given]
+
+
+_TO_ALL = frozenset({Permission.VIEW_SEGMENTS, Permission.MANAGE_AUDIENCE})
+WILDCARDS: Mapping[str, frozenset[Permission]] = {  # as Audience Manager calls what a role gives for all data sources
+    "VIEW_ALL_TRAITS": frozenset({Permission.VIEW_SEGMENTS}),
+    "VIEW_ALL_SEGMENTS": frozenset({Permission.VIEW_SEGMENTS}),
+    "VIEW_ALL_SIGNALS": frozenset({Permission.VIEW_SEGMENTS}),
+    **dict.fromkeys(
+        (f"{verb}_ALL_{noun}" for noun in ("TRAITS", "SEGMENTS") for verb in ("CREATE", "EDIT", "DELETE")), _TO_ALL
+    ),
+    "MAP_ALL_TO_SEGMENTS": _TO_ALL,
+    "MAP_ALL_TO_DESTINATIONS": frozenset({Permission.VIEW_SEGMENTS, Permission.ACTIVATE_DESTINATIONS}),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +92,8 @@ READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes th
         _role("exporter", Permission.EXPORT),
         _role("destination-manager", Permission.MANAGE_DESTINATIONS),
         _role("activator", Permission.MANAGE_DESTINATIONS, Permission.ACTIVATE_DESTINATIONS),
+        _role("audience-manager", Permission.MANAGE_AUDIENCE),
+        _role("audience-receiver", Permission.RECEIVE_AUDIENCE),
         _role("auditor", Permission.AUDIT),
         _role("administrator", *Permission),
     )
@@ -74,12 +101,33 @@ READY_MADE: Mapping[str, Role] = {  # the narrowest first: a refusal proposes th
 
 _C, _S = Permission.MANAGE_CONNECTIONS, Permission.MANAGE_SHARES
 _D, _G = Permission.MANAGE_DATA, Permission.MANAGE_GOVERNANCE
-_T = Permission.MANAGE_DESTINATIONS
+_T, _A = Permission.MANAGE_DESTINATIONS, Permission.MANAGE_AUDIENCE
 _ACTIVATE = VIEWS | {_T, Permission.ACTIVATE_DESTINATIONS}
 
 # None: the node's own work, which a letter, an exchange or a job asks for. Of a set, every permission is needed.
 ACTS: Mapping[str, Permission | frozenset[Permission] | None] = {
     "alert.acknowledge": Permission.VIEW,
+    "audience.control": frozenset({_A, _G}),
+    "audience.create-folder": _A,
+    "audience.create-segment": _A,
+    "audience.create-source": _A,
+    "audience.create-trait": _A,
+    "audience.delete-segment": _A,
+    "audience.delete-trait": _A,
+    "audience.edit-segment": _A,
+    "audience.edit-trait": _A,
+    "audience.follow": None,
+    "audience.follow-import": None,
+    "audience.import": frozenset({_A, _D}),
+    "audience.load": Permission.RECEIVE_AUDIENCE,
+    "audience.loaded": None,
+    "audience.receive": Permission.RECEIVE_AUDIENCE,
+    "audience.received": None,
+    "audience.reconcile": VIEWS,
+    "audience.remove-import": _A,
+    "audience.sharing": _ACTIVATE,
+    "audience.take": None,
+    "audience.view": Permission.VIEW_SEGMENTS,
     "audit.export": Permission.AUDIT,
     "audit.prune": Permission.ADMINISTER,
     "audit.read": Permission.AUDIT,
@@ -290,7 +338,13 @@ def exceeds(grants: Grants, role: Role, project_id: str | None) -> str | None:
             return f"the permission {permission}"
     limit = cleared(grants, project_id)
     narrower = limit is None or (role.labels is not None and role.labels <= limit)
-    return None if narrower or VIEWS.isdisjoint(_whole(role.permissions)) else "the sight of other labels"
+    if not narrower and not VIEWS.isdisjoint(_whole(role.permissions)):
+        return "the sight of other labels"
+    for permission in sorted(OF_SOURCES & _whole(role.permissions)):
+        known = sources(grants, permission, project_id)
+        if known is not None and (role.sources is None or not role.sources <= known):
+            return f"{permission} of other data sources"
+    return None
 
 
 def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
@@ -300,6 +354,12 @@ def cleared(grants: Grants, project_id: str | None) -> frozenset[str] | None:
     """
     views, limit = _sight(grants, project_id)
     return limit if views else frozenset()
+
+
+def sources(grants: Grants, permission: Permission, project_id: str | None) -> frozenset[int] | None:
+    """Return the numbers of the data sources for which roles give a permission in a project; None: every one."""
+    found = [each.role.sources for each in _there(grants, project_id) if permission in _whole(each.role.permissions)]
+    return None if None in found else frozenset[int]().union(*filter(None, found))
 
 
 def _sight(grants: Grants, project_id: str | None) -> tuple[bool, frozenset[str] | None]:
@@ -315,10 +375,15 @@ def _sight(grants: Grants, project_id: str | None) -> tuple[bool, frozenset[str]
 
 
 def _is_limited(grants: Grants, project_id: str | None) -> bool:
-    """Return whether all roles that let a project be viewed show some labels only; of the node, whether that is so of it
-    or of a project."""
+    """Return whether all roles that let a project be viewed show some labels or data sources only; of the node, whether
+    that is so of it or of a project."""
     places = {project_id} if project_id is not None else {None, *(grant.project_id for grant in grants)}
-    return any(_sight(grants, place)[1] is not None for place in places)
+    return any(_sight(grants, place)[1] is not None or _sees_some_sources(grants, place) for place in places)
+
+
+def _sees_some_sources(grants: Grants, project_id: str | None) -> bool:
+    known = sources(grants, Permission.VIEW_SEGMENTS, project_id)
+    return known is not None and missing(grants, {Permission.VIEW_SEGMENTS}, project_id) == []
 
 
 def clears(cleared: frozenset[str] | None, labels: Iterable[str]) -> bool:

@@ -29,13 +29,23 @@ class Roles:
             self._home.guard.grants(tx)  # raises where the caller has to sign in
             return [*self.known(tx).values()]
 
-    def create(self, name: str, permissions: Iterable[str], *, labels: Iterable[str] | None = None) -> Role:
-        """Add a role. With `labels` it shows only segments without labels, or all of whose labels are among them.
+    def create(
+        self,
+        name: str,
+        permissions: Iterable[str],
+        *,
+        labels: Iterable[str] | None = None,
+        sources: Iterable[int] | None = None,
+    ) -> Role:
+        """Add a role. With `labels` it shows only segments without labels, or all of whose labels are among them; with
+        `sources`, numbers, only those data sources of the Audience Manager side, and what is of them.
 
         It gives nobody anything before it is granted, and nobody grants more than they have.
         """
         given, limit = sorted(set(permissions)), None if labels is None else sorted({_label(each) for each in labels})
-        with self._home.act("role.create", name, detail={"permissions": given, "labels": limit}) as tx:
+        only = None if sources is None else sorted(set(sources))
+        detail = {"permissions": given, "labels": limit} | ({} if only is None else {"sources": only})
+        with self._home.act("role.create", name, detail=detail) as tx:
             check_name(name, "role")
             if name in self.known(tx):
                 raise AlreadyExists(
@@ -46,16 +56,14 @@ class Roles:
                 said = f"there is no permission {unknown[0][:80]!r}" if unknown else "a role needs a permission"
                 raise InvalidInput(said, hint=f"the permissions are {', '.join(Permission)}")
             unlimited = sorted(WHOLE_SIGHT & set(given))
-            if unlimited and limit is not None:
-                raise InvalidInput(
-                    f"a role with {unlimited[0]} cannot be limited to labels",
-                    hint="leave the labels or the permission out",
-                )
-            tx.execute(
-                tables.roles.insert().values(
-                    id=self._home.new_id(), name=name, permissions=given, labels=limit, created=self._home.now()
-                )
-            )
+            for limited, what in ((limit, "labels"), (only, "sources")):
+                if unlimited and limited is not None:
+                    raise InvalidInput(
+                        f"a role with {unlimited[0]} cannot be limited to {what}",
+                        hint=f"leave the {what} or the permission out",
+                    )
+            made = {"id": self._home.new_id(), "name": name, "created": self._home.now()}
+            tx.execute(tables.roles.insert().values(**made, permissions=given, labels=limit, sources=only))
             return self.get(tx, name)
 
     def delete(self, name: str) -> None:
@@ -94,6 +102,7 @@ class Roles:
                 name=row.name,
                 permissions=frozenset(map(Permission, row.permissions)),
                 labels=None if row.labels is None else frozenset(row.labels),
+                sources=None if row.sources is None else frozenset(row.sources),
             )
             for row in rows
         ]

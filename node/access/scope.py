@@ -3,12 +3,13 @@
 A room gets one of these and nothing more of the node: no door of another room hangs on them.
 """
 
+import threading
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from sqlalchemy import select
 
@@ -51,6 +52,15 @@ class ProjectRow:
         return self.restored is not None and self.resumed is None
 
 
+class Closed(Protocol):
+    """What is closed with a home."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closed)
+
+
 class NothingDone(Exception):
     """Raised in an act that finds its work done already: nothing changes, and no audit row is left."""
 
@@ -67,6 +77,8 @@ class Home:
         OPENED.add(path)
         self._config, self._stamp = config, Config.stamp(path)
         self.database = database
+        self._kept: dict[Hashable, Closed] = {}
+        self._keeping = threading.Lock()
         self.bell = Bell(path / "bell")
         database.committed = self.bell.ring
         self.now = now
@@ -84,8 +96,17 @@ class Home:
             reached=self.guard.reached,
         )
 
+    def kept(self, key: Hashable, make: Callable[[], C]) -> C:
+        """Return what is made once for this open home, and closed with it."""
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return cast(C, self._kept[key])
+
     def close(self) -> None:
         OPENED.discard(self.path)
+        for each in self._kept.values():
+            each.close()
         self.process.close()
         self.database.close()
 

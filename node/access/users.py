@@ -269,8 +269,8 @@ class Users:
         more = permissions.without_sight(self._grants_of(tx, user.id)) - permissions.without_sight(before)
         for permission in sorted({permission for permission, _ in more}):
             raise NotAllowed(
-                f"{user.name} would have the permission {permission} from one role, and sight that another limits to labels",
-                hint="give a role with the sight of all labels as well, or take the one that limits it first",
+                f"{user.name} would have the permission {permission} from one role, and sight that another limits",
+                hint="give a role that sees all as well, or take the one that limits it first",
             )
 
     def _owner(self, tx: Tx, digest: bytes) -> _Owner:

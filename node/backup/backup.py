@@ -24,6 +24,8 @@ from psi.errors import Remedy, VesicaError
 from ..access.permissions import READY_MADE
 from ..access.scope import Home
 from ..access.users import ADMINISTRATOR
+from ..audiencemanager.audience_file import PLACE as VISITORS
+from ..audiencemanager.visitors import opened as opened_visitors
 from ..errors import AlreadyExists, Failure, InvalidInput, NotAllowed
 from ..homes import check_outside
 from ..people.manifests import Manifest
@@ -130,6 +132,8 @@ def _collect(home: Home, scratch: Path) -> int:
             made = home.now()
             for names in _data_files(reading):
                 _link(below(home.path / "data", *names), below(scratch / "data", *names))
+        for scope in home.all_scopes(reading):
+            opened_visitors(scope).file.copy(below(scratch / "data", scope.id, *VISITORS))
         for name in ("node.key", "master.key"):
             _link(home.path / "keys" / name, scratch / "keys" / name)
         store = Database.open(scratch / ROWS)

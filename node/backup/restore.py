@@ -21,8 +21,9 @@ from psi.errors import Remedy
 
 from ..access.audit import RESTORE, date
 from ..access.scope import Home
+from ..audiencemanager import audience_file
 from ..destinations import upkeep
-from ..errors import AlreadyExists, NotAllowed
+from ..errors import AlreadyExists, NotAllowed, StoreUnavailable
 from ..feeds.runs import RunState
 from ..operations.alerts import AlertKind, Alerts
 from ..operations.jobs import OPEN, JobState
@@ -62,6 +63,7 @@ def restore(source: Path, home: Path, *, database: str | None, open_home: Open) 
             with opened(source) as backup:
                 _copy(backup, source, staging)
                 made = int(backup.document["made"])
+            _check_visitors(staging, source)
             for name in ("spool", "cache", "data"):
                 (staging / name).mkdir(mode=0o700, exist_ok=True)
             config = replace(Config.load(staging), database=database)
@@ -86,6 +88,16 @@ def _copy(backup: Backup, source: Path, staging: Path) -> None:
             f"{source} is not whole: missing or changed are {', '.join(wrong[:NAMED])}{more}",
             hint="copy it again, or use another backup",
         )
+
+
+def _check_visitors(staging: Path, source: Path) -> None:
+    """Raise BackupIncomplete where the visitors of a project are not such as a node writes."""
+    for file in staging.glob("/".join(("data", "*", *audience_file.PLACE))):
+        try:
+            audience_file.check(file)
+        except StoreUnavailable as error:
+            name = file.relative_to(staging)
+            raise BackupIncomplete(f"{name} of {source} is damaged", hint="use another backup") from error
 
 
 def _rows(staging: Path, database: str | None, source: Path) -> Database:
@@ -143,7 +155,8 @@ def _is_plain(file: Path) -> bool:
 def _set_right(home: Home, made: int, source: Path) -> Document:
     """Change what must not be as it was, in one transaction, as the node's own work: its users have no tokens yet.
 
-    Returns the partners that get a letter about it, the projects that are on hold, and how many tokens have ended.
+    Returns the partners that get a letter about it, the projects that are on hold, and how many tokens have ended and
+    destinations are disabled.
     """
     now = home.now()
     passed = max(0, now - made) + 1
@@ -162,7 +175,7 @@ def _set_right(home: Home, made: int, source: Path) -> Document:
             .values(state=RunState.FAILED, changed=now)
         )
         tx.execute(update(jobs).where(jobs.c.state.in_(OPEN)).values(state=JobState.FAILED, error=reason, changed=now))
-        upkeep.disable_programs(tx)
+        detail["destinations"] = upkeep.disable_restored(tx)
         upkeep.number_afresh(tx, passed)
         key_epochs.end_all_after_restore(home, tx, days=passed // DAY)
         for scope in scopes:
@@ -175,4 +188,6 @@ def _set_right(home: Home, made: int, source: Path) -> Document:
                 message = Restored(received=connection.letters_received, made=made)
                 Letters(scope).send(tx, connection.id, "connect.restored", message)
                 partners.append(connection.alias)
-    return {"to_notify": partners, "on_hold": [scope.name for scope in scopes], "tokens_ended": detail["tokens"]}
+    return {"to_notify": partners, "on_hold": [scope.name for scope in scopes], "tokens_ended": detail["tokens"]} | {
+        "destinations_disabled": detail["destinations"]
+    }

@@ -65,10 +65,6 @@ def opened(path: Path | None) -> Entries:
     return NOBODY if path is None else AtTarget(path)
 
 
-def width_of(entries: Entries) -> int:
-    return int(entries.part(0, 0)[0].rows.shape[1])
-
-
 def write(path: Path, width: int, parts: Iterable[tuple[Values, U8, Digests]], *, mapped: bool) -> None:
     """Write entries of at most `width` bytes, in the order in which they come; the digests only if they are `mapped`."""
 

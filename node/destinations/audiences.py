@@ -10,17 +10,25 @@ from psi.errors import Remedy
 
 from ..access.scope import Scope
 from ..errors import Failure, InvalidInput, NotAllowed
+from ..governance.lineage import Lineage, PlaceKind
 from ..segments import references
 from ..storage.database import Tx
 from ..storage.tables import activations, batches, deliveries, latencies
 from . import codes
+from .abilities import WithAudiences
 from .kinds import LONGEST_AUDIENCE_ID, Audience, Delivered, Refused, Target
 from .records import Activation, ActivationStatus, Destination, stored
 
 
 def needed(destination: Destination, activation: Activation) -> str | None:
     """Return what has to happen before a segment is sent: "create", "update"; None for nothing."""
-    if activation.status is not ActivationStatus.ACTIVE or "audience-id" not in destination.settings:
+    if activation.status is not ActivationStatus.ACTIVE:
+        return None
+    if destination.is_audience_manager:
+        if activation.audience == activation.segment:
+            return None
+        return "create" if activation.audience is None else "update"
+    if "audience-id" not in destination.settings:
         return None
     if activation.external_id is None:
         return "create"
@@ -38,11 +46,11 @@ def bring_up_to_date(scope: Scope, destination: Destination, activation: Activat
         return False
     segment_id = _segment_id(scope, activation)
     values: dict[str, Any] = {}
-    choice = destination.settings["audience-id"]
-    if event == "create":
+    choice = destination.settings.get("audience-id")
+    if event == "create" and choice is not None:
         values["external_id"] = activation.segment if choice == "name" else segment_id
     if _has(destination, event):
-        alias = activation.external_id or ("" if choice == "theirs" else values["external_id"])
+        alias = activation.external_id or ("" if choice == "theirs" else values.get("external_id", ""))
         found = _call(scope, destination, activation, target, (event, segment_id, alias))
         values["audience"] = activation.segment
         if event == "create" and choice == "theirs":
@@ -92,6 +100,8 @@ def _segment_id(scope: Scope, activation: Activation) -> str:
 
 
 def _has(destination: Destination, event: str) -> bool:
+    if destination.is_audience_manager:
+        return event != "delete"  # who is in it left before
     return event in json.loads(destination.settings.get("audiences", "{}"))
 
 
@@ -99,17 +109,19 @@ def _call(
     scope: Scope, destination: Destination, activation: Activation, target: Target, what: tuple[str, str, str]
 ) -> str | None:
     event, segment_id, alias = what
-    about = Audience(id=segment_id, name=activation.segment, alias=alias, settings=destination.settings)
-    call = getattr(target, "audience")  # noqa: B009 - of a kind that has the settings
+    with scope.read() as tx:
+        labels = tuple(sorted(Lineage(scope, tx).labels(PlaceKind.SEGMENT, activation.segment)))
+    about = Audience(id=segment_id, name=activation.segment, alias=alias, settings=destination.settings, labels=labels)
+    assert isinstance(target, WithAudiences)  # its kind has the settings
     key = f"{event}-{activation.id}"
     if (
         event == "update"
     ):  # each other name is another call, which a target that remembers keys must not take for the last
         names = f"{activation.audience} {activation.segment}"
         key += f"-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
-    outcome, found = call(event, about, key, scope.home.now())
+    outcome, found = target.audience(event, about, key, scope.home.now())
     if isinstance(outcome, Delivered):
-        if event != "create" or found is not None or destination.settings["audience-id"] != "theirs":
+        if event != "create" or found is not None or destination.settings.get("audience-id") != "theirs":
             return str(found)
         outcome = Refused("audience")
     elif event == "delete" and outcome.code in ("http_404", "gone"):

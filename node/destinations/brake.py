@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from psi.errors import Remedy
-from psi.values import U8, Bools, Values
+from psi.values import U8, Bools
 
 from ..access.scope import Scope
 from ..operations.alerts import AlertKind, Alerts
@@ -17,8 +17,7 @@ from ..people.suppressions import Suppressions
 from ..storage.database import Tx
 from . import changes, primaries, watching
 from .changes import Act, Change, State
-from .primaries import PRIMARY
-from .records import PROFILE_ID, Activation, Destination
+from .records import Activation, Destination
 
 FEWEST = 1_000  # removals that it lets go whatever the share
 
@@ -63,16 +62,8 @@ class Brake:
         self._place += int(there.sum())
         unknown = of & (states == State.ABSENT)
         kept = states < State.CONSENT
-        kept[unknown] = ~self._were_erased(change.values.take(unknown))
+        kept[unknown] = ~primaries.were_erased(self._erased, self._identity, change.values.take(unknown))
         return kept
-
-    def _were_erased(self, values: Values) -> Bools:
-        if self._identity != PRIMARY:
-            return self._erased.has(suppressions.ID if self._identity == PROFILE_ID else self._identity, values)
-        found = np.zeros(len(values), bool)
-        for namespace, places, own in primaries.split(values):
-            found[places] = self._erased.has(namespace, own)
-        return found
 
     @property
     def is_over(self) -> bool:

@@ -97,6 +97,17 @@ class Change:
     digests: Digests
     origins: Indices
 
+    def take(self, which: Bools) -> "Change":
+        """Return some of the identities, bool (n,)."""
+        return Change(
+            values=self.values.take(which),
+            before=self.before[which],
+            wanted=self.wanted[which],
+            digests_before=self.digests_before[which],
+            digests=self.digests[which],
+            origins=self.origins[which],
+        )
+
     def acts(self, *, replay: bool = False, removals: bool = False) -> U8:
         """Return what is to be said of each identity, an Act each; `replay` says again what failed for good, `removals`
         those removals of it that are still right."""
@@ -110,8 +121,7 @@ class Change:
 
     def said(self, acts: U8) -> U8:
         """Return the state of each identity once all acts are done."""
-        failed = (self.before == State.UNADDED) | (self.before == State.UNREMOVED)
-        return np.where((acts == Act.NOTHING) & failed, self.before, self.wanted)
+        return np.where((acts == Act.NOTHING) & have_failed(self.before), self.before, self.wanted)
 
     def newly_excluded(self) -> dict[State, int]:
         """Return how many come into the segment and must stay away all the same, by reason."""
@@ -119,9 +129,18 @@ class Change:
         return {state: found for state in _EXCLUDED if (found := int((new == state).sum()))}
 
 
+def width_of(entries: Entries) -> int:
+    return int(entries.part(0, 0)[0].rows.shape[1])
+
+
 def may_be_there(states: U8) -> Bools:
     """Return which identities a target has, or may have."""
     return np.asarray((states >= State.PRESENT) & (states < State.CONSENT))
+
+
+def have_failed(states: U8) -> Bools:
+    """Return of which identities the last thing that was said failed for good."""
+    return np.asarray((states == State.UNADDED) | (states == State.UNREMOVED))
 
 
 def failed(acts: U8) -> U8:

@@ -5,6 +5,8 @@ delays no other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from psi.errors import Remedy
 
@@ -13,10 +15,23 @@ from ..operations.jobs import Progress, no_progress
 from ..storage.database import Tx
 from ..storage.records import Document, Documents
 from ..storage.tables import destinations
-from . import documents, kinds, solutions
+from . import documents, kinds, older_sharing, solutions
 from .destinations import BRAKE, Created, Destinations, checked_brake
 from .primaries import PRIMARY
-from .records import EXPERIENCE_CLOUD, PROFILE_ID, Destination, DestinationStatus, activations_of, parts_of, stored
+from .records import (
+    AUDIENCE_MANAGER,
+    EXPERIENCE_CLOUD,
+    HERE,
+    PROFILE_ID,
+    Destination,
+    DestinationStatus,
+    activations_of,
+    parts_of,
+    stored,
+)
+
+if TYPE_CHECKING:
+    from .audience_sharing import AudienceSharing
 
 
 class Connections(Destinations):
@@ -47,13 +62,12 @@ class Connections(Destinations):
                 brake=brake,
             )
         detail: Document = {"kind": kind, "uses": sorted(set(uses))[:20], "identity": PRIMARY}
+        kept = self._checked("destination.create", name[:100], kind, lambda: kinds.checked(kind, settings))
         with self._scope.act("destination.create", name[:100], detail=detail) as tx:
             check_name(name, "destination")
-            if identity != PROFILE_ID:
-                raise InvalidInput(
-                    "the Experience Cloud gets people by their primary identities", hint="leave the identity out"
-                )
-            given = solutions.with_tokens(kept := kinds.checked(kind, settings), secret)
+            self._identity(tx, identity, kind)
+            older_sharing.check_off(self._scope, tx, name)
+            given = solutions.with_tokens(kept, secret)
             about: Document = {"kind": kind, "identity": PRIMARY, "description": description}
             about["brake"] = checked_brake(brake)
             self._add(tx, {**about, "name": name, "settings": _shared(kept)}, uses, None)
@@ -61,15 +75,23 @@ class Connections(Destinations):
             detail["solutions"] = self._add_solutions(tx, made, given)
             return Created(destination=documents.whole(self._scope, tx, made), secret=None)
 
-    def connect(self, name: str, settings: Mapping[str, str], secret: bytes) -> Document:
+    @cached_property
+    def older_sharing(self) -> "AudienceSharing":
+        from .audience_sharing import AudienceSharing
+
+        return AudienceSharing(self._scope)
+
+    def connect(self, name: str, settings: Mapping[str, str], secret: bytes | None) -> Document:
         """Add solutions to a connection; they get nothing before a segment is activated."""
         detail: Document = {}
+        kept = self._checked(
+            "destination.connect", name, EXPERIENCE_CLOUD, lambda: kinds.checked(EXPERIENCE_CLOUD, settings)
+        )
         with self._scope.act("destination.connect", name, detail=detail) as tx:
             found = self._get(tx, name)
             self._check_kept(found)
             if not found.is_connection:
                 raise NotAllowed(f"destination {name} has no solutions", hint="make another destination")
-            kept = kinds.checked(found.kind, settings)
             if not solutions.SOLUTIONS.keys() & kept:
                 raise InvalidInput(
                     "no solution is named", hint=f"write SOLUTION=URL, of {', '.join(solutions.SOLUTIONS)}"
@@ -253,6 +275,8 @@ class Connections(Destinations):
 
     def _add_solutions(self, tx: Tx, found: Destination, given: Sequence[solutions.Solution]) -> list[str]:
         for each in given:
+            if (each.name, each.settings["url"]) == (AUDIENCE_MANAGER, HERE):
+                older_sharing.check_one_side(self._scope, tx)
             values: Document = {"kind": found.kind, "identity": PRIMARY, "description": "", "settings": each.settings}
             values |= {
                 "brake": found.brake,

@@ -14,7 +14,7 @@ from .codes import reason
 from .records import Destination
 
 
-class Outcome(StrEnum):
+class Measure(StrEnum):
     ACTIVATED = "activated"
     EXCLUDED = "excluded"
     FAILED = "failed"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     REQUESTS = "requests"  # messages, each as often as it was tried: no change, and not among those received
 
 
-CHANGES = (Outcome.ACTIVATED, Outcome.EXCLUDED, Outcome.FAILED, Outcome.WAITING)
+CHANGES = (Measure.ACTIVATED, Measure.EXCLUDED, Measure.FAILED, Measure.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Noticed:
     at: int
 
 
-def add(scope: Scope, tx: Tx, of: Noticed, outcome: Outcome, count: int, code: str = "") -> None:
+def add(scope: Scope, tx: Tx, of: Noticed, outcome: Measure, count: int, code: str = "") -> None:
     """Count changes; a negative count takes them back."""
     if not count:
         return
@@ -50,9 +50,9 @@ def add(scope: Scope, tx: Tx, of: Noticed, outcome: Outcome, count: int, code: s
         tx.execute(deliveries.insert().values(id=scope.home.new_id(), count=count, **key))
 
 
-def move(scope: Scope, tx: Tx, of: Noticed, count: int, to: Outcome, code: str = "") -> None:
+def move(scope: Scope, tx: Tx, of: Noticed, count: int, to: Measure, code: str = "") -> None:
     """Say what became of changes that waited."""
-    add(scope, tx, of, Outcome.WAITING, -count)
+    add(scope, tx, of, Measure.WAITING, -count)
     add(scope, tx, of, to, count, code)
 
 
@@ -65,13 +65,13 @@ def by_hour(tx: Tx, destination: Destination, segments: Collection[str] | None =
     query = select(*columns, func.sum(deliveries.c.count)).where(*of).group_by(*columns)
     hours: dict[int, Document] = {}
     for hour, outcome, code, count in tx.execute(query.order_by(deliveries.c.hour.desc(), *columns[1:])):
-        row = hours.setdefault(hour, {"hour": hour, "received": 0, **dict.fromkeys(Outcome, 0), "codes": []})
+        row = hours.setdefault(hour, {"hour": hour, "received": 0, **dict.fromkeys(Measure, 0), "codes": []})
         row[outcome] += int(count)
         row["received"] += int(count) if outcome in CHANGES else 0
         if code and count:
             row["codes"].append({"outcome": outcome, "code": code, "count": int(count), "reason": reason(code)})
     for row in hours.values():
-        row["status"] = "processing" if row[Outcome.WAITING] else "done"
+        row["status"] = "processing" if row[Measure.WAITING] else "done"
     return [{str(name): value for name, value in row.items()} for row in hours.values()]
 
 
@@ -79,6 +79,6 @@ def forget(tx: Tx, destination_id: str, before: int | None = None) -> None:
     """Delete counts of a destination: all, or those of hours before a time."""
     of = [deliveries.c.destination_id == destination_id]
     if before is not None:
-        over = (deliveries.c.outcome != Outcome.WAITING) | (deliveries.c.count == 0)
+        over = (deliveries.c.outcome != Measure.WAITING) | (deliveries.c.count == 0)
         of += [deliveries.c.hour < before, over]
     tx.execute(delete(deliveries).where(*of))

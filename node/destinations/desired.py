@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from ..consent.consent_policies import ConsentPolicies
 from ..consent.consents import Consents
 from ..errors import NotAllowed
 from ..governance.governance import FILE_USES, Governance
-from ..governance.lineage import Lineage, Place, PlaceKind, is_shared
+from ..governance.lineage import Lineage, Place, PlaceKind, is_pickable, is_shared, place_of
 from ..governance.policies import Policies
 from ..governance.ports import INCOMING
 from ..governance.violations import PolicyViolation
@@ -27,9 +26,8 @@ from ..people import consent
 from ..people.snapshots import Snapshot, noted_codes, one_to_one
 from ..segments import evaluation, references
 from ..storage.database import Tx
-from ..storage.tables import audit, connections, manifests
-from ..transport.addresses import plain_host, split_address
-from . import primaries
+from ..storage.tables import audit, manifests
+from . import partner_addresses, primaries
 from .changes import NOBODY, Digests, Entries, State
 from .codes import EXCLUDED
 from .mapping import Mapped, Numbers, columns_of
@@ -124,7 +122,7 @@ class Basis:
     """All that `decide` decides from, as one transaction sees it; what is the same for all activations is read once."""
 
     def __init__(self, scope: Scope, tx: Tx) -> None:
-        self._scope, self._tx, self._lineage = scope, tx, Lineage(scope, tx)
+        self.scope, self._scope, self._tx, self._lineage = scope, scope, tx, Lineage(scope, tx)
 
     def of(self, destination: Destination, activation: Activation) -> str:
         """Return a digest: while it is the same, deciding again would end as before."""
@@ -154,7 +152,7 @@ class Basis:
             Policies(scope).all(tx),
             sorted((str(place), sorted(labels)) for place, labels in put.items()),
             sorted((each.title, sorted(map(str, each.places)), sorted(each.uses)) for each in restrictions),
-            _partner_hosts(scope, tx),
+            partner_addresses.partner_hosts(scope, tx),
         ]
         return hashlib.sha256(repr(found).encode()).hexdigest()
 
@@ -175,12 +173,8 @@ def stamp(scope: Scope, tx: Tx) -> tuple[int | None, ...]:
 def check_leaves(scope: Scope, tx: Tx, destination: Destination, segment: str, fields: Iterable[str] = ()) -> None:
     """Raise PolicyViolation or NotAllowed where nobody of a segment may leave to a destination with some attributes of
     theirs ("dataset.column")."""
-    host = urlsplit(destination.settings.get("url", "")).hostname
-    if host and plain_host(host) in _partner_hosts(scope, tx) and Lineage(scope, tx).reads_received(segment):
-        raise NotAllowed(
-            f"destination {destination.name} is at a partner's address, and {segment} is made of received segments",
-            hint="it would tell the partner who matched: choose a segment that is your own",
-        )
+    partner_addresses.check_name(scope, tx, destination, segment)
+    _check_own(scope, tx, destination, segment)
     refused: PolicyViolation | None = None
     for namespace in _namespaces(scope, tx, destination):
         try:
@@ -189,6 +183,20 @@ def check_leaves(scope: Scope, tx: Tx, destination: Destination, segment: str, f
             refused = error
     assert refused is not None
     raise refused
+
+
+def _check_own(scope: Scope, tx: Tx, destination: Destination, segment: str) -> None:
+    """Raise NotAllowed for what is made of segments of others and goes to the project's own Audience Manager side: what
+    comes back from there would have lost whose it is, and what they restrict."""
+    if not destination.is_here:
+        return
+    picked = place_of(segment) if is_pickable(segment) else None
+    place = picked or Place(kind=PlaceKind.SEGMENT, target=segment)
+    if any(each.kind in (PlaceKind.RECEIVED, PlaceKind.SHARED) for each in Lineage(scope, tx).made_of(place)):
+        raise NotAllowed(
+            f"{segment[:80]} is made of segments of others, whose restrictions would end at destination {destination.name}",
+            hint="choose a segment that is your own",
+        )
 
 
 def _namespaces(scope: Scope, tx: Tx, destination: Destination) -> list[str | None]:
@@ -202,12 +210,13 @@ def _namespaces(scope: Scope, tx: Tx, destination: Destination) -> list[str | No
 
 def decide(scope: Scope, tx: Tx, destination: Destination, activation: Activation) -> Desired:
     """Return who should be at a target, as one transaction sees it."""
+    if activation.deleted_id is not None:
+        return _nobody(activation.deleted_id, ())
     try:
         picked = references.pick(scope, tx, activation.segment)
     except references.Gone:  # another project shares it no more
         return _nobody(activation.id, ())
-    # The same for as long as it is activated.
-    segment_id = activation.id if is_shared(activation.segment) else picked.id
+    segment_id = segment_id_of(activation, picked)
     lineage = Lineage(scope, tx)
     carried = {label for each in fields_of(activation) for label in lineage.labels(PlaceKind.FIELD, each)}
     labels = tuple(sorted(carried | lineage.labels(PlaceKind.SEGMENT, activation.segment).keys()))
@@ -228,6 +237,11 @@ def decide(scope: Scope, tx: Tx, destination: Destination, activation: Activatio
         mapped=mapped,
         brakes=not (is_shared(of.target) or lineage.reads_received(of.target) or lineage.shared_in(of)),
     )
+
+
+def segment_id_of(activation: Activation, picked: references.Picked) -> str:
+    """Return the id under which messages name a segment, which is the same for as long as it is activated."""
+    return activation.id if is_pickable(activation.segment) else picked.id
 
 
 def everyone(scope: Scope, tx: Tx, destination: Destination, activation: Activation) -> Entries:
@@ -367,11 +381,3 @@ def _mask(snapshot: Snapshot, profiles: BitMap) -> Bools:
     mask = np.zeros(snapshot.profile_count, bool)
     mask[profiles.to_array()] = True
     return mask
-
-
-def _partner_hosts(scope: Scope, tx: Tx) -> list[str]:
-    """Return the hosts of a project's partners."""
-    query = select(connections.c.peer_address).where(
-        connections.c.project_id == scope.id, connections.c.peer_address != ""
-    )
-    return sorted({plain_host(split_address(each)[0]) for each in tx.scalars(query)})

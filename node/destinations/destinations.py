@@ -1,11 +1,11 @@
 """The destinations of a project: where segments go, all the time, and what became of each change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from psi.errors import Remedy
 
-from ..access.scope import Scope
+from ..audiencemanager import controls
 from ..consent.consents import Consents
 from ..errors import AlreadyExists, InvalidInput, NotAllowed, check_name
 from ..governance.governance import FILE_USES
@@ -17,23 +17,28 @@ from ..people import datasets
 from ..segments import references
 from ..storage.database import Tx
 from ..storage.records import Document, Documents
-from ..storage.tables import activations, destinations
-from . import audiences, documents, due, kinds, rotation, sending
+from ..storage.tables import activations, batches, destinations
+from . import audiences, documents, due, kinds, older_sharing, partner_addresses, rotation, sending
 from . import mapping as mapped
 from .desired import check_leaves
 from .members import evaluate_received
-from .overview import Overview, sees
+from .overview import Overview
+from .primaries import PRIMARY
 from .records import (
+    AUDIENCE_MANAGER,
     PROFILE_ID,
     RESTORED,
     Activation,
     ActivationStatus,
+    BatchState,
     Destination,
     DestinationStatus,
     activations_of,
+    add_activation,
     by_id,
     change,
     stored,
+    stored_settings,
 )
 
 BRAKE = 50  # per cent of a segment
@@ -73,15 +78,18 @@ class Destinations(Overview):
         work with.
         """
         detail: Document = {"kind": kind[:40], "uses": sorted(set(uses))[:20]}
+        kept = self._checked("destination.create", name[:100], kind, lambda: kinds.checked(kind, settings))
         with self._scope.act("destination.create", name[:100], detail=detail) as tx:
             check_name(name, "destination")
             self._check_program(tx, kind)
-            kept = kinds.checked(kind, settings)
-            chosen = self._identity(tx, identity)
+            chosen = self._identity(tx, identity, kind)
             detail["identity"] = chosen
-            shared = kinds.kind(kind).secret(secret, self._scope.home.random)
-            about = {"kind": kind, "description": description, "settings": kept, "identity": chosen, "name": name}
-            self._add(tx, {**about, "brake": checked_brake(brake)}, uses, shared)
+            shared = kinds.checked_secret(self._scope, kind, kept, secret)
+            if kind == AUDIENCE_MANAGER and "url" not in kept:
+                older_sharing.check_one_side(self._scope, tx)
+            about = {"kind": kind, "description": description, "identity": chosen, "name": name}
+            columns = stored_settings(self._scope, kind, kept)
+            self._add(tx, {**about, **columns, "brake": checked_brake(brake)}, uses, shared)
             made = documents.whole(self._scope, tx, self._get(tx, name))
         return Created(destination=made, secret=shared.decode() if shared is not None and secret is None else None)
 
@@ -101,17 +109,30 @@ class Destinations(Overview):
         given = {"description": description, "brake": None if brake is None else checked_brake(brake)}
         changed: Document = {key: value for key, value in given.items() if value is not None}
         detail = {**changed, "settings": sorted(settings)} if settings else dict(changed)
-        with self._scope.act("destination.edit", name, detail=detail) as tx:
-            found = self._seen_whole(tx, name)
-            self._check_kept(found)
-            if settings and (found.is_connection or found.part_of is not None):
+        self._scope.require("destination.edit", name)
+        with self._scope.refusals("destination.edit", name):
+            with self._scope.home.read() as tx:
+                read = self._seen_whole(tx, name)
+            self._check_kept(read)
+            if settings and (read.is_connection or read.part_of is not None):
                 raise NotAllowed(
                     "the settings of a solution cannot be changed",
                     hint="delete the solution, and connect it again",
                     remedy=Remedy("destination.connect", {"name": name.partition(".")[0]}),
                 )
+        kept = {}
+        if settings:
+            changing = settings
+            kept = self._checked(
+                "destination.edit", name, read.kind, lambda: kinds.changed(read.kind, read.settings, changing)
+            )
+        with self._scope.act("destination.edit", name, detail=detail) as tx:
+            found = self._seen_whole(tx, name)
+            self._check_kept(found)
             if settings:
-                changed |= {"settings": kinds.changed(found.kind, found.settings, settings), "next_attempt": None}
+                if found.settings != read.settings:
+                    raise NotAllowed("somebody else has changed the settings meanwhile", hint="try it again")
+                changed |= {**stored_settings(self._scope, found.kind, kept), "next_attempt": None}
             if changed:
                 self._change(tx, found, **changed)
             return documents.whole(self._scope, tx, self._get(tx, name))
@@ -150,20 +171,23 @@ class Destinations(Overview):
         """Send segments to a destination from now on: all members first, then what changes.
 
         `mapping` has by field of the target the attribute that goes there ("dataset.column", or a column that one dataset
-        has); a segment that it gets already can be given another one.
+        has); a segment that it gets already can be given another one, and fields that have none any more are emptied.
 
         Raises PolicyViolation where a label or a partner forbids one of the destination's uses, and NotAllowed where nobody
         has chosen a consent model.
         """
         detail: Document = {"segments": list(segments)[:100]}
         self._scope.require("destination.activate", name)
-        with self._scope.refusals("destination.activate", name), self._scope.read() as tx:
-            uses = self._seen_whole(tx, name).uses
+        with self._scope.refusals("destination.activate", name):
+            with self._scope.read() as tx:
+                seen = self._seen_whole(tx, name)
+            partner_addresses.check_addresses(self._scope, seen, segments)
         for each in segments:
-            evaluate_received(self._scope, each, uses)
+            evaluate_received(self._scope, each, seen.uses)
         with self._scope.act("destination.activate", name, detail=detail) as tx:
             found = self._seen_whole(tx, name)
             self._check_kept(found)
+            older_sharing.check_chosen(found)
             Consents(self._scope).require_model(tx)
             there = {each.segment: each for each in activations_of(tx, found)}
             kept = detail["mapping"] = mapped.checked(self._scope, tx, found, mapping or {})
@@ -171,6 +195,7 @@ class Destinations(Overview):
             for segment in dict.fromkeys(segments):
                 references.pick(self._scope, tx, segment)
                 Visibility(self._scope, tx).check_use([segment], *found.uses)
+                controls.check_segment(self._scope, tx, segment, found.name, found.uses)
                 check_leaves(self._scope, tx, found, segment, kept.values())
                 self._activate(tx, found, segment, there.get(segment), {"mapping": kept, "external_id": called})
         return self.sync(name, progress)
@@ -183,6 +208,7 @@ class Destinations(Overview):
         detail: Document = {"segments": list(segments)[:100], "leave": leave}
         with self._scope.act("destination.deactivate", name, detail=detail) as tx:
             found = self._seen_whole(tx, name)
+            older_sharing.check_chosen(found)
             there = {each.segment: each for each in activations_of(tx, found)}
             for segment in dict.fromkeys(segments):
                 if segment not in there:
@@ -209,6 +235,8 @@ class Destinations(Overview):
             self._check_kept(found)
             self._check_restored(tx, found)
             self._change(tx, found, status=DestinationStatus.ACTIVE, reason=None, next_attempt=None)
+            mine = (batches.c.destination_id == found.id, batches.c.state == BatchState.WAITING)
+            tx.execute(batches.update().where(*mine, batches.c.attempts > 1).values(attempts=1))  # all tries again
         return self.sync(name, progress)
 
     def delete(self, name: str, *, leave: bool = False, progress: Progress = no_progress) -> Document:
@@ -217,6 +245,7 @@ class Destinations(Overview):
         with self._scope.act("destination.delete", name, detail={"leave": leave}) as tx:
             found = self._seen_whole(tx, name)
             self._check_restored(tx, found)
+            older_sharing.check_chosen(found)
             for each in activations_of(tx, found):
                 self._set(tx, each, status=status, replay=True)
             self._change(tx, found, status=DestinationStatus.DELETING, reason=None, next_attempt=None)
@@ -241,12 +270,21 @@ class Destinations(Overview):
             for each in held:
                 self._set(tx, each, released=True)
             detail["segments"] = {each.segment: each.held for each in held}
+        references.refresh(self._scope)
         sent, more = 0, True
         while more:
             result = Jobs(self._scope.home).run(sending.JOB, due.parameters(found), self._scope, progress)
             sent, more = sent + result["sent"], result["more"]
         with self._scope.read(act="destination.view") as tx:
             return documents.run(self._scope, tx, name, sent, by_id(self._scope, tx, found.id))
+
+    def _checked(self, act: str, name: str, kind: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
+        """Return settings as they are kept, before the transaction of an act: files are read for it, and templates tried."""
+        self._scope.require(act, name)
+        with self._scope.refusals(act, name):
+            with self._scope.home.read() as tx:
+                self._check_program(tx, kind)
+            return check()
 
     def _add(self, tx: Tx, values: Document, uses: Sequence[str], secret: bytes | None) -> None:
         if any(each.name == values["name"] for each in stored(self._scope, tx)):
@@ -263,7 +301,9 @@ class Destinations(Overview):
     def _activate(self, tx: Tx, found: Destination, segment: str, there: Activation | None, given: Document) -> None:
         if there is not None and there.status is ActivationStatus.ACTIVE:
             if given["mapping"] and given["mapping"] != there.mapping:
-                self._set(tx, there, mapping=given["mapping"])
+                known = dict.fromkeys([*there.unmapped, *there.mapping])
+                unmapped = [each for each in known if each not in given["mapping"]][-mapped.MOST_FIELDS :]
+                self._set(tx, there, mapping=given["mapping"], unmapped=unmapped)
                 return
             raise AlreadyExists(
                 f"destination {found.name} gets segment {segment} already",
@@ -276,10 +316,14 @@ class Destinations(Overview):
                 hint="let that end first",
                 remedy=Remedy("destination.sync", {"name": found.name}),
             )
-        values: Document = {"id": self._scope.home.new_id(), "destination_id": found.id, "segment": segment}
-        values |= {"status": ActivationStatus.ACTIVE, "revision": 0, "basis": "", "checked": "", "replay": False}
-        values |= {"present": 0, "failed": 0, "created": self._scope.home.now(), **given}
-        tx.execute(activations.insert().values(**values))
+        external_id = given["external_id"]
+        if external_id is not None and any(each.external_id == external_id for each in activations_of(tx, found)):
+            raise AlreadyExists(
+                f"destination {found.name} calls another segment {external_id!r} already",
+                hint="give each segment an audience id of its own",
+                remedy=Remedy("destination.show", {"name": found.name}),
+            )
+        add_activation(self._scope, tx, found, segment, **given)
 
     def _check_program(self, tx: Tx, kind: str) -> None:
         """Refuse a kind whose settings and secret run code here, unless an administrator of the node asks."""
@@ -299,7 +343,11 @@ class Destinations(Overview):
                 remedy=Remedy("destination.create"),
             )
 
-    def _identity(self, tx: Tx, identity: str) -> str:
+    def _identity(self, tx: Tx, identity: str, kind: str) -> str:
+        if kind in kinds.BY_PRIMARY:
+            if identity != PROFILE_ID:
+                raise InvalidInput(f"{kind} gets people by their primary identities", hint="leave the identity out")
+            return PRIMARY
         if identity == PROFILE_ID:
             return identity
         chosen = rule(identity).id
@@ -315,38 +363,6 @@ class Destinations(Overview):
 
     def _change(self, tx: Tx, found: Destination, **values: object) -> None:
         change(tx, found.id, **values)
-
-
-def check_not_sent(scope: Scope, tx: Tx, segment: str) -> None:
-    """Raise NotAllowed if a destination gets a segment of ours."""
-    _check_nowhere(scope, tx, segment, _getting(scope, tx, segment), f"gets segment {segment}")
-
-
-def renamed(scope: Scope, tx: Tx, name: str, new: str) -> None:
-    """Note that a segment of ours has another name; targets are told with the next run.
-
-    Raises NotAllowed where a target knows it by its name alone: who leaves under the new one would stay there under the old.
-    """
-    by_name = [each for each in _getting(scope, tx, name) if not kinds.follows_names(each.kind, each.settings)]
-    _check_nowhere(scope, tx, name, by_name, f"knows segment {name} by its name alone")
-    audiences.renamed(scope, tx, name, new)
-
-
-def _getting(scope: Scope, tx: Tx, segment: str) -> list[Destination]:
-    return [each for each in stored(scope, tx) if segment in (one.segment for one in activations_of(tx, each))]
-
-
-def _check_nowhere(scope: Scope, tx: Tx, segment: str, found: Sequence[Destination], does: str) -> None:
-    if not found:
-        return
-    shown = next((each.name for each in found if sees(scope, tx, each)), None)
-    if shown is None:
-        raise NotAllowed(f"a destination that you may not see {does}", hint="ask somebody who may to end that first")
-    raise NotAllowed(
-        f"destination {shown} {does}",
-        hint="end that first",
-        remedy=Remedy("destination.deactivate", {"name": shown, "segments": [segment]}),
-    )
 
 
 def checked_brake(brake: int) -> int:

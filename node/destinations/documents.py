@@ -1,12 +1,14 @@
 """What a destination gets, and how a message fared, as documents for front ends."""
 
+from dataclasses import replace
+
 from ..access.scope import Scope
 from ..governance.visibility import Visibility
 from ..storage.database import Tx
 from ..storage.records import Document
-from . import codes, kinds, sending
+from . import codes, erasing, kinds, sending
 from .kinds import Delivered, Gone, Outcome
-from .records import Activation, BatchRow, Destination, activations_of, count_waiting, parts_of
+from .records import Activation, BatchRow, Destination, activations_of, count_waiting, parts_of, under_way
 from .upkeep import KEPT_SECONDS
 
 
@@ -25,7 +27,7 @@ def destination(scope: Scope, tx: Tx, found: Destination) -> Document:
 
 
 def _one(scope: Scope, tx: Tx, found: Destination) -> Document:
-    gets = activations_of(tx, found)
+    gets = counted_now(tx, found)
     counted: dict[str, int | None] = {
         "present": sum(each.present for each in gets),
         "failed": sum(each.failed for each in gets),
@@ -47,19 +49,21 @@ def _one(scope: Scope, tx: Tx, found: Destination) -> Document:
         "next_attempt": sending.wait_until(scope, found),
         "created": found.created,
         "brake": found.brake,
+        "of_all": found.of_all,
     }
 
 
 def whole(scope: Scope, tx: Tx, found: Destination) -> Document:
     """Return a destination with what it gets."""
     counted = not Visibility(scope, tx).limited
-    gets = [activation(each, counted=counted) for each in activations_of(tx, found)]
-    return {**destination(scope, tx, found), "segments": gets}
+    gets = [activation(each, counted=counted) for each in counted_now(tx, found)]
+    erased = erasing.waiting(scope, tx, found) if counted else None
+    return {**destination(scope, tx, found), "segments": gets, "erased": erased}
 
 
 def run(scope: Scope, tx: Tx, name: str, sent: int, left: Destination | None) -> Document:
     """Return how many messages arrived, and of how many changes that is not so; `left` is None once all are removed."""
-    gets = [] if left is None else activations_of(tx, left)
+    gets = [] if left is None else counted_now(tx, left)
     return {
         "name": name,
         "sent": sent,
@@ -69,6 +73,17 @@ def run(scope: Scope, tx: Tx, name: str, sent: int, left: Destination | None) ->
         "next_attempt": None if left is None else sending.wait_until(scope, left),
         "status": "deleted" if left is None else left.status,
     }
+
+
+def counted_now(tx: Tx, found: Destination) -> list[Activation]:
+    """Return what a destination gets, by segment; the numbers say what has come of revisions that are under way, too."""
+    gets, more = activations_of(tx, found), under_way(tx, found)
+    return [
+        replace(each, present=each.present + more[each.id][0], failed=each.failed + more[each.id][1])
+        if each.id in more
+        else each
+        for each in gets
+    ]
 
 
 def message(found: BatchRow) -> Document:

@@ -11,9 +11,18 @@ from ..access.scope import Scope
 from ..operations.jobs import OPEN, Jobs
 from ..storage.database import Tx
 from ..storage.tables import batches, jobs
-from . import audiences, joining, planning, polling
+from . import audiences, joining, older_sharing, planning, polling
 from .desired import Basis
-from .records import SENDING, Activation, ActivationStatus, Destination, activations_of, first_waiting, stored
+from .records import (
+    SENDING,
+    Activation,
+    ActivationStatus,
+    Destination,
+    activations_of,
+    first_waiting,
+    may_be_sent,
+    stored,
+)
 from .sending import JOB, wait_until
 
 
@@ -80,7 +89,10 @@ def parameters(destination: Destination) -> dict[str, str]:
 def _has_work(tx: Tx, destination: Destination, gets: Sequence[Activation], basis: Basis, now: int) -> bool:
     if any(each.status is ActivationStatus.LEFT for each in gets):
         return True
-    return destination.status in SENDING and any(_is_behind(tx, destination, each, basis, now) for each in gets)
+    if destination.status in SENDING and older_sharing.missing(basis.scope, tx, destination):
+        return True
+    sent = [each for each in gets if may_be_sent(destination, each)]
+    return any(_is_behind(tx, destination, each, basis, now) for each in sent)
 
 
 def _later(tx: Tx, gets: Sequence[Activation], now: int) -> list[int]:

@@ -1,21 +1,17 @@
 """Erased people at destinations: how many of them are known there still, until the removal has arrived."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import numpy.typing as npt
 
-from psi.values import Values
+from psi.values import SLICE, Values
 
 from ..access.scope import Scope
 from ..people import suppressions
+from ..people.suppressions import Kinds, Suppressions
 from ..storage.database import Tx
-from . import at_target, changes
-from .changes import Listed, State
+from . import at_target, changes, primaries
+from .changes import Entries, Listed, State
 from .primaries import NAMESPACES, PRIMARY, keyed
-from .records import PROFILE_ID, activations_of, file_of, stored
-
-Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]  # sorted, by namespace with its rule, and the ids
+from .records import PROFILE_ID, SENDING, Destination, activations_of, file_of, stored
 
 
 def kept(scope: Scope, tx: Tx, kinds: Kinds) -> dict[str, int]:
@@ -27,13 +23,32 @@ def kept(scope: Scope, tx: Tx, kinds: Kinds) -> dict[str, int]:
             continue
         sought = Listed(values, np.full(len(values), State.PRESENT, np.uint8))
         names = {name for each in activations_of(tx, destination) for name in (each.file, each.pending) if name}
-        found[destination.name] = max(
+        name = destination.name if destination.status in SENDING else f"{destination.name} ({destination.status})"
+        found[name] = max(
             (
                 int((changes.states_of(at_target.opened(file_of(scope, name)), sought) != State.ABSENT).sum())
                 for name in names
             ),
             default=0,
         )
+    return found
+
+
+def waiting(scope: Scope, tx: Tx, destination: Destination) -> int:
+    """Return how many erased people a destination still has, or may have, that cannot be removed there now."""
+    if destination.status in SENDING or destination.is_connection:
+        return 0
+    erased, names = Suppressions.read(scope), {each.file for each in activations_of(tx, destination) if each.file}
+    return max(
+        (_erased(erased, destination.identity, at_target.opened(file_of(scope, name))) for name in names), default=0
+    )
+
+
+def _erased(erased: Suppressions, identity: str, entries: Entries) -> int:
+    found = 0
+    for start in range(0, len(entries), SLICE):
+        values, states = entries.part(start, start + SLICE)
+        found += int(primaries.were_erased(erased, identity, values.take(changes.may_be_there(states))).sum())
     return found
 
 

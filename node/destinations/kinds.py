@@ -7,6 +7,7 @@ batch into bytes, and sends them.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from psi.errors import Remedy
@@ -14,11 +15,14 @@ from psi.values import U8, Values
 
 from ..errors import Failure, InvalidInput, nearest
 from ..storage.records import Document, Documents
+from . import abilities
 
 if TYPE_CHECKING:
-    from ..access.scope import Home
+    from ..access.scope import Home, Scope
+    from .records import Destination
 
 KINDS = {  # a plug-in takes none of these names
+    "audience-manager": "targets.audience_manager:AUDIENCE_MANAGER",
     "command": "targets.commands:COMMAND",
     "experience-cloud": "targets.experience_cloud:EXPERIENCE_CLOUD",
     "file": "targets.folders:FOLDER",
@@ -27,7 +31,11 @@ KINDS = {  # a plug-in takes none of these names
     "webhook": "targets.webhooks:WEBHOOK",
 }
 
+FORMS = {("webhook", "audience-manager"): "targets.real_time:form"}
+"""By kind and its setting `form`: what returns the kind that a destination with these settings is of."""
+
 LONGEST_AUDIENCE_ID = 255  # characters of what a target calls a segment
+BY_PRIMARY = {"audience-manager", "experience-cloud"}  # these get people by their primary identities
 ADMINISTERED = {"command"}  # an administrator of the node alone makes these: they run programs on its machine
 
 
@@ -55,12 +63,13 @@ class NotEncoded(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One of the settings that a kind takes. One that `may_change` says neither where the target is, nor what it calls
-    things."""
+    things; one that is `sealed` may have a token in it, and is wrapped where it is kept."""
 
     name: str
     text: str
     needed: bool = False
     may_change: bool = False
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +115,7 @@ class Batch:
     acts: U8
     attributes: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     external_id: str | None = None  # what the target calls the segment
+    first: bool = False  # nothing was said of the segment before, so it is whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +127,7 @@ class Message:
     sequence: int  # as that of its batch
     body: bytes = field(repr=False)
     now: int
+    others: Sequence[Sequence[tuple[str, int]]] = ()  # as Target has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +138,7 @@ class Audience:
     name: str
     alias: str
     settings: Settings = field(repr=False)
+    labels: tuple[str, ...] = ()
 
     def value(self, macro: str) -> str:
         noun, _, name = macro.partition(".")
@@ -147,19 +159,25 @@ class Pending(Delivered):
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """It may do another time, after so many seconds where the target said so."""
+    """It may do another time, after so many seconds where the target said so; `setup` is as in Refused."""
 
     code: str
     after: int | None = None
     answer: str = field(default="", compare=False, repr=False)
+    setup: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Trying again would end the same way; `answer` is what the target said, of which the beginning is kept."""
+    """Trying again would end the same way; `answer` is what the target said, of which the beginning is kept.
+
+    `setup` is whether every message may end so, as with a wrong password: where the target's check does too, the
+    destination is disabled, and nothing has failed.
+    """
 
     code: str
     answer: str = field(default="", compare=False, repr=False)
+    setup: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +194,7 @@ Outcome = Delivered | Later | Refused | Gone
 class Target(Protocol):
     """An open destination, used by one thread.
 
-    One that returns Pending has a method `poll(handle, now)` too: Delivered once it is ready, Later while it is not.
+    One that returns Pending is Polled too; abilities.py has what else a target may be.
     """
 
     def check(self, now: int) -> Outcome:
@@ -194,8 +212,7 @@ class Target(Protocol):
 class Kind(Protocol):
     """One kind of destination.
 
-    It may have `required_mappings`, a tuple of RequiredMapping; `required_mappings_only`, true where it takes no other
-    fields; and `reserved_fields`, names that no mapped field may have.
+    abilities.py has what else a kind may be.
     """
 
     text: str
@@ -220,14 +237,35 @@ def names() -> list[str]:
     return [*KINDS, *(each for each in plugins.names() if each not in KINDS)]
 
 
-def kind(name: str) -> Kind:
-    """Return a kind by name; raises Unusable for a plug-in that is broken or not installed."""
+def kind(name: str, settings: Settings = MappingProxyType({})) -> Kind:
+    """Return a kind by name, in the form that settings ask for; raises Unusable for a plug-in that is broken or not
+    installed."""
+    if (name, settings.get("form")) in FORMS:
+        formed: Kind = resolve_name(f"{__package__}.{FORMS[name, settings['form']]}")(settings)
+        return formed
     if name in KINDS:
         found: Kind = resolve_name(f"{__package__}.{KINDS[name]}")
         return found
     from . import plugins
 
     return plugins.plugin(name)
+
+
+def opened(scope: "Scope", destination: "Destination", secret: bytes | None) -> Target:
+    """Open a destination."""
+    found = kind(destination.kind, destination.settings)
+    if destination.kind in KINDS and isinstance(found, abilities.KnowingProjects):
+        return found.open_of(scope, destination, secret)
+    return found.open(scope.home, destination.settings, secret)
+
+
+def checked_secret(scope: "Scope", name: str, settings: Settings, given: bytes | None) -> bytes | None:
+    """Return the secret of a new destination with checked settings; raises InvalidInput where one has to be given."""
+    found = kind(name, settings)
+    asks = name in KINDS and isinstance(found, abilities.AskingForSecrets) and found.needs_secret(settings)
+    if given is None and asks:
+        raise InvalidInput("the other node asks for a token", hint="hand over a file with the token of a user there")
+    return found.secret(given, scope.home.random)
 
 
 def described() -> Documents:
@@ -241,6 +279,11 @@ def _described(name: str) -> Document:
     except Unusable as error:
         return {"kind": name, "text": str(error), "settings": []}
     settings = [{"name": each.name, "needed": each.needed, "text": each.text} for each in found.settings]
+    for kind_name, form in FORMS:
+        known = {each["name"] for each in settings}
+        own = kind(name, {"form": form}).settings if kind_name == name else ()
+        more = (each for each in own if each.name not in known)
+        settings += [{"name": each.name, "needed": False, "text": f"for form={form}: {each.text}"} for each in more]
     return {"kind": name, "text": found.text, "settings": settings}
 
 
@@ -253,7 +296,7 @@ def checked(name: str, settings: Settings) -> dict[str, str]:
         )
     from . import aggregation
 
-    found = kind(name)
+    found = kind(name, settings)
     own = {each.name: each for each in found.settings}
     known = {each.name: each for each in aggregation.SETTINGS} | own
     for given in settings:
@@ -266,7 +309,9 @@ def checked(name: str, settings: Settings) -> dict[str, str]:
         if each.needed and not settings.get(each.name):
             raise InvalidInput(f"a destination of kind {name} needs the setting {each.name}", hint=each.text)
     common = {each: text for each, text in settings.items() if each not in own}
-    return found.checked(settings) | aggregation.checked(common, found.limit, getattr(found, "most", found.limit))
+    return found.checked(settings) | aggregation.checked(
+        common, found.limit, found.most if isinstance(found, abilities.Larger) else found.limit
+    )
 
 
 def changed(name: str, kept: Settings, given: Settings) -> dict[str, str]:
@@ -274,7 +319,7 @@ def changed(name: str, kept: Settings, given: Settings) -> dict[str, str]:
     cannot change."""
     from . import aggregation
 
-    known = {each.name: each for each in (*aggregation.SETTINGS, *kind(name).settings)}
+    known = {each.name: each for each in (*aggregation.SETTINGS, *kind(name, kept).settings)}
     for each in given:
         if each in known and not known[each].may_change:
             raise InvalidInput(
@@ -285,33 +330,39 @@ def changed(name: str, kept: Settings, given: Settings) -> dict[str, str]:
     return checked(name, {each: text for each, text in {**kept, **given}.items() if text})
 
 
+def sealed(name: str, settings: Settings) -> list[str]:
+    """Return the names of the settings of a kind that are kept wrapped."""
+    return [each.name for each in kind(name, settings).settings if each.sealed]
+
+
 def shown(name: str, settings: Settings) -> dict[str, str]:
     """Return settings as people see them: a kind of ours may hide what may be a secret in one of them."""
-    hide = getattr(kind(name), "shown", None) if name in KINDS else None
-    return dict(settings) if hide is None else hide(settings)
+    found = kind(name, settings) if name in KINDS else None
+    return found.shown(settings) if isinstance(found, abilities.Masking) else dict(settings)
 
 
 def required_mappings(name: str, settings: Settings) -> tuple[RequiredMapping, ...]:
     """Return the fields that a kind asks for, and those that its setting `required` names."""
-    own: tuple[RequiredMapping, ...] = getattr(kind(name), "required_mappings", ())
+    found = kind(name, settings)
+    own = tuple(found.required_mappings) if isinstance(found, abilities.AskingForFields) else ()
     known = {each.destination for each in own}
     named = filter(None, settings.get("required", "").split(","))
     return own + tuple(RequiredMapping(destination=each, mandatory=True) for each in named if each not in known)
 
 
-def required_mappings_only(name: str) -> bool:
+def required_mappings_only(name: str, settings: Settings) -> bool:
     """Return whether a kind takes no fields but those that it asks for."""
-    return bool(getattr(kind(name), "required_mappings_only", False))
+    found = kind(name, settings)
+    return isinstance(found, abilities.Closed) and found.required_mappings_only(settings)
 
 
 def reserved_fields(name: str) -> Sequence[str]:
     """Return the names that no mapped field of a kind may have."""
-    found: Sequence[str] = getattr(kind(name), "reserved_fields", ())
-    return found
+    found = kind(name)
+    return found.reserved_fields if isinstance(found, abilities.Reserving) else ()
 
 
 def follows_names(name: str, settings: Settings) -> bool:
     """Return whether messages of a kind say by what stays which segment they are about, when it has another name."""
-    if name not in KINDS:
-        return False
-    return bool(getattr(kind(name), "follows_names", lambda _: False)(settings))
+    found = kind(name, settings) if name in KINDS else None
+    return isinstance(found, abilities.FollowingNames) and found.follows_names(settings)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from enum import StrEnum
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 
 from ..access.scope import Scope
 from ..storage.database import Tx
@@ -97,18 +97,25 @@ def forget(tx: Tx, destination_id: str, before: int | None = None) -> None:
 
 
 def _keep(scope: Scope, tx: Tx, destination_id: str, counted: _Counted) -> None:
+    if not counted.counts:
+        return
+    names, of = ("segment", "hour", "stage", "seconds"), latencies.c.destination_id == destination_id
+    some = [latencies.c[name].in_({key[place] for key in counted.counts}) for place, name in enumerate(names)]
+    columns = [latencies.c[name] for name in (*names, "id", "count", "last")]
+    there = {tuple(row[:4]): row[4:] for row in tx.execute(select(*columns).where(of, *some))}
+    new, changed = list[Document](), list[Document]()
     for key, count in counted.counts.items():
-        segment, hour, stage, seconds = key
-        mine = {"destination_id": destination_id, "segment": segment, "hour": hour}
-        mine |= {"stage": stage.value, "seconds": seconds}
-        where = [latencies.c[name] == value for name, value in mine.items()]
-        row = tx.execute(select(latencies.c.id, latencies.c["count"], latencies.c.last).where(*where)).first()
-        if row is None:
-            tx.execute(latencies.insert().values(id=scope.home.new_id(), count=count, last=counted.last[key], **mine))
+        if key in there:
+            row_id, known, last = there[key]
+            changed.append({"row": row_id, "counted": known + count, "newest": max(last, counted.last[key])})
         else:
-            row_id, known, last = row
-            values = {"count": known + count, "last": max(last, counted.last[key])}
-            tx.execute(latencies.update().where(latencies.c.id == row_id).values(**values))
+            mine = {"destination_id": destination_id, **dict(zip(names, key, strict=True))}
+            new.append({"id": scope.home.new_id(), "count": count, "last": counted.last[key], **mine})
+    if new:
+        tx.execute(latencies.insert(), new)
+    if changed:
+        values: Document = {"count": bindparam("counted"), "last": bindparam("newest")}
+        tx.execute(latencies.update().where(latencies.c.id == bindparam("row")).values(**values), changed)
 
 
 def _percentiles(seconds: Counter[int]) -> Document:

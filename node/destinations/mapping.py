@@ -78,7 +78,7 @@ def _with_required(
             f"{destination.name} asks for {words} not mapped: {', '.join(missing)}",
             hint=f"map one to it: {missing[0]}=ATTRIBUTE",
         )
-    if kinds.required_mappings_only(destination.kind):
+    if kinds.required_mappings_only(destination.kind, destination.settings):
         more = sorted(asked.keys() - {each.destination for each in required})
         if more:
             raise InvalidInput(
@@ -157,11 +157,12 @@ def _check_values(snapshot: Snapshot, dataset: str, column: str) -> None:
 
 
 def columns_of(scope: Scope, tx: Tx, activation: Activation) -> dict[str, tuple[str, str] | None]:
-    """Return by field the dataset and the column that it gets, None where the column is gone."""
+    """Return by field the dataset and the column that it gets, None where the column is gone, or the field is mapped no
+    more: then it is emptied."""
     if not activation.mapping:
         return {}
     known = attribute_names(scope, tx)
-    return {field: known.get(path) for field, path in activation.mapping.items()}
+    return dict.fromkeys(activation.unmapped) | {field: known.get(path) for field, path in activation.mapping.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pyroaring import BitMap
 from ..access.scope import Scope
 from ..consent.consent_policies import ConsentPolicies
 from ..governance.governance import FILE_USES, Governance
-from ..governance.lineage import Lineage, is_shared
+from ..governance.lineage import Lineage, is_pickable
 from ..governance.visibility import Visibility
 from ..people.snapshots import Snapshot
 from ..segments import references
@@ -35,7 +35,7 @@ def evaluate_received(scope: Scope, segment: str, uses: Sequence[str]) -> None:
     references.refresh(scope)
     with scope.read() as tx:
         names = ConsentPolicies(scope).segments_read(uses or FILE_USES, tx)
-        if Lineage(scope, tx).any_incoming(segment) and not is_shared(segment):
+        if Lineage(scope, tx).any_incoming(segment) and not is_pickable(segment):
             names.append(segment)
         if not names or not Visibility(scope, tx).sees_segments([segment]):
             return

@@ -14,13 +14,14 @@ from ..storage.database import Tx
 from ..storage.records import Document
 from ..storage.tables import HOUR, activations, batches, destinations
 from . import at_target, changes, counts, desired, joining, kinds, removals, watching
+from .additions import Additions
 from .aggregation import Aggregation
 from .at_target import AtTarget
 from .brake import Brake, Hold, alert
 from .changes import Act, Change, Digests, Entries
 from .codes import EXCLUDED, reason
-from .counts import Outcome
-from .desired import Basis, Desired
+from .counts import Measure
+from .desired import Desired
 from .joining import Joined, Times
 from .mapping import Cells
 from .records import Activation, ActivationStatus, BatchState, Destination, file_of, spool_of
@@ -32,19 +33,18 @@ def is_asked_for(activation: Activation, now: int) -> bool:
     return activation.replay or (activation.released and activation.held > 0) or removals.are_due(activation, now)
 
 
-def plan(scope: Scope, destination: Destination, activation: Activation) -> str:
-    """Begin the next revision of an activation; return the digest of what it was decided from.
+def plan(scope: Scope, destination: Destination, activation: Activation, basis: str) -> None:
+    """Begin the next revision of an activation; `basis` is the digest of what it is decided from, or of what was a moment ago.
 
-    Everything is on disk before the rows say so: a kill leaves files that nobody names. Where changes of the last one still
-    wait for others, this one takes them over.
+    Everything is on disk before the rows say so: a kill leaves files that nobody names. What the last one has not tried yet,
+    this one takes over.
     """
     evaluate(scope, destination, activation)
     with scope.read() as tx:
         wanted = desired.decide(scope, tx, destination, activation)
-        basis = Basis(scope, tx).of(destination, activation)
     taken = None if activation.pending is None else joining.joined(scope, activation)
     if activation.pending is not None and taken is None:
-        return basis
+        return
     before = activation if taken is None else taken.before
     planner = _planned(scope, destination, before, wanted, taken)
     held = planner.brake.removals if planner.brake.hold is Hold.ON else 0
@@ -52,6 +52,9 @@ def plan(scope: Scope, destination: Destination, activation: Activation) -> str:
     values: Document = {} if taken is None else {**taken.values}
     values |= {"basis": basis, "checked": basis, "revision": planner.revision, "replay": False, "pending": planner.name}
     values |= {"stopped": wanted.stopped, "held": held, "released": False}
+    stays = destination.is_audience_manager and activation.status is ActivationStatus.ACTIVE
+    if stays and wanted.labels != tuple(activation.told_labels or ()):
+        values |= {"audience": None, "told_labels": list(wanted.labels)}  # it is told of the segment again
     if planner.again:
         values |= removals.said(scope.home.now())
     mine = as_read(activation)
@@ -62,7 +65,7 @@ def plan(scope: Scope, destination: Destination, activation: Activation) -> str:
                 if taken is not None:
                     taken.end(scope, tx, activation)
                 alert(scope, tx, destination, activation, held)
-        return basis
+        return
     with scope.act("destination.send", destination.name, detail=detail) as tx:
         if not tx.execute(activations.update().where(*mine).values(**values)).rowcount:
             raise NothingDone
@@ -73,7 +76,6 @@ def plan(scope: Scope, destination: Destination, activation: Activation) -> str:
         if taken is not None:
             taken.end(scope, tx, activation)
         alert(scope, tx, destination, activation, held)
-    return basis
 
 
 def _planned(
@@ -186,11 +188,11 @@ class _Planner:
         self.revision = activation.revision + 1
         self.rows: list[Document] = []
         self._now = scope.home.now()
-        kind = kinds.kind(destination.kind)
+        kind = kinds.kind(destination.kind, destination.settings)
         self._aggregation = Aggregation.of(destination.settings, kind.limit)
         if activation.status is ActivationStatus.LEAVING:
             self._aggregation = replace(self._aggregation, age=0)
-        self._target = kind.open(scope.home, destination.settings, None)
+        self._target = kinds.opened(scope, destination, None)
         self._spool = spool_of(scope, activation)
         self._excluded = dict.fromkeys(EXCLUDED, 0)
         self._said: dict[int, list[_Said]] = {}  # what the next batch of each group will say
@@ -199,7 +201,7 @@ class _Planner:
         """Write the pending file, and the batches."""
         file = self._activation.file
         before = at_target.opened(None if file is None else file_of(self._scope, file))
-        width = max(at_target.width_of(before), at_target.width_of(self._wanted.entries))
+        width = max(changes.width_of(before), changes.width_of(self._wanted.entries))
         mapped = self._wanted.mapped is not None
         try:
             at_target.write(file_of(self._scope, self.name), width, self._parts(before), mapped=mapped)
@@ -212,8 +214,11 @@ class _Planner:
         forget(self._spool, self._first)
 
     def _parts(self, before: Entries) -> Iterator[tuple[Values, U8, Digests]]:
-        """Yield the entries of the pending file: all that is known afterwards, and all of whom something is said."""
-        written = 0
+        """Yield the entries of the pending file: all that is known afterwards, and all of whom something is said.
+
+        Removals are put into messages first: who withdrew does not wait for all who come.
+        """
+        written, removals_first, additions = 0, len(before) > 0, Additions()
         for change in changes.difference(self._wanted.entries, before):
             acts = change.acts(replay=self._activation.replay, removals=self.again)
             carried = self._carried.places(change.values)
@@ -224,12 +229,24 @@ class _Planner:
             for state, count in change.newly_excluded().items():
                 self._excluded[state] += count
             kept = (after != changes.State.ABSENT) | (acts != Act.NOTHING)
-            self._say(change, acts, written + np.cumsum(kept) - 1, carried)
+            places = written + np.cumsum(kept) - 1
+            if removals_first:
+                self._say(change, acts, places, (Act.REMOVE,))
+                additions.put(change, acts, kept, places)
+            else:
+                self._say(change, acts, places)
             written += int(kept.sum())
             digests = np.where(held, change.digests_before, change.digests)
             yield change.values.take(kept), after[kept], digests[kept]
-        for group in sorted(self._said, key=lambda each: min(int(part.noticed.min()) for part in self._said[each])):
+        for change, acts, places in additions.taken(lambda: changes.difference(self._wanted.entries, before)):
+            self._say(change, acts, places, (Act.ADD,))
+        for group in sorted(self._said, key=self._turn):
             self._write(group)
+
+    def _turn(self, group: int) -> tuple[int, int]:
+        """Return what a group's last message is sorted by: that of which a change has waited longest comes first."""
+        oldest = min(int(part.noticed.min()) for part in self._said[group])
+        return oldest if self._aggregation.age else 0, -group
 
     def size(self) -> Document:
         return {name: sum(row[name] for row in self.rows) for name in ("adds", "removes")}
@@ -243,7 +260,7 @@ class _Planner:
                 found[row["code"] or "", hour // HOUR * HOUR] += count
         for (code, hour), count in found.items():
             of = counts.Noticed(self._destination.id, segment, hour)
-            counts.add(self._scope, tx, of, Outcome.FAILED if code else Outcome.WAITING, count, code)
+            counts.add(self._scope, tx, of, Measure.FAILED if code else Measure.WAITING, count, code)
         self._carried.count(self._scope, tx, self._destination, segment, self._still)
         if codes:
             what = f"gets no message of some changes of {segment}: {', '.join(map(reason, sorted(codes)))}"
@@ -251,31 +268,26 @@ class _Planner:
             watching.failed(self._scope, tx, self._destination, what, remedy)
         of = counts.Noticed(self._destination.id, segment, self._now)
         for state, count in self._excluded.items():
-            counts.add(self._scope, tx, of, Outcome.EXCLUDED, count, EXCLUDED[state])
+            counts.add(self._scope, tx, of, Measure.EXCLUDED, count, EXCLUDED[state])
         watching.planned(self._scope, tx, self._destination, self._now, started=bool(self.rows))
 
-    def _say(self, change: Change, acts: U8, places: Indices, carried: Indices) -> None:
-        """Take in what is said of some identities; `places` are those in the pending file, `carried` those among changes
-        that have waited."""
-        noticed = np.full(len(acts), self._now)
-        still = np.flatnonzero(carried >= 0)
-        still = still[self._carried.acts[carried[still]] == acts[still]]
-        noticed[still] = self._carried.noticed[carried[still]]
-        self._still[carried[still]] = True
-        for group in np.unique(acts[acts != Act.NOTHING]).tolist() if self._aggregation.by_status else [0]:
+    def _say(self, change: Change, acts: U8, places: Indices, only: Sequence[Act] = (Act.REMOVE, Act.ADD)) -> None:
+        """Take in what is said of some identities; `places` are those in the pending file."""
+        acts = acts * np.isin(acts, only)  # the others are NOTHING
+        for group in only if self._aggregation.by_status else [0]:
             said = acts == group if group else acts != Act.NOTHING
             if not said.any():
                 continue
-            waiting = self._said.setdefault(group, [])
+            waiting, values = self._said.setdefault(group, []), change.values.take(said)
             waiting.append(
                 _Said(
-                    values=change.values.take(said),
+                    values=values,
                     acts=acts[said],
                     before=change.before[said],
                     places=places[said],
                     digests=change.digests[said],
                     digests_before=change.digests_before[said],
-                    noticed=noticed[said],
+                    noticed=self._carried.since(values, acts[said], self._now, self._still),
                     attributes=self._attributes(acts[said], change.origins[said]),
                 )
             )
@@ -300,7 +312,7 @@ class _Planner:
         if len(rest):
             self._said[group] = [rest]
         if not self._seal(said, failing=not np.ptp(said.acts)):
-            for act in (Act.ADD, Act.REMOVE):
+            for act in (Act.REMOVE, Act.ADD):
                 self._seal(said.of(act))
 
     def _seal(self, said: _Said, *, failing: bool = True) -> bool:
@@ -323,6 +335,7 @@ class _Planner:
             acts=said.acts,
             attributes={name: cells.tolist() for name, cells in said.attributes.items()},
             external_id=self._activation.external_id,
+            first=self._activation.file is None and not self.rows,
         )
         code = None
         try:
@@ -333,7 +346,7 @@ class _Planner:
             code = error.code
         sent = {name: getattr(said, name) for name in _ARRAYS}
         self._spool[ACTS, number] = Sent(labels=self._wanted.labels, **sent).encode()
-        adds = int((said.acts == Act.ADD).sum())
+        adds, failed = int((said.acts == Act.ADD).sum()), int(changes.have_failed(said.before).sum())
         self.rows.append(
             {
                 "id": batch.id,
@@ -345,6 +358,8 @@ class _Planner:
                 "sequence": batch.sequence,
                 "adds": adds,
                 "removes": len(said) - adds,
+                "known": int(changes.may_be_there(said.before).sum()) - failed,
+                "unsettled": failed,
                 "state": BatchState.WAITING if code is None else BatchState.FAILED,
                 "attempts": 0,
                 "code": code,

@@ -70,8 +70,11 @@ class Plugin:
         self.limit = self.most = min(limit, MOST_CHANGES)
         self.signs = bool(getattr(kind, "signs", False))
         self.required_mappings = _tuple(name, kind, "required_mappings", RequiredMapping)
-        self.required_mappings_only = bool(getattr(kind, "required_mappings_only", False))
+        self._closed = bool(getattr(kind, "required_mappings_only", False))
         self.reserved_fields = _tuple(name, kind, "reserved_fields", str)
+
+    def required_mappings_only(self, settings: Settings) -> bool:
+        return self._closed
 
     def checked(self, settings: Settings) -> dict[str, str]:
         kept = _guarded(self._name, lambda: dict(self._kind.checked(settings)))

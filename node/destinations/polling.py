@@ -9,6 +9,7 @@ from ..storage.database import Tx
 from ..storage.records import Document
 from ..storage.tables import DAY, HOUR, batches
 from . import latency
+from .abilities import Polled
 from .kinds import Delivered, Later, Outcome, Pending, Target
 from .records import BatchRow, BatchState, Destination, ahead, batches_where
 
@@ -21,7 +22,7 @@ HANDLE = b"handle"  # the purpose under which handles are wrapped
 
 def accepted(scope: Scope, outcome: Delivered, target: Target) -> Document:
     """Return the columns of a batch that was delivered: whether to ask when the target is ready with it."""
-    if not isinstance(outcome, Pending) or not outcome.handle or not hasattr(target, "poll"):
+    if not isinstance(outcome, Pending) or not outcome.handle or not isinstance(target, Polled):
         return {}
     handle = scope.home.keys.wrap(outcome.handle.encode(), HANDLE)
     return {"handle": handle, "ready": scope.home.now() + FIRST_SECONDS}
@@ -38,6 +39,8 @@ def next_time(tx: Tx, destination: Destination, now: int) -> int | None:
 
 def poll(scope: Scope, destination: Destination, target: Target) -> None:
     """Ask what is due."""
+    if not isinstance(target, Polled):
+        return
     now = scope.home.now()
     with scope.read() as tx:
         found = batches_where(tx, batches.c.destination_id == destination.id, batches.c.handle.is_not(None))
@@ -46,7 +49,7 @@ def poll(scope: Scope, destination: Destination, target: Target) -> None:
     for place, batch in enumerate(due[:MOST_AT_ONCE]):
         assert batch.handle is not None
         handle = scope.home.keys.unwrap(batch.handle, HANDLE).decode()
-        outcome: Outcome = target.poll(handle, now)  # type: ignore[attr-defined]
+        outcome = target.poll(handle, now)
         silent = isinstance(outcome, Later) and outcome.code in SILENT
         with scope.begin() as tx:
             for each in due[place:] if silent else [batch]:  # a target that does not answer is asked once

@@ -43,10 +43,11 @@ def preview(scope: Scope, tx: Tx, destination: Destination, segment: str, *, unm
         counted += np.bincount(states, minlength=256)
         for place in np.flatnonzero(states == State.PRESENT)[: MOST - len(found)].tolist():
             found.append((values.part(slice(place, place + 1)), start + place))
-    target = kinds.kind(destination.kind).open(scope.home, destination.settings, None)
+    target = kinds.opened(scope, destination, None)
+    encode = getattr(target, "as_text", target.encode)  # what is no text has one all the same
     try:
         bodies = [
-            target.encode(_batch(scope, destination, activation, wanted, (number, *each), unmasked))
+            encode(_batch(scope, destination, activation, wanted, (number, *each), unmasked))
             for number, each in enumerate(found)
         ]
     except kinds.NotEncoded as error:
@@ -86,6 +87,7 @@ def _batch(
         acts=np.array([Act.ADD], np.uint8),
         attributes=attributes,
         external_id=activation.external_id,
+        first=activation.file is None and number == 0,
     )
 
 
@@ -108,7 +110,14 @@ def _imagined(scope: Scope, destination: Destination, segment: str) -> Activatio
     """Return the activation that a destination would have if it got a segment."""
     empty = {each.name: 0 if each.type in ("int", int) else None for each in fields(Activation)}
     now: dict[str, object] = {"id": scope.home.new_id(), "destination_id": destination.id, "segment": segment}
-    now |= {"status": ActivationStatus.ACTIVE, "basis": "", "checked": "", "mapping": {}, "created": scope.home.now()}
+    now |= {
+        "status": ActivationStatus.ACTIVE,
+        "basis": "",
+        "checked": "",
+        "mapping": {},
+        "unmapped": [],
+        "created": scope.home.now(),
+    }
     return Activation(**{**empty, **now})  # type: ignore[arg-type]
 
 

@@ -9,12 +9,15 @@ from typing import Protocol
 
 import numpy as np
 
-from psi.values import U8, Indices, Values
+from psi.values import U8, Bools, Indices, Values
 
 from ..inputs.normalise import rule
+from ..people import suppressions
 from ..people.snapshots import Snapshot
+from ..people.suppressions import Suppressions
 from .changes import Digests, Entries
 from .mapping import Numbers
+from .records import PROFILE_ID
 
 PRIMARY = "primary"  # the identity of a destination that gets these
 NAMESPACES = ("ecid/digits-v1", "email_sha256/lc-v1", "gaid/uuid-v1", "idfa/uuid-v1")
@@ -86,3 +89,13 @@ def split(values: Values) -> list[tuple[str, Indices, Values]]:
 def _put(rows: U8, first: int, values: Values) -> None:
     rows[:, 0] = first
     rows[:, 1 : 1 + values.rows.shape[1]] = values.rows
+
+
+def were_erased(erased: Suppressions, identity: str, values: Values) -> Bools:
+    """Return who of those that a destination knows by `identity` was erased, bool (n,)."""
+    if identity != PRIMARY:
+        return erased.has(suppressions.ID if identity == PROFILE_ID else identity, values)
+    found = np.zeros(len(values), bool)
+    for namespace, places, own in split(values):
+        found[places] = erased.has(namespace, own)
+    return found

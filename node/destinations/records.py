@@ -1,10 +1,13 @@
 """The rows of destinations: where segments go, which ones, and the batches on their way."""
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from psi.errors import Remedy
 
@@ -15,11 +18,15 @@ from ..storage.files import below
 from ..storage.records import Document, record
 from ..storage.spool import FileSpool
 from ..storage.tables import activations, batches, destinations
+from . import kinds
 
 FOLDER = "destinations"  # in the project's data directory
 SPOOL = ".batches"
 EXPERIENCE_CLOUD = "experience-cloud"  # the kind that has solutions
-RESTORED = "restored"  # the code of a destination whose program came from a backup
+AUDIENCE_MANAGER = "audience-manager"  # the kind, and the solution
+HERE = "here"  # the address of this project's own Audience Manager side
+RESTORED = "restored"  # the code of a destination that came from a backup
+SETTINGS = b"destination settings"  # the purpose under which those are wrapped that may have a token in them
 PROFILE_ID = "id"  # the identity of a destination that gets the project's own ids
 
 
@@ -68,12 +75,24 @@ class Destination:
     old_secret: bytes | None = field(repr=False)
     old_secret_ends: int | None
     delay_alerted: int | None
+    of_all: bool
     created: int
 
     @property
     def is_connection(self) -> bool:
         """Whether it sends nothing itself: its solutions do, each a destination that is part of it."""
         return self.kind == EXPERIENCE_CLOUD and self.part_of is None
+
+    @property
+    def is_audience_manager(self) -> bool:
+        """Whether it sends to an Audience Manager side: itself, or as a solution."""
+        solution = self.part_of is not None and self.name.endswith(f".{AUDIENCE_MANAGER}")
+        return self.kind == AUDIENCE_MANAGER or (self.kind == EXPERIENCE_CLOUD and solution)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether that is this project's own."""
+        return self.is_audience_manager and self.settings.get("url", HERE) == HERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +113,10 @@ class Activation:
     failed: int
     stopped: str | None
     mapping: dict[str, str]
+    unmapped: list[str]
     external_id: str | None
+    told_labels: list[str]
+    deleted_id: str | None
     audience: str | None
     unremoved: int
     again: int | None
@@ -103,6 +125,13 @@ class Activation:
     released: bool
     created: int
     confirmed: int | None
+
+
+def may_be_sent(destination: Destination, activation: Activation) -> bool:
+    """Return whether anything may be sent of a segment: of one that leaves, while a person has paused the rest, too."""
+    if destination.status is DestinationStatus.PAUSED:
+        return activation.status is ActivationStatus.LEAVING
+    return destination.status in SENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +171,27 @@ class BatchRow:
 def stored(scope: Scope, tx: Tx) -> list[Destination]:
     """Return all destinations of a project by name."""
     query = select(destinations).where(destinations.c.project_id == scope.id).order_by(destinations.c.name)
-    return [record(Destination, row) for row in tx.execute(query)]
+    return [_opened(scope, row) for row in tx.execute(query)]
+
+
+def _opened(scope: Scope, row: Row[Any]) -> Destination:
+    found = record(Destination, row)
+    if row.sealed is None:
+        return found
+    return replace(found, settings=found.settings | json.loads(scope.home.keys.unwrap(row.sealed, SETTINGS)))
+
+
+def stored_settings(scope: Scope, kind: str, settings: Mapping[str, str]) -> Document:
+    """Return the columns that have settings of a kind: those that may have a token in them are wrapped."""
+    sealed = {each: settings[each] for each in kinds.sealed(kind, settings) if each in settings}
+    wrapped = scope.home.keys.wrap(json.dumps(sealed).encode(), SETTINGS) if sealed else None
+    return {"settings": {each: text for each, text in settings.items() if each not in sealed}, "sealed": wrapped}
 
 
 def by_id(scope: Scope, tx: Tx, destination_id: str) -> Destination | None:
     mine = (destinations.c.project_id == scope.id, destinations.c.id == destination_id)
     row = tx.execute(select(destinations).where(*mine)).first()
-    return None if row is None else record(Destination, row)
+    return None if row is None else _opened(scope, row)
 
 
 def change(tx: Tx, destination_id: str, **values: object) -> None:
@@ -167,10 +210,36 @@ def activations_of(tx: Tx, destination: Destination) -> list[Activation]:
     return [record(Activation, row) for row in tx.execute(query.order_by(activations.c.segment))]
 
 
+def add_activation(scope: Scope, tx: Tx, destination: Destination, segment: str, **given: object) -> None:
+    """Add a segment that a destination gets from now on."""
+    values: Document = {"id": scope.home.new_id(), "destination_id": destination.id, "segment": segment}
+    values |= {"status": ActivationStatus.ACTIVE, "revision": 0, "basis": "", "checked": "", "replay": False}
+    values |= {"present": 0, "failed": 0, "created": scope.home.now(), **given}
+    tx.execute(activations.insert().values(**values))
+
+
 def batches_where(tx: Tx, *conditions: ColumnElement[bool]) -> list[BatchRow]:
     """Return batches in the order in which they are sent."""
     rows = select(batches).where(*conditions).order_by(batches.c.sequence)
     return [record(BatchRow, row) for row in tx.execute(rows)]
+
+
+def under_way(tx: Tx, destination: Destination) -> dict[str, tuple[int, int]]:
+    """Return by activation by how many more of its identities the target has, and have failed, than the last revision that
+    ended says: what came of the batches of one that is under way."""
+    columns = [func.sum(batches.c[name]) for name in ("adds", "removes", "known", "unsettled")]
+    same = (batches.c.activation_id == activations.c.id, batches.c.revision == activations.c.revision)
+    mine = (batches.c.destination_id == destination.id, activations.c.pending.is_not(None))
+    settled = batches.c.state.in_((BatchState.DELIVERED, BatchState.FAILED))
+    query = select(activations.c.id, batches.c.state, *columns).where(*same, *mine, settled)
+    found: dict[str, tuple[int, int]] = {}
+    for of, state, adds, removes, known, unsettled in tx.execute(query.group_by(activations.c.id, batches.c.state)):
+        present, failed = found.get(of, (0, 0))
+        arrived = state == BatchState.DELIVERED
+        present += (int(adds) if arrived else 0) - int(known)
+        failed += (0 if arrived else int(adds) + int(removes)) - int(unsettled)
+        found[of] = present, failed
+    return found
 
 
 def count_waiting(tx: Tx, destination: Destination) -> int:

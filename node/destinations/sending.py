@@ -5,7 +5,7 @@ slow or dead target holds no worker.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from psi.errors import Remedy, VesicaError
 
@@ -25,13 +25,16 @@ from . import (
     joining,
     kinds,
     latency,
+    older_sharing,
+    others,
     planning,
     polling,
     rotation,
     settling,
     watching,
 )
-from .counts import Outcome
+from .abilities import NamingOthers, Retrying
+from .counts import Measure
 from .desired import Basis
 from .kinds import Delivered, Gone, Later, Message, Refused, Target, Unusable
 from .records import (
@@ -50,6 +53,7 @@ from .records import (
     delivered_of,
     file_of,
     first_waiting,
+    may_be_sent,
     parts_of,
     spool_directory,
     spool_of,
@@ -71,6 +75,8 @@ def run(scope: Scope, parameters: Document, progress: Progress) -> Document:
     if found is None:
         return {"sent": 0, "more": False}
     try:
+        if found.of_all:
+            older_sharing.follow(scope, found)
         return _Run(scope, found, progress).run()
     except Unusable as error:
         _disable(scope, found, error)
@@ -109,7 +115,9 @@ class _Run:
 
     def __init__(self, scope: Scope, destination: Destination, progress: Progress) -> None:
         self._scope, self._destination, self._progress = scope, destination, progress
+        self._seen = destination  # as it was when it was last looked at
         self._until = time.monotonic() + SLICE_SECONDS
+        self._plan_from = 0.0  # before it nothing takes over messages that wait
         self._sent = 0
         self._bases: dict[str, str] = {}  # by activation
         self._read_for: object = None
@@ -120,10 +128,11 @@ class _Run:
         for activation in self._activations():
             if activation.status is ActivationStatus.LEFT:
                 self._end(activation)
-        if self._destination.status in SENDING and (self._activations() or self._is_asked()):
+        gets = [each for each in self._activations() if may_be_sent(self._destination, each)]
+        if gets or (self._destination.status in SENDING and self._is_asked()):
             target = rotation.opened(self._scope, self._destination)
             try:
-                for each in self._activations():
+                for each in gets:
                     try:
                         more = self._bring_up_to_date(each.id, target)
                     except Exception as error:  # the other segments go on
@@ -155,16 +164,16 @@ class _Run:
         would be decided from now."""
         with self._scope.read() as tx:
             destination = by_id(self._scope, tx, self._destination.id)
-            if destination is None or destination.status not in SENDING:
-                return None, None, ""  # a person may have paused it meanwhile
-            if wait_until(self._scope, destination) is not None:
+            if destination is None or wait_until(self._scope, destination) is not None:
                 return None, None, ""
             all_ = {each.id: each for each in activations_of(tx, destination)}
             found = all_.get(activation_id)
-            if found is None or found.status is ActivationStatus.LEFT:
-                return None, None, ""
+            if found is None or found.status is ActivationStatus.LEFT or not may_be_sent(destination, found):
+                return None, None, ""  # a person may have paused it meanwhile
             self._decide_from(tx, destination, all_.values())
-            return found, first_waiting(tx, found), self._bases[activation_id]
+            self._seen = destination
+            batch = None if found.pending is None else first_waiting(tx, found)
+            return found, batch, self._bases[activation_id]
 
     def _decide_from(self, tx: Tx, destination: Destination, all_: Collection[Activation]) -> None:
         """Read what is decided from, unless it was read a moment ago and nobody has acted since."""
@@ -186,14 +195,14 @@ class _Run:
                 return False
             if activation.pending is None:
                 try:
-                    if refused is None and audiences.bring_up_to_date(self._scope, self._current(), activation, target):
+                    if refused is None and audiences.bring_up_to_date(self._scope, self._seen, activation, target):
                         continue
                 except Failure as error:
-                    if activation.external_id is None:
+                    if activation.external_id is None and not self._destination.is_audience_manager:
                         raise
                     refused = error
                 if planning.is_asked_for(activation, self._scope.home.now()) or basis != activation.basis:
-                    self._bases[activation.id] = planning.plan(self._scope, self._current(), activation)
+                    self._plan(activation)
                     continue
                 if activation.status is ActivationStatus.LEAVING and not activation.present + activation.failed:
                     audiences.end(self._scope, self._destination, activation, target)
@@ -203,8 +212,8 @@ class _Run:
                 return False
             if batch is None:
                 settling.finish(self._scope, activation)
-            elif joining.may_join(activation, batch, basis):
-                self._bases[activation.id] = planning.plan(self._scope, self._current(), activation)
+            elif joining.may_join(activation, batch, basis) and time.monotonic() >= self._plan_from:
+                self._plan(activation)
             elif basis != activation.checked and (batch.attempts or batch.not_before is None):
                 self._bases[activation.id] = settling.check_again(self._scope, self._destination, activation)
             elif joining.waits_until(batch, self._scope.home.now()) is not None:
@@ -214,9 +223,13 @@ class _Run:
             elif not self._send(activation, batch, target):
                 return False
 
-    def _current(self) -> Destination:
-        found = _reread(self._scope, self._destination.id)
-        return self._destination if found is None else found
+    def _plan(self, activation: Activation) -> None:
+        """Plan the next revision. It is sent for as long as that took before another one takes it over, so that a segment
+        whose members change all the time moves on; and the turn is the longer for it."""
+        began = time.monotonic()
+        planning.plan(self._scope, self._seen, activation, self._bases[activation.id])
+        now = time.monotonic()
+        self._plan_from, self._until = now + (now - began), self._until + (now - began)
 
     def _send(self, activation: Activation, batch: BatchRow, target: Target) -> bool:
         """Try a batch once; return whether the next one may follow at once."""
@@ -227,15 +240,18 @@ class _Run:
             if not tx.execute(tries.values(**tried)).rowcount:
                 return True
             of = counts.Noticed(self._destination.id, batch.segment, batch.created)
-            counts.add(self._scope, tx, of, Outcome.REQUESTS, 1)
+            counts.add(self._scope, tx, of, Measure.REQUESTS, 1)
+        beside = self._others(activation, batch) if isinstance(target, NamingOthers) and target.names_others else ()
         message = Message(
             id=f"msg_{batch.id}",
             segment=batch.segment,
             sequence=batch.sequence,
             body=body,
             now=self._scope.home.now(),
+            others=beside,
         )
-        outcome = target.send(message)
+        retries = RETRY_SECONDS[: target.retries if isinstance(target, Retrying) else None]
+        outcome = self._judged(batch, target.send(message), target, len(retries))
         self._sent += isinstance(outcome, Delivered)
         self._progress(f"sending {batch.segment}", batch.number + 1, None)
         with self._scope.begin() as tx:
@@ -245,9 +261,24 @@ class _Run:
                 tx.execute(batches.update().where(batches.c.id == batch.id).values(**values))
             if isinstance(outcome, Delivered) and (values := polling.accepted(self._scope, outcome, target)):
                 tx.execute(batches.update().where(batches.c.id == batch.id).values(**values))
-            return self._book(tx, batch, outcome)
+            return self._book(tx, batch, outcome, retries)
 
-    def _book(self, tx: Tx, batch: BatchRow, outcome: kinds.Outcome) -> bool:
+    def _judged(self, batch: BatchRow, outcome: kinds.Outcome, target: Target, retries: int) -> kinds.Outcome:
+        """Return an outcome; Gone where it would fail this message, and the target's check says that all would fail so."""
+        ends = isinstance(outcome, Refused) or (isinstance(outcome, Later) and batch.attempts >= retries)
+        if isinstance(outcome, Later | Refused) and outcome.setup and ends:
+            found = target.check(self._scope.home.now())
+            if isinstance(found, Later | Refused) and found.setup:
+                return Gone(found.code, outcome.answer)
+        return outcome
+
+    def _others(self, activation: Activation, batch: BatchRow) -> others.Others:
+        """Return in which other segments the people of a batch are at the target: in those alone of which nothing waits."""
+        with self._scope.read() as tx:
+            known = [each for each in activations_of(tx, self._destination) if self._bases.get(each.id) == each.basis]
+            return others.of(self._scope, tx, activation, batch, known)
+
+    def _book(self, tx: Tx, batch: BatchRow, outcome: kinds.Outcome, retries: Sequence[int]) -> bool:
         match outcome:
             case Delivered():
                 settling.settle(self._scope, tx, self._destination, batch, BatchState.DELIVERED, None)
@@ -256,8 +287,8 @@ class _Run:
             case Refused(code):
                 self._fail(tx, batch, code)
                 return True
-            case Later(code, after) if batch.attempts < len(RETRY_SECONDS):
-                seconds = RETRY_SECONDS[batch.attempts] if after is None else min(after, MAX_RETRY_AFTER)
+            case Later(code, after) if batch.attempts < len(retries):
+                seconds = retries[batch.attempts] if after is None else min(after, MAX_RETRY_AFTER)
                 tx.execute(batches.update().where(batches.c.id == batch.id).values(code=code))
                 self._change(tx, next_attempt=self._scope.home.now() + seconds)
                 return False

@@ -21,7 +21,7 @@ from ..storage.tables import activations, batches
 from . import at_target, changes, counts, desired, latency, removals, watching
 from .at_target import AtTarget
 from .changes import Act, Digests
-from .counts import Outcome
+from .counts import Measure
 from .desired import Basis
 from .members import evaluate_received
 from .records import Activation, BatchRow, BatchState, Destination, batches_of, file_of, spool_of
@@ -116,9 +116,9 @@ def settle(
 ) -> None:
     """Note what became of a batch, and of the changes in it."""
     to = {
-        BatchState.DELIVERED: Outcome.ACTIVATED,
-        BatchState.FAILED: Outcome.FAILED,
-        BatchState.SUPERSEDED: Outcome.EXCLUDED,
+        BatchState.DELIVERED: Measure.ACTIVATED,
+        BatchState.FAILED: Measure.FAILED,
+        BatchState.SUPERSEDED: Measure.EXCLUDED,
     }[state]
     mine = (batches.c.id == batch.id, batches.c.state == BatchState.WAITING)
     changed = {"state": state, "code": code, "changed": scope.home.now()}

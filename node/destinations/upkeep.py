@@ -11,8 +11,7 @@ from ..storage.spool import destroy
 from ..storage.tables import DAY, activations, batches, destinations
 from ..storage.temporary import is_old
 from . import counts, latency, rotation
-from .kinds import ADMINISTERED
-from .records import FOLDER, RESTORED, SPOOL, BatchState, DestinationStatus, stored
+from .records import EXPERIENCE_CLOUD, FOLDER, RESTORED, SPOOL, BatchState, DestinationStatus, stored
 
 KEPT_SECONDS = 30 * DAY  # a batch that failed
 A_SECOND = 100  # messages: more than a destination sends in one
@@ -37,10 +36,11 @@ def forget_old(scope: Scope) -> None:
             _remove(path)
 
 
-def disable_programs(tx: Tx) -> None:
-    """Let no program of a restored home run by itself: its rows may have been written to do harm."""
-    programs = destinations.c.kind.in_(sorted(ADMINISTERED))
-    tx.execute(destinations.update().where(programs).values(status=DestinationStatus.DISABLED, reason=RESTORED))
+def disable_restored(tx: Tx) -> int:
+    """Let nothing leave a restored home by itself: its rows may be old, or written to do harm. Return of how many."""
+    sends = (destinations.c.kind != EXPERIENCE_CLOUD) | destinations.c.part_of.is_not(None)
+    disabled = {"status": DestinationStatus.DISABLED, "reason": RESTORED}
+    return tx.execute(destinations.update().where(sends).values(**disabled)).rowcount
 
 
 def number_afresh(tx: Tx, passed: int) -> None:

@@ -19,7 +19,7 @@ from ..storage.database import Tx
 from ..storage.records import Document
 from ..storage.tables import HOUR, activations, batches, deliveries, subscriptions
 from . import mails
-from .counts import Outcome
+from .counts import Measure
 from .records import BatchState, Destination, by_id, change, stored
 
 START, SUCCESS, FAILURE, DELAY, SKIPS = "start", "success", "failure", "delay", "skips"
@@ -88,7 +88,7 @@ def finished(scope: Scope, tx: Tx, destination_id: str, times: Collection[int]) 
         return
     for at in sorted({each // HOUR * HOUR for each in times}):
         found = _hour(tx, destination_id, at)
-        if found[Outcome.ACTIVATED] and not found[Outcome.WAITING] and not found[Outcome.FAILED]:
+        if found[Measure.ACTIVATED] and not found[Measure.WAITING] and not found[Measure.FAILED]:
             text = f"destination {destination.name} has sent all that changed {_in_hour(at)}"
             remedy = Remedy("destination.runs", {"name": destination.name})
             alert(scope, tx, destination, Event(kind=SUCCESS, text=text, remedy=remedy))
@@ -142,10 +142,10 @@ def _hour(tx: Tx, destination_id: str, at: int) -> dict[str, int]:
     mine = (deliveries.c.destination_id == destination_id, deliveries.c.hour == at // HOUR * HOUR)
     columns = (deliveries.c.outcome, deliveries.c.code)
     query = select(*columns, func.sum(deliveries.c["count"])).where(*mine).group_by(*columns)
-    found = dict.fromkeys((Outcome.ACTIVATED, Outcome.EXCLUDED, Outcome.FAILED, Outcome.WAITING), 0)
+    found = dict.fromkeys((Measure.ACTIVATED, Measure.EXCLUDED, Measure.FAILED, Measure.WAITING), 0)
     for outcome, code, count in tx.execute(query):
         if outcome in found and code != "superseded":
-            found[Outcome(outcome)] += int(count)
+            found[Measure(outcome)] += int(count)
     return {**{str(name): count for name, count in found.items()}, "received": sum(found.values())}
 
 

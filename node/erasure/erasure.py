@@ -15,6 +15,7 @@ from psi.errors import VesicaError
 from psi.values import Values
 
 from ..access.scope import NothingDone, Scope
+from ..audiencemanager import erasing as visitors
 from ..destinations import due as destinations
 from ..destinations import erasing as at_destinations
 from ..errors import InvalidInput, NotAllowed, NotFound
@@ -53,13 +54,16 @@ class Erasure:
         self._scope = scope
 
     def find(self, people: People) -> Document:
-        """Return how many profiles somebody means, and how many ids and identities are nobody's."""
+        """Return how many profiles and visitors somebody means, and how many ids and identities are no profile's."""
         self._scope.require("profile.erase", "profiles")
         with self._scope.refusals("profile.erase", "profiles"), self._scope.read() as tx:
             self._check_sight(tx)
             snapshot = Snapshot.open(self._scope, tx)
-            profiles, unknown = _given(snapshot, people).profiles(snapshot)
-        return {"profiles": len(profiles), "unknown": unknown}
+            given = _given(snapshot, people)
+            profiles, unknown = given.profiles(snapshot)
+            known = visitors.find(self._scope, tx, given.kinds)
+            known |= visitors.find(self._scope, tx, proof.Traces.of(snapshot, profiles).kinds)
+        return {"profiles": len(profiles), "unknown": unknown, "visitors": len(known)}
 
     def profiles(self, people: People, *, may_return: bool = False, prove: bool = False) -> Document:
         """Erase people, and queue a run of each feed and destination: partners get the exit at once, as do `destinations`.
@@ -70,29 +74,42 @@ class Erasure:
         detail: Document = {}
         before: Documents = []
         there: list[str] = []
+        gone = 0  # visitors
         with self._scope.act("profile.erase", "profiles", detail=detail) as tx:
             self._check_sight(tx)
             draft = Draft(self._scope, tx)
             given = _given(draft.base, people)
             profiles, unknown = given.profiles(draft.base)
-            if not profiles and not prove:
+            at_visitors = visitors.find(self._scope, tx, given.kinds)
+            if not profiles and not at_visitors and not prove:
                 raise NotFound(
                     "nobody here has that id or identity", hint="the ids are those of the imported id column"
                 )
             traces = proof.Traces.of(draft.base, profiles)
             if prove:
                 before = proof.places(self._scope, tx, traces)
-            if not profiles:
+            if not profiles and not at_visitors:
                 raise NothingDone
             there = sorted(name for name, found in at_destinations.kept(self._scope, tx, traces.kinds).items() if found)
             detail |= {"profiles": len(profiles), "unknown": unknown, "may_return": may_return}
+            for kinds in (given.kinds, traces.kinds):
+                number, had = visitors.take_out(self._scope, tx, kinds)
+                gone += number
+                if not may_return and number:
+                    suppressions.add(self._scope, tx, had)
+            if gone:
+                detail["visitors"] = gone
             if not may_return:
                 suppressions.add(self._scope, tx, traces.kinds)
-            removal.take_out(draft, profiles)
-            commit(self._scope, tx, draft, profiles)
+            if profiles:
+                removal.take_out(draft, profiles)
+                commit(self._scope, tx, draft, profiles)
+            else:
+                sweeping.note(self._scope, tx)
         document: Document = {"profiles": len(profiles), "unknown": unknown, "may_return": may_return}
+        document["visitors"] = gone
         document |= {"runs": [], "destinations": there}
-        if profiles:
+        if profiles or gone:
             document["runs"] = follow_up(self._scope)
         if prove:
             with self._scope.read() as tx:

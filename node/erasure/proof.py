@@ -11,6 +11,8 @@ from sqlalchemy import func, select
 from psi.values import Values
 
 from ..access.scope import Scope
+from ..audiencemanager import erasing as visitors
+from ..audiencemanager.visitors import opened
 from ..destinations import erasing as destinations
 from ..feeds.estimates import erasing as estimates
 from ..feeds.local import shares
@@ -85,6 +87,8 @@ def _places(scope: Scope, tx: Tx, traces: Traces) -> Iterator[tuple[str, int]]:
         yield f"received {name}", 1
     for name, found in destinations.kept(scope, tx, traces.kinds).items():
         yield f"destination {name}", found
+    if opened(scope).file.path.exists():
+        yield "visitors", len(visitors.find(scope, tx, traces.kinds))
     yield from _kept_for_partners(scope, tx, traces)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import delete, insert, select, update
 
 from .. import log
 from ..access.scope import Scope
+from ..audiencemanager import erasing as visitors
 from ..exchanges import records
 from ..feeds.estimates import erasing as estimates
 from ..feeds.receiving import erasing as receiving
@@ -42,7 +43,7 @@ def finish(scope: Scope) -> None:
     if not found:
         return
     sweep(scope)
-    if not scope.home.database.overwrite_deleted(manifests.name):
+    if not (visitors.sweep(scope) and scope.home.database.overwrite_deleted(manifests.name)):
         log.warning("erased people are swept again: somebody reads older rows", project=scope.name)
         return
     with scope.begin() as tx:

@@ -11,10 +11,11 @@ from psi.join import match
 from psi.values import SLICE, U8, Bools, Indices, Rows, Values, sort_keys
 
 from ..inputs.normalise import MAX_OPAQUE, rule
+from ..people.identity_rows import near
 from ..storage.cache import Cache, OpenRows
 from ..storage.files import let_go
 from ..storage.parts import Parts
-from ..storage.sorted_files import Block, texts
+from ..storage.sorted_files import Block
 from ..storage.views import View
 
 PRF_BYTES = 64  # of F of one identity
@@ -129,7 +130,7 @@ def key_bytes(namespace: str) -> int:
 def among(known: Values, keys: U8) -> Bools:
     """Return which sort keys, which ascend, are those of one of some sorted identities."""
     found = np.zeros(len(keys), bool)
-    found[match(keys, sort_keys(_near(known, keys)))[0]] = True
+    found[match(keys, sort_keys(near(known, keys)))[0]] = True
     return found
 
 
@@ -143,12 +144,3 @@ def _slices(values: Values) -> Iterator[tuple[int, Values]]:
         part = values.part(slice(start, start + SLICE))
         yield start, part
         let_go(part.rows)
-
-
-def _near(values: Values, keys: U8) -> Values:
-    """Return those of sorted identities that lie between the first and the last of some sort keys, and few others."""
-    if not len(values):
-        return values
-    rows, width = texts(values.rows), values.rows.shape[1]
-    first, last = (np.array(key[:width].tobytes(), rows.dtype) for key in (keys[0], keys[-1]))
-    return values.part(slice(int(np.searchsorted(rows, first)), int(np.searchsorted(rows, last, side="right"))))

@@ -21,7 +21,7 @@ from ..errors import InvalidInput, NotAllowed
 from ..storage.database import Tx
 from ..storage.ids import stored_id
 from ..storage.tables import feeds
-from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, is_shared, removals
+from .lineage import NO_EXPORT, Lineage, Place, PlaceKind, Trace, Traces, Uses, inherited, is_pickable, removals
 from .policies import SHARING, Policies, Policy, check_action
 from .ports import INCOMING, OUTGOING, Outgoing, Restriction
 from .violations import ASK, UNSEEN, PolicyConflict, PolicyViolation, Reason, Violations, evaluate, violation_of
@@ -103,7 +103,9 @@ class Governance:
         with self._scope.read() as tx:
             look, asked = _Look(self._scope, tx), list[tuple[str, Sequence[str], str | None]]()
             for name in names:
-                if not (name in look.lineage.segments or is_shared(name)) or not look.visibility.sees_segments([name]):
+                if not (name in look.lineage.segments or is_pickable(name)) or not look.visibility.sees_segments(
+                    [name]
+                ):
                     raise no_segment(name)
                 asked.append((name, namespaces, None))
             for name in feeds:

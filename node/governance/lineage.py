@@ -31,13 +31,17 @@ class PlaceKind(StrEnum):
     # Where no label of ours can be put:
     RECEIVED = "received"  # PARTNER.SEGMENT
     SHARED = "shared"  # PROJECT.SEGMENT, of another project of the node
+    TRAIT = "trait"  # NAME, as it was imported from the Audience Manager side
+    AUDIENCE = "audience"  # NAME, a segment of traits
     NAMESPACE = "namespace"
     FEED = "feed"
     POLICY = "policy"
     CONSENT_POLICY = "consent-policy"
 
 
-FOREIGN = frozenset({PlaceKind.RECEIVED, PlaceKind.SHARED})  # segments of others
+IMPORTED = frozenset({PlaceKind.TRAIT, PlaceKind.AUDIENCE})
+PICKABLE = IMPORTED | {PlaceKind.SHARED}  # can be named as a rule does ("shared.crm.vip") where one of ours could stand
+FOREIGN = PICKABLE | {PlaceKind.RECEIVED}  # segments of others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,18 @@ class Place:
 
 
 # What a reference in a rule begins with: own.vip
-REFERENCES = {"own": PlaceKind.SEGMENT, "received": PlaceKind.RECEIVED, "shared": PlaceKind.SHARED}
+REFERENCES = {
+    "own": PlaceKind.SEGMENT,
+    "received": PlaceKind.RECEIVED,
+    **{each.value: each for each in (PlaceKind.SHARED, PlaceKind.TRAIT, PlaceKind.AUDIENCE)},
+}
+
+
+def is_pickable(segment: str) -> bool:
+    """Return whether a segment is named as rules name those of others ("shared.crm.vip", "trait.gold"), where one of ours
+    could stand."""
+    place = place_of(segment)
+    return place is not None and place.kind in PICKABLE
 
 
 def is_shared(segment: str) -> bool:
@@ -190,18 +205,22 @@ class Lineage:
         return False
 
     def read_by(self, segment: str) -> list[str]:
-        """Return what a segment reads: what its rule does, or another project's itself, named as rules name it."""
-        return self.segments.get(segment) or ([segment] if is_shared(segment) else [])
+        """Return what a segment reads: what its rule does, or one of others itself, named as rules name it."""
+        return self.segments.get(segment) or ([segment] if is_pickable(segment) else [])
 
     def shared_in(self, place: Place) -> set[str]:
         """Return the segments of other projects ("PROJECT.SEGMENT") that a place is, or is made of."""
+        return {each.target for each in self.made_of(place) if each.kind is PlaceKind.SHARED}
+
+    def made_of(self, place: Place) -> set[Place]:
+        """Return a place, and all that it is made of."""
         seen, waiting = set[Place](), [place]
         while waiting:
             each = waiting.pop()
             if each not in seen:
                 seen.add(each)
                 waiting += self.above(each)
-        return {each.target for each in seen if each.kind is PlaceKind.SHARED}
+        return seen
 
     def policies_on_received(self, action: str) -> set[str]:
         """Return the enabled consent policies on an action that read something received, or made of what was."""
@@ -236,7 +255,7 @@ class Lineage:
 
     def any_incoming(self, segment: str) -> bool:
         """Return whether a segment, or any that is made from others, may be made of what is not ours."""
-        return is_shared(segment) or not self._read.isdisjoint(FOREIGN)
+        return is_pickable(segment) or not self._read.isdisjoint(FOREIGN)
 
     @cached_property
     def _read(self) -> set[PlaceKind]:
@@ -323,6 +342,6 @@ def removals(trace: Trace) -> list[Remedy]:
     found = [Remedy("consent.policy.disable", {"name": name}) for name in by_policy]
     if trace.origin.kind not in FOREIGN:  # of those only who sends or shares it can take it off
         found.insert(0, Remedy("label.remove", {"label": trace.label, trace.origin.kind.value: trace.origin.target}))
-    elif trace.places[1].kind is PlaceKind.SEGMENT and not is_shared(trace.places[1].target):
+    elif trace.places[1].kind is PlaceKind.SEGMENT and not is_pickable(trace.places[1].target):
         found.append(Remedy("segment.update", {"name": trace.places[1].target, "rule": "EXPR"}))
     return found

@@ -49,7 +49,8 @@ class Restriction:
 
 
 class Incoming(Protocol):
-    """Segments that others share with us: partners, as "PARTNER.SEGMENT", or projects of this node, as "PROJECT.SEGMENT"."""
+    """Segments that others share with us: partners, as "PARTNER.SEGMENT", or projects of this node, as "PROJECT.SEGMENT";
+    or what was imported, by its name."""
 
     def labels_at(self, tx: Tx, name: str) -> Iterable[str]:
         """Return the labels that a segment has where it comes from. One object looks once for all that it is asked."""
@@ -57,6 +58,10 @@ class Incoming(Protocol):
 
     def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
         """Return every label that a segment has in any version of a feed that was offered, also of one that is over."""
+        ...
+
+    def sees(self, tx: Tx, name: str) -> bool:
+        """Return whether the caller may see a segment by what it comes from, whatever its labels."""
         ...
 
     def restrictions(self, tx: Tx) -> list[Restriction]:

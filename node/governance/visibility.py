@@ -15,6 +15,7 @@ from psi.errors import Remedy
 from psi.values import Bools
 
 from ..access import permissions
+from ..access.permissions import Permission
 from ..access.scope import Scope
 from ..errors import AlreadyExists, NotAllowed, NotFound
 from ..people import datasets
@@ -24,7 +25,7 @@ from ..people.identity_rows import ProfileNumbers
 from ..people.named import people_of, profiles_of
 from ..people.snapshots import Snapshot, no_profile
 from ..storage.database import Tx
-from .lineage import Lineage, Place, PlaceKind, place_of, places_of
+from .lineage import FOREIGN, IMPORTED, Lineage, Place, PlaceKind, place_of, places_of
 from .policies import SHARING
 from .ports import INCOMING, OUTGOING
 
@@ -36,6 +37,7 @@ class Visibility:
         self._scope, self._tx = scope, tx
         self._cleared = scope.home.guard.cleared(tx, scope.id)
         self._reached = scope.home.guard.reached(tx)
+        self._sources = scope.home.guard.sources(tx, Permission.VIEW_SEGMENTS, scope.id)
         self._given = lineage
 
     @property
@@ -46,15 +48,15 @@ class Visibility:
     @property
     def whole(self) -> bool:
         """Whether nothing at all is hidden from the caller."""
-        return not self.limited and self._reached.names is None
+        return not self.limited and self._reached.names is None and self._sources is None
 
     def clears(self, labels: Iterable[str]) -> bool:
         """Return whether the caller may see what carries these labels."""
         return permissions.clears(self._cleared, labels)
 
     def sees(self, place: Place) -> bool:
-        """Return whether the caller may see a place. They may see a feed if they may see all its segments, and what is made
-        of another project's segment if they have a role there."""
+        """Return whether the caller may see a place. They may see a feed if they may see all its segments, what is made of
+        another project's segment if they have a role there, and what is made of an import if they see its data sources."""
         return self._reaches(place) and (not self.limited or self.clears(self._labels(place)))
 
     def sees_segments(self, names: Iterable[str]) -> bool:
@@ -188,8 +190,8 @@ class Visibility:
         return {each.dataset for each in given} - hidden
 
     def _reaches(self, place: Place) -> bool:
-        """Return whether the caller has a role in each project from which a place is made."""
-        if self._reached.names is None:
+        """Return whether the caller has a role in each project, and sees each data source, from which a place is made."""
+        if self._reached.names is None and self._sources is None:
             return True
         places = [place]
         if place.kind is PlaceKind.FEED:
@@ -197,7 +199,11 @@ class Visibility:
             narrowing = {each.policy for name in names for each in self._lineage.narrowing(name, SHARING)}
             places = [Place(kind=PlaceKind.SEGMENT, target=name) for name in names]
             places += [Place(kind=PlaceKind.CONSENT_POLICY, target=name) for name in narrowing]
-        return all(self._reached.sees(target) for each in places for target in self._lineage.shared_in(each))
+        made_of = {one for each in places for one in self._lineage.made_of(each)}
+        if not all(self._reached.sees(each.target) for each in made_of if each.kind is PlaceKind.SHARED):
+            return False
+        imports = [each for each in made_of if each.kind in IMPORTED] if self._sources is not None else []
+        return all(INCOMING[each.kind](self._scope).sees(self._tx, each.target) for each in imports)
 
     def _sees_people(self, dataset: str) -> bool:
         if not self.sees(Place(kind=PlaceKind.DATASET, target=dataset)):
@@ -214,7 +220,7 @@ class Visibility:
         match place.kind:
             case PlaceKind.DATASET | PlaceKind.FIELD | PlaceKind.SEGMENT:
                 return self._lineage.labels(place.kind, place.target)
-            case PlaceKind.RECEIVED | PlaceKind.SHARED:
+            case kind if kind in FOREIGN:
                 return INCOMING[place.kind](self._scope).labels_of(self._tx, place.target)
             case PlaceKind.FEED:
                 segments = OUTGOING[place.kind](self._scope).segments_of(self._tx, place.target)

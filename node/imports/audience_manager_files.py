@@ -25,7 +25,7 @@ KIND = "Audience Manager"
 _DEVICES = {"20914": "gaid", "20915": "idfa"}  # global data sources
 _INBOUND = re.compile(r"ftp_dpm_(?P<source>\d+)(?:_(?P<target>\d+))?_\d+\.(?P<mode>sync|overwrite)(?:\.\d+)?(?:\.gz)?")
 _OUTBOUND = re.compile(
-    r"(?:ftp|s3|http)(?:_[\w-]*?)?(?:_(?P<source>\d+))?(?:_[\w-]+?)??_(?P<mode>iter|full)_\d+\.\w+(?:\.gz)?"
+    r"(?i:ftp|s3|http)(?:_[\w-]*?)?(?:_(?P<source>\d+))?(?:_[\w-]+?)??_(?P<mode>iter|full)_\d+\.\w+(?:\.gz)?"
 )
 _EXTENTS = {
     "sync": Extent.CHANGES,
@@ -42,17 +42,21 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileName:
-    """What a data file's name says: the data source of its ids, and how far it speaks."""
+    """What a data file's name says: the data source of its ids, that of its traits, and how far it speaks."""
 
     source: str
     extent: Extent | None
+    target: str = ""
+    inbound: bool = False
 
     @classmethod
     def parse(cls, name: str) -> "FileName":
-        found = _INBOUND.fullmatch(name) or _OUTBOUND.fullmatch(name)
-        if found is None:
-            return cls(source="", extent=None)
-        return cls(source=found["source"] or "", extent=_EXTENTS[found["mode"]])
+        if found := _INBOUND.fullmatch(name):
+            target = found["target"] or found["source"]
+            return cls(source=found["source"], extent=_EXTENTS[found["mode"]], target=target, inbound=True)
+        if found := _OUTBOUND.fullmatch(name):
+            return cls(source=found["source"] or "", extent=_EXTENTS[found["mode"]])
+        return cls(source="", extent=None)
 
     @property
     def namespace(self) -> str:
@@ -134,14 +138,10 @@ def parse(text: str, names: Names) -> Line | None:
     segments: dict[str, bool] = {}
     signals: list[str] = []
     for column, part in enumerate(text.split("\t")):
-        place = 0
-        while place < len(part):
-            match = _TOKEN.match(part, place)
-            if match is None or match.end() == place:
-                return None
-            place = match.end()
-            key = (match["quoted"] if match["quoted"] is not None else match["plain"]).strip()
-            value = match["quoted_value"] if match["quoted_value"] is not None else match["value"]
+        found = tokens(part)
+        if found is None:
+            return None
+        for key, value in found:
             if value is None:
                 wanted, is_in = key, column == 0
             else:
@@ -157,3 +157,18 @@ def parse(text: str, names: Names) -> Line | None:
                 return None
             segments[wanted] = is_in
     return Line(segments=segments, signals=signals)
+
+
+def tokens(text: str) -> list[tuple[str, str | None]] | None:
+    """Return the keys of a list of traits or key-value pairs, each with its value if it has one; None where it is broken."""
+    found: list[tuple[str, str | None]] = []
+    place = 0
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        if match is None or match.end() == place:
+            return None
+        place = match.end()
+        quoted, plain, quoted_value, value = match.groups()
+        key = (plain if quoted is None else quoted).strip()
+        found.append((key, value.strip() if value is not None else quoted_value))
+    return found

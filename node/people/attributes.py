@@ -126,6 +126,7 @@ def _write(folder: Path, written: Path, query: "Callable[[DuckDBPyConnection], s
 
     settings: Document = {"memory_limit": memory, "threads": 1, "temp_directory": str(folder)}
     with duckdb.connect(":memory:", config=settings) as connection:
+        connection.execute("SET enable_progress_bar = false")  # it would stand among what a command prints
         target = str(written).replace("'", "''")
         copy = f"COPY ({query(connection)}) TO '{target}' (FORMAT parquet"
         try:

@@ -16,8 +16,9 @@ from psi.hashing import length_prefixed
 from psi.join import match
 from psi.values import SLICE, U8, Bools, Indices, Values, sort_keys
 
+from ..storage.files import let_go
 from . import consent, held
-from .identity_rows import begins
+from .identity_rows import begins, near
 from .snapshots import Identities, Snapshot, noted_codes
 from .taken_values import Taken, numbers_of
 from .touched import SEARCHED
@@ -86,9 +87,21 @@ def audience(
 
     `qualified` are, for each segment, the profiles that meet the consent policies on it, None where there is none.
     """
+    found = taken_audience(snapshot, namespace, members, model=model, qualified=qualified, left_out=left_out)
+    return replace(found, values=found.values.copied()) if isinstance(found.values, Taken) else found
+
+
+def taken_audience(
+    snapshot: Snapshot,
+    namespace: str,
+    members: Sequence[BitMap],
+    *,
+    model: str,
+    qualified: Sequence[BitMap | None] = (),
+    left_out: consent.LeftOut = consent.LeftOut.NOBODY,
+) -> Audience:
+    """Return what `audience` does; the identities are copied when some are asked for (see Taken)."""
     everyone = members_in(snapshot, namespace, members, model=model, qualified=qualified)
-    if isinstance(everyone.values, Taken):
-        everyone = replace(everyone, values=everyone.values.copied())
     if not len(everyone.values):
         return everyone
     match left_out:
@@ -115,20 +128,20 @@ def members_in(
     They are copied when some are asked for (see Taken).
     """
     given = snapshot.identities(namespace)
-    starts = np.flatnonzero(begins(given.values))
-    values = Taken(given.values, None if len(starts) == len(given) else starts)
-    if not len(starts):
+    starts = _starts(given.values)
+    values = Taken(given.values, starts)
+    if not len(values):
         return Audience(values=given.values, segments=np.zeros((len(members), 0), bool), consented=np.zeros(0, bool))
     rows = np.zeros((len(members), len(given.profiles)), bool)
     for row, segment in zip(rows, members, strict=True):
         row[:] = _mask(segment, snapshot.profile_count)[given.profiles]
-    segments = np.logical_or.reduceat(rows, starts, axis=1)
+    segments = _by_value(np.logical_or, rows, starts)
     met = None
     if any(each is not None for each in qualified):
         met = np.ones_like(segments)
         for row, each in zip(met, qualified, strict=True):
             if each is not None:
-                row[:] = np.logical_and.reduceat(_mask(each, snapshot.profile_count)[given.profiles], starts)
+                row[:] = _by_value(np.logical_and, _mask(each, snapshot.profile_count)[given.profiles], starts)
     return Audience(
         values=values, segments=segments, consented=_consented(snapshot, given, starts, model), qualified=met
     )
@@ -158,14 +171,23 @@ def _places_of(first: Bools) -> Iterator[tuple[slice, Indices]]:
 def consented(snapshot: Snapshot, namespace: str, model: str) -> Bools:
     """Return which of the distinct identities in `namespace` may be shared: every profile that has one may be."""
     given = snapshot.identities(namespace)
-    return _consented(snapshot, given, np.flatnonzero(begins(given.values)), model)
+    return _consented(snapshot, given, _starts(given.values), model)
 
 
-def _consented(snapshot: Snapshot, given: Identities, starts: Indices, model: str) -> Bools:
-    if not len(starts):
-        return np.zeros(0, bool)
+def _consented(snapshot: Snapshot, given: Identities, starts: Indices | None, model: str) -> Bools:
     allowed = consent.may_share(model, snapshot.profile_consent[given.profiles], given.consent)
-    return np.asarray(np.logical_and.reduceat(allowed, starts))
+    return _by_value(np.logical_and, allowed, starts)
+
+
+def _starts(values: Values) -> Indices | None:
+    """Return where each distinct value begins; None where no value is there twice."""
+    first = begins(values)
+    return None if first.all() else np.flatnonzero(first)
+
+
+def _by_value(of: np.ufunc, rows: Bools, starts: Indices | None) -> Bools:
+    """Return for each distinct value what is said of all profiles that have it, bool (..., n), as one."""
+    return rows if starts is None else np.asarray(of.reduceat(rows, starts, axis=-1))
 
 
 def universe(snapshot: Snapshot, namespace: str) -> tuple[Values, Bools]:
@@ -177,7 +199,7 @@ def universe(snapshot: Snapshot, namespace: str) -> tuple[Values, Bools]:
     values, kept = snapshot.rows(namespace).values, ~opted_out(snapshot, namespace)
     matched = begins(values)
     if len(kept) == len(matched) and kept.all():
-        return values, kept
+        return Taken(values), kept
     return Taken(values, numbers_of(within(matched, kept))), kept
 
 
@@ -213,11 +235,14 @@ def holders(snapshot: Snapshot, namespace: str, places: Indices | Bools) -> BitM
 def known(snapshot: Snapshot, namespace: str, values: Values) -> Bools:
     """Return which identities, sorted and without repetition, somebody has in a snapshot."""
     mask, rows = np.zeros(len(values), bool), snapshot.rows(namespace)
-    if len(values) * SEARCHED > len(rows):
-        there = snapshot.distinct(namespace)[0]
-    else:
+    if len(values) * SEARCHED <= len(rows):
         there = held.holders_of(snapshot, namespace, values).values
-    mask[match(sort_keys(values), sort_keys(there))[0]] = True
+        mask[match(sort_keys(values), sort_keys(there))[0]] = True
+        return mask
+    for start in range(0, len(values), SLICE):
+        keys = sort_keys(values.part(slice(start, start + SLICE)))
+        mask[start + match(keys, sort_keys(near(rows.values, keys)))[0]] = True
+        let_go(rows.values.rows)
     return mask
 
 

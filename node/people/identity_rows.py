@@ -11,6 +11,7 @@ from psi.join import arrange, order_of, prefixes
 from psi.values import SLICE, U8, Bools, Indices, Values
 
 from ..storage.files import let_go
+from ..storage.sorted_files import texts
 
 ProfileNumbers = npt.NDArray[np.uint32]  # profiles, by their dense numbers
 
@@ -140,6 +141,15 @@ def begins(values: Values, *columns: npt.NDArray[Any], by: Indices | None = None
         equal &= column[row] == column[before]
     first[same[equal] + 1] = False
     return first
+
+
+def near(values: Values, keys: U8) -> Values:
+    """Return those of sorted identities that lie between the first and the last of some sort keys, and few others."""
+    if not len(values):
+        return values
+    rows, width = texts(values.rows), values.rows.shape[1]
+    first, last = (np.array(key[:width].tobytes(), rows.dtype) for key in (keys[0], keys[-1]))
+    return values.part(slice(int(np.searchsorted(rows, first)), int(np.searchsorted(rows, last, side="right"))))
 
 
 def _alike(rows: U8) -> Indices:

@@ -17,14 +17,16 @@ from psi import kernel
 from psi.join import join_order, match
 from psi.values import SLICE, U8, Bools, Indices, Values
 
+from .. import log
 from ..access.scope import Scope
 from ..compute.aside import Aside, Buckets, KeptArrays
+from ..errors import Failure
 from ..inputs.text_columns import Lines
 from ..storage.database import Tx
 from ..storage.sorted_files import texts
 from .identity_rows import begins
 from .manifests import LineFiles
-from .snapshots import Snapshot, load
+from .snapshots import Snapshot, load, missing
 from .splicing import Survey
 from .stored_columns import StoredColumn
 
@@ -66,7 +68,13 @@ class KnownLines:
 
     @classmethod
     def open(cls, snapshot: Snapshot, files: LineFiles) -> "KnownLines":
-        return cls(**{name: load(snapshot, file) for name, file in _files(files).items()})
+        """Map the files; raises Failure where one is missing or damaged."""
+        found = cls(**{name: load(snapshot, file) for name, file in _files(files).items()})
+        if {len(column) for column in found.columns().values()} != {len(found.profiles)}:
+            raise missing(snapshot, files.profiles)
+        if any(int(found.profiles[part].max()) >= snapshot.profile_count for part in _parts(len(found))):
+            raise missing(snapshot, files.profiles)
+        return found
 
     def find(self, digests: U8) -> npt.NDArray[np.int32]:
         """Return the first row that has each digest, -1 where none has."""
@@ -143,13 +151,12 @@ def replace(draft: "Draft", dataset: str, stamp: str, profiles: Bools, parts: It
     The new ones come in parts, `count` in all at most.
     """
     files = draft.content.known_lines.get(dataset)
-    same = files is not None and files.stamp == stamp
+    old = _readable(draft, dataset, files) if files is not None and files.stamp == stamp else None
     if count > WORTH_IT:
-        old = KnownLines.open(draft.snapshot, files) if files is not None and same else None
         return _merge(draft, dataset, stamp, profiles, parts, old)
     given = KnownLines.joined(list(parts))
     new = given.take(given.order)
-    if files is None or not same:
+    if files is None or old is None:
         columns = new.columns().items()
         return _name(draft, dataset, stamp, {kind: draft.save(kind, each) for kind, each in columns})
     stored = _stored(draft.snapshot, files)
@@ -191,9 +198,11 @@ def _merge(
 def take_out(draft: "Draft", gone: Bools) -> None:
     """Forget the lines of some profiles, bool (count,)."""
     for dataset, files in draft.content.known_lines.items():
-        profiles = load(draft.snapshot, files.profiles)
-        if gone[profiles].any():
-            known = KnownLines.open(draft.snapshot, files).take(~gone[profiles])
+        lines = _readable(draft, dataset, files)
+        if lines is None:
+            forget(draft, dataset)
+        elif gone[lines.profiles].any():
+            known = lines.take(~gone[lines.profiles])
             names = {kind: draft.save(kind, column) for kind, column in known.columns().items()}
             _name(draft, dataset, files.stamp, names)
 
@@ -209,6 +218,15 @@ def found(snapshot: Snapshot, dataset: str, profiles: BitMap) -> int:
     if files is None:
         return 0
     return int(np.isin(load(snapshot, files.profiles), np.array(profiles.to_array(), np.uint32)).sum())
+
+
+def _readable(draft: "Draft", dataset: str, files: LineFiles) -> KnownLines | None:
+    """Return the lines in some files; None where these are damaged: the lines are read again when they come."""
+    try:
+        return KnownLines.open(draft.snapshot, files)
+    except Failure as error:
+        log.warning("known lines are read again", project=draft.scope.name, dataset=dataset, code=error.code)
+        return None
 
 
 def _name(draft: "Draft", dataset: str, stamp: str, names: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ REASON = "erased here before"
 RETURN = "they stay out; to let them return, name their id and each of their identities"
 _MANY = 500  # rows in a statement
 
-Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]
+Kinds = Mapping[str, Values | npt.NDArray[np.bytes_]]  # sorted, by namespace with its rule, and the ids under ID
 
 
 @dataclass(frozen=True, slots=True)

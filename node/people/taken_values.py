@@ -1,11 +1,16 @@
 """Identities of a mapped file that are copied where some are asked for, so that memory never holds all of them."""
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
+from psi.hashing import number
 from psi.values import SLICE, U8, Bools, Indices, Values
 
 from ..storage.files import let_go
+
+FAR_APART = 1 << 13  # places that are read at once: they may have 32 MB of pages
 
 
 def numbers_of(mask: Bools) -> npt.NDArray[np.uint32]:
@@ -19,7 +24,7 @@ def numbers_of(mask: Bools) -> npt.NDArray[np.uint32]:
 
 
 class Taken(Values):
-    """Those of some identities at ascending places, or all: `part` copies consecutive ones, `rows` and `lengths` copy all."""
+    """Those of some identities at ascending places, or all: `part` copies consecutive ones, `rows` copies all."""
 
     __slots__ = ("_of", "_places")
     _of: Values
@@ -35,7 +40,8 @@ class Taken(Values):
 
     @property
     def lengths(self) -> U8 | None:
-        return self.part(slice(None)).lengths
+        lengths = self._of.lengths
+        return lengths if lengths is None or self._places is None else np.take(lengths, self._places)
 
     def __len__(self) -> int:
         return len(self._of if self._places is None else self._places)
@@ -50,7 +56,15 @@ class Taken(Values):
         return Taken(self._of, places if self._places is None else self._places[places])
 
     def digest(self) -> bytes:
-        return self.part(slice(None)).digest()
+        found, count, given = hashlib.sha256(), len(self), self.lengths
+        lengths = np.empty(0, np.uint8) if given is None else given
+        width = self._of.rows.shape[1] if given is None else int(lengths.max(initial=0))
+        found.update(number(count * width))
+        for start in range(0, count, SLICE):
+            found.update(np.ascontiguousarray(self.part(slice(start, start + SLICE)).rows[:, :width]).data)
+        found.update(number(lengths.nbytes))
+        found.update(np.ascontiguousarray(lengths).data)
+        return found.digest()
 
     def copied(self) -> Values:
         """Return all of them as they are in the file, or copied where these are only some."""
@@ -60,6 +74,16 @@ class Taken(Values):
         if self._places is None:
             found = self._of.take(np.arange(*rows.indices(len(self._of))))
         else:
-            found = self._of.take(self._places[rows])
+            found = self._copied(self._places[rows])
         let_go(self._of.rows)
         return found
+
+    def _copied(self, places: npt.NDArray[np.uint32]) -> Values:
+        """Return a copy of some: of places that lie far apart whole pages of the file are read, and let go in between."""
+        if len(places) <= FAR_APART:
+            return self._of.take(places)
+        parts = []
+        for start in range(0, len(places), FAR_APART):
+            parts.append(self._of.take(places[start : start + FAR_APART]))
+            let_go(self._of.rows)
+        return Values.gather(parts)

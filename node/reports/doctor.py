@@ -18,6 +18,7 @@ from sqlalchemy import func, select, text
 from psi.errors import Remedy, VesicaError
 
 from ..access.scope import Home
+from ..audiencemanager import audience_file
 from ..errors import Failure, NotAllowed
 from ..operations.jobs import OPEN
 from ..partners.connections import ConnectionStatus, probe, with_status
@@ -30,6 +31,7 @@ from ..storage.tables import HOUR, audit, jobs
 from ..transport.server import bind
 from ..transport.signatures import SKEW_SECONDS
 
+VISITORS = "/".join(("data", "*", *audience_file.PLACE))  # below the home
 LITTLE_BYTES = 1 << 30  # free on the disk: an epoch's caches of a large partner take as much
 WAITING_SECONDS = HOUR  # of a job that nobody does
 
@@ -151,7 +153,7 @@ def _files(home: Path) -> Iterator[Finding]:
 def _wide(home: Path) -> list[Path]:
     """Return which files and directories others on this machine may open."""
     folders = [home, *(home / name for name in ("keys", "data", "cache", "spool"))]
-    secret = [*folders, *_places(home), home / "control.db"]
+    secret = [*folders, *_places(home), home / "control.db", *home.glob(f"{VISITORS}*")]
     return [each for each in secret if each.exists() and stat.S_IMODE(each.stat().st_mode) & 0o077]
 
 
@@ -210,6 +212,14 @@ def _database(home: Home) -> Iterator[Finding]:
                 yield _bad(f"the file is damaged: {wrong[0]}", hint, Remedy("node.restore"))
                 return
     yield _good("whole, with the tables of this release")
+
+
+def _visitors(home: Home) -> Iterator[Finding]:
+    """Look at the files of visitors, where the Audience Manager side is used."""
+    there = sorted(home.path.glob(VISITORS))
+    for each in there:
+        audience_file.check(each)
+    yield _good("whole" if there else "none are known")
 
 
 def _keys(home: Home) -> Iterator[Finding]:
@@ -280,6 +290,7 @@ def _partners(home: Home) -> Iterator[Finding]:
 
 CHECKS: Mapping[str, Callable[[Home], Iterator[Finding]]] = {  # of an open home, by the name that people read
     "database": _database,
+    "visitors": _visitors,
     "keys": _keys,
     "clock": _clock,
     "port": _port,

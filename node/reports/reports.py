@@ -41,6 +41,12 @@ class Reports:
 
         return reconciliation.reconcile(self._scope, feed, partner)
 
+    def audience(self, segment: str) -> Document:
+        """Return why an Audience Manager side counts other numbers; see `node.reports.audience_reconciliation`."""
+        from . import audience_reconciliation
+
+        return audience_reconciliation.reconcile(self._scope, segment)
+
     def preview(self, consent_model: str) -> Document:
         """Return who would leave and who would come under another consent model; nothing changes."""
         from . import consent_model as models

@@ -135,6 +135,7 @@ def _columns(wanted: Iterable[FieldPath], attributes: Mapping[str, Path]) -> dic
             for condition in _COUNTS.values()
         ]
         with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")  # it would stand among what a command prints
             query = f"SELECT {', '.join(counts)} FROM read_parquet(?)"  # noqa: S608 - quoted names
             row = connection.execute(query, [str(attributes[dataset])]).fetchall()[0]
         for index, name in enumerate(names):

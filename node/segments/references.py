@@ -1,5 +1,5 @@
 """References in rules: what a rule reads beside fields, each kind by the word that it begins with ("own", "received",
-"shared"); and what can be picked where a segment is named, for a feed or a file.
+"shared", "trait", "audience"); and what can be picked where a segment is named, for a feed or a file.
 
 Rooms register their kinds in node/wiring.py. A new kind needs a word (`governance.lineage.REFERENCES`), how many names
 follow it (`NAMES`), and a row in the tables of the wiring.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..access.scope import Scope
 from ..errors import NotAllowed, NotFound
-from ..governance.lineage import REFERENCES, Place, PlaceKind, place_of
+from ..governance.lineage import PICKABLE, REFERENCES, Place, PlaceKind, place_of
 from ..storage.database import Tx
 from ..storage.records import Document
 
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from .trees import Tree
 
 _WORDS = {kind: word for word, kind in REFERENCES.items()}
-# own.SEGMENT, received.PARTNER.SEGMENT, shared.PROJECT.SEGMENT
-NAMES = {PlaceKind.SEGMENT: 1, PlaceKind.RECEIVED: 2, PlaceKind.SHARED: 2}
+# own.SEGMENT, received.PARTNER.SEGMENT, shared.PROJECT.SEGMENT, trait.NAME, audience.NAME
+NAMES = {
+    PlaceKind.SEGMENT: 1,
+    PlaceKind.RECEIVED: 2,
+    PlaceKind.SHARED: 2,
+    PlaceKind.TRAIT: 1,
+    PlaceKind.AUDIENCE: 1,
+}
 _NAME, _LAST = r"[a-z0-9][a-z0-9_-]*", r"[a-z0-9][a-z0-9._-]*"  # the last name of a reference may have dots
 PATTERN = "|".join(rf"{word}(?:\.{_NAME}){{{NAMES[kind] - 1}}}\.{_LAST}" for word, kind in REFERENCES.items())
 
@@ -127,8 +133,8 @@ def pick(scope: Scope, tx: Tx, name: str) -> Picked:
         picked = next(filter(None, (source(scope).pick(tx, name) for source in KINDS.values())), None)
     if picked is None:
         place = place_of(name)
-        shared = place is not None and place.kind is PlaceKind.SHARED
-        raise KINDS[place.kind](scope).missing(place.target) if place and shared else no_segment(name)
+        known = place is not None and place.kind in PICKABLE
+        raise KINDS[place.kind](scope).missing(place.target) if place and known else no_segment(name)
     return picked
 
 

@@ -26,6 +26,7 @@ from ..storage.records import Document
 from ..storage.temporary import new_directory
 from . import trees
 from .references import NAMES, PATTERN
+from .rule_query import RuleQuery
 from .trees import Tree
 
 if TYPE_CHECKING:
@@ -34,10 +35,19 @@ if TYPE_CHECKING:
 
 FieldPath = tuple[str, str]  # dataset, column
 
+PROFILES = 1 << 19  # that a rule is evaluated for at once: a table of them takes some 50 MB
 MAX_EXPRESSION = 10_000  # characters: no person writes more, and a parser's stack is finite
 MAX_DEPTH = 40
 STOPPED = 40  # characters that an error shows of where the parser stopped
 MAX_LIST = 1_000  # values of an IN
+
+_SETTINGS = {
+    "memory_limit": "1GB",
+    "temp_directory": "",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+}
 
 _SEGMENT = re.compile(rf"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\b({PATTERN})""")
 
@@ -292,109 +302,62 @@ def evaluate(
     """
     import duckdb
 
-    query = _Query(fields)
-    condition = query.condition(tree)
-    settings: Document = {
-        "memory_limit": "1GB",
-        "temp_directory": "",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "allow_community_extensions": "false",
-    }
+    query = RuleQuery(fields)
+    condition, found = query.condition(tree), BitMap()
     try:
         with ExitStack() as stack:
+            settings: Document = dict(_SETTINGS)
             if attributes:  # what does not fit into memory goes beside them, where nobody else reads it
                 beside = next(iter(attributes.values())).parent
                 settings["temp_directory"] = str(stack.enter_context(new_directory(beside, SPILLED)))
-            connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
-            rows = numbers(profiles) if isinstance(profiles, BitMap) else np.arange(profiles, dtype=np.uint32)
-            _fill(connection, "p", rows)
-            some = "" if isinstance(profiles, int) else f"WHERE {quoted(NUMBER)} IN (SELECT number FROM p)"  # noqa: S608 - our own
-            joins = []
-            for dataset, aliases in query.columns.items():
-                table = query.tables[dataset]
-                joins.append(f"LEFT JOIN {table} ON {table}.number = p.number")
-                if dataset not in attributes:
-                    given = {alias: (columns or {})[dataset, field][rows] for field, alias in aliases.items()}
-                    connection.register("given", {"number": rows, **given})
-                    texts = ", ".join(f"CAST({alias} AS VARCHAR) AS {alias}" for alias in given)
-                    connection.execute(f"CREATE TABLE {table} AS SELECT number, {texts} FROM given")  # noqa: S608
-                    connection.unregister("given")
-                    continue
-                names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in aliases.items())
-                columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?) {some}"  # noqa: S608 - quoted
-                connection.execute(f"CREATE TABLE {table} AS {columns_of}", [str(attributes[dataset])])
-            for name, table in query.segments.items():
-                _fill(connection, table, numbers(segments[name]))
-            connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-            statement = f"SELECT p.number AS number FROM p {' '.join(joins)} WHERE {condition}"  # noqa: S608 - ours
-            found = connection.execute(statement, query.parameters).fetchnumpy()["number"]
+            everyone = numbers(profiles) if isinstance(profiles, BitMap) else np.arange(profiles, dtype=np.uint32)
+            for rows in (everyone[start : start + PROFILES] for start in range(0, len(everyone), PROFILES)):
+                with duckdb.connect(":memory:", config=settings) as connection:
+                    connection.execute("SET enable_progress_bar = false")  # it would stand among what a command prints
+                    _load(connection, query, rows, attributes, columns or {})
+                    here = BitMap(range(int(rows[0]), int(rows[-1]) + 1))
+                    for name, table in query.segments.items():
+                        _fill(connection, table, numbers(segments[name] & here))
+                    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+                    joins = " ".join(f"LEFT JOIN {each} ON {each}.number = p.number" for each in query.tables.values())
+                    statement = f"SELECT p.number AS number FROM p {joins} WHERE {condition}"  # noqa: S608 - ours
+                    taken = connection.execute(statement, query.parameters).fetchnumpy()["number"]
+                found |= BitMap(np.asarray(taken, np.uint32))
     except duckdb.OutOfMemoryException as error:
         raise Failure("the rule needs more memory than it may have", hint="build it from smaller segments") from error
     except duckdb.IOException as error:
         raise Failure("attributes cannot be read, or people were erased meanwhile", hint="run it again") from error
-    return BitMap(np.asarray(found, np.uint32))
+    return found
+
+
+def _load(
+    connection: "DuckDBPyConnection",
+    query: RuleQuery,
+    rows: npt.NDArray[np.uint32],
+    attributes: Mapping[str, Path],
+    columns: Mapping[FieldPath, npt.NDArray[Any]],
+) -> None:
+    """Make the tables of a query: "p" has some profiles, whose numbers ascend, and the others what it reads of these."""
+    _fill(connection, "p", rows)
+    consecutive = int(rows[-1]) - int(rows[0]) == len(rows) - 1
+    some = f"{quoted(NUMBER)} BETWEEN ? AND ?"  # reads only those groups of a file's rows where they are
+    some += "" if consecutive else f" AND {quoted(NUMBER)} IN (SELECT number FROM p)"  # noqa: S608 - our own
+    for dataset, aliases in query.columns.items():
+        table = query.tables[dataset]
+        if dataset not in attributes:
+            given = {alias: columns[dataset, field][rows] for field, alias in aliases.items()}
+            connection.register("given", {"number": rows, **given})
+            texts = ", ".join(f"CAST({alias} AS VARCHAR) AS {alias}" for alias in given)
+            connection.execute(f"CREATE TABLE {table} AS SELECT number, {texts} FROM given")  # noqa: S608
+            connection.unregister("given")
+            continue
+        names = ", ".join(f"{quoted(field)} AS {alias}" for field, alias in aliases.items())
+        columns_of = f"SELECT {quoted(NUMBER)} AS number, {names} FROM read_parquet(?) WHERE {some}"  # noqa: S608 - quoted
+        read = [str(attributes[dataset]), int(rows[0]), int(rows[-1])]
+        connection.execute(f"CREATE TABLE {table} AS {columns_of}", read)
 
 
 def _fill(connection: "DuckDBPyConnection", table: str, rows: npt.NDArray[np.uint32]) -> None:
     connection.register("given", {"number": rows})
     connection.execute(f"CREATE TABLE {table} AS FROM given")
     connection.unregister("given")
-
-
-class _Query:
-    """The SQL of a tree: names made here, known fields quoted, values as parameters."""
-
-    def __init__(self, fields: Mapping[str, FieldPath]) -> None:
-        self._fields = fields
-        self.columns: dict[str, dict[str, str]] = {}
-        self.tables: dict[str, str] = {}
-        self.segments: dict[str, str] = {}
-        self.parameters: list[Any] = []
-
-    def condition(self, tree: Tree) -> str:
-        if "rules" in tree:
-            word = {"and": " AND ", "or": " OR "}[tree["combinator"]]
-            inner = "(" + word.join(self.condition(each) for each in tree["rules"]) + ")"
-            return f"(NOT {inner})" if tree.get("not") else inner
-        name = tree["field"]
-        if place_of(name) is not None:
-            table = self.segments.setdefault(name, f"s{len(self.segments)}")
-            return f"(p.number IN (SELECT number FROM {table}))"  # noqa: S608 - a name of our own
-        return f"coalesce({self._comparison(self._column(name), tree['operator'], tree['value'])}, false)"
-
-    def _column(self, name: str) -> str:
-        dataset, field = self._fields[name]
-        table = self.tables.setdefault(dataset, f"t{len(self.tables)}")
-        columns = self.columns.setdefault(dataset, {})
-        return f"{table}.{columns.setdefault(field, f'c{len(columns)}')}"
-
-    def _comparison(self, column: str, operator: str, value: Any) -> str:
-        match operator:
-            case "null":
-                return f"({column} IS NULL)"
-            case "like":
-                return f"({column} LIKE {self._parameter(value)})"
-            case "in":
-                return "(" + " OR ".join(self._comparison(column, "=", each) for each in value) + ")"
-            case "between":
-                low, high = (
-                    self._comparison(column, sign, each) for sign, each in zip((">=", "<="), value, strict=True)
-                )
-                return f"({low} AND {high})"
-            case "=" | "!=" | "<" | "<=" | ">" | ">=":
-                sign = "<>" if operator == "!=" else operator
-                return f"({_typed(column, value)} {sign} {self._parameter(value)})"
-        raise ValueError(operator)
-
-    def _parameter(self, value: Any) -> str:
-        self.parameters.append(value)
-        kind = "BOOLEAN" if isinstance(value, bool) else "DOUBLE" if isinstance(value, (int, float)) else "VARCHAR"
-        return f"CAST(? AS {kind})"
-
-
-def _typed(column: str, value: Any) -> str:
-    """Return a text column as the type that it is compared with; text that cannot be read so counts as missing."""
-    if isinstance(value, bool):
-        return f"TRY_CAST({column} AS BOOLEAN)"
-    return f"TRY_CAST({column} AS DOUBLE)" if isinstance(value, (int, float)) else column

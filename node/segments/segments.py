@@ -13,7 +13,7 @@ from ..access.scope import Scope
 from ..errors import AlreadyExists, InvalidInput, InvalidName, NotAllowed, check_name
 from ..governance.governance import Governance
 from ..governance.labels import Labels
-from ..governance.lineage import Lineage, Place, PlaceKind, is_shared
+from ..governance.lineage import Lineage, Place, PlaceKind, is_pickable
 from ..governance.visibility import Visibility, no_segment
 from ..people.drafts import Draft
 from ..people.snapshots import Snapshot
@@ -25,7 +25,7 @@ from .lists import Lists
 from .records import Segment, SegmentKind, change, find, in_order, stored, way_to
 from .references import Gone, Picked, own, reference
 
-_OTHER = "begin it with another word than shared"
+_OTHER = "begin it with another word than shared, trait or audience"
 _GIVE = "give a rule, as text or as a tree, or a file of members"
 
 RuleTree = Mapping[str, Any] | Path  # a tree, or the JSON or YAML file with one
@@ -59,8 +59,8 @@ class Segments:
         """Make and evaluate a segment, from a rule (as text or as a tree) or from a file with a profile id per row."""
         detail: Document = {}
         with self._scope.act("segment.create", name, detail=detail) as tx:
-            if is_shared(check_name(name, "segment")):
-                raise InvalidName(f"{name[:80]!r} is how another project's segment is named", hint=_OTHER)
+            if is_pickable(check_name(name, "segment")):
+                raise InvalidName(f"{name[:80]!r} is how a segment of others is named", hint=_OTHER)
             if [rule, tree, members_file].count(None) != 2:
                 raise InvalidInput("a segment has a rule or members", hint=_GIVE)
             if find(self._scope, tx, name) is not None:  # also one that is hidden from the caller: names are unique
@@ -161,7 +161,7 @@ class Segments:
         hidden = Visibility(self._scope, tx).hidden_segments()
         found = {segment.name: segment for segment in stored(self._scope, tx) if segment.name not in hidden}
         for name in names or ():
-            if name not in found and not is_shared(name):  # those are as their project evaluates them
+            if name not in found and not is_pickable(name):  # those are as they were evaluated where they come from
                 raise no_segment(name)
         draft, done, changed, gone = Draft(self._scope, tx), [], False, set[str]()
         needed = {each.name for each in in_order(found, strict)}
@@ -225,8 +225,8 @@ class Segments:
         another project names it, or where a target knows it by its name alone."""
         with self._scope.act("segment.rename", name, detail={"to": new[:100]}) as tx:
             segment = self._get(tx, name)
-            if is_shared(check_name(new, "segment")):
-                raise InvalidName(f"{new[:80]!r} is how another project's segment is named", hint=_OTHER)
+            if is_pickable(check_name(new, "segment")):
+                raise InvalidName(f"{new[:80]!r} is how a segment of others is named", hint=_OTHER)
             if find(self._scope, tx, new) is not None:
                 raise AlreadyExists(f"there is a segment {new!r} already", hint="choose another name")
             self._check_not_composed(tx, name)

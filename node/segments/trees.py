@@ -7,7 +7,7 @@ a tree can say nothing that a text cannot (rules.py).
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,14 @@ def canonical(tree: Tree) -> Tree:
     return found if "rules" in found else {"combinator": "and", "rules": [found]}
 
 
-def written(tree: Tree) -> str:
-    """Return a canonical tree as text, which parses to the same tree."""
+def written(tree: Tree, test: Callable[[Tree], str] | None = None) -> str:
+    """Return a canonical tree as text, which parses to the same tree; `test` writes a leaf in another language."""
     if "rules" not in tree:
-        return _comparison(tree)
-    parts = [f"({written(each)})" if "rules" in each and "not" not in each else written(each) for each in tree["rules"]]
+        return (test or _comparison)(tree)
+    parts = [
+        f"({written(each, test)})" if "rules" in each and "not" not in each else written(each, test)
+        for each in tree["rules"]
+    ]
     inner = f" {tree['combinator'].upper()} ".join(parts)
     if "not" not in tree:
         return inner

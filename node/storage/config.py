@@ -33,6 +33,8 @@ class Config:
     proxy: bool = False  # TLS ends at a web server in front of us
     private_addresses: bool = False  # whether we call partners at private addresses that they name themselves
     shared_segments: bool = False  # whether a project may let another one use its segments
+    audience_listen: str = ""  # HOST:PORT of what programs of the operator call; empty: nothing listens
+    audience_certificate: str = ""  # a PEM file with the certificate of that address, and its key
     mail: dict[str, str | None] | None = field(default=None, repr=False)  # the mail server; its password is wrapped
 
     def __post_init__(self) -> None:

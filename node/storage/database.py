@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _BESIDE = 1 << 16  # bytes of room, below which one that cannot be opened may be
 _PATIENCE_SECONDS = (
     2  # of what makes others wait, and can be done later; PostgreSQL takes 1 to send its own cleaning away
 )
+_NEXT = "SELECT CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint)"
+_WAITS = (0, 0.1, 0.3, 0.6)  # seconds before each try: most snapshots are let go of in moments
 
 
 class Database:
@@ -96,7 +99,7 @@ class Database:
     def overwrite_deleted(self, table: str) -> bool:
         """Let nothing stay in the database's files of what was deleted in a table; return whether that was done.
 
-        It cannot be, for now, while somebody reads an older state.
+        It cannot be, for now, while somebody reads an older state: on PostgreSQL of any schema of the same database.
         """
         if self.engine.dialect.name == "sqlite":  # deleted rows are zeros; its log has what was there before
             with closing(self.engine.raw_connection()) as pooled:
@@ -111,12 +114,12 @@ class Database:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"SET lock_timeout = '{_PATIENCE_SECONDS}s'"))
             try:
-                connection.execute(text(f"VACUUM FULL {table}"))  # a new file
+                next_one = connection.execute(text(_NEXT)).scalar_one()
+                return any(_rewrite(connection, table, next_one, after=wait) for wait in _WAITS)
             except DBAPIError:
                 return False
             finally:
                 connection.execute(text("RESET lock_timeout"))
-        return True
 
     def close(self) -> None:
         self.engine.dispose()
@@ -146,6 +149,19 @@ class Database:
             if explained is None:
                 raise
             raise explained from error
+
+
+def _rewrite(connection: Connection, table: str, until: int, *, after: float) -> bool:
+    """Give a table of PostgreSQL a new file, and return whether all is out that was deleted before transaction `until`.
+
+    VACUUM FULL copies deleted rows too that a snapshot somewhere may still see. It notes the transaction before which it
+    left out whatever was deleted (relfrozenxid), which any role can read, as it cannot who has which snapshot.
+    """
+    time.sleep(after)
+    connection.execute(text(f"VACUUM FULL {table}"))
+    query = "SELECT CAST(CAST(relfrozenxid AS text) AS bigint) FROM pg_class WHERE oid = CAST(:name AS regclass)"
+    left_out: int = connection.execute(text(query), {"name": table}).scalar_one()
+    return (left_out - until) % (1 << 32) < 1 << 31  # transaction numbers go round
 
 
 def _engine(database: str | Path) -> Engine:
@@ -247,3 +263,8 @@ def _explain(error: DBAPIError, engine: Engine) -> Failure | None:
     ):
         return StoreUnavailable(f"cannot reach the database {where}", hint="check that it runs and takes our user")
     return None
+
+
+def is_committed(tx: Tx) -> bool:
+    """Return whether all that a transaction sees is committed: it only reads."""
+    return bool(tx.get_execution_options().get("vesica_read"))

@@ -26,6 +26,7 @@ destinations = Table(
     Column("kind", String(32), nullable=False),
     Column("description", Text, nullable=False),
     Column("settings", JSON, nullable=False),
+    Column("sealed", LargeBinary),  # wrapped: settings that may have a token in them
     Column("secret", LargeBinary),  # wrapped by the master key
     Column("identity", String(128), nullable=False),  # id, or a namespace with its rule
     Column("uses", JSON, nullable=False),  # the marketing actions it is for
@@ -37,6 +38,7 @@ destinations = Table(
     Column("brake", Integer, nullable=False, server_default="50"),  # per cent of a segment that may leave at once
     Column("old_secret", LargeBinary),  # wrapped; signs too until it ends
     time("old_secret_ends", nullable=True),
+    Column("of_all", Boolean, nullable=False, server_default=false()),  # the older sharing: every segment of ours
     time("delay_alerted", nullable=True),  # when it was last said that changes wait too long
     time("created"),
     UniqueConstraint("project_id", "name"),
@@ -62,7 +64,10 @@ activations = Table(  # a segment that a destination gets
     Column(
         "mapping", JSON, nullable=False, server_default="{}"
     ),  # by field at the target, the attribute ("dataset.column") that it gets
+    Column("unmapped", JSON, nullable=False, server_default="[]"),  # fields that were mapped, and are emptied
     Column("external_id", String(255)),  # what the target calls the segment
+    Column("told_labels", JSON, nullable=False, server_default="[]"),  # of the segment, where the target keeps them
+    Column("deleted_id", String(32)),  # the id of a segment that is no more, while its members are removed
     Column("audience", String(63)),  # the name by which it was asked to make it; none: it was not asked
     Column("unremoved", Integer, nullable=False, server_default="0"),  # of those that failed: removals
     time("again", nullable=True),  # when removals that failed are said again by themselves
@@ -87,6 +92,8 @@ batches = Table(  # its id is that of its message
     Column("sequence", Integer, nullable=False),  # among all of the destination, in the order in which they are sent
     Column("adds", Integer, nullable=False),
     Column("removes", Integer, nullable=False),
+    Column("known", Integer, nullable=False, server_default="0"),  # of them: identities that were there before
+    Column("unsettled", Integer, nullable=False, server_default="0"),  # of them: identities that had failed before
     Column("state", String(12), nullable=False),  # waiting, delivered, failed, superseded, accepted
     Column("attempts", Integer, nullable=False),
     Column("code", String(32)),  # of the last attempt

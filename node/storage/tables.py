@@ -19,6 +19,14 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from .audience_tables import (
+    audience_folders,
+    audience_imports,
+    audience_segments,
+    audience_senders,
+    audience_sources,
+    traits,
+)
 from .columns import DAY, HOUR, identifier, metadata, of, time
 from .destination_tables import activations, batches, deliveries, destinations, latencies, subscriptions
 from .partner_tables import (
@@ -48,6 +56,11 @@ __all__ = [
     "agreements",
     "alerts",
     "answers",
+    "audience_folders",
+    "audience_imports",
+    "audience_segments",
+    "audience_senders",
+    "audience_sources",
     "audit",
     "batches",
     "connections",
@@ -87,6 +100,7 @@ __all__ = [
     "subscriptions",
     "suppressions",
     "tokens",
+    "traits",
     "universes",
     "users",
 ]
@@ -108,6 +122,10 @@ projects = Table(
     time("created"),
     time("restored", nullable=True),  # when this home came from a backup: what partners used up since is not known
     time("resumed", nullable=True),  # when a person resumed it after that: until then it is on hold
+    Column(
+        "audience_numbers", Integer, nullable=False, server_default="0"
+    ),  # given to traits, segments and folders so far
+    Column("audience_revision", Integer, nullable=False, server_default="0"),  # how often traits have changed
 )
 
 # written by people
@@ -322,6 +340,7 @@ roles = Table(  # the custom ones; the ready-made are in node.access.permissions
     Column("name", String(63), nullable=False, unique=True),
     Column("permissions", JSON, nullable=False),
     Column("labels", JSON),  # those that it lets a user see; none: all
+    Column("sources", JSON),  # the numbers of the data sources that it is limited to; none: all
     time("created"),
 )
 

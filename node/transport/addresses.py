@@ -1,7 +1,9 @@
 """Where a side may call: a partner says what its own address is, and it must not lead into our network."""
 
 import ipaddress
+import queue
 import socket
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +23,8 @@ _SPECIAL = tuple(
     )
 )
 MAX_ADDRESSES = 8  # of one name: whoever runs its DNS could have us try thousands
+RESOLVE_SECONDS = 10.0  # for one look-up of a name
+_LOOK_UPS = threading.BoundedSemaphore(32)  # at once: those that nobody waits for any more count until they end
 
 
 class Range(StrEnum):
@@ -64,11 +68,10 @@ class AllowedAddresses:
     def resolve(self, address: str) -> list[tuple[str, int]]:
         """Return the IP addresses and the port that HOST:PORT stands for now: MAX_ADDRESSES that may be called.
 
-        Raises AddressNotAllowed if none is left, OSError if the name is not known.
+        Raises AddressNotAllowed if none is left, OSError if the name is not known, or if nobody says so in time.
         """
         host, port = split_address(address)
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        hosts = list(dict.fromkeys(str(each[4][0]) for each in found))
+        hosts = looked_up(host, port)
         allowed = [each for each in hosts if self.allows(ipaddress.ip_address(each), port)]
         if not allowed:
             raise _refused(address, ipaddress.ip_address(hosts[0]))
@@ -93,6 +96,36 @@ class AllowedAddresses:
         return (address, port) == (_literal(host), chosen_port)
 
 
+def looked_up(host: str, port: int) -> list[str]:
+    """Return the IP addresses that a host stands for now; raises OSError, TimeoutError after RESOLVE_SECONDS.
+
+    Who asks for a name is at the mercy of those who run its DNS, and the system's resolver takes as long as it likes.
+    """
+    if _literal(host) is not None and host.rstrip(".").lower() != "localhost":
+        return [host]
+    if not _LOOK_UPS.acquire(timeout=RESOLVE_SECONDS):
+        raise TimeoutError(f"too many names are being looked up to look up {host}")
+    found: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found.put(list(dict.fromkeys(str(each[4][0]) for each in entries)))
+        except (OSError, UnicodeError) as error:
+            found.put(error if isinstance(error, OSError) else OSError(f"{host} is no name"))
+        finally:
+            _LOOK_UPS.release()
+
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        answer = found.get(timeout=RESOLVE_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"nobody says in time what {host} stands for") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
 def range_of(address: IPAddress) -> Range:
     """Return what sort of address one is; an IPv4 address inside an IPv6 one counts as what it is."""
     if isinstance(address, ipaddress.IPv6Address) and (inner := _inner(address)) is not None:
@@ -112,6 +145,12 @@ def range_of(address: IPAddress) -> Range:
 def is_private(address: str) -> bool:
     """Return whether an IP address is in a network of one's own, or on this machine."""
     return range_of(ipaddress.ip_address(address)) in (Range.PRIVATE, Range.LOOPBACK)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, as an address is written, is this machine to itself alone."""
+    literal = _literal(host)
+    return literal is not None and range_of(literal) is Range.LOOPBACK
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -101,6 +101,7 @@ class _Service:
         self._replays_of_strangers = signatures.Replays(us.now, signatures.REPLAYS_OF_STRANGERS)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="partner")
         self._work: dict[tuple[str, ...], asyncio.Future[bytes | None]] = {}
+        self._kept: dict[tuple[str, ...], asyncio.TimerHandle] = {}  # what is done, until its caller has it
         self._running: Counter[bytes] = Counter()
         self._asking: Counter[bytes] = Counter()
 
@@ -213,7 +214,7 @@ class _Service:
                     del self._running[call.caller]
                 if not work.cancelled():
                     work.exception()  # seen, even if the caller never asks again
-                loop.call_later(KEPT_SECONDS, self._forget, key, work)
+                self._kept[key] = loop.call_later(KEPT_SECONDS, self._forget, key, work)
 
             work.add_done_callback(finished)
         done, _ = await asyncio.wait({work}, timeout=PROMPT_SECONDS)
@@ -225,6 +226,8 @@ class _Service:
     def _forget(self, key: tuple[str, ...], work: asyncio.Future[bytes | None]) -> None:
         if self._work.get(key) is work:
             del self._work[key]
+            if (timer := self._kept.pop(key, None)) is not None:
+                timer.cancel()  # it holds the answer
 
     def _answer(self, request: signatures.Request, arriving: "_Arriving", status: int, content: bytes) -> HttpResponse:
         """Return an answer, signed for its caller if that is known: an unsigned one counts as none there."""

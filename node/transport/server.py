@@ -1,4 +1,4 @@
-"""The listening side of HTTPS: who is accepted, for how long a caller may say nothing, and how it stops."""
+"""The listening side of HTTP: who is accepted, for how long a caller may say nothing, and how it stops."""
 
 import asyncio
 import errno
@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .. import log
@@ -52,12 +51,13 @@ def address_of(bound: socket.socket) -> str:
     return joined(host, port)
 
 
-def server(app: Starlette, context: ssl.SSLContext, *, proxy: bool = False) -> "Server":
-    """Return a server that is run with `run(sockets=[bound])`.
+def server(app: Any, context: ssl.SSLContext | None, *, proxy: bool = False, part: int = 1) -> "Server":
+    """Return a server of an ASGI application that is run with `run(sockets=[bound])`; without a context it is plain HTTP.
 
-    With `proxy` every caller comes from the address of a web server, so no address has a limit of its own.
+    With `proxy` every caller comes from the address of a web server, so no address has a limit of its own. It takes one
+    `part` of the connections that the process may have.
     """
-    most = connections_at_most()
+    most = connections_at_most() // part
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -114,7 +114,7 @@ class _Prompt(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn's server with a limit of connections before TLS, and an end that nothing outlasts."""
 
-    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext, limit: ConnectionLimit) -> None:
+    def __init__(self, config: uvicorn.Config, context: ssl.SSLContext | None, limit: ConnectionLimit) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
         super().__init__(config)
@@ -182,6 +182,8 @@ class Server(uvicorn.Server):
                 self._pause(listening, error)
                 return
             accepted.setblocking(False)
+            with suppress(OSError):  # asyncio leaves it: an answer's body must not wait for its head to be acknowledged
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             greeting: asyncio.Task[None]
             slot = self.limit.admit(peer[0], lambda: None)
             if slot is None:
@@ -202,13 +204,10 @@ class Server(uvicorn.Server):
 
     async def _greet(self, accepted: socket.socket, slot: Slot) -> None:
         """Do the handshake; from then on the protocol has the connection."""
+        times = {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": CLOSE_SECONDS}
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                partial(self._protocol, slot),
-                accepted,
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=CLOSE_SECONDS,
+                partial(self._protocol, slot), accepted, ssl=self._context, **(times if self._context else {})
             )
         except OSError:  # whoever does not finish a handshake is nobody: there is nothing to say
             slot.free()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.x509.oid import NameOID
 
 from ..errors import InvalidInput
-from ..homes import check_input
+from ..homes import check_file
 
 CERTIFICATE_SECONDS = 90 * 86_400  # nobody checks it, since the key is pinned; short, so that renewal is exercised
 RENEW_SECONDS = CERTIFICATE_SECONDS // 3
@@ -166,7 +166,7 @@ def trusting(authorities: str) -> ssl.SSLContext:
 
 def checked_authorities(path: str) -> str:
     """Return the whole path of a PEM file of authorities; raises InvalidInput."""
-    check_input(path)
+    check_file(path)
     found = str(Path(path).absolute())
     trusting(found)
     return found

@@ -60,7 +60,8 @@ def tests(path: str, *options: str, **environment: str) -> str:
 
 
 def bounds(directory: Path, elements: int) -> str:
-    return tests(built(directory, "-DVESICA_BOUNDS"), "-k", "not libsodium", VESICA_ASSURE="20000")
+    chosen = "not libsodium and not another_thread_changes"  # nothing bounds limbs that somebody else writes
+    return tests(built(directory, "-DVESICA_BOUNDS"), "-k", chosen, VESICA_ASSURE="20000")
 
 
 def sanitizers(directory: Path, elements: int) -> str:

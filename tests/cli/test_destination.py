@@ -63,6 +63,20 @@ def test_a_segment_goes_to_a_folder_from_its_first_export_to_its_end(
     assert run("list") == []
 
 
+def test_a_destination_is_checked_when_it_is_made(run: Document, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("create", "crm", "--kind", "file", "folder=out")["check"]["arrived"]
+    Path("secret").write_text(f"whsec_{'A' * 32}\n")
+    hook = ("--kind", "webhook", "url=https://crm.invalid/x")
+    assert main(["destination", "create", "hook", *hook, "--secret", "secret"]) == 0
+    said = capsys.readouterr()
+    assert "hook takes none" in said.out
+    assert "vesica destination check hook" in said.out
+    assert run("create", "new", *hook)["check"] is None  # its receiver does not know the secret yet
+    assert [each["name"] for each in run("sync", "crm", "new")] == ["crm", "new"]
+    assert main(["destination", "edit", "crm"]) == 2
+    assert "nothing is changed" in capsys.readouterr().err
+
+
 def test_a_connection_has_solutions_and_is_looked_at_before_it_sends(
     run: Document, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,12 +163,13 @@ def test_what_did_not_arrive_is_said_with_what_to_do(run: Document, capsys: pyte
     run("activate", "full", "--segment", "buyers")
     assert main(["destination", "activate", "hook", "--segment", "buyers"]) == 0
     said = capsys.readouterr().out
-    assert "0 messages arrived, 2 changes failed" in said
+    assert "0 messages arrived, 2 changes wait; it is disabled" in said
     assert "vesica destination errors hook" in said
+    assert "vesica destination resume hook" in said
     assert main(["destination", "delete", "hook", "--yes"]) == 0
     assert "vesica destination delete hook --leave" in capsys.readouterr().out
     assert main(["profile", "erase", "1", "--yes"]) == 0
-    assert "full, hook may have them" in capsys.readouterr().out
+    assert "full, hook (disabled) may have them" in capsys.readouterr().out
     assert main(["destination", "sync", "full"]) == 0
     assert capsys.readouterr().out == "full: 1 message arrived; it is active\n"
 

@@ -42,7 +42,15 @@ SHOWN = [
     "label list",
     "policy list",
     "segment list",
+    "audience reconcile vip",
     "segment show vip",
+    "audience source list",
+    "audience folder list",
+    "audience trait list",
+    "audience trait show Buyers",
+    "audience segment list",
+    "audience imports",
+    "audience segment show Shoppers",
     "partner id",
     "partner terms globe",
     "user list",
@@ -112,6 +120,10 @@ def test_what_shows_something_calls_nobody_and_runs_no_job(
     acme.pair.acme.node.sign_in(token)
     (tmp_path / "drop").mkdir()
     acme.pair.acme.project.destinations.create("drop", kind="file", settings={"folder": str(tmp_path / "drop")})
+    audience = acme.pair.acme.project.audience
+    audience.sources.create("Site")
+    buyers = audience.traits.create("Buyers", source="Site", rule='event == "buy"')
+    audience.segments.create("Shoppers", source="Site", rule=f"{buyers['number']}T")
     with acme.pair.acme.node.home.database.begin() as tx:  # the head of our audit log is due to go
         tx.execute(update(tables.connections).values(head_sent=None))
     (job,) = acme.pair.acme.node.jobs.all()

@@ -132,7 +132,9 @@ def test_a_role_limited_to_labels(run: Run, tmp_path: Path) -> None:
     run(None, "label", "apply", "S1", "--segment", "secret")
     ann = run(None, "user", "create", "ann", "--role", "administrator")[1]["token"]
     role = run(ann, "role", "create", "analyst", "--permission", "view", "--permission", "export", "--label", "c1")[1]
-    assert role == {"name": "analyst", "permissions": ["export", "view"], "labels": ["C1"]}
+    wildcards = ["VIEW_ALL_TRAITS", "VIEW_ALL_SEGMENTS", "VIEW_ALL_SIGNALS"]
+    about = {"name": "analyst", "permissions": ["export", "view"], "labels": ["C1"]}
+    assert role == {**about, "sources": None, "wildcards": wildcards}
     assert run(ann, "role", "create", "plain", "--permission", "view", "--unlabelled")[1]["labels"] == []
     lou = run(ann, "user", "create", "lou", "--role", "analyst")[1]["token"]
     assert [each["name"] for each in run(lou, "segment", "list")[1]] == ["open"]

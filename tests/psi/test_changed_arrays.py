@@ -70,6 +70,6 @@ def test_what_another_thread_changes_meanwhile_does_not_overflow(backend: str) -
     if backend == "libsodium":
         pytest.skip("it is called with one element at a time")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", CHANGED, backend], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-P", "-c", CHANGED, backend], capture_output=True, text=True, timeout=1_200, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")

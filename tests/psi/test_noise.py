@@ -140,6 +140,15 @@ def test_a_sample_is_kept_while_the_segment_changes(people: People) -> None:
     assert noise.sample(before, b"key", limit=2000).tolist() == list(range(2000))
 
 
+@pytest.mark.parametrize("size", [1, 7, 499, 500, 501, 1_999])
+def test_a_sample_is_the_same_whatever_number_of_values_is_looked_at_at_once(
+    people: People, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    whole = noise.sample(people(0, 2000), b"key", limit=500).tolist()
+    monkeypatch.setattr(noise, "SLICE", size)
+    assert noise.sample(people(0, 2000), b"key", limit=500).tolist() == whole
+
+
 def test_a_sample_of_values_of_several_lengths_does_not_depend_on_the_widest() -> None:
     short, wide = Values.of([b"a", b"bb", b"ccc"]), Values.of([b"a", b"bb", b"ccc", b"a longer one"])
     first, *_ = noise.sample(short, b"key", limit=1)

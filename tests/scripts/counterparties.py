@@ -58,6 +58,11 @@ COUNTERPARTIES = {
     "target-jsonl": Counterparty("target-jsonl==0.1.4", "bin/target-jsonl"),
     "target-postgres": Counterparty("meltanolabs-target-postgres==0.8.1", "bin/target-postgres"),
     "airbyte": Counterparty("airbyte-cdk==7.39.1", "bin/python"),
+    "audience-manager-cd": Counterparty(
+        "@adobe/aio-lib-audience-manager-cd@2.1.0",
+        "node_modules/@adobe/aio-lib-audience-manager-cd/src/index.js",
+        npm=True,
+    ),
     "s3rver": Counterparty("s3rver@3.7.1", "node_modules/.bin/s3rver", npm=True),
 }
 

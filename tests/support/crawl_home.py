@@ -7,9 +7,12 @@ from sides import EMAIL, Pair, Person
 
 from node.access.permissions import Permission
 from node.access.users import Token
+from node.audiencemanager import sources, traits
+from node.audiencemanager.records import NewTrait
 from node.erasure.erasure import People as Erased
 from node.imports.identity_columns import IdentityColumn
 from node.node import Node
+from node.project import Project
 
 
 def prepare(pair: Pair, person: type[Person]) -> Token:
@@ -83,6 +86,7 @@ def prepare(pair: Pair, person: type[Person]) -> Token:
         (folder / name).mkdir()
         acme.destinations.create(name, "file", {"folder": str(folder / name)}, uses=["data-science"])
         acme.destinations.activate(name, [segment])
+    _audience(acme)
     node = pair.acme.node
     ann = node.users.create("ann", ["administrator"])
     with signed_in(node, ann) as anns:
@@ -94,6 +98,24 @@ def prepare(pair: Pair, person: type[Person]) -> Token:
     with signed_in(node, lou) as lous:
         lous.project().feeds.estimate("summer", wait=False)
     return lou
+
+
+def _audience(project: Project) -> None:
+    """Make traits and segments of traits; what is hidden was made from segments of the platform with a label."""
+    project.audience.sources.create("Site")
+    seen = project.audience.traits.create("buyers", source="Site", rule='event == "buy"')
+    project.audience.traits.create("read", source="Site")
+    scope = project.scope
+    with scope.begin() as tx:
+        source = sources.find(scope, tx, "Site")
+        assert source is not None
+        wanted = NewTrait(name="zebgold", source=source.number, integration_code="zebcode", labels=["S1"])
+        hidden = traits.ensure(scope, tx, wanted)
+    project.audience.imports.import_(["buyers", "zebgold"])
+    read = project.audience.traits.show("read")
+    for name, rule in (("shoppers", seen["number"]), ("zebrich", hidden.number), ("zebread", read["number"])):
+        also = f" AND {hidden.number}T" if name == "zebread" else ""
+        project.audience.segments.create(name, source="Site", rule=f"{rule}T{also}")
 
 
 def _share(pair: Pair) -> None:

@@ -71,6 +71,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "alert": ("ALERT", "zebalert"),
     "hash": ("HASH", "zebhash"),
     "score": ("amount", "zebscore"),
+    "trait": ("buyers", "zebgold"),
+    "trait-rule": ("TRAIT", "zebtrait"),  # replaced by a rule
+    "audience-segment": ("shoppers", "zebrich"),
+    "import": ("trait.buyers", "trait.zebgold"),
     "gone": ("gone", "zebgone"),
     "gone-identity": ("email_sha256=gone@x.com", "email_sha256=zebgone@x.com"),
 }
@@ -254,6 +258,38 @@ COMMANDS: dict[str, str | list[Try]] = {
     "segment share": [t("{segment}", "--with", "other")],
     "segment unshare": [t("{segment}", "--with", "other", "--yes"), t("{segment}", "--yes")],
     "segment sharing": [t("{segment}"), t("first")],
+    "audience source list": [t()],
+    "audience source create": [t("Other")],
+    "audience source control": [t("Site", "--add", "pii")],
+    "audience folder list": [t()],
+    "audience folder create": [t("Other")],
+    "audience signal search": [t("segID"), t("event=zebvalue", "--unused")],
+    "audience trait list": [t()],
+    "audience trait show": [t("{trait}"), t("read")],
+    "audience trait create": [
+        t("new", "--source", "Site", "--rule", "a == 1"),
+        taken("{trait}", "--source", "Site"),
+    ],
+    "audience trait edit": [t("{trait}", "--description", "Other")],
+    "audience trait ttl": [t("{trait}", "5")],
+    "audience trait delete": [t("{trait}", "--yes"), t("read", "--yes")],
+    "audience segment list": [t()],
+    "audience segment show": [t("{audience-segment}")],
+    "audience segment create": [
+        Try(("new", "--source", "Site", "--rule", "{trait-rule}"), compare=False),  # the error has the number alone
+        taken("{audience-segment}", "--source", "Site", "--rule", "TRAIT"),
+    ],
+    "audience segment edit": [t("{audience-segment}", "--name", "renamed")],
+    "audience segment delete": [t("{audience-segment}", "--yes")],
+    "audience load": [t("ftp_dpm_2000000_1366545717.sync")],
+    "audience segment map": [t("{audience-segment}", "out")],
+    "audience segment unmap": [t("{audience-segment}", "out")],
+    "audience import": [t("--trait", "{trait}", "--yes"), t("--segment", "{audience-segment}", "--yes")],
+    "audience imports": [t()],
+    "audience remove-import": [t("{import}", "--yes")],
+    "audience sharing on": [t()],
+    "audience sharing off": [t()],
+    "audience reconcile": [t("{segment}")],
     "destination kinds": [t()],
     "destination create": [
         t("new", "--kind", "file", "folder=."),
@@ -409,6 +445,7 @@ def _write_files(place: Path) -> Iterator[Path]:
         rows = (f"{each},7,y,{each}@x.com,{each}@x.com,7" for each in ids)
         records = ({"crm": each, "consents": {"share": {"val": "y"}}, "segmentMembership": MEMBER} for each in ids)
         for name, text in {
+            "ftp_dpm_2000000_1366545717.sync": "card-1\td_sid=1",
             f"{kind}people.csv": "\n".join(["id,amount,share,mail,zebmail,zebnote", *rows]),
             f"{kind}export.json": "\n".join(map(json.dumps, records)),
             f"{kind}s/{SYNC}" if kind else SYNC: "".join(f"{each}\td_sid=24,d_sid=26\n" for each in ids),

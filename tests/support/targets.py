@@ -115,6 +115,15 @@ def folder_out(project: Project, path: Path, **settings: str) -> Folder:
     return folder
 
 
+def fail_first_export(project: Project, folder: Folder, clock: Clock) -> None:
+    """Let a first export fail three times."""
+    folder.path.rmdir()
+    project.destinations.activate("out", ["s"])
+    for seconds in (15, 30):
+        clock.advance(seconds=seconds)
+        project.destinations.sync("out")
+
+
 def _rows(file: Path) -> list[dict[str, str]]:
     if file.suffix == ".jsonl":
         return [json.loads(line) for line in file.read_text().splitlines()]

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx2
-
 from ...errors import InvalidInput
-from ...homes import check_input
+from ...homes import check_file
 from ...inputs.cells import too_deep
 from ...transport.addresses import AllowedAddresses
 from ..kinds import LONGEST_AUDIENCE_ID, Audience, Delivered, Outcome, Setting, Settings
-from .https import SMALL, WebServer, checked_url, path_of
+from .https import ReadServer, checked_url, path_of
 
 SETTINGS = (
-    Setting(name="audiences", text="a JSON file with the calls that make, rename and delete an audience at the target"),
+    Setting(
+        name="audiences",
+        text="a JSON file with the calls that make, rename and delete an audience at the target",
+        sealed=True,
+    ),
     Setting(name="audience-id", text="what the target calls a segment: ours, name, typed or theirs"),
 )
 IDS = ("ours", "name", "typed", "theirs")
@@ -58,27 +60,12 @@ class AudienceCalls:
         if "requestBody" in given:
             body = json.dumps(_filled_json(given["requestBody"]["json"], audience)).encode()
             headers = {"content-type": "application/json", **headers}
-        server = _Server(url.geturl(), self._allowed, self._authorities)
+        server = ReadServer(url.geturl(), self._allowed, self._authorities)
         try:
             outcome = server.send(given["httpMethod"], path_of(url), {**headers, "idempotency-key": key}, body, now)
         finally:
             server.close()
         return outcome, _id(given, server) if isinstance(outcome, Delivered) else None
-
-
-class _Server(WebServer):
-    """A server whose small answer is kept."""
-
-    body, headers = b"", httpx2.Headers()
-
-    def _take(self, answer: httpx2.Response) -> None:
-        self.headers = answer.headers
-        kept = b""
-        for piece in answer.iter_raw():  # as it came: what is packed could be without end
-            kept += piece
-            if len(kept) > SMALL:
-                return
-        self.body = kept
 
 
 def checked(settings: Settings) -> dict[str, str]:
@@ -98,11 +85,15 @@ def checked(settings: Settings) -> dict[str, str]:
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """Return settings as people see them: what stands in a header of a call may be a token."""
+    """Return settings as people see them: what stands in a header, in the body or in the address of a call may be a token."""
     calls = json.loads(settings.get("audiences", "{}"))
     for call in calls.values():
+        url = urlsplit(call["url"])
+        call["url"] = f"{url.scheme}://{url.netloc}/…"
         for each in call.get("headers", ()):
             each["value"] = "…"
+        if "requestBody" in call:
+            call["requestBody"]["json"] = "…"
     return {**settings, "audiences": json.dumps(calls, ensure_ascii=False)} if calls else dict(settings)
 
 
@@ -110,7 +101,7 @@ def _read(path: str) -> Any:
     if path.lstrip().startswith("{"):
         text = path.encode()
     else:
-        check_input(path)
+        check_file(path)
         try:
             with Path(path).open("rb") as file:
                 text = file.read(LONGEST + 1)
@@ -176,7 +167,7 @@ def _place(call: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _id(call: Mapping[str, Any], answer: _Server) -> str | None:
+def _id(call: Mapping[str, Any], answer: ReadServer) -> str | None:
     """Return the id that an answer has; None where it has none that can be one."""
     place = _place(call)
     if place is None:

@@ -204,7 +204,7 @@ class TableTarget:
                 work(connection)
             return Delivered()
         except AddressNotAllowed:
-            outcome: Outcome = Refused("address")
+            outcome: Outcome = Refused("address", setup=True)
         except ModuleNotFoundError:
             outcome = Gone("package")
         except _OtherTable:

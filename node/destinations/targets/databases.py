@@ -5,6 +5,7 @@ Nothing of the node's own account is used to sign in: no password file, no certi
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ BUSY_SECONDS = 5  # for which another program may lock a file
 TIMEOUT_SECONDS = 60.0  # for all of one message
 STEPS = 100_000  # of SQLite between two looks at the clock
 MOST_ADDRESSES = 2  # of one name that are tried
+MOST_BYTES = 1 << 25  # that a database says to one message
+LOOK_SECONDS = 0.02  # between two looks at how many those are
+_AT, _TCP_INFO = 128, 136  # bytes of struct tcp_info: where tcpi_bytes_received begins and ends
 _TLS = ("disable", "require", "verify-ca", "verify-full")
 _NOWHERE = f"{os.devnull}/none"  # a file that there cannot be
 
@@ -106,7 +110,8 @@ def connected(
 
 @contextmanager
 def until(connection: sa.Connection, late: threading.Event) -> Iterator[None]:
-    """End what is done with a database after TIMEOUT_SECONDS: a server could take one byte at a time, for ever."""
+    """End what is done with a database after TIMEOUT_SECONDS, or once MOST_BYTES came of it: a server could take one byte
+    at a time, or send a row that never ends, which the driver keeps in memory."""
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name != "sqlite":
         with _cut_off(driver, late):
@@ -128,22 +133,33 @@ def until(connection: sa.Connection, late: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def _cut_off(driver: Any, late: threading.Event) -> Iterator[None]:
-    server = socket.socket(fileno=os.dup(driver.pgconn.socket))
+    server, done = socket.socket(fileno=os.dup(driver.pgconn.socket)), threading.Event()
+    end, most = time.monotonic() + TIMEOUT_SECONDS, _received(server) + MOST_BYTES
 
-    def cut() -> None:
-        late.set()
-        with suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            if time.monotonic() > end or _received(server) > most:
+                late.set()
+                with suppress(OSError):
+                    server.shutdown(socket.SHUT_RDWR)
+                return
 
-    timer = threading.Timer(TIMEOUT_SECONDS, cut)
-    timer.daemon = True
-    timer.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()
+        done.set()
+        watcher.join()
         server.close()
+
+
+def _received(server: socket.socket) -> int:
+    """Return how many bytes came by a connection so far, 0 where the system does not say (it is Linux that does)."""
+    try:
+        return int.from_bytes(server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO)[_AT:], sys.byteorder)
+    except (OSError, AttributeError):
+        return 0
 
 
 def _postgres(url: URL, allowed: AllowedAddresses, password: str | None, authorities: str | None) -> sa.Engine:
@@ -236,7 +252,7 @@ _WORDS: dict[str, Outcome] = {
     "no password supplied": Gone("login"),
     "pg_hba.conf": Gone("login"),
     "does not exist": Gone("login"),
-    "ssl": Later("tls"),
-    "certificate": Later("tls"),
+    "ssl": Later("tls", setup=True),
+    "certificate": Later("tls", setup=True),
     "timeout": Later("timeout"),
 }

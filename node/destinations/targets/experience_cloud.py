@@ -7,15 +7,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ...errors import InvalidInput
 from ...transport.addresses import AllowedAddresses
-from ..kinds import Batch, Message, Outcome, Setting, Settings
-from ..solutions import SOLUTIONS, TOKEN
+from ..kinds import Batch, Message, Outcome, Setting, Settings, Target
+from ..records import AUDIENCE_MANAGER, HERE
+from ..solutions import SOLUTIONS, checked_token
 from . import payload
 from .https import AUTHORITIES, WebServer, allowed_addresses, checked_authorities, checked_url, path_of
 
 if TYPE_CHECKING:
-    from ...access.scope import Home
+    from ...access.scope import Home, Scope
+    from ..records import Destination
+
+
+_OWN = {AUDIENCE_MANAGER: f"; {HERE}: that of this project"}
 
 
 class _ExperienceCloud:
@@ -24,7 +28,7 @@ class _ExperienceCloud:
     )
     settings = (
         *(
-            Setting(name=name, text=f"the address of {text}, such as https://in.example.com/{name}")
+            Setting(name=name, text=f"the address of {text}, such as https://in.example.com/{name}{_OWN.get(name, '')}")
             for name, text in SOLUTIONS.items()
         ),
         AUTHORITIES,
@@ -33,20 +37,23 @@ class _ExperienceCloud:
 
     def checked(self, settings: Settings) -> dict[str, str]:
         found = {name: url for name, url in settings.items() if name in SOLUTIONS}
-        for url in found.values():
-            checked_url(url, "a solution")
+        for name, url in found.items():
+            if (name, url) != (AUDIENCE_MANAGER, HERE):
+                checked_url(url, "a solution")
         return {**found, **checked_authorities(settings)}
 
     def follows_names(self, settings: Settings) -> bool:
         return True
 
     def secret(self, given: bytes | None, random: Callable[[int], bytes]) -> bytes | None:
-        if given is None:
-            return None
-        token = given.strip()
-        if not TOKEN.fullmatch(token.decode(errors="replace")):
-            raise InvalidInput("that is no token of a solution", hint="it has no spaces, and at most 4,096 characters")
-        return token
+        return None if given is None else checked_token(given, "a solution")
+
+    def open_of(self, scope: "Scope", destination: "Destination", secret: bytes | None) -> Target:
+        if destination.is_audience_manager:
+            from . import audience_manager
+
+            return audience_manager.opened(scope, destination, secret)
+        return self.open(scope.home, destination.settings, secret)
 
     def open(self, home: "Home", settings: Settings, secret: bytes | None) -> "SolutionTarget":
         return SolutionTarget(settings, allowed_addresses(home), None if secret is None else secret.decode())
@@ -70,13 +77,15 @@ class SolutionTarget:
         return payload.encode(batch)
 
     def send(self, message: Message) -> Outcome:
-        headers = {
+        return self._server.send("POST", self._path, self.headers(message), message.body, message.now)
+
+    def headers(self, message: Message) -> dict[str, str]:
+        return {
             "content-type": "application/json",
             "authorization": f"Bearer {self._token}",
             "webhook-id": message.id,
             "webhook-timestamp": str(message.now),
         }
-        return self._server.send("POST", self._path, headers, message.body, message.now)
 
     def close(self) -> None:
         self._server.close()

@@ -11,17 +11,24 @@ from ...errors import InvalidInput
 from ...storage.csv_text import csv_text
 from ..changes import Act
 from ..kinds import Batch, Setting, Settings, Unusable
-from . import identity_texts
+from . import identity_texts, outbound_files
 
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl", "parquet", outbound_files.FORMAT)
 HEADER = ("namespace", "identity", "segment", "status", "at")
 STATUS = {Act.ADD: "realized", Act.REMOVE: "exited"}
 _SPECIAL = re.compile(r"[\",\r]|^[^0-9A-Za-z]|^$", re.MULTILINE)  # what needs quotes in CSV, or may need more
-SETTING = Setting(name="format", text="csv, which is the default, jsonl or parquet", may_change=True)
+SETTINGS = (
+    Setting(
+        name="format",
+        text=f"csv, which is the default, jsonl, parquet, or {outbound_files.FORMAT}",
+        may_change=True,
+    ),
+    *outbound_files.SETTINGS,
+)
 
 
-def checked(settings: Settings) -> str:
-    """Return the format that is set; raises InvalidInput."""
+def checked(settings: Settings) -> dict[str, str]:
+    """Return the settings of the format as they are kept; raises InvalidInput."""
     form = settings.get("format") or FORMATS[0]
     if form not in FORMATS:
         raise InvalidInput(f"there is no format {form[:20]!r}", hint=f"the formats are {', '.join(FORMATS)}")
@@ -29,7 +36,7 @@ def checked(settings: Settings) -> str:
         raise InvalidInput(
             "Parquet files need the package pyarrow", hint="install it beside Vesica: pip install pyarrow"
         )
-    return form
+    return {"format": form, **outbound_files.checked(settings, form)}
 
 
 def encode(batch: Batch, form: str) -> bytes:

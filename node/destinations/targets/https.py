@@ -5,7 +5,7 @@ What a name stands for is looked up once for each try, checked, and exactly that
 
 import ssl
 import time as clock
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -31,6 +31,7 @@ AUTHORITIES = Setting(
 TIMEOUT_SECONDS = 15.0  # for all of one try
 LATER = {403, 408, 409, 429}  # worth another try, as all of 5xx are but for those in NEVER
 NEVER = {501, 505}
+SETUP = {401, 403}  # that may be said of every message: the secret is wrong, or may no more
 GONE = 410
 ACCEPTED, SEE_OTHER = 202, 303
 HEADERS = {"user-agent": "vesica", "accept-encoding": "identity"}  # what is packed may be far larger than it looks
@@ -41,11 +42,18 @@ _PORTS = {"https": 443, "http": 80}
 _HERE = ("127.0.0.1", "::1")
 
 
-class WebServer:
-    """The server of a URL, whose path is the beginning of each request's."""
+Judge = Callable[[int, str | None, int], Outcome]  # of a status, what Retry-After says, and the time
 
-    def __init__(self, url: str, allowed: AllowedAddresses, authorities: str | None = None) -> None:
+
+class WebServer:
+    """The server of a URL, whose path is the beginning of each request's; `judge` says what an answer means, `outcome_of`
+    unless given."""
+
+    def __init__(
+        self, url: str, allowed: AllowedAddresses, authorities: str | None = None, judge: Judge | None = None
+    ) -> None:
         self._url, self._allowed, self._authorities = urlsplit(url), allowed, authorities
+        self._judge = outcome_of if judge is None else judge
         self._host, self._port = self._url.hostname or "", self._url.port or _PORTS[self._url.scheme]
         self._client: httpx2.Client | None = None
 
@@ -71,10 +79,12 @@ class WebServer:
         try:
             with tls.until(clock.monotonic() + (TIMEOUT_SECONDS if seconds is None else seconds)):
                 taken, status, location = self._tried(method, target, headers, body, now)
-                handle = self._path_of(target, location) if status == ACCEPTED and location else None
+                if status != ACCEPTED or not location or not isinstance(taken, Delivered):
+                    return taken
+                handle = self._path_of(target, location)
                 return taken if handle is None else Pending(handle)
         except AddressNotAllowed:
-            return Refused("address")
+            return Refused("address", setup=True)
         except httpx2.TimeoutException:
             outcome: Outcome = Later("timeout")
         except (httpx2.TransportError, OSError) as error:
@@ -131,7 +141,7 @@ class WebServer:
                     timeout=httpx2.Timeout(tls.seconds_left(TIMEOUT_SECONDS)),
                     extensions={"sni_hostname": self._host},
                 ) as answer:
-                    outcome = outcome_of(answer.status_code, answer.headers.get("retry-after"), now)
+                    outcome = self._judge(answer.status_code, answer.headers.get("retry-after"), now)
                     if isinstance(outcome, Delivered):
                         self._take(answer)
                     else:
@@ -151,6 +161,21 @@ class WebServer:
             verify = tls.web_context() if self._authorities is None else tls.trusting(self._authorities)
             self._client = httpx2.Client(verify=verify, trust_env=False, follow_redirects=False)
         return self._client
+
+
+class ReadServer(WebServer):
+    """A server whose small answer is kept."""
+
+    body, headers = b"", httpx2.Headers()
+
+    def _take(self, answer: httpx2.Response) -> None:
+        self.headers = answer.headers
+        kept = b""
+        for piece in answer.iter_raw():  # as it came: what is packed could be without end
+            kept += piece
+            if len(kept) > SMALL:
+                return
+        self.body = kept
 
 
 def allowed_addresses(home: "Home") -> AllowedAddresses:
@@ -197,8 +222,8 @@ def outcome_of(status: int, retry_after: str | None, now: int) -> Outcome:
     if status == GONE:
         return Gone()
     if status in LATER or (status >= 500 and status not in NEVER):
-        return Later(code, _seconds(retry_after, now))
-    return Refused(code)
+        return Later(code, _seconds(retry_after, now), setup=status in SETUP)
+    return Refused(code, setup=status in SETUP)
 
 
 def _drain(answer: httpx2.Response) -> None:
@@ -237,7 +262,7 @@ def _broken(error: BaseException) -> Outcome:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return Later("tls")
+            return Later("tls", setup=True)
         if isinstance(cause, TimeoutError):
             return Later("timeout")
         cause = cause.__cause__ or cause.__context__

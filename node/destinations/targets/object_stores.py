@@ -14,16 +14,24 @@ from urllib.parse import quote, urlsplit
 from ...errors import InvalidInput
 from ...storage.files import below
 from ...transport.addresses import AllowedAddresses
-from ..kinds import Batch, Gone, Message, Outcome, Refused, Setting, Settings
-from . import formats
+from ..kinds import Batch, Delivered, Gone, Message, Outcome, Refused, Setting, Settings
+from . import formats, outbound_files
 from .https import AUTHORITIES, WebServer, allowed_addresses, checked_authorities, checked_url
+from .outbound_files import OutboundFiles
 
 if TYPE_CHECKING:
     from ...access.scope import Home
 
 REGION = "us-east-1"  # what stores without regions take
 TIMEOUT_SECONDS = 120.0  # for all of one object
-TYPES = {"csv": "text/csv", "jsonl": "application/jsonl", "parquet": "application/vnd.apache.parquet"}
+TYPES = {
+    "csv": "text/csv",
+    "jsonl": "application/jsonl",
+    "parquet": "application/vnd.apache.parquet",
+    "sync": "text/plain",
+    "gz": "application/gzip",
+    "info": "application/json",
+}
 CHECK = ".vesica-check"
 LONGEST_SECRET = 1_000
 MISSING = Refused("http_404")  # which a store answers for the bucket alone: it is asked for no object
@@ -51,11 +59,14 @@ class _ObjectStore:
             "begins with it; Amazon's unless given",
         ),
         Setting(name="prefix", text="what the keys of all objects begin with, such as audiences/crm"),
-        formats.SETTING,
+        *formats.SETTINGS,
         AUTHORITIES,
     )
     limit = 100_000
     reserved_fields = formats.HEADER
+
+    def required_mappings_only(self, settings: Settings) -> bool:
+        return settings["format"] == outbound_files.FORMAT
 
     def checked(self, settings: Settings) -> dict[str, str]:
         if find_spec("botocore") is None:
@@ -76,7 +87,7 @@ class _ObjectStore:
             )
         if checked_url(url, "an object store", here=True).query:
             raise InvalidInput("that is no address of an object store", hint="leave out what follows the ?")
-        kept = given | {"url": url.rstrip("/"), "prefix": prefix, "format": formats.checked(settings)}
+        kept = given | {"url": url.rstrip("/"), "prefix": prefix, **formats.checked(settings)}
         return kept | checked_authorities(settings)
 
     def secret(self, given: bytes | None, random: Callable[[int], bytes]) -> bytes | None:
@@ -99,6 +110,7 @@ class ObjectStoreTarget:
 
     def __init__(self, settings: Settings, allowed: AllowedAddresses, secret_key: str) -> None:
         self._settings, self._secret_key = settings, secret_key
+        self._outbound = OutboundFiles.of(settings)
         url = urlsplit(settings["url"])
         bucket = settings["bucket"]
         names = [url.path.strip("/"), "" if (url.hostname or "").startswith(f"{bucket.lower()}.") else bucket]
@@ -111,9 +123,18 @@ class ObjectStoreTarget:
         return outcome
 
     def encode(self, batch: Batch) -> bytes:
+        if self._outbound is not None:
+            return self._outbound.encode(batch)
         return formats.encode(batch, self._settings["format"])
 
     def send(self, message: Message) -> Outcome:
+        if self._outbound is not None:
+            outcome: Outcome = Delivered()
+            for name, body in outbound_files.files(message.body):
+                outcome = self._request("PUT", below(Path(), name).as_posix(), body, message.now)
+                if not isinstance(outcome, Delivered):
+                    break
+            return outcome
         name = f"{message.sequence:010}-{message.id}.{self._settings['format']}"
         return self._request("PUT", below(Path(), message.segment, name).as_posix(), message.body, message.now)
 
@@ -136,7 +157,7 @@ class ObjectStoreTarget:
         from botocore.credentials import Credentials
 
         url = urlsplit(self._settings["url"])
-        headers = {"host": self._server.host, "content-type": TYPES[self._settings["format"]]}
+        headers = {"host": self._server.host, "content-type": TYPES.get(target.rpartition(".")[2], "text/plain")}
         request = AWSRequest(method, f"{url.scheme}://{self._server.host}{target}", headers=headers, data=body)
         request.context["payload_signing_enabled"] = True
         credentials = Credentials(self._settings["access_key_id"], self._secret_key)

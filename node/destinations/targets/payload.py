@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
-from ...governance.lineage import PlaceKind, place_of
+from ...governance.lineage import IMPORTED, PlaceKind, place_of
 from ...storage.records import Document
 from ..changes import Act
-from ..kinds import Batch, Message
+from ..kinds import Audience, Batch, Message
 from ..mapping import nested
 from . import identity_texts
 from .formats import STATUS, time
@@ -20,7 +20,7 @@ OWN = "ups"  # the key of segments of ours in segmentMembership
 _MARK = "\0"  # stands where something else will: no name has it
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _QUOTED = json.encoder.encode_basestring_ascii
-_ELSEWHERE = {PlaceKind.RECEIVED: "VesicaFeed", PlaceKind.SHARED: "VesicaShared"}
+_ELSEWHERE = {PlaceKind.RECEIVED: "VesicaFeed", PlaceKind.SHARED: "VesicaShared"} | dict.fromkeys(IMPORTED, "AAM")
 
 
 def schema() -> Any:
@@ -40,6 +40,14 @@ def encode(batch: Batch) -> bytes:
     else:
         said = _without_attributes(batch)
     return f"{begin}{','.join(said)}{end}".encode()
+
+
+def about(connection: str, audience: Audience, key: str, now: int) -> Message:
+    """Return a message that says what a segment is called, and nothing of its members."""
+    called = {audience.id: {"name": audience.name, "labels": list(audience.labels)}}
+    data = {"connection": connection, "revision": 1, "batch": 0, "segments": called, "profiles": []}
+    body = {"type": TYPE, "timestamp": time(now), "data": data}
+    return of_no_batch(f"{key} {audience.name}", now, _json(body).encode())
 
 
 def check(url: str, now: int) -> Message:

@@ -16,7 +16,7 @@ import numpy as np
 from psi.values import Values
 
 from ...errors import InvalidInput
-from ...homes import check_input
+from ...homes import check_file
 from ...storage.records import Document
 from ..changes import Act
 from ..kinds import Batch, NotEncoded, Setting, Unusable
@@ -209,7 +209,7 @@ def _samples(*, together: bool = True) -> list[Batch]:
 
 
 def _read(path: str) -> str:
-    check_input(path)
+    check_file(path)
     try:
         with Path(path).open("rb") as file:
             content = file.read(LONGEST + 1)

@@ -31,6 +31,7 @@ class _Webhook:
     settings = (
         Setting(name="url", text="the address, such as https://crm.example.com/vesica", needed=True),
         AUTHORITIES,
+        Setting(name="form", text="audience-manager, for the messages of Audience Manager's real-time transfers"),
         templates.SETTING,
         *audience_calls.SETTINGS,
         Setting(
@@ -45,6 +46,10 @@ class _Webhook:
 
     def checked(self, settings: Settings) -> dict[str, str]:
         checked_url(settings["url"], "a webhook")
+        if settings.get("form"):
+            raise InvalidInput(
+                f"there is no form {settings['form'][:20]!r}", hint="write form=audience-manager, or leave it out"
+            )
         kept = {"url": settings["url"], **checked_authorities(settings), **audience_calls.checked(settings)}
         if settings.get("required"):
             kept["required"] = checked_fields(settings["required"])

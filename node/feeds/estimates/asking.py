@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -37,6 +37,7 @@ from ...partners.letters import Letters
 from ...people import audiences
 from ...people.consent import LeftOut
 from ...people.snapshots import Snapshot
+from ...people.taken_values import numbers_of
 from ...segments.segments import Segments
 from ...storage.database import Tx
 from ...storage.records import Document
@@ -79,7 +80,7 @@ def prepare(
     qualified = ConsentPolicies(scope).qualified(names, snapshot)
     model = Consents(scope).require_model()
     left_out = LeftOut(scope.row().left_out)
-    audience = audiences.audience(
+    audience = audiences.taken_audience(
         snapshot, namespace, members, model=model, qualified=qualified, left_out=left_out
     ).as_one()
     sizes = audience.segments.sum(axis=1)
@@ -88,7 +89,7 @@ def prepare(
     secret = scope.home.keys.unwrap(scope.row().count_secret, b"count")
     key = hmac.digest(secret, length_prefixed(b"vesica/1 sample key", namespace.encode(), sample.encode()), "sha256")
     for place, index in enumerate(large):
-        candidates = np.flatnonzero(audience.segments[index])
+        candidates = numbers_of(audience.segments[index])
         chosen[place, candidates[noise.sample(audience.values.take(candidates), key, MAX_ASKED)]] = True
     asked = audiences.Audience(values=audience.values, segments=chosen, consented=audience.consented)
     chosen_any: Bools = np.asarray(chosen.any(axis=0))
@@ -99,10 +100,11 @@ def prepare(
             hint="ask about fewer segments at once, or agree on a larger maximum",
             remedy=Remedy("project.terms"),
         )
+    asked = asked.take(chosen_any)
     return Asked(
         names=[names[index] for index in large],
         too_small=[name for index, name in enumerate(names) if index not in large],
-        audience=asked.take(chosen_any),
+        audience=replace(asked, values=asked.values.part(slice(None))),
         sizes=[int(sizes[index]) for index in large],
     )
 

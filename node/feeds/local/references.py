@@ -53,6 +53,9 @@ class SharedSegments:
     def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
         return self.labels_at(tx, name)
 
+    def sees(self, tx: Tx, name: str) -> bool:
+        return True
+
     def restrictions(self, tx: Tx) -> list[Restriction]:
         return [
             Restriction(

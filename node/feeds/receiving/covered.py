@@ -44,6 +44,8 @@ def missing(scope: Scope, cache: Cache, namespace: str, snapshot: Snapshot, have
     if found is None:
         found, _ = audiences.universe(snapshot, namespace)
     lacking = have.missing(found)
+    if len(lacking) and lacking.all():
+        return found
     if lacking.any():
         return found.take(lacking).part(slice(None))  # of a Taken, a copy
     if have.stamp:

@@ -20,7 +20,7 @@ from psi.keys import Purpose
 from psi.values import SLICE, U8, Bools, Values
 
 from ...access.scope import Scope
-from ...compute.engines import engine_of
+from ...compute.engines import engine_of, saved
 from ...errors import Failure
 from ...exchanges import http
 from ...exchanges.channels import Channel, cache_of, epoch_of, namespace_of, running_epoch
@@ -206,7 +206,8 @@ def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epo
     kept = {name, *(asked_file(namespace, each) for each in used)}
     over = [each for each in cache.names(asked_file(namespace)) if each not in kept]
     if not cache.has(name):
-        cache.save(name, **values.arrays())
+        lengths = {} if values.lengths is None else {"lengths": values.lengths}
+        cache.save(name, rows=saved(_Rows(values)), **lengths)
         _sweep_if_erased(scope, connection, epoch, namespace, values)
     if len(over) > 1:
         together = union(Values.of_arrays(each) for each in map(cache.load, over) if each is not None)
@@ -215,6 +216,19 @@ def _keep_asked(scope: Scope, connection: Connection, namespace: str, epoch: Epo
         for each in over:
             if each != united:
                 cache.drop(each)
+
+
+class _Rows:
+    """The rows of identities, of which some at a time are in memory."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: slice) -> U8:
+        return self._values.part(rows).rows
 
 
 def asked_file(namespace: str, digest: bytes = b"") -> str:
@@ -232,8 +246,9 @@ def keep(scope: Scope, connection: Connection, namespace: str, epoch: Epoch, eva
         before = have.stamp
         if before and have.public != public:
             raise RemoteProtocolError("key_changed", "the sender evaluated under two keys in one epoch")
-        count = len(have) + int(np.count_nonzero(have.missing(evaluation.values)))
-    stored.add(evaluation.values, evaluation.prf, public=public)
+        lacking = have.missing(evaluation.values)
+        count = len(have) + int(np.count_nonzero(lacking))
+    stored.add(evaluation.values, evaluation.prf, public=public, absent=before if lacking.all() else None)
     with stored.open() as have:
         after = have.stamp if len(have) == count else b""  # others changed it too
     if len(evaluation.values):

@@ -49,6 +49,9 @@ class ReceivedSegments:
     def labels_of(self, tx: Tx, name: str) -> Iterable[str]:
         return received_feeds.labels_of(self._scope, tx, *_parts(name))
 
+    def sees(self, tx: Tx, name: str) -> bool:
+        return True
+
     def restrictions(self, tx: Tx) -> list[Restriction]:
         return [
             Restriction(

@@ -12,6 +12,8 @@ from crawl_home import prepare, put_conflict
 from crawling import ABSENT, COMMANDS, COUNTS, HIDDEN, Crawler, Try, commands, leaks
 from sides import Pair, Person
 
+RULES = {"TRAIT": "buyers", "zebtrait": "zebgold"}  # of segments of traits: a trait
+
 
 def test_every_command_is_in_the_table() -> None:
     """A new command needs a row in tests/support/crawling.py, with arguments for what it names."""
@@ -41,6 +43,8 @@ def crawler(
     crawler = Crawler(pair, token, tmp_path / "crawl", monkeypatch)
     with pair.acme.node.home.guard.itself():
         jobs, alerts = pair.acme.node.jobs.all(), pair.acme.project.alerts.all()
+        traits = pair.acme.project.audience.traits
+        rules = {word: f"{traits.show(name)['number']}T" for word, name in RULES.items()}
         offers = {name: str(pair.acme.project.received.show(name)["hash"]) for name in ("offer", "zeboffer")}
     crawler.ids = {
         "JOB": next(job.id for job in jobs if job.submitted_by == "lou"),
@@ -49,6 +53,7 @@ def crawler(
         "zebjob": next(job.id for job in jobs if "zebsecret" in str(job.parameters)),
         "zebalert": next(each.id for each in alerts if HIDDEN in each.text),
         "HASH": offers["offer"],
+        **rules,
         "zebhash": offers["zeboffer"],
     }
     with pair.globe.serving():

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,27 @@ def test_every_label_has_to_be_cleared_by_a_role_with_view() -> None:
     assert permissions.clears(frozenset({"C1"}), [])
     assert permissions.clears(frozenset({"C1", "S1"}), ["C1"])
     assert not permissions.clears(frozenset({"C1"}), ["C1", "S1"])
+
+
+@pytest.mark.feature("AM7")
+def test_data_sources_of_roles_add_up_and_none_listed_is_a_wildcard() -> None:
+    view, manage = Permission.VIEW, Permission.MANAGE_AUDIENCE
+
+    def of(*sources: int, project: str | None = None) -> Grant:
+        role = Role(name="r", permissions=frozenset({view, manage}), sources=frozenset(sources))
+        return Grant(role=role, project_id=project)
+
+    known = partial(permissions.sources, permission=Permission.VIEW_SEGMENTS, project_id="p")
+    assert known([of(1), of(2, project="p"), of(3, project="q")]) == frozenset({1, 2})
+    assert known([of(1), granted(view)]) is None
+    assert permissions.sources([of(1), granted(view)], manage, "p") == frozenset({1})  # the wildcard is to view alone
+    assert known([granted(Permission.EXPORT)]) == frozenset()
+    wider, same = of(1, 2).role, of(1).role
+    assert permissions.exceeds([of(1)], wider, "p") == "manage-audience of other data sources"
+    assert permissions.exceeds([of(1)], same, "p") is None
+    assert permissions.exceeds([of(1)], granted(view).role, "p") == "view-segments of other data sources"
+    assert permissions.exceeds([granted(view, manage)], wider, "p") is None
+    assert not permissions.permits([of(1), granted(Permission.AUDIT)], Permission.AUDIT, "p")
 
 
 def test_the_ready_made_roles_each_do_one_thing() -> None:

@@ -35,7 +35,7 @@ def test_nobody_has_a_permission_over_everything_beside_the_sight_of_some_labels
         here, there = anns.project().scope, anns.create_project("other").scope
         anns.roles.create("desk", [permission])
         anns.roles.create("limited", ["view", "manage-data"], labels=["C1"])
-        said = f"deb would have the permission {permission} from one role, and sight that another limits to labels"
+        said = f"deb would have the permission {permission} from one role, and sight that another limits"
         with pytest.raises(NotAllowed, match=said):
             anns.users.create("deb", ["desk", "limited"])
         anns.users.create("deb", ["desk"])

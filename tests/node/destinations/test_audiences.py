@@ -274,6 +274,32 @@ def test_what_a_call_says_in_a_header_is_shown_to_nobody(
     assert market.authorization == "Bearer of-the-target"
 
 
+def test_a_token_in_a_call_is_sealed_and_shown_to_nobody(
+    project: Project, market: Market, certificate: Certificate, tmp_path: Path
+) -> None:
+    calls = market.template()["metadataTemplate"]
+    calls["create"]["url"] += "?token=hush-1"
+    calls["create"]["requestBody"]["json"]["token"] = "hush-2"
+    calls["update"]["headers"].append({"header": "X-Token", "value": "hush-3"})
+    (tmp_path / "calls.json").write_text(json.dumps(calls))
+    connect(project, market, certificate, tmp_path, audiences=str(tmp_path / "calls.json"))
+    assert "hush" not in json.dumps(project.destinations.show("hook"))
+    assert b"hush" not in b"".join(each.read_bytes() for each in project.scope.home.path.glob("*.db*"))
+    project.destinations.edit("hook", {"required": ""})
+    project.destinations.activate("hook", ["s"])
+    assert market.names == {"ext-1": "s"}
+
+
+def test_two_segments_have_no_id_at_a_target_in_common(
+    project: Project, market: Market, certificate: Certificate, tmp_path: Path
+) -> None:
+    connect(project, market, certificate, tmp_path, audiences="", audience_id="typed")
+    project.segments.create("t", rule="orders < 2")
+    project.destinations.activate("hook", ["s"], audience_id="T-7")
+    with pytest.raises(AlreadyExists, match="T-7"):
+        project.destinations.activate("hook", ["t"], audience_id="T-7")
+
+
 def test_what_is_packed_is_not_unpacked(market: Market, certificate: Certificate) -> None:
     market.packed = True
     template = json.dumps(market.template()["metadataTemplate"])

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import targets
 from callers import crew, signed_in
 from clock import Clock
 from sides import EMAIL, Pair, Person
@@ -239,43 +240,6 @@ def test_a_segment_is_not_renamed_where_a_target_knows_it_by_its_name(project: P
     assert folder.look() == names(*range(5, 12))
 
 
-def failed(project: Project, folder: Folder, clock: Clock) -> None:
-    """Let a first export fail three times."""
-    folder.path.rmdir()
-    project.destinations.activate("out", ["s"])
-    for seconds in (15, 30):
-        clock.advance(seconds=seconds)
-        project.destinations.sync("out")
-
-
-def test_a_folder_that_is_away_is_tried_again_and_then_fails_until_a_replay(
-    project: Project, folder: Folder, clock: Clock
-) -> None:
-    folder.path.rmdir()
-    assert project.destinations.activate("out", ["s"])["waiting"] == 8
-    clock.advance(seconds=14)
-    assert project.destinations.sync("out")["waiting"] == 8
-    assert project.destinations.runs("out")[0]["requests"] == 1
-    for seconds in (1, 30):
-        clock.advance(seconds=seconds)
-        project.destinations.sync("out")
-    assert hour(project) == {"received": 8, "activated": 0, "excluded": 0, "failed": 8, "waiting": 0}
-    (error,) = project.destinations.errors("out")
-    assert (error["changes"], error["attempts"], error["code"], error["state"]) == (8, 3, "folder", "failed")
-    assert "folder" in error["reason"]
-    (alert,) = project.alerts.all()
-    assert "destination out" in alert.text
-    folder.path.mkdir()
-    project.segments.update("s", rule="orders >= 6")
-    project.destinations.sync("out")
-    assert folder.look() == set()
-    assert [each[1] for each in folder.changes] == ["p4", "p5"]  # they may have come all the same: they go for sure
-    project.destinations.replay("out")
-    assert folder.look() == names(*range(6, 12))  # today's truth
-    assert hour(project) == {"received": 8 + 2 + 6, "activated": 8, "excluded": 0, "failed": 8, "waiting": 0}
-    assert project.destinations.show("out")["failed"] == 0
-
-
 def test_what_waits_is_decided_again_before_it_leaves(
     project: Project, folder: Folder, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +454,9 @@ def test_a_backup_brings_back_who_is_at_the_target(
         restored.resume()
         clock.advance(seconds=sending.BROKEN_SECONDS)
         restored.destinations.sync("out")
+        assert "came from a backup" in restored.destinations.show("out")["reason"]
+        assert folder.look() == names(*range(4, 12))  # a backup may name any target: a person looks first
+        restored.destinations.resume("out")
     assert folder.look() == names(*range(5, 12))
     assert len(folder.changes) == 8 + 1
     last = max(each.name for each in folder.path.iterdir())
@@ -499,7 +466,7 @@ def test_a_backup_brings_back_who_is_at_the_target(
 def test_what_is_old_is_forgotten_and_what_a_kill_left_is_deleted(
     project: Project, folder: Folder, clock: Clock
 ) -> None:
-    failed(project, folder, clock)
+    targets.fail_first_export(project, folder, clock)
     left = project.scope.data_directory / "destinations" / ("0" * 32)
     left.write_bytes(b"x")
     os.utime(left, (0, 0))
@@ -564,36 +531,3 @@ def test_a_partners_restricted_use_refuses_a_destination_and_so_does_the_partner
     pair.globe.post()
     globe.destinations.sync("out")
     assert folder.look() == set()  # what a partner takes back is removed there too
-
-
-def test_what_says_where_a_target_is_stays_and_other_settings_change(
-    project: Project, folder: Folder, clock: Clock, tmp_path: Path
-) -> None:
-    project.destinations.activate("out", ["s"])
-    changed = project.destinations.edit("out", {"format": "jsonl", "age": "400"}, description="the shop")
-    assert changed["settings"] == {"folder": str(folder.path), "format": "jsonl", "age": "400", "size": "10000"}
-    changed = project.destinations.edit("out", {"age": "", "size": ""})
-    assert changed["settings"] == {"folder": str(folder.path), "format": "jsonl"}
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for wrong in ({"folder": str(elsewhere)}, {"format": "pdf"}, {"colour": "red"}, {"size": "7"}):
-        with pytest.raises(InvalidInput):
-            project.destinations.edit("out", wrong)
-    assert project.destinations.show("out")["settings"] == changed["settings"]
-    before = set(folder.path.iterdir())
-    project.consent.set("p4", "n")
-    project.destinations.sync("out")
-    (file,) = set(folder.path.iterdir()) - before
-    assert file.suffix == ".jsonl"
-
-
-def test_what_failed_is_no_error_any_more_once_a_replay_brought_it(
-    project: Project, folder: Folder, clock: Clock
-) -> None:
-    failed(project, folder, clock)
-    assert [each["changes"] for each in project.destinations.errors("out")] == [8]
-    folder.path.mkdir()
-    project.destinations.replay("out")
-    assert folder.look() == names(*range(4, 12))
-    assert project.destinations.errors("out") == []
-    assert [each["changes"] for each in project.destinations.dead("out")] == [8]

@@ -11,7 +11,7 @@ from sides import EMAIL, Pair
 from sqlalchemy import select
 from targets import Folder, folder_out, names, people
 
-from node.destinations import kinds, planning, sending, settling
+from node.destinations import additions, kinds, partner_addresses, planning, sending, settling
 from node.destinations.kinds import Delivered, Later, Refused
 from node.destinations.records import Activation, activations_of, stored
 from node.destinations.targets import folders
@@ -34,6 +34,7 @@ def test_a_message_of_a_restored_home_has_no_id_that_said_something_else(
     with Node.open(tmp_path / "restored", now=clock) as node:
         restored = node.project()
         restored.resume()
+        restored.destinations.resume("out")
         restored.consent.set("p4", "n")
         restored.consent.set("p5", "n")
         restored.destinations.sync("out")
@@ -95,6 +96,45 @@ def test_who_withdraws_between_two_messages_of_one_turn_is_in_none_that_follows(
     assert ("realized", "p9") not in folder.changes
 
 
+def test_who_withdraws_during_a_first_export_does_not_wait_for_its_rest(
+    project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(folders.FOLDER), "limit", 1)
+    send, sent = folders.FolderTarget.send, list[kinds.Message]()
+
+    def withdrawing(target: folders.FolderTarget, message: kinds.Message) -> kinds.Outcome:
+        sent.append(message)
+        outcome = send(target, message)
+        if len(sent) == 2:
+            folder.look()
+            project.consent.set(folder.changes[0][1], "n")
+        return outcome
+
+    monkeypatch.setattr(folders.FolderTarget, "send", withdrawing)
+    project.destinations.activate("out", ["s"])
+    assert len(folder.look()) == 7
+    first = folder.changes[0][1]
+    assert folder.changes.index(("exited", first)) == 2
+    assert len(folder.changes) == 9
+    (row,) = project.destinations.runs("out")
+    assert [row[each] for each in ("received", "activated", "excluded", "waiting")] == [9, 9, 0, 0]
+
+
+def test_removals_leave_before_additions(project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.destinations.activate("out", ["s"])
+    folder.look()
+    for most_kept in (additions.MOST_KEPT, 0):  # few additions, and so many that they are found once more
+        monkeypatch.setattr(additions, "MOST_KEPT", most_kept)
+        monkeypatch.setattr(type(folders.FOLDER), "limit", 2)
+        before = len(folder.changes)
+        project.segments.update("s", rule="orders < 6" if most_kept else "orders >= 4")
+        project.destinations.sync("out")
+        assert folder.look() == (names(*range(6)) if most_kept else names(*range(4, 12)))
+        said = [status for status, _ in folder.changes[before:]]
+        assert said == sorted(said)  # "exited", then "realized"
+        assert set(said) == {"exited", "realized"}
+
+
 def test_who_withdraws_from_one_segment_does_not_wait_for_all_of_another(
     project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +182,7 @@ def test_a_process_that_slept_ends_and_plans_no_revision_of_another(
     waiting()
     before = _rows(project)
     settling.finish(project.scope, old)
-    planning.plan(project.scope, destination, replace(old, file=None))
+    planning.plan(project.scope, destination, replace(old, file=None), "another")
     assert _rows(project) == before
 
 
@@ -211,8 +251,11 @@ def test_a_removal_that_failed_is_said_again_when_all_are_removed(
 
 
 @pytest.mark.two_nodes
-@pytest.mark.parametrize("written", ["{host}.", "{upper}"])
-def test_a_partners_address_is_known_however_it_is_written(pair: Pair, written: str) -> None:
+@pytest.mark.parametrize("written", ["{host}.", "{upper}", "hooks.{host}", "example", "other.example"])
+def test_a_partners_address_is_known_however_it_is_written(
+    pair: Pair, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partner_addresses, "looked_up", lambda _host, _port: ["192.0.2.7"])  # whatever the name
     known = persons("a", range(6))
     pair.prepare(known, persons("g", range(6)), {"vip": ["a0", "a1"]})
     pair.share("f", ["vip"], [EMAIL])

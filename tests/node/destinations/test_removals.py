@@ -8,7 +8,7 @@ from targets import Folder, names, prepared
 
 from node.destinations import brake, due, kinds
 from node.destinations.changes import Act
-from node.destinations.kinds import Gone, Later, Refused
+from node.destinations.kinds import Delivered, Gone, Later, Refused
 from node.destinations.targets import folders
 from node.erasure.erasure import People
 from node.errors import InvalidInput
@@ -247,3 +247,40 @@ def test_the_brake_is_set_for_each_destination(
     for wrong in (-1, 101):
         with pytest.raises(InvalidInput, match="per cent"):
             project.destinations.edit("out", brake=wrong)
+
+
+@pytest.mark.feature("EC5")
+def test_a_paused_destination_says_whom_it_keeps_and_what_is_deactivated_goes(project: Project, folder: Folder) -> None:
+    project.destinations.activate("out", ["s", "t"])
+    project.destinations.pause("out")
+    erased = project.erasure.profiles(People(ids=["p5"]), prove=True)
+    assert erased["destinations"] == ["out (paused)"]
+    assert {"place": "destination out (paused)", "before": 1, "after": 1} in erased["places"]
+    project.destinations.sync("out")
+    assert project.destinations.show("out")["erased"] == 1
+    assert folder.look() == names(*range(12))
+    project.destinations.deactivate("out", ["s"])
+    assert folder.look() == names(*range(4))
+    shown = project.destinations.show("out")
+    assert (shown["status"], shown["gets"], shown["erased"]) == ("paused", ["t"], 0)
+
+
+def test_what_has_come_of_a_run_that_is_under_way_is_counted(
+    project: Project, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(folders.FOLDER), "limit", 2)
+    send, said = folders.FolderTarget.send, list[object]()
+
+    def answer(target: folders.FolderTarget, message: kinds.Message) -> kinds.Outcome:
+        said.append(message)
+        outcomes: list[kinds.Outcome] = [Delivered(), Refused("http_400"), Later("timeout")]
+        return outcomes[min(len(said), 3) - 1]
+
+    monkeypatch.setattr(folders.FolderTarget, "send", answer)
+    project.destinations.activate("out", ["s"])
+    shown = project.destinations.show("out")
+    assert [shown[each] for each in ("present", "failed", "waiting")] == [2, 2, 4]
+    monkeypatch.setattr(folders.FolderTarget, "send", send)
+    project.destinations.resume("out")
+    shown = project.destinations.show("out")
+    assert [shown[each] for each in ("present", "failed", "waiting")] == [6, 2, 0]

@@ -106,7 +106,7 @@ def decides(source: str) -> bool:
     return any(
         isinstance(each, ast.Attribute)
         and each.attr in ("cleared", "clears")
-        and "Visibility" not in ast.unparse(each.value)
+        and "visibility" not in ast.unparse(each.value).lower()
         for each in methods
     )
 

@@ -356,3 +356,37 @@ def test_blank_lines_cost_no_room_where_a_file_comes_again(load: Load, project: 
     assert int(known.lines.max()) > 500_000
     assert len(known.by_line()) < 100_000
     assert load(CSV)["accepted"] == 40
+
+
+@pytest.mark.feature("ID8")
+@pytest.mark.parametrize("kind", ["digests", "profiles", "outcomes"])
+@pytest.mark.parametrize("worth_it", [1, 1 << 18])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_damaged_file_of_known_lines_costs_reading_all_lines(
+    load: Load,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    worth_it: int,
+    damage: Callable[[Path], Any],
+) -> None:
+    monkeypatch.setattr(known_lines, "WORTH_IT", worth_it)
+    load(CSV)
+    before = Snapshot.open(project.scope)
+    damage(before.directory / getattr(before.content.known_lines["crm"], kind))
+    changed = CSV.replace("p5@", "q5@")
+    assert load(changed)["accepted"] == 40
+    found = Snapshot.open(project.scope).identities("email_sha256/lc-v1").values
+    assert sha256(b"q5@x.com").digest() in [found[row] for row in range(len(found))]
+    snapshot = Snapshot.open(project.scope)
+    assert len(known_lines.KnownLines.open(snapshot, snapshot.content.known_lines["crm"])) == 40
+
+
+@pytest.mark.feature("OP11")
+def test_damaged_known_lines_do_not_keep_people_from_being_erased(load: Load, project: Project) -> None:
+    load(CSV)
+    before = Snapshot.open(project.scope)
+    (before.directory / before.content.known_lines["crm"].outcomes).unlink()
+    project.erasure.profiles(People(ids=["c3"]))
+    assert Snapshot.open(project.scope).number("c4")
+    assert load(CSV)["accepted"] == 39

@@ -5,6 +5,7 @@ import pytest
 from loading import Load
 from pyroaring import BitMap
 
+from node.people import audiences
 from node.people.audiences import Audience, audience, consented, holders, universe
 from node.people.snapshots import Snapshot
 from node.project import Project
@@ -44,6 +45,17 @@ def test_an_audience_has_each_identity_once_and_its_segments(household: Snapshot
     assert found.consented.tolist() == [False, True]
     assert named(found.shareable().values) == [b"b"]
     assert found.bitmaps(1).tolist() == [[0b11000000], [0b10000000]]
+
+
+@pytest.mark.parametrize(("size", "searched"), [(1, 100), (2, 100), (100, 100), (100, 0)])
+def test_somebody_has_an_identity_or_nobody_has(
+    household: Snapshot, monkeypatch: pytest.MonkeyPatch, size: int, searched: int
+) -> None:
+    monkeypatch.setattr(audiences, "SLICE", size)
+    monkeypatch.setattr(audiences, "SEARCHED", searched)
+    asked = Values.of([b"0", b"a", b"aa", b"b", b"c", b"d"])
+    assert audiences.known(household, LOYALTY, asked).tolist() == [False, True, False, True, True, False]
+    assert audiences.known(household, "nothing/opaque-v1", asked).tolist() == [False] * 6
 
 
 def test_a_consent_policy_takes_people_out_of_its_segment_alone(household: Snapshot) -> None:

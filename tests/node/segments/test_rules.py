@@ -8,6 +8,7 @@ from shop import ids
 from node.errors import InvalidInput, NotFound
 from node.project import Project
 from node.segments import rules
+from node.segments.rule_query import RuleQuery
 
 
 @pytest.mark.parametrize(
@@ -132,10 +133,20 @@ def test_hostile_rules_are_refused(project: Project, rule: str) -> None:
     assert project.scope.home.audit.entries(limit=1)[0].result == "deny"
 
 
+@pytest.mark.parametrize("profiles", [1, 2, 3])
+def test_a_rule_is_the_same_whatever_number_of_profiles_is_looked_at_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, profiles: int
+) -> None:
+    monkeypatch.setattr(rules, "PROFILES", profiles)
+    project.segments.create("many", rule="orders >= 5")
+    project.segments.create("rest", rule="NOT own.many AND (orders IS NULL OR crm.country IN ('GB', 'US'))")
+    assert (ids(project, "many"), ids(project, "rest")) == ("2", "13")
+
+
 def test_values_reach_the_database_only_as_parameters(project: Project) -> None:
     text = "'; DROP TABLE p; --"
     parsed = rules.parse(f"note = '{text.replace(chr(39), chr(39) * 2)}'", {"note": ("crm", "note")})
-    query = rules._Query({"crm.note": ("crm", "note")})
+    query = RuleQuery({"crm.note": ("crm", "note")})
     assert "DROP" not in query.condition(parsed.tree)
     assert query.parameters == [text]
     assert project.segments.create("s", rule="note = '" + text.replace("'", "''") + "'").size == 0

@@ -2,12 +2,14 @@
 
 import ipaddress
 import socket
+import threading
 from typing import Any
 
 import pytest
 
 from node.adhoc.session import Party
 from node.errors import AddressNotAllowed
+from node.transport import addresses
 from node.transport.addresses import AllowedAddresses
 from node.transport.client import Peer, PeerClient
 
@@ -80,6 +82,15 @@ def test_what_a_name_stands_for_is_checked_even_if_the_name_was_entered(
     else:
         with pytest.raises(AddressNotAllowed):
             allowed.resolve("partner.example:8470")
+
+
+def test_a_name_that_nobody_answers_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ends.wait(10) and [])
+    monkeypatch.setattr(addresses, "RESOLVE_SECONDS", 0.05)
+    with pytest.raises(TimeoutError, match="in time"):
+        AllowedAddresses().resolve("partner.example:8470")
+    ends.set()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1"])

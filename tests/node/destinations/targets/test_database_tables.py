@@ -4,7 +4,8 @@ import socket
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,11 @@ def test_a_package_that_is_missing_is_named(node: Node, monkeypatch: pytest.Monk
 
 def _answers(piece: bytes) -> Iterator[int]:
     """Be a server that answers each connection with some bytes and then nothing."""
+    return _served(lambda connection: connection.sendall(piece))
+
+
+def _served(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Be a server that does something with each connection."""
     listening = socket.create_server(("127.0.0.1", 0))
     kept = []
 
@@ -276,7 +282,7 @@ def _answers(piece: bytes) -> Iterator[int]:
             except OSError:
                 return
             kept.append(connection)
-            connection.sendall(piece)
+            answer(connection)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -303,6 +309,29 @@ def test_a_server_that_lets_in_and_then_says_nothing_is_left(monkeypatch: pytest
     for port in _answers(_frame(b"R", bytes(4)) + settings + _frame(b"Z", b"I")):
         url = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable"
         assert TableTarget(TABLE.checked({"url": url, "table": "x"}), HERE).check(0) == Later("connection")
+
+
+def test_a_row_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "MOST_BYTES", 1 << 20)
+    begins = _frame(b"T", b"\0\1" + b"c\0" + bytes(18)) + b"D" + (1 << 30).to_bytes(4, "big")
+    said = {"server_version": "15.0", "client_encoding": "UTF8", "standard_conforming_strings": "on"}
+    settings = b"".join(_frame(b"S", f"{name}\0{value}\0".encode()) for name, value in said.items())
+    sent = 0
+
+    def endless(connection: socket.socket) -> None:
+        nonlocal sent
+        with suppress(OSError):
+            connection.sendall(_frame(b"R", bytes(4)) + settings + _frame(b"Z", b"I"))
+            connection.recv(1 << 16)  # the first question
+            connection.sendall(begins)
+            while sent < 1 << 28:
+                sent += connection.send(bytes(1 << 16))
+
+    for port in _served(endless):
+        url = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable"
+        outcome = TableTarget(TABLE.checked({"url": url, "table": "x"}), HERE).check(0)
+        assert outcome in (Later("timeout"), Later("connection"))
+    assert 1 << 20 < sent < 1 << 28
 
 
 def _frame(kind: bytes, content: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from stores import Bucket
 from targets import batch, prepared
 
 from node.destinations.kinds import Delivered, Gone, Later, Message, Outcome, Refused
-from node.destinations.targets import object_stores
+from node.destinations.targets import formats, object_stores
 from node.destinations.targets.object_stores import OBJECT_STORE, ObjectStoreTarget
 from node.errors import Failure, InvalidInput
 from node.node import Node
@@ -82,12 +84,22 @@ def test_a_message_that_comes_twice_is_one_object(store: Bucket) -> None:
 
 
 def test_it_writes_what_the_file_kind_writes(store: Bucket) -> None:
-    from node.destinations.targets import formats
-
-    for form in formats.FORMATS:
+    for form in ("csv", "jsonl", "parquet"):
         assert target({**store.settings, "format": form}).encode(batch("p1", "p2")) == formats.encode(
             batch("p1", "p2"), form
         )
+
+
+def test_outbound_files_of_audience_manager_lie_beside_their_control_files(project: Project, store: Bucket) -> None:
+    about = {"format": "audience-manager", "destination_id": "1", "data_source": "20914"}
+    project.destinations.create("s3", "objectstore", {**store.settings, **about}, uses=["analytics"], secret=b"secret")
+    project.destinations.activate("s3", ["s"], audience_id="24")
+    control, data = sorted(store.objects())
+    assert re.fullmatch(r"crm/eu/S3_1_20914_full_\d{13}001\.sync", data)
+    assert control == data.replace(".sync", ".info")
+    assert sorted(store.body(data).decode().splitlines()) == [f"p{number}\t24" for number in range(4, 8)]
+    (about,) = json.loads(store.body(control))["Files"]
+    assert about["md5"] == hashlib.md5(store.body(data)).hexdigest()
 
 
 def test_a_bucket_that_is_not_there_disables(store: Bucket, project: Project) -> None:
